@@ -1,0 +1,90 @@
+"""Finds the TOML declarations (recipes, search spaces) of a checkout or an installed wheel."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from glora_automl.errors import GLoRAError
+
+Folder = Literal["studies", "search_spaces"]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Declaration(BaseModel):
+    """Base of everything that is read from TOML: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def folder(kind: Folder) -> Path:
+    """Where the shipped declarations are: in the wheel, or at the top of a checkout."""
+    package = Path(__file__).parent
+    packed = package / "_data" / kind
+    return packed if packed.is_dir() else package.parent / kind
+
+
+def names(kind: Folder) -> list[str]:
+    """Names of the shipped declarations, sorted."""
+    return sorted(path.stem for path in folder(kind).glob("*.toml"))
+
+
+def suggest(word: str, known: list[str]) -> str:
+    """The way out of a misspelling: the nearest known word, or all of them."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}."
+
+
+def read(kind: Folder, name: str, error: type[GLoRAError]) -> tuple[str, dict[str, Any]]:
+    """Read a shipped declaration by name, or any TOML file by path.
+
+    Returns:
+        The name (a file's stem) and the parsed table.
+
+    Raises:
+        GLoRAError: As the given ``error`` class, if nothing is found or it is no TOML.
+    """
+    what = {"studies": "recipe", "search_spaces": "search space"}[kind]
+    path = Path(name)
+    if path.suffix != ".toml":
+        path = folder(kind) / f"{name}.toml"
+        if name not in names(kind):
+            raise error(
+                f"The {what} must be a shipped name or a path that ends in .toml, "
+                f"got {name!r}; {suggest(name, names(kind))}"
+            )
+    try:
+        return path.stem, tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as reason:
+        raise error(f"The {what} file {str(path)!r} cannot be read: {reason.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as reason:
+        raise error(f"The {what} file {str(path)!r} is no TOML: {reason}.") from None
+
+
+def validate(model: type[Model], table: object, where: str, error: type[GLoRAError]) -> Model:
+    """Check a parsed table against its model; the first fault becomes one line.
+
+    Raises:
+        GLoRAError: As the given ``error`` class, with key, rule, value and way out.
+    """
+    try:
+        return model.model_validate(table)
+    except ValidationError as faults:
+        fault = faults.errors()[0]
+    key = ".".join(str(part) for part in fault["loc"]) or "the table"
+    if fault["type"] == "extra_forbidden":
+        owner: Any = model
+        for part in fault["loc"][:-1]:
+            field = getattr(owner, "model_fields", {}).get(str(part))
+            owner = field.annotation if field is not None else None
+        known = list(getattr(owner, "model_fields", {}))
+        raise error(f"{where}: unknown key {key!r}; {suggest(str(fault['loc'][-1]), known)}")
+    if fault["type"] == "missing":
+        raise error(f"{where}: the key {key!r} is required and missing.")
+    rule = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    said = "must be " if fault["msg"].startswith("Input should be ") else ""
+    raise error(f"{where}: {key} {said}{rule}, got {fault['input']!r}.")

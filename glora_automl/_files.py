@@ -1,0 +1,45 @@
+"""Files that are whole or not there, and their digests."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from glora_automl.errors import StorageError
+
+__all__ = ["digest_of_file", "write_atomic"]
+
+
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, then give it its name.
+
+    A reader sees the whole file or none; a crash leaves at most a hidden temporary file.
+
+    Raises:
+        StorageError: If the folder cannot be written or the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise StorageError(
+            f"The file {str(path)!r} cannot be written: {error.strerror or error}; make room or "
+            "choose another folder."
+        ) from None
+    finally:
+        # After the rename nothing is there; a folder that was never made has nothing either.
+        if temporary.parent.is_dir():
+            temporary.unlink(missing_ok=True)
+
+
+def digest_of_file(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,178 @@
+"""What one adapted layer computes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from glora_automl.architecture import TENSORS, Choice, LayerChoices, LayerShape
+from glora_automl.errors import ArchitectureError
+
+__all__ = ["GLoRALinear"]
+
+
+class GLoRALinear(nn.Module):
+    """A frozen linear layer with the five support tensors of GLoRA.
+
+    It holds the parameters of every choice it is given and computes with the active ones:
+    ``W = W0 + W0 * A + B`` and ``b = b0 + b0 * D + E + W0 C`` (arXiv 2306.07967, equation 10,
+    elementwise ``*``). All ranks of a tensor share one pair of factors; rank r uses the first r
+    columns of the left and the first r rows of the right one. Vectors and scalars have parameters
+    of their own. At initialisation one factor of every product is zero, so every architecture
+    computes what the frozen layer computes.
+
+    Args:
+        linear: The layer to adapt. It is kept, frozen, as :attr:`linear` and never written to.
+        choices: The choices that each support tensor may take.
+        generator: Source of the non-zero factors' initial values, uniform in
+            ``+-1 / sqrt(in_features)`` as in LoRA. Must be a CPU generator.
+
+    Attributes:
+        active: The active choices; all ``none`` after construction.
+
+    Raises:
+        ArchitectureError: If a tensor of this layer cannot take one of its choices.
+
+    Shape:
+        ``(*, in_features)`` to ``(*, out_features)``, as :class:`torch.nn.Linear`.
+
+    Example:
+        >>> frozen = nn.Linear(6, 4)
+        >>> layer = GLoRALinear(frozen, {"B": [Choice.parse("lora-2")]})
+        >>> layer.activate(LayerChoices(B=Choice.parse("lora-2")))
+        >>> x = torch.randn(3, 6)
+        >>> torch.equal(layer(x), frozen(x))
+        True
+        >>> sum(p.numel() for p in layer.active_parameters().values())
+        20
+    """
+
+    def __init__(
+        self,
+        linear: nn.Linear,
+        choices: Mapping[str, Iterable[Choice]],
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.linear = linear.requires_grad_(False)
+        self.in_features = linear.in_features
+        self.out_features = linear.out_features
+        self.shape = LayerShape(linear.out_features, linear.in_features, linear.bias is not None)
+        self.choices = {t: frozenset(choices.get(t, ())) | {Choice("none")} for t in TENSORS}
+        self.active = LayerChoices()
+        for tensor in TENSORS:
+            self._allocate(tensor, generator)
+
+    def _allocate(self, tensor: str, generator: torch.Generator | None) -> None:
+        rows, columns = self._factor_shape(tensor)
+        for choice in self.choices[tensor]:
+            choice.check(tensor, self.shape)
+        kinds = {choice.kind for choice in self.choices[tensor]}
+        like = self.linear.weight
+        if "scalar" in kinds:
+            self._register(f"{tensor}_scalar", like.new_zeros(()))
+        if "vector" in kinds:
+            self._register(f"{tensor}_vector", like.new_zeros(rows))
+        if "lora" in kinds:
+            rank = max(choice.rank for choice in self.choices[tensor])
+            bound = 1 / math.sqrt(self.in_features)
+            right = torch.empty(rank, columns).uniform_(-bound, bound, generator=generator)
+            self._register(f"{tensor}_left", like.new_zeros(rows, rank))
+            self._register(f"{tensor}_right", right.to(like))
+
+    def _register(self, name: str, value: Tensor) -> None:
+        self.register_parameter(name, nn.Parameter(value))
+
+    def _factor_shape(self, tensor: str) -> tuple[int, int]:
+        """Rows and columns of a support tensor; a vector has one entry a row."""
+        if tensor == "C":
+            return self.in_features, 1
+        return self.out_features, self.in_features
+
+    def activate(self, choices: LayerChoices) -> None:
+        """Choose what the layer computes from now on.
+
+        Raises:
+            ArchitectureError: If the layer was not built with one of the choices.
+        """
+        for tensor, choice in zip(TENSORS, choices, strict=True):
+            if choice not in self.choices[tensor]:
+                known = ", ".join(sorted(map(str, self.choices[tensor])))
+                raise ArchitectureError(f"{tensor} must be one of {known}, got {str(choice)!r}.")
+        self.active = choices
+
+    def active_parameters(self) -> dict[str, Tensor]:
+        """What the active choices use, by parameter name; lora factors are cut to their rank."""
+        return {name: part for tensor in TENSORS for name, part in self._parts(tensor).items()}
+
+    def _parts(self, tensor: str) -> dict[str, Tensor]:
+        choice: Choice = getattr(self.active, tensor)
+        if choice.kind == "none":
+            return {}
+        if choice.kind == "lora":
+            left, right = f"{tensor}_left", f"{tensor}_right"
+            return {
+                left: getattr(self, left)[:, : choice.rank],
+                right: getattr(self, right)[: choice.rank],
+            }
+        name = f"{tensor}_{choice.kind}"
+        return {name: getattr(self, name)}
+
+    def _value(self, tensor: str) -> Tensor | None:
+        """The active value of a support tensor, broadcastable to what it is added to.
+
+        ``A`` and ``B`` against ``(out, in)``; ``C`` against ``(in,)``; ``D`` and ``E`` against
+        ``(out,)``.
+        """
+        parts = list(self._parts(tensor).values())
+        if not parts:
+            return None
+        if len(parts) == 2:
+            product = parts[0] @ parts[1]
+            return product.squeeze(1) if tensor == "C" else product
+        value = parts[0]
+        return value[:, None] if tensor in "AB" and value.ndim else value
+
+    def effective(self) -> tuple[Tensor, Tensor | None]:
+        """Weight ``(out, in)`` and bias ``(out,)`` of the active choices.
+
+        Where nothing is added, the frozen tensor itself comes back, without a copy.
+        """
+        weight: Tensor = self.linear.weight
+        bias: Tensor | None = self.linear.bias
+        a, b, c, d, e = map(self._value, TENSORS)
+        if a is not None:
+            weight = torch.addcmul(weight, weight, a)
+        if b is not None:
+            weight = weight + b
+        if d is not None:
+            assert bias is not None  # check() allows D only where there is a bias
+            bias = torch.addcmul(bias, bias, d)
+        if c is not None:
+            shift = self.linear.weight @ c
+            bias = shift if bias is None else bias + shift
+        if e is not None:
+            bias = e.expand(self.out_features) if bias is None else bias + e
+        return weight, bias
+
+    @property
+    def weight(self) -> Tensor:
+        """The effective weight, for modules that read it instead of calling the layer."""
+        return self.effective()[0]
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The effective bias, for modules that read it instead of calling the layer."""
+        return self.effective()[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer with its active choices."""
+        return F.linear(x, *self.effective())
+
+    def extra_repr(self) -> str:
+        """Shape and active choices, as they print."""
+        return f"in_features={self.in_features}, out_features={self.out_features}, {self.active}"

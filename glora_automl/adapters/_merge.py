@@ -1,0 +1,74 @@
+"""Fold the active choices into plain layers, and undo it bit for bit."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+import torch
+from torch import nn
+
+from glora_automl.adapters._attach import Site, adapted_layers, replace, restore
+from glora_automl.adapters._layer import GLoRALinear
+
+__all__ = ["MergeHandle", "merge"]
+
+
+def _plain(layer: GLoRALinear) -> nn.Linear:
+    weight, bias = layer.effective()
+    # The meta device allocates nothing: the parameters are replaced in the next lines.
+    plain = nn.Linear(layer.in_features, layer.out_features, bias=bias is not None, device="meta")
+    plain.weight = nn.Parameter(weight.detach(), requires_grad=False)
+    if bias is not None:
+        plain.bias = nn.Parameter(bias.detach().contiguous(), requires_grad=False)
+    return plain.train(layer.training)
+
+
+class MergeHandle:
+    """Undoes a merge, by :meth:`undo` or at the end of a ``with`` block."""
+
+    def __init__(self, model: nn.Module, sites: list[Site]) -> None:
+        self._model = model
+        self._sites = sites
+
+    def undo(self) -> None:
+        """Put the adapted layers back, as they were. A second call does nothing."""
+        restore(self._sites)
+        self._sites = []
+
+    def __enter__(self) -> nn.Module:
+        return self._model
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.undo()
+
+
+@torch.no_grad()
+def merge(model: nn.Module) -> MergeHandle:
+    """Replace the adapted layers by plain ``nn.Linear`` layers with the effective weights.
+
+    The model is then an ordinary one, at the speed and with the parameter names of the backbone.
+    The frozen weights are kept aside and never written to, so the undo is exact. A layer without
+    bias that ``C`` or ``E`` gives one comes out with a bias.
+
+    Returns:
+        A handle that undoes it; drop it to stay merged.
+
+    Example:
+        >>> from glora_automl.adapters import attach, activate
+        >>> from glora_automl.architecture import Architecture, Choice
+        >>> model = nn.Sequential(nn.Linear(8, 4))
+        >>> _ = attach(model, {"0": {"E": [Choice.parse("vector")]}})
+        >>> activate(model, Architecture.parse("0: E=vector"))
+        >>> with merge(model) as plain:
+        ...     print(type(plain[0]).__name__)
+        Linear
+        >>> type(model[0]).__name__
+        'GLoRALinear'
+    """
+    layers = adapted_layers(model).values()
+    return MergeHandle(model, replace(model, {layer: _plain(layer) for layer in layers}))

@@ -1,0 +1,273 @@
+"""Choice and architecture: parse, print, count.
+
+An adapted linear layer with frozen ``W0 (out, in)`` and ``b0 (out,)`` computes with
+
+.. math::
+    W = W_0 + W_0 \\odot A + B, \\qquad b = b_0 + b_0 \\odot D + E + W_0 C
+
+(GLoRA, arXiv 2306.07967, equation 10; the product with ``A`` is elementwise, as in the authors'
+code). Each support tensor ``A`` to ``E`` is parameterised by one *choice*.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from glora_automl.errors import ArchitectureError
+
+__all__ = ["TENSORS", "Architecture", "Choice", "LayerChoices", "LayerShape"]
+
+TENSORS = ("A", "B", "C", "D", "E")
+"""The support tensors, in the order in which they are printed."""
+
+Kind = Literal["none", "scalar", "vector", "lora"]
+
+_ALLOWED: dict[str, tuple[Kind, ...]] = {
+    "A": ("none", "scalar", "vector", "lora"),
+    "B": ("none", "scalar", "vector", "lora"),
+    "C": ("none", "vector", "lora"),
+    "D": ("none", "scalar", "vector"),
+    "E": ("none", "scalar", "vector"),
+}
+
+
+class LayerShape(NamedTuple):
+    """What counting needs to know of a linear layer."""
+
+    out_features: int
+    in_features: int
+    bias: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How a support tensor is parameterised: ``none``, ``scalar``, ``vector`` or ``lora-r``.
+
+    Args:
+        kind: One of ``"none"``, ``"scalar"``, ``"vector"``, ``"lora"``.
+        rank: The rank of ``lora``, at least 1; 0 for the other kinds.
+
+    Raises:
+        ArchitectureError: If kind and rank do not go together.
+
+    Example:
+        >>> Choice.parse("lora-4")
+        Choice(kind='lora', rank=4)
+        >>> str(Choice("vector"))
+        'vector'
+        >>> Choice.parse("lora-4").count("B", LayerShape(192, 64))
+        1024
+    """
+
+    kind: Kind
+    rank: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in _ALLOWED["A"] or (self.rank >= 1) != (self.kind == "lora"):
+            raise ArchitectureError(
+                f"A choice must be none, scalar, vector or lora-r with r >= 1, "
+                f"got kind {self.kind!r} with rank {self.rank}."
+            )
+
+    def __str__(self) -> str:
+        return f"lora-{self.rank}" if self.kind == "lora" else self.kind
+
+    @staticmethod
+    @functools.cache
+    def parse(text: str) -> Choice:
+        """Read a choice as it is printed.
+
+        Raises:
+            ArchitectureError: If ``text`` is no choice.
+        """
+        if match := re.fullmatch(r"lora-([1-9][0-9]*)", text):
+            return Choice("lora", int(match[1]))
+        for kind in ("none", "scalar", "vector"):
+            if text == kind:
+                return Choice(kind)
+        raise ArchitectureError(
+            f"A choice must be one of none, scalar, vector, lora-r with r >= 1, got {text!r}."
+        )
+
+    def check(self, tensor: str, shape: LayerShape | None = None) -> None:
+        """Refuse a choice that ``tensor`` of a layer of this shape cannot have.
+
+        Raises:
+            ArchitectureError: If the tensor does not allow the kind, the layer has no bias for
+                ``D`` to scale, or the rank exceeds the layer's size.
+        """
+        allowed = _ALLOWED[tensor]
+        if self.kind not in allowed:
+            names = ", ".join("lora-r" if kind == "lora" else kind for kind in allowed)
+            raise ArchitectureError(f"{tensor} must be one of {names}, got {str(self)!r}.")
+        if shape is None:
+            return
+        if tensor == "D" and not shape.bias and self.kind != "none":
+            raise ArchitectureError(
+                f"D of a layer without bias must be none, got {str(self)!r}; C and E give it one."
+            )
+        limit = shape.in_features if tensor == "C" else min(shape.out_features, shape.in_features)
+        if self.rank > limit:
+            raise ArchitectureError(
+                f"The rank of {tensor} must be at most {limit} in a layer of "
+                f"{shape.out_features} x {shape.in_features}, got {str(self)!r}."
+            )
+
+    def count(self, tensor: str, shape: LayerShape) -> int:
+        """Trainable parameters of ``tensor`` in a layer of this shape."""
+        if self.kind == "none":
+            return 0
+        if self.kind == "scalar":
+            return 1
+        out, in_ = shape.out_features, shape.in_features
+        if self.kind == "vector":
+            return in_ if tensor == "C" else out
+        return self.rank * (in_ + 1 if tensor == "C" else in_ + out)
+
+
+_NONE = Choice("none")
+
+
+class LayerChoices(NamedTuple):
+    """The choices of one layer, a field for each support tensor."""
+
+    A: Choice = _NONE
+    B: Choice = _NONE
+    C: Choice = _NONE
+    D: Choice = _NONE
+    E: Choice = _NONE
+
+    def __str__(self) -> str:
+        parts = [
+            f"{tensor}={choice}"
+            for tensor, choice in zip(TENSORS, self, strict=True)
+            if choice is not _NONE and choice.kind != "none"
+        ]
+        return " ".join(parts) or "none"
+
+    def count(self, shape: LayerShape) -> int:
+        """Trainable parameters of the five support tensors together."""
+        return sum(c.count(t, shape) for t, c in zip(TENSORS, self, strict=True))
+
+
+class Architecture(Mapping[str, LayerChoices]):
+    """One choice for each support tensor of each layer: a hashable, printable, countable value.
+
+    Args:
+        layers: Choices by dotted layer name.
+
+    Example:
+        >>> arch = Architecture.parse('''
+        ... blocks.0.attn.qkv: B=lora-4 E=vector
+        ... blocks.0.attn.proj: none
+        ... ''')
+        >>> arch["blocks.0.attn.qkv"].B
+        Choice(kind='lora', rank=4)
+        >>> arch == Architecture.parse(str(arch))
+        True
+        >>> arch.count({"blocks.0.attn.qkv": LayerShape(192, 64),
+        ...             "blocks.0.attn.proj": LayerShape(64, 64)})
+        1216
+    """
+
+    __slots__ = ("_hash", "_layers")
+
+    def __init__(self, layers: Mapping[str, LayerChoices]) -> None:
+        for name, choices in layers.items():
+            for tensor, choice in zip(TENSORS, choices, strict=True):
+                try:
+                    choice.check(tensor)
+                except ArchitectureError as error:
+                    raise ArchitectureError(f"{name}: {error}") from None
+        self._layers = dict(layers)
+        self._hash: int | None = None
+
+    def __getitem__(self, name: str) -> LayerChoices:
+        return self._layers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layers)
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __hash__(self) -> int:
+        if self._hash is None:
+            self._hash = hash(frozenset(self._layers.items()))
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Architecture) and self._layers == other._layers
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name}: {choices}" for name, choices in self._layers.items())
+
+    def __repr__(self) -> str:
+        return f"<Architecture of {len(self)} layers, digest {self.digest[:12]}>"
+
+    @classmethod
+    def parse(cls, text: str) -> Architecture:
+        """Read an architecture as it is printed, one layer a line.
+
+        Raises:
+            ArchitectureError: If a line is no layer, or a layer stands twice.
+        """
+        layers: dict[str, LayerChoices] = {}
+        for line in filter(None, map(str.strip, text.splitlines())):
+            name, colon, rest = line.partition(":")
+            words = rest.split()
+            if not colon or not words or name in layers:
+                why = "stands twice" if name in layers else "is no 'layer: B=lora-4 E=vector'"
+                raise ArchitectureError(f"An architecture has one layer a line; {line!r} {why}.")
+            fields: dict[str, Choice] = {}
+            for word in [] if words == ["none"] else words:
+                tensor, _, choice = word.partition("=")
+                if tensor not in TENSORS or tensor in fields:
+                    raise ArchitectureError(
+                        f"{name}: the tensors must be of {', '.join(TENSORS)}, each once, "
+                        f"got {word!r}."
+                    )
+                fields[tensor] = Choice.parse(choice)
+            layers[name] = LayerChoices(**fields)
+        return cls(layers)
+
+    @classmethod
+    def uniform(
+        cls,
+        shapes: Mapping[str, LayerShape],
+        *,
+        A: str = "none",
+        B: str = "none",
+        C: str = "none",
+        D: str = "none",
+        E: str = "none",
+    ) -> Architecture:
+        """The same choices in every layer; a layer without bias keeps ``D = none``.
+
+        LoRA is ``B="lora-r"``, BitFit ``E="vector"``, SSF-like ``A="vector", E="vector"``.
+
+        Raises:
+            ArchitectureError: If a choice does not fit a layer.
+        """
+        choices = LayerChoices(*map(Choice.parse, (A, B, C, D, E)))
+        layers = {}
+        for name, shape in shapes.items():
+            layers[name] = choices if shape.bias else choices._replace(D=_NONE)
+            for tensor, choice in zip(TENSORS, layers[name], strict=True):
+                choice.check(tensor, shape)
+        return cls(layers)
+
+    def count(self, shapes: Mapping[str, LayerShape]) -> int:
+        """Trainable adapter parameters; the classifier head is not among them."""
+        return sum(choices.count(shapes[name]) for name, choices in self._layers.items())
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the printed form with its lines sorted: equal for equal architectures."""
+        lines = "\n".join(sorted(str(self).splitlines()))
+        return hashlib.sha256(lines.encode()).hexdigest()

@@ -1,0 +1,218 @@
+"""The command line: one function a command.
+
+torch and Optuna are imported inside the commands, so that ``glora --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from glora_automl.errors import GLoRAError
+
+if TYPE_CHECKING:
+    from glora_automl.progress import Progress
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="glora",
+    help="AutoML for adapters: search GLoRA adapters under a parameter budget.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Storage = Annotated[
+    str | None,
+    typer.Option(help="URL of the Optuna storage; by default SQLite in the runs folder."),
+]
+Runs = Annotated[Path, typer.Option(help="Folder for database and checkpoints.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+
+
+@app.command()
+def search(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe, or path of a .toml file.")],
+    name: Annotated[str | None, typer.Option(help="Name of the study.")] = None,
+    storage: Storage = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Trainable parameters: 12000, 12k, 0.3M or 1%.")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(help="Complete trials to reach.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all randomness.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    runs: Runs = Path("runs"),
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a recipe, or go on where an earlier run of it stopped."""
+    from glora_automl.study import load_recipe, summarize
+    from glora_automl.study import search as run
+
+    changes: dict[str, Any] = {"budget": budget, "seed": seed}
+    changes = {key: value for key, value in changes.items() if value is not None}
+    if trials is not None:
+        changes["search"] = {"trials": trials}
+    try:
+        result = run(
+            load_recipe(recipe).replace(**changes),
+            name=name,
+            runs=runs,
+            storage=storage,
+            device=device,
+            progress=_progress(quiet),
+        )
+    except KeyboardInterrupt:
+        typer.echo("Interrupted: run the same command again to go on.", err=True)
+        raise
+    summary = summarize(result.study)
+    if as_json:
+        _print_json(summary)
+        return
+    _print_result(summary)
+    url = _url(storage, runs)
+    typer.echo(f"Winner: {runs / summary['study'] / 'winner.json'}")
+    typer.echo(f"Study:  optuna-dashboard {url}")
+
+
+@app.command()
+def status(storage: Storage = None, runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
+    """List the studies of a storage and how far they are."""
+    from glora_automl.storages import open_storage, storage_errors
+    from glora_automl.study import list_studies
+
+    opened = open_storage(_url(storage, runs), create=False)
+    with storage_errors():
+        summaries = list_studies(opened)
+    if as_json:
+        _print_json(summaries)
+        return
+    from rich.table import Table
+
+    table = Table("study", "stage", "trials", "budget", "best")
+    for summary in summaries:
+        trials, best = summary["trials"], summary["best"]
+        table.add_row(
+            summary["study"],
+            summary["stage"],
+            f"{trials['complete']}/{trials['target']}",
+            f"{summary['budget']:,}",
+            "–" if best is None else f"{best['value']:.4g}, {best['parameters']:,} parameters",
+        )
+    _console().print(table)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="Name of the study.")],
+    storage: Storage = None,
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Show what a study is made of and what it found."""
+    from glora_automl.storages import open_storage, storage_errors
+    from glora_automl.study import load_study, summarize
+
+    opened = open_storage(_url(storage, runs), create=False)
+    with storage_errors():
+        summary = summarize(load_study(opened, name))
+    if as_json:
+        _print_json(summary)
+        return
+    trials = summary["trials"]
+    typer.echo(f"{name}: {summary['stage']}, {summary['recipe']['description']}")
+    typer.echo(
+        f"Trials: {trials['complete']} of {trials['target']} complete, {trials['failed']} failed"
+    )
+    seconds = ", ".join(f"{stage} {spent:.0f}" for stage, spent in summary["seconds"].items())
+    typer.echo(f"Seconds: {seconds or 'none yet'}")
+    if summary["best"] is not None:
+        best = summary["best"]
+        typer.echo(
+            f"Best trial: {best['trial']}, {best['value']:.4g} with {best['parameters']:,} "
+            "parameters"
+        )
+    if summary["selection"] is not None:
+        typer.echo(f"Selected: trial {summary['selection']['trial']}")
+        typer.echo(summary["selection"]["architecture"])
+    if summary["result"] is not None:
+        _print_result(summary)
+
+
+@app.command()
+def recipes(as_json: AsJson = False) -> None:
+    """List the recipes that ship."""
+    from glora_automl.study import list_recipes, load_recipe
+
+    _print_list({name: load_recipe(name).description for name in list_recipes()}, as_json)
+
+
+@app.command()
+def spaces(as_json: AsJson = False) -> None:
+    """List the search spaces that ship."""
+    from glora_automl.search_space import list_search_spaces, load_search_space
+
+    found = {name: load_search_space(name).description for name in list_search_spaces()}
+    _print_list(found, as_json)
+
+
+def _url(storage: str | None, runs: Path) -> str:
+    from glora_automl.storages import default_url
+
+    return storage or default_url(runs)
+
+
+def _progress(quiet: bool) -> Progress:
+    """Bars on a terminal, plain lines elsewhere; both on standard error."""
+    from rich.console import Console
+
+    from glora_automl.progress import LineProgress, Progress, TerminalProgress
+
+    if quiet:
+        return Progress()
+    console = Console(stderr=True)
+    if console.is_terminal:
+        return TerminalProgress(console)
+    return LineProgress(lambda line: print(line, file=sys.stderr, flush=True))
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console()
+
+
+def _print_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _print_list(descriptions: dict[str, str], as_json: bool) -> None:
+    if as_json:
+        _print_json(descriptions)
+        return
+    width = max(map(len, descriptions), default=0)
+    for name, description in descriptions.items():
+        typer.echo(f"{name:<{width}}  {description}")
+
+
+def _print_result(summary: dict[str, Any]) -> None:
+    from glora_automl.report import result_table
+    from glora_automl.study import Row
+
+    rows = [Row.from_json(row) for row in summary["result"]]
+    _console().print(result_table(rows, summary["budget"]))
+
+
+def main() -> None:
+    """Run the command line; wrong input ends it with one line and exit code 2."""
+    try:
+        app()
+    except GLoRAError as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(2)

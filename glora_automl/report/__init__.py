@@ -1,0 +1,5 @@
+"""What a person sees of a study."""
+
+from glora_automl.report._tables import accuracy_text, result_table
+
+__all__ = ["accuracy_text", "result_table"]

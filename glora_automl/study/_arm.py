@@ -1,0 +1,89 @@
+"""Ways of spending the budget: the searched adapter and the controls beside it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import NamedTuple
+
+from torch import nn
+
+from glora_automl.adapters import merge
+from glora_automl.architecture import TENSORS, Architecture
+from glora_automl.errors import ArchitectureError
+from glora_automl.study._result import Row
+from glora_automl.study._setup import Setup
+from glora_automl.supernet import Supernet, evaluate, train
+
+__all__ = ["Arm", "control_architectures", "train_control"]
+
+
+class Arm(NamedTuple):
+    """A trained arm: its row and its plain, merged model; no model where nothing fits."""
+
+    row: Row
+    model: nn.Module | None
+
+    def tested(self, setup: Setup) -> Row:
+        """The row with its test score."""
+        if self.model is None:
+            return self.row
+        return replace(self.row, test=evaluate(self.model, *setup.test()))
+
+
+def control_architectures(setup: Setup) -> dict[str, Architecture | None]:
+    """What anybody would try first, under the same budget; None where nothing fits.
+
+    The linear probe, LoRA at the highest rank that fits when every layer has the same, and BitFit
+    (arXiv 2106.10199).
+    """
+    shapes = setup.space.shapes
+    bitfit = Architecture.uniform(shapes, E="vector")
+    lora, rank = None, 1
+    try:
+        while (larger := Architecture.uniform(shapes, B=f"lora-{rank}")).count(
+            shapes
+        ) <= setup.budget:
+            lora, rank = larger, rank + 1
+    except ArchitectureError:
+        pass  # the rank has reached the size of the smallest layer
+    return {
+        "linear probe": Architecture.uniform(shapes),
+        f"LoRA r={rank - 1}" if lora is not None else "LoRA": lora,
+        "BitFit": bitfit if bitfit.count(shapes) <= setup.budget else None,
+    }
+
+
+def train_control(setup: Setup, name: str, architecture: Architecture | None) -> Arm:
+    """Train one architecture alone: same loop, same settings, as many images as the search's."""
+    if architecture is None:
+        return Arm(Row(name), None)
+    begin = time.monotonic()
+    recipe = setup.recipe
+    only = {
+        layer: {t: (choice,) for t, choice in zip(TENSORS, choices, strict=True)}
+        for layer, choices in architecture.items()
+    }
+    supernet = Supernet(setup.backbone(), only, seed=recipe.seed)
+    supernet.activate(architecture)
+    epochs = recipe.training.epochs + recipe.selection.finetune_epochs
+    with setup.progress.epochs(f"Control: {name}", epochs) as on_epoch:
+        result = train(
+            supernet.model,
+            supernet.trainable(),
+            *setup.fit,
+            recipe.training.model_copy(update={"epochs": epochs}),
+            seed=recipe.seed,
+            stage=name,
+            checkpoint=setup.folder / f"{name.replace(' ', '-').replace('=', '')}.json",
+            on_epoch=on_epoch,
+        )
+    merge(supernet.model)
+    row = Row(
+        name,
+        parameters=architecture.count(setup.space.shapes),
+        validation=evaluate(supernet.model, *setup.validation),
+        images=result.images,
+        seconds=time.monotonic() - begin,
+    )
+    return Arm(row, supernet.model)

@@ -1,0 +1,181 @@
+"""A recipe: everything that a study is made of, in one TOML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from glora_automl import _declarations
+from glora_automl._declarations import Declaration
+from glora_automl.budget import parse_budget
+from glora_automl.errors import BudgetError, RecipeError
+from glora_automl.search_space import SearchSpaceSpec, check_choices, load_search_space
+from glora_automl.supernet import SupernetSettings
+from glora_automl.tasks import BackboneSettings, DigitsSettings
+
+__all__ = ["Recipe", "SearchSettings", "SelectionSettings", "list_recipes", "load_recipe"]
+
+
+class SearchSettings(Declaration):
+    """The evolutionary search; the defaults are GLoRA's published schedule.
+
+    Attributes:
+        trials: Complete trials to reach. It may be raised while the study is open.
+        population: Trials a generation.
+        top: Best trials that become parents.
+        mutation_share: Share of each generation that is mutated; the rest is crossed over.
+        mutation_probability: Chance of each choice of a mutated architecture to change.
+        objective: What a trial is judged by on the validation images: ``accuracy`` is maximised,
+            cross-entropy ``loss`` minimised.
+    """
+
+    trials: int = Field(default=1050, ge=1)
+    population: int = Field(default=50, ge=1)
+    top: int = Field(default=10, ge=1)
+    mutation_share: float = Field(default=0.5, ge=0, le=1)
+    mutation_probability: float = Field(default=0.2, ge=0, le=1)
+    objective: Literal["accuracy", "loss"] = "accuracy"
+
+
+class SelectionSettings(Declaration):
+    """What happens after the search.
+
+    Attributes:
+        candidates: Best architectures that are scored again before one is chosen.
+        finetune_epochs: Epochs for which the winner is trained on; 0 keeps inherited weights.
+        finetune_lr: Peak learning rate of that; None takes the supernet's.
+        controls: Whether linear probe, LoRA and BitFit are trained for comparison.
+    """
+
+    candidates: int = Field(default=10, ge=1)
+    finetune_epochs: int = Field(default=20, ge=0)
+    finetune_lr: float | None = Field(default=None, gt=0)
+    controls: bool = True
+
+
+class Recipe(Declaration):
+    """Task, backbone, search space, budget, training, search and selection of a study.
+
+    Attributes:
+        name: Name of the study, if none is given.
+        description: One line for ``glora recipes``.
+        seed: Seed of all randomness.
+        budget: The most trainable adapter parameters: ``12000``, ``"12k"``, ``"0.3M"`` or
+            ``"1%"`` of the backbone's parameters without its classifier.
+        task: Where the images come from.
+        backbone: Which model is adapted.
+        search_space: Which layers and choices.
+        training: How the supernet is trained.
+        search: How architectures are searched.
+        selection: What is done with the best.
+
+    Example:
+        >>> recipe = load_recipe("digits").replace(budget="8k", search={"trials": 100})
+        >>> recipe.budget, recipe.search.trials
+        ('8k', 100)
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    description: str = ""
+    seed: int = Field(default=0, ge=0)
+    budget: int | str
+    task: DigitsSettings
+    backbone: BackboneSettings
+    search_space: SearchSpaceSpec
+    training: SupernetSettings
+    search: SearchSettings = SearchSettings()
+    selection: SelectionSettings = SelectionSettings()
+
+    @field_validator("search_space")
+    @classmethod
+    def _check_choices(cls, spec: SearchSpaceSpec) -> SearchSpaceSpec:
+        check_choices(spec, "search_space")
+        return spec
+
+    def replace(self, **changes: Any) -> Recipe:
+        """A copy with some settings changed; the value of a section is a table of changes.
+
+        Raises:
+            RecipeError: If a key is unknown or a value is out of its range.
+        """
+        return parse_recipe(_merge(self.model_dump(mode="json"), changes), f"recipe {self.name}")
+
+    def identity(self) -> dict[str, Any]:
+        """What makes a study this recipe's, as flat keys: all but texts and the trial target."""
+        flat = _flatten(self.model_dump(mode="json"))
+        free = ("name", "description", "search_space.description", "search.trials")
+        return {key: value for key, value in flat.items() if key not in free}
+
+
+def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def list_recipes() -> list[str]:
+    """Names of the recipes that ship.
+
+    Example:
+        >>> "digits" in list_recipes()
+        True
+    """
+    return _declarations.names("studies")
+
+
+def load_recipe(name: str) -> Recipe:
+    """Read a shipped recipe by name, or one of the user's by the path of its TOML file.
+
+    ``search_space`` in the file is a name, a path (from the file's folder) or a table. A table
+    with the key ``base`` changes the search space of that name.
+
+    Raises:
+        RecipeError: If it is not found or misspelt.
+        SearchSpaceError: If its search space is not found or misspelt.
+    """
+    stem, table = _declarations.read("studies", name, RecipeError)
+    folder = Path(name).parent if name.endswith(".toml") else Path()
+    table.setdefault("name", stem)
+    space = table.get("search_space", "default")
+    if isinstance(space, str):
+        table["search_space"] = _space(space, folder)
+    elif isinstance(space, Mapping) and "base" in space:
+        changes = {key: value for key, value in space.items() if key != "base"}
+        table["search_space"] = _merge(_space(str(space["base"]), folder), changes)
+    return parse_recipe(table, f"recipe {stem}")
+
+
+def _space(name: str, folder: Path) -> dict[str, Any]:
+    path = str(folder / name) if name.endswith(".toml") else name
+    return load_search_space(path).model_dump(mode="json")
+
+
+def parse_recipe(table: object, where: str) -> Recipe:
+    """Check a parsed table.
+
+    Raises:
+        RecipeError: With ``where`` in front.
+    """
+    recipe = _declarations.validate(Recipe, table, where, RecipeError)
+    try:
+        parse_budget(recipe.budget, 0)
+    except BudgetError as error:
+        raise BudgetError(f"{where}: {error}") from None
+    return recipe

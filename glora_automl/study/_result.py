@@ -1,0 +1,89 @@
+"""What a study found, as values that go through JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from glora_automl.supernet import Score
+
+__all__ = ["Row", "Selection"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the result table.
+
+    Attributes:
+        name: What was trained.
+        parameters: Trainable adapter parameters; None if nothing fits the budget.
+        validation: Score on the validation images.
+        test: Score on the test images.
+        images: Images seen in training.
+        seconds: Wall time of training and scoring, of this process alone.
+    """
+
+    name: str
+    parameters: int | None = None
+    validation: Score | None = None
+    test: Score | None = None
+    images: int = 0
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        table = dict(self.__dict__)
+        for key in ("validation", "test"):
+            table[key] = None if table[key] is None else table[key]._asdict()
+        return table
+
+    @classmethod
+    def from_json(cls, table: dict[str, Any]) -> Row:
+        """The inverse of :meth:`to_json`."""
+        return cls(**{**table, **_scores(table, "validation", "test")})
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which architecture was chosen, and how it was scored on the validation images.
+
+    Attributes:
+        trial: Number of the trial that proposed it.
+        architecture: Its printed form.
+        parameters: Its trainable parameters.
+        inherited: Score with the supernet's weights.
+        finetuned: Score after training on; None if that was switched off.
+        candidates: Numbers of the trials that were scored again, best first.
+    """
+
+    trial: int
+    architecture: str
+    parameters: int
+    inherited: Score
+    finetuned: Score | None
+    candidates: tuple[int, ...]
+
+    @property
+    def uses_finetuned(self) -> bool:
+        """Whether training on helped on the validation images."""
+        return self.finetuned is not None and quality(self.finetuned) >= quality(self.inherited)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        finetuned = None if self.finetuned is None else self.finetuned._asdict()
+        return {**self.__dict__, "inherited": self.inherited._asdict(), "finetuned": finetuned}
+
+    @classmethod
+    def from_json(cls, table: dict[str, Any]) -> Selection:
+        """The inverse of :meth:`to_json`."""
+        scores = _scores(table, "inherited", "finetuned")
+        return cls(**{**table, **scores, "candidates": tuple(table["candidates"])})
+
+
+def _scores(table: dict[str, Any], *keys: str) -> dict[str, Score | None]:
+    return {key: None if table[key] is None else Score(**table[key]) for key in keys}
+
+
+def quality(score: Score) -> tuple[float, float]:
+    """Order of scores, higher is better: by accuracy, equal ones by loss."""
+    return score.accuracy, -score.loss

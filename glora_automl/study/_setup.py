@@ -1,0 +1,139 @@
+"""What a recipe stands for on this machine: images, backbone, search space, budget."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from glora_automl.adapters import classifiers, linear_shapes
+from glora_automl.budget import FeasibleRegion, parse_budget
+from glora_automl.errors import BudgetError, TaskError
+from glora_automl.progress import Progress
+from glora_automl.search_space import SearchSpace
+from glora_automl.study._recipe import Recipe
+from glora_automl.tasks import (
+    InputFormat,
+    Task,
+    create_backbone,
+    create_model,
+    input_format,
+    load_digits,
+)
+
+__all__ = ["Setup", "prepare", "resolve_device"]
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of a name; ``auto`` is CUDA where there is one.
+
+    Raises:
+        TaskError: If it is no device or not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise TaskError(
+            f"The device must be one that torch has here, got {name!r}: {reason}; use --device cpu."
+        ) from None
+    return device
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """A recipe on this machine.
+
+    Attributes:
+        recipe: The recipe.
+        task: Its images.
+        device: Where models and images are.
+        format: What the backbone wants to see.
+        space: The search space on the backbone's layers.
+        region: The architectures under the budget.
+        cache: Folder of pretrained backbones.
+        folder: Folder of the study's checkpoints.
+        progress: Shows long work.
+    """
+
+    recipe: Recipe
+    task: Task
+    device: torch.device
+    format: InputFormat
+    space: SearchSpace
+    region: FeasibleRegion
+    cache: Path
+    folder: Path
+    progress: Progress
+
+    @property
+    def budget(self) -> int:
+        """The budget as a plain count."""
+        return self.region.budget
+
+    @functools.cached_property
+    def _backbone(self) -> nn.Module:
+        return create_backbone(
+            self.recipe.backbone,
+            self.task,
+            seed=self.recipe.seed,
+            device=self.device,
+            cache=self.cache,
+            progress=self.progress,
+        )
+
+    def backbone(self) -> nn.Module:
+        """A fresh copy of the backbone, pretrained and cached on first use."""
+        return copy.deepcopy(self._backbone)
+
+    @functools.cached_property
+    def fit(self) -> tuple[Tensor, Tensor]:
+        """Images and labels to train on, on the device."""
+        return self.task.fit.prepare(self.format, self.device)
+
+    @functools.cached_property
+    def validation(self) -> tuple[Tensor, Tensor]:
+        """Images and labels that steer the search, on the device."""
+        return self.task.validation.prepare(self.format, self.device)
+
+    def test(self) -> tuple[Tensor, Tensor]:
+        """Images and labels of the final test. Only the end of a study asks for them."""
+        return self.task.test.prepare(self.format, self.device)
+
+
+def prepare(recipe: Recipe, *, runs: Path, name: str, device: str, progress: Progress) -> Setup:
+    """Check a recipe against images and model, without training or writing anything.
+
+    Raises:
+        GLoRAError: If anything in the recipe does not fit.
+    """
+    where = resolve_device(device)
+    task = load_digits(recipe.task, recipe.seed)
+    # The layers do not depend on the weights, which may cost a download or a training.
+    bare = recipe.backbone.model_copy(update={"pretrained": False})
+    model = create_model(bare, len(task.classes), recipe.seed)
+    space = SearchSpace(recipe.search_space, linear_shapes(model))
+    head = {id(p) for module in classifiers(model) for p in module.parameters()}
+    count = sum(p.numel() for p in model.parameters() if id(p) not in head)
+    try:
+        region = FeasibleRegion(space, parse_budget(recipe.budget, count))
+    except BudgetError as error:
+        raise BudgetError(f"recipe {recipe.name}: {error}") from None
+    return Setup(
+        recipe=recipe,
+        task=task,
+        device=where,
+        format=input_format(model, recipe.backbone),
+        space=space,
+        region=region,
+        cache=runs / "backbones",
+        folder=runs / name,
+        progress=progress,
+    )

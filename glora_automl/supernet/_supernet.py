@@ -1,0 +1,142 @@
+"""The supernet: a frozen backbone with every support tensor, shared by all architectures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from glora_automl.adapters import GLoRALinear, MergeHandle, activate, attach, classifiers, merge
+from glora_automl.architecture import Architecture, Choice
+from glora_automl.errors import CheckpointError, LayerError
+
+__all__ = ["Supernet"]
+
+
+class Supernet:
+    """A backbone with adapters attached, everything else frozen but the classifier head.
+
+    What is trainable is marked by identity: the parameters of the adapters and of the modules
+    that timm's ``get_classifier`` names.
+
+    Args:
+        model: The backbone. It is changed in place; :func:`glora_automl.adapters.detach` gives
+            its layers back.
+        choices: For each adapted layer, the choices of its tensors
+            (:meth:`~glora_automl.search_space.SearchSpace.layer_choices`).
+        seed: Seeds the adapters' initial values.
+        example: Images ``(batch, channels, height, width)``. When given, one forward pass makes
+            sure that the model calls every adapted layer.
+
+    Attributes:
+        model: The backbone with adapters.
+        layers: The adapted layers by dotted name.
+
+    Raises:
+        LayerError: If a layer is not there, or the model reads its weights without calling it.
+        ArchitectureError: If a layer cannot take one of its choices.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        choices: Mapping[str, Mapping[str, Iterable[Choice]]],
+        *,
+        seed: int = 0,
+        example: Tensor | None = None,
+    ) -> None:
+        self.model = model
+        model.requires_grad_(False)
+        generator = torch.Generator().manual_seed(seed)
+        self.layers: dict[str, GLoRALinear] = attach(model, choices, generator)
+        adapters = {
+            id(parameter)
+            for layer in self.layers.values()
+            for parameter in layer.parameters(recurse=False)
+        }
+        heads = {id(p) for module in classifiers(model) for p in module.parameters()}
+        named = dict(model.named_parameters())
+        self._head = {name: p for name, p in named.items() if id(p) in heads}
+        self._trainable = {name: p for name, p in named.items() if id(p) in adapters | heads}
+        for parameter in self._trainable.values():
+            parameter.requires_grad_(True)
+        if example is not None:
+            self._check_called(example)
+
+    @torch.no_grad()
+    def _check_called(self, example: Tensor) -> None:
+        called: set[str] = set()
+        hooks = [
+            layer.register_forward_hook(lambda *_, name=name: called.add(name))
+            for name, layer in self.layers.items()
+        ]
+        training = self.model.training
+        self.model.eval()(example)
+        self.model.train(training)
+        for hook in hooks:
+            hook.remove()
+        missed = [name for name in self.layers if name not in called]
+        if missed:
+            raise LayerError(
+                f"The model must call each adapted layer; it reads the weights of {len(missed)} "
+                f"without calling them, such as {missed[0]!r}; leave them out with "
+                "search_space.exclude."
+            )
+
+    def activate(self, architecture: Architecture) -> None:
+        """Make one architecture the active one."""
+        activate(self.model, architecture)
+
+    def merged(self, architecture: Architecture) -> MergeHandle:
+        """The architecture as a plain model, for a ``with`` block.
+
+        Example:
+            >>> import timm
+            >>> from glora_automl.adapters import linear_shapes
+            >>> model = timm.create_model("test_vit", num_classes=3)
+            >>> shapes = linear_shapes(model)
+            >>> supernet = Supernet(model, {n: {"B": [Choice.parse("lora-2")]} for n in shapes})
+            >>> with supernet.merged(Architecture.uniform(shapes, B="lora-2")) as plain:
+            ...     plain(torch.randn(1, 3, 160, 160)).shape
+            torch.Size([1, 3])
+        """
+        self.activate(architecture)
+        return merge(self.model)
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The parameters of adapters and head, by their names in the model."""
+        return dict(self._trainable)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Copies of the trainable tensors, by their names in the model."""
+        return {name: p.detach().clone() for name, p in self._trainable.items()}
+
+    def active_state_dict(self) -> dict[str, Tensor]:
+        """The head and the tensors that the active choices use, lora factors cut to their rank."""
+        state = {}
+        for name, layer in self.layers.items():
+            for key, value in layer.active_parameters().items():
+                state[f"{name}.{key}"] = value.detach().clone()
+        return state | {name: p.detach().clone() for name, p in self._head.items()}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Set the trainable tensors.
+
+        Raises:
+            CheckpointError: If names or shapes are not this supernet's; nothing is then set.
+        """
+        for name in sorted(set(state) ^ set(self._trainable)):
+            raise CheckpointError(
+                f"The weights must have exactly the supernet's {len(self._trainable)} tensors; "
+                f"{name!r} is on one side only."
+            )
+        for name, parameter in self._trainable.items():
+            if state[name].shape != parameter.shape:
+                raise CheckpointError(
+                    f"The tensor {name!r} must have the shape {tuple(parameter.shape)}, got "
+                    f"{tuple(state[name].shape)}."
+                )
+        for name, parameter in self._trainable.items():
+            parameter.copy_(state[name])

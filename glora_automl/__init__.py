@@ -1,17 +1,22 @@
 """AutoML for adapters: budget-constrained GLoRA search over timm models, kept in Optuna studies."""
 
-from glora_automl import errors
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from glora_automl._version import __version__
-from glora_automl.architecture import Architecture, Choice, LayerChoices, LayerShape
-from glora_automl.budget import FeasibleRegion, parse_budget
-from glora_automl.errors import GLoRAError
-from glora_automl.search_space import (
-    SearchSpace,
-    SearchSpaceSpec,
-    list_search_spaces,
-    load_search_space,
-)
-from glora_automl.study import Recipe, SearchResult, list_recipes, load_recipe, search
+
+if TYPE_CHECKING:
+    from glora_automl import errors
+    from glora_automl.architecture import Architecture, Choice, LayerChoices, LayerShape
+    from glora_automl.budget import FeasibleRegion, parse_budget
+    from glora_automl.errors import GLoRAError
+    from glora_automl.search_space import (
+        SearchSpace,
+        SearchSpaceSpec,
+        list_search_spaces,
+        load_search_space,
+    )
+    from glora_automl.study import Recipe, SearchResult, list_recipes, load_recipe, search
 
 __all__ = [
     "Architecture",
@@ -33,3 +38,25 @@ __all__ = [
     "parse_budget",
     "search",
 ]
+
+_HOMES = {
+    "architecture": ("Architecture", "Choice", "LayerChoices", "LayerShape"),
+    "budget": ("FeasibleRegion", "parse_budget"),
+    "errors": ("GLoRAError",),
+    "search_space": ("SearchSpace", "SearchSpaceSpec", "list_search_spaces", "load_search_space"),
+    "study": ("Recipe", "SearchResult", "list_recipes", "load_recipe", "search"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: torch takes seconds, ``--help`` must not."""
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"glora_automl.{module}"), name)
+        if name == module:
+            return import_module(f"glora_automl.{module}")
+    raise AttributeError(f"module 'glora_automl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

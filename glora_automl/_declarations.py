@@ -74,7 +74,8 @@ def validate(model: type[Model], table: object, where: str, error: type[GLoRAErr
     try:
         return model.model_validate(table)
     except ValidationError as faults:
-        fault = faults.errors()[0]
+        # A misspelt key tells more than the missing one that it leaves behind.
+        fault = min(faults.errors(), key=lambda f: f["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in fault["loc"]) or "the table"
     if fault["type"] == "extra_forbidden":
         owner: Any = model
@@ -85,6 +86,8 @@ def validate(model: type[Model], table: object, where: str, error: type[GLoRAErr
         raise error(f"{where}: unknown key {key!r}; {suggest(str(fault['loc'][-1]), known)}")
     if fault["type"] == "missing":
         raise error(f"{where}: the key {key!r} is required and missing.")
-    rule = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if fault["type"] == "value_error":  # raised by a validator of ours, which tells the value
+        raise error(f"{where}: {key}: {fault['msg'].removeprefix('Value error, ')}")
+    rule = fault["msg"].removeprefix("Input should be ")
     said = "must be " if fault["msg"].startswith("Input should be ") else ""
     raise error(f"{where}: {key} {said}{rule}, got {fault['input']!r}.")

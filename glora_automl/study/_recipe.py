@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from glora_automl import _declarations
 from glora_automl._declarations import Declaration
@@ -89,12 +89,6 @@ class Recipe(Declaration):
     search: SearchSettings = SearchSettings()
     selection: SelectionSettings = SelectionSettings()
 
-    @field_validator("search_space")
-    @classmethod
-    def _check_choices(cls, spec: SearchSpaceSpec) -> SearchSpaceSpec:
-        check_choices(spec, "search_space")
-        return spec
-
     def replace(self, **changes: Any) -> Recipe:
         """A copy with some settings changed; the value of a section is a table of changes.
 
@@ -171,9 +165,12 @@ def parse_recipe(table: object, where: str) -> Recipe:
     """Check a parsed table.
 
     Raises:
-        RecipeError: With ``where`` in front.
+        RecipeError: If a key or value is wrong, with ``where`` in front; likewise
+        SearchSpaceError: if a choice is.
+        BudgetError: if the budget is.
     """
     recipe = _declarations.validate(Recipe, table, where, RecipeError)
+    check_choices(recipe.search_space, where)
     try:
         parse_budget(recipe.budget, 0)
     except BudgetError as error:

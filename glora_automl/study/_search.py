@@ -15,6 +15,7 @@ import optuna
 import timm
 import torch
 from filelock import FileLock, Timeout
+from optuna.storages import BaseStorage
 from torch import nn
 
 from glora_automl._version import __version__
@@ -87,8 +88,9 @@ def search(
     runs = Path(runs)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     setup = prepare(recipe, runs=runs, name=name, device=device, progress=progress)
+    opened = _open(storage, runs)
     with _only_worker(setup.folder, name), storage_errors():
-        study = _open_study(setup, storage or default_url(runs), name)
+        study = _open_study(setup, opened, name)
         if queued := requeue_interrupted(study):
             progress.say(f"Going on: {queued} interrupted trial(s) queued again.")
         supernet = _train_supernet(study, setup)
@@ -115,9 +117,9 @@ def search(
 @contextmanager
 def _only_worker(folder: Path, name: str) -> Iterator[None]:
     """Hold the folder: the kernel lets go of it when a worker dies, however it dies."""
+    _make_folder(folder)
     lock = FileLock(folder / ".lock", timeout=0)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
         raise StudyError(
@@ -135,7 +137,24 @@ def _only_worker(folder: Path, name: str) -> Iterator[None]:
         lock.release()
 
 
-def _open_study(setup: Setup, url: str, name: str) -> optuna.Study:
+def _open(url: str | None, runs: Path) -> BaseStorage:
+    """The storage of a URL, or the runs folder's own, for which the folder is made."""
+    if url is None:
+        _make_folder(runs)
+    return open_storage(url or default_url(runs))
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"The folder {str(folder)!r} must be writable: {error.strerror}; choose another with "
+            "--runs."
+        ) from None
+
+
+def _open_study(setup: Setup, storage: BaseStorage, name: str) -> optuna.Study:
     recipe = setup.recipe
     sampler = EvolutionSampler(
         population=recipe.search.population,
@@ -147,7 +166,7 @@ def _open_study(setup: Setup, url: str, name: str) -> optuna.Study:
         seed=recipe.seed,
     )
     return create_or_load_study(
-        open_storage(url),
+        storage,
         name,
         recipe,
         budget=setup.budget,

@@ -52,7 +52,8 @@ def _objective(trial: optuna.Trial, setup: Setup, supernet: Supernet) -> float:
         for name, dist in setup.space.distributions().items()
     }
     count = setup.space.count(params)
-    trial.set_constraint(CONSTRAINT, count - setup.budget)
+    if CONSTRAINT not in trial.constraints:  # a retried trial brings it along
+        trial.set_constraint(CONSTRAINT, count - setup.budget)
     trial.set_user_attr("trainable_params", count)
     begin = time.perf_counter()
     with supernet.merged(setup.space.architecture(params)) as model:

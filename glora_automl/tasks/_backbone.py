@@ -47,9 +47,9 @@ class BackboneSettings(Declaration):
     @model_validator(mode="after")
     def _one_source(self) -> BackboneSettings:
         if self.pretrained and self.pretraining is not None:
-            raise ValueError("pretrained and pretraining exclude each other; leave one out")
+            raise ValueError("pretrained and pretraining exclude each other; leave one out.")
         if reserved := {"pretrained", "num_classes"} & set(self.kwargs):
-            raise ValueError(f"kwargs must not contain {sorted(reserved)[0]!r}; it is set for you")
+            raise ValueError(f"kwargs must not contain {sorted(reserved)[0]!r}; it is set for you.")
         return self
 
 

@@ -36,7 +36,8 @@ class DigitsSettings(Declaration):
         together = [*self.classes, *self.pretraining_classes]
         if len(set(together)) < len(together) or not set(together) <= set(range(10)):
             raise ValueError(
-                "classes and pretraining_classes must be digits from 0 to 9, each at most once"
+                "classes and pretraining_classes must be digits from 0 to 9, each at most once, "
+                f"got {list(self.classes)} and {list(self.pretraining_classes)}."
             )
         return self
 

@@ -1,0 +1,59 @@
+import pytest
+
+from glora_automl.study import Recipe
+from glora_automl.study._recipe import parse_recipe
+
+TINY = """
+description = "a few seconds"
+budget = "20%"
+search_space = "default"
+
+[task]
+source = "digits"
+classes = [5, 6, 7]
+pretraining_classes = [0, 1, 2]
+fit_per_class = 8
+validation_per_class = 20
+
+[backbone]
+model = "vit_tiny_patch16_224"
+kwargs = { img_size = 8, patch_size = 4, embed_dim = 16, depth = 1, num_heads = 2, drop_path_rate = 0.1 }
+
+[backbone.pretraining]
+epochs = 4
+lr = 1e-3
+
+[training]
+epochs = 12
+batch_size = 12
+lr = 1e-2
+warmup_epochs = 1
+checkpoint_every = 2
+
+[search]
+trials = 12
+population = 4
+top = 2
+
+[selection]
+candidates = 3
+finetune_epochs = 2
+"""  # noqa: E501
+
+
+@pytest.fixture
+def tiny_toml():
+    """A recipe that runs in seconds, as its text."""
+    return TINY
+
+
+@pytest.fixture
+def tiny(tmp_path) -> Recipe:
+    """A recipe that runs in seconds."""
+    import tomllib
+
+    from glora_automl.search_space import load_search_space
+
+    table = tomllib.loads(TINY)
+    table["search_space"] = load_search_space("default").model_dump(mode="json")
+    return parse_recipe({**table, "name": "tiny"}, "recipe tiny")

@@ -1,0 +1,96 @@
+import pytest
+
+from glora_automl.errors import BudgetError, RecipeError, SearchSpaceError
+from glora_automl.study import Recipe, list_recipes, load_recipe
+
+
+def write(tmp_path, text, name="mine.toml"):
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_shipped_recipes_load_and_describe_themselves(name):
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.description
+
+
+def test_a_file_of_the_users_own_is_named_after_itself(tmp_path, tiny_toml):
+    assert load_recipe(write(tmp_path, tiny_toml)).name == "mine"
+
+
+def test_a_recipe_goes_through_json(tiny):
+    assert Recipe.model_validate_json(tiny.model_dump_json()) == tiny
+
+
+def test_a_search_space_can_be_a_file_beside_the_recipe(tmp_path, tiny_toml):
+    write(tmp_path, '[choices]\nB = ["none", "lora-3"]\n', "few.toml")
+    path = write(tmp_path, tiny_toml.replace('"default"', '"few.toml"'))
+    assert load_recipe(path).search_space.choices.B == ("none", "lora-3")
+
+
+def test_a_search_space_can_change_a_shipped_one(tmp_path, tiny_toml):
+    text = tiny_toml.replace(
+        'search_space = "default"',
+        'search_space = { base = "default", share = "kind", choices = { C = ["none"] } }',
+    )
+    space = load_recipe(write(tmp_path, text)).search_space
+    assert space.share == "kind"
+    assert space.choices.C == ("none",)
+    assert "lora-8" in space.choices.B
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error", "words"),
+    [
+        ("[search]", "[search]\ntrails = 3", RecipeError, ["search.trails", "'trials'"]),
+        ("trials = 12", "trials = 0", RecipeError, ["search.trials", "1", "got 0"]),
+        ("trials = 12", 'trials = "many"', RecipeError, ["search.trials", "'many'"]),
+        ("lr = 1e-2", "lr = -1.0", RecipeError, ["training.lr", "-1.0"]),
+        ("lr = 1e-2", "lr = nan", RecipeError, ["training.lr", "nan"]),
+        ("top = 2", "top = 0", RecipeError, ["search.top"]),
+        ("[search]", "[search]\nmutation_probability = 1.5", RecipeError, ["1.5"]),
+        ('"20%"', '"20 percent"', BudgetError, ["budget", "20 percent"]),
+        ('"20%"', "-1", BudgetError, ["budget", "-1"]),
+        ('"default"', '"defualt"', SearchSpaceError, ["'defualt'", "'default'"]),
+        (
+            '"default"',
+            "{ choices = { E = ['lora-2'] } }",
+            SearchSpaceError,
+            ["choices.E", "lora-2"],
+        ),
+        ("classes = [5, 6, 7]", "classes = [0, 6, 7]", RecipeError, ["pretraining_classes"]),
+        ("[task]", "[tsak]", RecipeError, ["tsak", "'task'"]),
+        ("[training]", "[training", RecipeError, ["no TOML"]),
+        ("epochs = 4\n", "epochs = 4\nrate = 2\n", RecipeError, ["backbone.pretraining.rate"]),
+    ],
+)
+def test_mistakes_are_named_in_one_line(tmp_path, tiny_toml, old, new, error, words):
+    assert old in tiny_toml
+    with pytest.raises(error) as caught:
+        load_recipe(write(tmp_path, tiny_toml.replace(old, new, 1)))
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_a_missing_section_is_named(tmp_path):
+    with pytest.raises(RecipeError, match="required and missing"):
+        load_recipe(write(tmp_path, "budget = 3\n"))
+
+
+def test_replace_changes_nested_settings_and_checks_them(tiny):
+    changed = tiny.replace(search={"trials": 99}, seed=3)
+    assert changed.search.trials == 99
+    assert changed.search.population == tiny.search.population
+    with pytest.raises(RecipeError, match="did you mean 'seed'"):
+        tiny.replace(sede=3)
+
+
+def test_identity_leaves_out_texts_and_the_trial_target(tiny):
+    same = tiny.replace(name="other", description="another", search={"trials": 99})
+    assert same.identity() == tiny.identity()
+    assert tiny.replace(seed=1).identity() != tiny.identity()

@@ -1,0 +1,302 @@
+import contextlib
+
+import optuna
+import pytest
+import torch
+from optuna.trial import TrialState
+
+from glora_automl.architecture import Architecture
+from glora_automl.errors import BudgetError, CheckpointError, RecipeError, StudyError, TrainingError
+from glora_automl.progress import Progress
+from glora_automl.study import (
+    _search,
+    _selection,
+    _trials,
+    load_recipe,
+    load_study,
+    search,
+    summarize,
+)
+from glora_automl.study._setup import Setup, prepare
+from glora_automl.supernet import evaluate
+from tests.conftest import TINY
+
+
+def figures(result):
+    """All that must not depend on when and how often a run was interrupted."""
+    summary = summarize(result.study)
+    for row in summary["result"]:
+        del row["seconds"]
+    trials = result.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    # A failed trial keeps its number, so later ones are counted without it.
+    places = {trial.number: place for place, trial in enumerate(trials)}
+    selection = summary["selection"]
+    selection["trial"] = places[selection["trial"]]
+    selection["candidates"] = [places[number] for number in selection["candidates"]]
+    return (
+        [(t.params, t.value, t.user_attrs["validation_loss"], t.constraints) for t in trials],
+        selection,
+        summary["result"],
+        summary["digests"],
+    )
+
+
+@pytest.fixture(scope="session")
+def finished_runs(tmp_path_factory):
+    """The runs folder of one uninterrupted run of the tiny recipe."""
+    return tmp_path_factory.mktemp("finished")
+
+
+@pytest.fixture(scope="session")
+def finished(finished_runs):
+    """That run."""
+    path = finished_runs / "tiny.toml"
+    path.write_text(TINY, encoding="utf-8")
+    return search(load_recipe(str(path)), runs=finished_runs)
+
+
+@pytest.fixture
+def setup(tiny, tmp_path):
+    """The tiny recipe on this machine, with folders of its own."""
+    return prepare(tiny, runs=tmp_path, name="tiny", device="cpu", progress=Progress())
+
+
+def test_the_study_is_complete_and_says_what_it_is(finished, tiny):
+    study = finished.study
+    summary = summarize(study)
+    assert summary["stage"] == "finished"
+    assert summary["trials"] == {"target": 12, "complete": 12, "failed": 0, "all": 12}
+    assert summary["recipe"] == tiny.model_dump(mode="json")
+    assert set(summary["digests"]) == {"data", "search space", "backbone", "supernet"}
+    assert study.direction == optuna.study.StudyDirection.MAXIMIZE
+    assert study.metric_names == ["validation_accuracy"]
+
+
+def test_every_trial_is_feasible_and_has_a_parameter_per_support_tensor(finished):
+    budget = summarize(finished.study)["budget"]
+    for trial in finished.study.trials:
+        assert len(trial.params) == 4 * 5
+        assert "blocks.0.attn.qkv.A" in trial.params
+        count = trial.user_attrs["trainable_params"]
+        assert trial.constraints == {"trainable_params": count - budget}
+        assert 0 <= count <= budget
+
+
+def test_trial_values_are_what_the_subnet_scores_unmerged(finished, setup):
+    supernet = _search._train_supernet(finished.study, setup)
+    for trial in finished.study.trials[::5]:
+        architecture = setup.space.architecture(trial.params)
+        assert architecture.count(setup.space.shapes) == trial.user_attrs["trainable_params"]
+        supernet.activate(architecture)
+        unmerged = evaluate(supernet.model, *setup.validation)
+        assert unmerged.accuracy == trial.value
+        assert unmerged.loss == pytest.approx(trial.user_attrs["validation_loss"], abs=1e-5)
+
+
+def test_controls_keep_the_budget_and_see_as_many_images(finished):
+    budget = summarize(finished.study)["budget"]
+    rows = {row.name: row for row in finished.rows}
+    assert list(rows)[:2] == ["searched", "linear probe"]
+    assert rows["linear probe"].parameters == 0
+    for row in rows.values():
+        assert row.parameters is None or row.parameters <= budget
+    trained = [row for row in rows.values() if row.parameters is not None]
+    assert {row.images for row in trained} == {(12 + 2) * 24}
+    assert all(row.test is not None for row in trained)
+
+
+def test_the_lora_control_has_the_highest_uniform_rank_that_fits(finished, setup):
+    (row,) = (row for row in finished.rows if row.name.startswith("LoRA"))
+    rank = int(row.name.removeprefix("LoRA r="))
+    shapes = setup.space.shapes
+    counts = [Architecture.uniform(shapes, B=f"lora-{r}").count(shapes) for r in (rank, rank + 1)]
+    assert counts[0] == row.parameters
+    assert counts[0] <= setup.budget < counts[1]
+
+
+def test_the_model_is_plain_and_scores_what_the_table_says(finished, setup):
+    kinds = {type(module).__name__ for module in finished.model.modules()}
+    assert "GLoRALinear" not in kinds
+    assert evaluate(finished.model, *setup.test()) == finished.rows[0].test
+
+
+def test_a_second_run_changes_nothing(finished, finished_runs, tiny):
+    before = figures(finished)
+    again = search(tiny, runs=finished_runs)
+    assert figures(again) == before
+    assert again.rows == finished.rows
+    for name, value in again.model.state_dict().items():
+        assert torch.equal(value, finished.model.state_dict()[name])
+
+
+class Interrupt(BaseException):
+    """Ends a run as a signal would: no handler of ours catches it."""
+
+
+def interrupt_after(monkeypatch, owner, name, calls):
+    """Let a function raise after it has done its work for the n-th time."""
+    original = getattr(owner, name)
+    left = calls
+
+    def wrapped(*args, **kwargs):
+        nonlocal left
+        value = original(*args, **kwargs)
+        left -= 1
+        if left == 0:
+            raise Interrupt
+        return value
+
+    monkeypatch.setattr(owner, name, wrapped)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "calls"),
+    [
+        (Setup, "backbone", 1),
+        (_trials, "evaluate", 1),
+        (_trials, "evaluate", 6),
+        (_selection, "evaluate", 2),
+        (_search, "train_control", 2),
+    ],
+    ids=["backbone", "first trial", "sixth trial", "selection", "controls"],
+)
+def test_interrupted_equals_uninterrupted(
+    finished, tiny, tmp_path, monkeypatch, owner, name, calls
+):
+    with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
+        interrupt_after(patch, owner, name, calls)
+        search(tiny, runs=tmp_path)
+        pytest.fail("the interrupt did not come")
+    assert figures(search(tiny, runs=tmp_path)) == figures(finished)
+
+
+def test_a_trial_that_dies_twice_is_still_evaluated_once(finished, tiny, tmp_path, monkeypatch):
+    for calls in (3, 1):
+        with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
+            interrupt_after(patch, _trials, "evaluate", calls)
+            search(tiny, runs=tmp_path)
+    result = search(tiny, runs=tmp_path)
+    assert figures(result) == figures(finished)
+    assert summarize(result.study)["trials"]["failed"] == 2
+
+
+def test_another_seed_gives_other_trials(finished, tiny, tmp_path):
+    other = search(tiny.replace(seed=1, selection={"controls": False}), runs=tmp_path)
+    assert figures(other)[0] != figures(finished)[0]
+    assert [row.name for row in other.rows] == ["searched"]
+
+
+def test_more_trials_go_on_while_the_study_is_open(finished, tiny, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
+        interrupt_after(patch, _search, "select", 1)
+        search(tiny.replace(search={"trials": 8}), runs=tmp_path)
+    assert figures(search(tiny, runs=tmp_path)) == figures(finished)
+
+
+def test_a_finished_study_takes_no_more_trials(finished, tiny, tmp_path):
+    search(tiny.replace(search={"trials": 2}, selection={"controls": False}), runs=tmp_path)
+    with pytest.raises(RecipeError, match=r"finished with search\.trials = 2"):
+        search(tiny.replace(selection={"controls": False}), runs=tmp_path)
+
+
+def test_other_settings_are_refused_and_the_setting_named(finished, finished_runs, tiny):
+    with pytest.raises(RecipeError, match=r"training\.lr = 0\.01, this recipe has 0\.02"):
+        search(tiny.replace(training={"lr": 0.02}), runs=finished_runs)
+
+
+def test_budget_zero_trains_the_head_only(tiny, tmp_path):
+    result = search(tiny.replace(budget=0), runs=tmp_path)
+    assert result.selection.parameters == 0
+    assert summarize(result.study)["trials"]["complete"] == 1
+    rows = {row.name: row for row in result.rows}
+    assert rows["LoRA"].parameters is None
+    assert rows["BitFit"].parameters is None
+    assert rows["searched"].test is not None
+
+
+def test_a_budget_below_the_smallest_is_refused_before_anything_is_written(tiny, tmp_path):
+    spec = tiny.search_space.model_copy(
+        update={"choices": tiny.search_space.choices.model_copy(update={"E": ("vector",)})}
+    )
+    recipe = tiny.replace(budget=3, search_space=spec.model_dump(mode="json"))
+    with pytest.raises(BudgetError, match="at least"):
+        search(recipe, runs=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_loss_can_be_the_objective(tiny, tmp_path):
+    recipe = tiny.replace(search={"objective": "loss"}, selection={"controls": False})
+    result = search(recipe, runs=tmp_path)
+    assert result.study.direction == optuna.study.StudyDirection.MINIMIZE
+    assert result.study.best_value == min(
+        trial.user_attrs["validation_loss"] for trial in result.study.trials
+    )
+
+
+def test_inherited_weights_are_kept_without_fine_tuning(tiny, tmp_path):
+    recipe = tiny.replace(selection={"finetune_epochs": 0, "controls": False})
+    result = search(recipe, runs=tmp_path)
+    assert result.selection.finetuned is None
+    assert result.rows[0].validation == result.selection.inherited
+
+
+def test_a_corrupt_supernet_is_refused_and_told(tiny, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
+        interrupt_after(patch, _trials, "evaluate", 1)
+        search(tiny, runs=tmp_path)
+    (weights,) = (tmp_path / "tiny").glob("supernet-*.safetensors")
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(CheckpointError, match="sha256"):
+        search(tiny, runs=tmp_path)
+
+
+def test_a_lost_supernet_is_trained_to_the_same_weights(tiny, finished, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
+        interrupt_after(patch, _trials, "evaluate", 4)
+        search(tiny, runs=tmp_path)
+    for path in (tmp_path / "tiny").glob("supernet*"):
+        path.unlink()
+    assert figures(search(tiny, runs=tmp_path)) == figures(finished)
+
+
+def test_a_diverging_training_is_told_and_leaves_no_trial(tiny, tmp_path):
+    recipe = tiny.replace(training={"lr": 1e30, "clip_grad": 0.0})
+    with pytest.raises(TrainingError, match="lower lr"):
+        search(recipe, runs=tmp_path)
+    study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path}/studies.db")
+    assert study.trials == []
+
+
+def test_a_second_worker_in_the_same_folder_is_refused(tiny, tmp_path):
+    with (
+        _search._only_worker(tmp_path / "tiny", "tiny"),
+        pytest.raises(StudyError, match="another process is running it"),
+    ):
+        search(tiny, runs=tmp_path)
+
+
+def test_a_foreign_study_of_the_name_is_left_alone(tiny, tmp_path):
+    url = f"sqlite:///{tmp_path}/studies.db"
+    foreign = optuna.create_study(study_name="tiny", storage=url, direction="maximize")
+    foreign.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    with pytest.raises(StudyError, match="not one of GLoRA's"):
+        search(tiny, runs=tmp_path)
+    assert foreign.user_attrs == {}
+    assert len(foreign.trials) == 1
+
+
+def test_a_newer_format_is_refused(tiny, tmp_path, monkeypatch):
+    storage = f"sqlite:///{tmp_path}/studies.db"
+    study = optuna.create_study(study_name="new", storage=storage)
+    study.set_user_attr("glora:format", 99)
+    with pytest.raises(StudyError, match="format 99"):
+        load_study(study._storage, "new")
+
+
+def test_an_interrupted_creation_is_done_over(tiny, tmp_path, finished):
+    url = f"sqlite:///{tmp_path}/studies.db"
+    study = optuna.create_study(study_name="tiny", storage=url, direction="maximize")
+    study.set_user_attr("glora:recipe", {})
+    assert figures(search(tiny, runs=tmp_path)) == figures(finished)

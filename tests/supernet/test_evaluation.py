@@ -1,0 +1,74 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from glora_automl.supernet import evaluate
+
+
+@pytest.fixture
+def data():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(37, 1, 4, 4, generator=generator)
+    return images, torch.randint(0, 3, (37,), generator=generator)
+
+
+@pytest.fixture
+def model():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        # Dropout and batch norm: the score is another one in training mode.
+        return nn.Sequential(nn.Flatten(), nn.Linear(16, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
+
+
+def plainly(model, images, labels):
+    """The definition, an image at a time in float64."""
+    model.eval()
+    right, loss = 0, 0.0
+    with torch.no_grad():
+        for image, label in zip(images, labels, strict=True):
+            logits = model(image[None])[0].double()
+            right += int(logits.argmax() == label)
+            loss -= math.log(torch.softmax(logits, 0)[label])
+    return right / len(labels), loss / len(labels)
+
+
+def test_score_is_what_the_definition_gives(model, data):
+    accuracy, loss = plainly(model, *data)
+    assert 0 < accuracy < 1
+    score = evaluate(model, *data)
+    assert score.accuracy == accuracy
+    assert score.loss == pytest.approx(loss, rel=1e-6)
+    assert score.images == 37
+    assert [type(value) for value in score] == [float, float, int]
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 36, 37, 1000])
+def test_the_batch_size_does_not_matter(model, data, batch_size):
+    whole, cut = evaluate(model, *data), evaluate(model, *data, batch_size=batch_size)
+    assert cut.accuracy == whole.accuracy
+    assert cut.loss == pytest.approx(whole.loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_training_mode_is_restored(model, data, training):
+    model.train(training)
+    evaluate(model, *data)
+    assert [module.training for module in model.modules()] == [training] * 5
+
+
+def test_the_model_is_looked_at_and_not_changed(model, data):
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    evaluate(model.train(), *data)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_perfect_and_hopeless_models_score_one_and_zero():
+    labels = torch.tensor([0, 1, 2])
+    images = torch.eye(3)[:, :, None, None] * 50
+    assert evaluate(nn.Flatten(), images, labels).accuracy == 1.0
+    assert evaluate(nn.Flatten(), images, (labels + 1) % 3) == (0.0, pytest.approx(50.0), 3)

@@ -1,0 +1,282 @@
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from glora_automl.adapters import GLoRALinear, linear_shapes
+from glora_automl.architecture import Architecture, Choice
+from glora_automl.budget import FeasibleRegion
+from glora_automl.errors import ArchitectureError, CheckpointError, LayerError
+from glora_automl.search_space import SearchSpace, load_search_space
+from glora_automl.supernet import Supernet, tensor_digest
+
+SMALL = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
+
+
+def vit(name="vit_tiny_patch16_224", seed=0, **kwargs):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return timm.create_model(name, num_classes=3, **{**SMALL, **kwargs}).eval()
+
+
+def space_of(model, name="paper"):
+    return SearchSpace(load_search_space(name), linear_shapes(model))
+
+
+def random_architectures(space, count, seed=0):
+    region = FeasibleRegion(space, space.maximum)
+    rng = np.random.default_rng(seed)
+    return [space.architecture(region.draw_uniform(rng)) for _ in range(count)]
+
+
+def randomise(supernet, seed=0):
+    """Give every trainable tensor values, so that architectures differ in what they compute."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in supernet.trainable().values():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+
+
+@pytest.fixture
+def model():
+    return vit()
+
+
+@pytest.fixture
+def space(model):
+    return space_of(model)
+
+
+@pytest.fixture
+def supernet(model, space):
+    return Supernet(model, space.layer_choices())
+
+
+@pytest.fixture
+def images():
+    return torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+class Decoys(nn.Module):
+    """Names that a search for substrings would take for adapters or heads."""
+
+    def __init__(self):
+        super().__init__()
+        self.lora_head = nn.Linear(4, 4)
+        self.head_norm = nn.LayerNorm(4)
+        self.support_tensor = nn.Parameter(torch.ones(4))
+        self.classify = nn.Linear(4, 3)
+
+    def get_classifier(self):
+        return self.classify
+
+    def forward(self, x):
+        return self.classify(self.head_norm(self.lora_head(x) * self.support_tensor))
+
+
+@pytest.mark.parametrize(
+    ("build", "heads"),
+    [
+        (vit, {"head.weight", "head.bias"}),
+        (
+            lambda: vit("deit_tiny_distilled_patch16_224"),
+            {"head.weight", "head.bias", "head_dist.weight", "head_dist.bias"},
+        ),
+        (Decoys, {"classify.weight", "classify.bias"}),
+    ],
+    ids=["vit", "distilled", "decoys"],
+)
+def test_exactly_adapters_and_heads_are_trainable(build, heads):
+    model = build()
+    before = {id(p): name for name, p in model.named_parameters()}
+    supernet = Supernet(model, space_of(model).layer_choices())
+    for parameter in model.parameters():
+        added = id(parameter) not in before
+        assert parameter.requires_grad == (added or before[id(parameter)] in heads)
+    wanted = {name: id(p) for name, p in model.named_parameters() if p.requires_grad}
+    assert {name: id(p) for name, p in supernet.trainable().items()} == wanted
+    adapters = [layer for layer in model.modules() if isinstance(layer, GLoRALinear)]
+    added = sum(id(p) not in before for p in model.parameters())
+    assert added == sum(len(list(layer.parameters(recurse=False))) for layer in adapters) > 0
+    assert heads <= set(wanted)
+
+
+def test_a_model_without_classifier_trains_its_adapters_alone():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    supernet = Supernet(model, {"0": {"E": [Choice.parse("vector")]}})
+    assert set(supernet.trainable()) == {"0.E_vector"}
+
+
+def test_the_head_is_no_part_of_the_count(supernet, space):
+    none = Architecture.uniform(space.shapes)
+    supernet.activate(none)
+    assert none.count(space.shapes) == 0
+    assert set(supernet.active_state_dict()) == {"head.weight", "head.bias"}
+
+
+def test_active_tensors_have_as_many_elements_as_are_counted(supernet, space):
+    head = sum(p.numel() for p in supernet.model.head.parameters())
+    counts = set()
+    for architecture in random_architectures(space, 20):
+        supernet.activate(architecture)
+        elements = sum(t.numel() for t in supernet.active_state_dict().values())
+        assert elements == architecture.count(space.shapes) + head
+        counts.add(elements)
+    assert len(counts) > 10
+
+
+def test_active_tensors_alone_reproduce_the_subnet(supernet, space, images):
+    randomise(supernet)
+    for architecture in random_architectures(space, 5):
+        supernet.activate(architecture)
+        with torch.no_grad():
+            wanted = supernet.model(images)
+        # A supernet of this architecture alone, its tensors cut to the active ranks.
+        only = {
+            name: {t: [c] for t, c in zip("ABCDE", choices, strict=True)}
+            for name, choices in architecture.items()
+        }
+        alone = Supernet(vit(), only, seed=99)
+        alone.load_state_dict(supernet.active_state_dict())
+        alone.activate(architecture)
+        with torch.no_grad():
+            torch.testing.assert_close(alone.model(images), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_active_tensors_are_copies(supernet, space):
+    randomise(supernet)
+    supernet.activate(Architecture.uniform(space.shapes, B="lora-2", E="vector"))
+    before = supernet.active_state_dict()
+    digest = tensor_digest(before)
+    randomise(supernet, seed=1)
+    assert tensor_digest(before) == digest
+    assert tensor_digest(supernet.active_state_dict()) != digest
+
+
+def test_a_new_supernet_computes_what_the_backbone_computes(supernet, space, images):
+    with torch.no_grad():
+        wanted = vit()(images)
+        for architecture in random_architectures(space, 5):
+            supernet.activate(architecture)
+            torch.testing.assert_close(supernet.model(images), wanted)
+
+
+def test_state_goes_round_to_another_supernet(supernet, space):
+    randomise(supernet)
+    state = supernet.state_dict()
+    other = Supernet(vit(seed=1), space.layer_choices(), seed=5)
+    assert tensor_digest(other.state_dict()) != tensor_digest(state)
+    other.load_state_dict(state)
+    assert tensor_digest(other.state_dict()) == tensor_digest(state)
+
+
+def test_state_is_a_copy_and_loading_keeps_the_parameters_themselves(supernet):
+    before = {name: id(p) for name, p in supernet.model.named_parameters()}
+    state = supernet.state_dict()
+    digest = tensor_digest(state)
+    randomise(supernet)
+    assert tensor_digest(state) == digest
+    supernet.load_state_dict(state)
+    assert {name: id(p) for name, p in supernet.model.named_parameters()} == before
+
+
+def without(state):
+    state.popitem()
+
+
+def with_more(state):
+    state["blocks.0.attn.qkv.linear.weight"] = torch.zeros(48, 16)
+
+
+def misshapen(state):
+    name = list(state)[-1]  # the last: whatever stands before must not be set either
+    state[name] = state[name].repeat(2)
+
+
+@pytest.mark.parametrize("spoil", [without, with_more, misshapen])
+def test_a_wrong_state_is_refused_and_nothing_is_set(supernet, spoil):
+    before = tensor_digest(supernet.state_dict())
+    state = {name: torch.full_like(t, 7.0) for name, t in supernet.state_dict().items()}
+    spoil(state)
+    with pytest.raises(CheckpointError, match="must have"):
+        supernet.load_state_dict(state)
+    assert tensor_digest(supernet.state_dict()) == before
+
+
+def test_the_seed_alone_gives_the_initial_values(space):
+    digests = []
+    for seed, process_seed in ((0, 0), (0, 1), (1, 0)):
+        model = vit()
+        with torch.random.fork_rng():
+            torch.manual_seed(process_seed)
+            state = torch.get_rng_state()
+            digests.append(
+                tensor_digest(Supernet(model, space.layer_choices(), seed=seed).state_dict())
+            )
+            assert torch.equal(torch.get_rng_state(), state)
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_merged_gives_a_plain_model_for_the_block(supernet, space, images):
+    randomise(supernet)
+    names = list(supernet.model.state_dict())
+    first, second = random_architectures(space, 2)
+    for architecture in (first, second, first):
+        with supernet.merged(architecture) as plain:
+            assert not any(isinstance(m, GLoRALinear) for m in plain.modules())
+            with torch.no_grad():
+                merged = plain(images)
+        with torch.no_grad():
+            torch.testing.assert_close(supernet.model(images), merged, rtol=1e-4, atol=1e-5)
+    assert list(supernet.model.state_dict()) == names
+
+
+def test_merging_leaves_the_trainable_tensors_and_marks_alone(supernet, space):
+    randomise(supernet)
+    before = tensor_digest(supernet.state_dict())
+    trainable = set(supernet.trainable())
+    with supernet.merged(random_architectures(space, 1)[0]):
+        pass
+    assert tensor_digest(supernet.state_dict()) == before
+    assert {n for n, p in supernet.model.named_parameters() if p.requires_grad} == trainable
+
+
+class Reader(nn.Module):
+    """Reads the weights of ``fc`` without calling it, as torch's attention does."""
+
+    def __init__(self):
+        super().__init__()
+        self.before = nn.Linear(4, 4)
+        self.fc = nn.Linear(4, 4)
+        self.other_bias = nn.Parameter(torch.zeros(4))
+
+    def forward(self, x):
+        return F.linear(self.before(x), self.fc.weight, self.other_bias)
+
+
+def choices_of(*names):
+    return {name: {"E": [Choice.parse("vector")]} for name in names}
+
+
+def test_a_layer_whose_weights_are_read_without_a_call_is_refused():
+    with pytest.raises(LayerError, match=r"1 .*'fc'.*search_space\.exclude"):
+        Supernet(Reader(), choices_of("before", "fc"), example=torch.zeros(1, 4))
+
+
+def test_a_model_that_calls_the_adapted_layers_passes_and_is_left_as_it_was(images):
+    supernet = Supernet(Reader(), choices_of("before"), example=torch.zeros(1, 4))
+    assert set(supernet.layers) == {"before"}
+    for training in (True, False):
+        model = vit().train(training)
+        supernet = Supernet(model, space_of(model).layer_choices(), example=images)
+        assert model.training == training
+        assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_unknown_layers_and_choices_are_refused(model):
+    with pytest.raises(LayerError, match="blocks"):
+        Supernet(model, choices_of("blocks.0.attn.kqv"))
+    with pytest.raises(ArchitectureError, match="lora-17"):
+        Supernet(vit(), {"blocks.0.attn.proj": {"B": [Choice.parse("lora-17")]}})

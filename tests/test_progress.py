@@ -1,0 +1,173 @@
+import io
+import re
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from glora_automl import progress
+from glora_automl.progress import LineProgress, Progress, TerminalProgress
+
+
+class Clock:
+    """Time that passes only when it is told to."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=clock))
+    return clock
+
+
+@pytest.fixture
+def lines():
+    return []
+
+
+def test_lines_tell_count_rate_note_and_time_left(clock, lines):
+    with LineProgress(lines.append).stage("Search", 100, "trials") as advance:
+        for _ in range(20):
+            clock.now += 1
+            advance(1, "best 90%")
+    assert lines == [
+        "Search: 100 trials",
+        "Search: 10/100 trials, 1.0 trials/s, best 90%, 1:30 left",
+        "Search: 20/100 trials, 1.0 trials/s, best 90%, 1:20 left",
+        "Search: 20/100 trials, 1.0 trials/s, best 90%, 0:20 in all",
+    ]
+
+
+def test_lines_come_no_more_often_than_the_interval(clock, lines):
+    with LineProgress(lines.append, interval=5).stage("Train", 100, "epochs") as advance:
+        for _ in range(30):
+            clock.now += 0.5
+            advance()
+    assert [line.split(",")[0] for line in lines[1:-1]] == [
+        "Train: 10/100 epochs",
+        "Train: 20/100 epochs",
+        "Train: 30/100 epochs",
+    ]
+
+
+def test_long_times_are_told_in_hours(clock, lines):
+    with LineProgress(lines.append).stage("Search", 1001, "trials") as advance:
+        clock.now += 10
+        advance()
+    assert lines[1] == "Search: 1/1001 trials, 0.1 trials/s, 2:46:40 left"
+
+
+def test_the_last_note_is_kept_when_a_step_has_none(clock, lines):
+    with LineProgress(lines.append).stage("Search", 9, "trials") as advance:
+        advance(1, "best 90%")
+        clock.now += 10
+        advance(1)
+    assert "best 90%" in lines[1]
+
+
+def test_no_time_passing_divides_by_nothing(clock, lines):
+    with LineProgress(lines.append, interval=0).stage("Search", 3, "trials") as advance:
+        advance(0)
+        advance(1)
+    with LineProgress(lines.append, interval=0).stage("Nothing", 0, "trials"):
+        pass
+    assert lines[1] == "Search: 0/3 trials, 0.0 trials/s"
+    assert lines[-1] == "Nothing: 0/0 trials, 0.0 trials/s, 0:00 in all"
+
+
+def test_steps_of_an_earlier_run_count_for_the_position_but_not_for_the_rate(clock, lines):
+    with LineProgress(lines.append).stage("Search", 100, "trials") as advance:
+        advance(80, earlier=True)
+        clock.now += 10
+        advance(5)
+    assert lines[1] == "Search: 85/100 trials, 0.5 trials/s, 0:30 left"
+    assert lines[2] == "Search: 85/100 trials, 0.5 trials/s, 0:10 in all"
+
+
+def test_only_earlier_steps_promise_no_time_left(clock, lines):
+    with LineProgress(lines.append).stage("Search", 100, "trials") as advance:
+        clock.now += 10
+        advance(80, earlier=True)
+    assert lines[1] == "Search: 80/100 trials, 0.0 trials/s"
+
+
+def test_epochs_of_a_resumed_training_count_as_earlier(clock, lines):
+    with LineProgress(lines.append).epochs("Train", 100) as on_epoch:
+        on_epoch(60, 0.5)
+        clock.now += 20
+        on_epoch(61, 0.25)
+    assert lines[1] == "Train: 61/100 epochs, 0.1 epochs/s, loss 0.250, 13:00 left"
+
+
+def test_say_writes_the_line(lines):
+    LineProgress(lines.append).say("hello")
+    assert lines == ["hello"]
+
+
+def test_a_stage_that_fails_lets_the_error_through_and_claims_no_end(clock, lines):
+    stage = LineProgress(lines.append).stage("Search", 3, "trials")
+    with pytest.raises(ZeroDivisionError), stage as advance:
+        advance(1)
+        raise ZeroDivisionError
+    assert lines == ["Search: 3 trials"]
+
+
+def test_quiet_progress_prints_nothing(capfd):
+    quiet = Progress()
+    quiet.say("hello")
+    with quiet.stage("Search", 3, "trials") as advance:
+        advance(1, "best", earlier=True)
+    with quiet.epochs("Train", 2) as on_epoch:
+        on_epoch(1, 0.5)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.fixture
+def terminal():
+    """A rich console on a pretended terminal, and what it shows without control sequences."""
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=160)
+    return TerminalProgress(console), lambda: re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", file.getvalue())
+
+
+def test_the_bar_shows_title_count_unit_and_note(terminal):
+    bar, shown = terminal
+    with bar.stage("Search", 3, "trials") as advance:
+        advance(1)
+        advance(1, "best 90% [of 3]")
+        advance(0)
+    last = shown().splitlines()[-1]
+    assert last.startswith("Search ")
+    assert "2/3" in last
+    assert re.search(r"\d\.\d trials/s", last)
+    assert "best 90% [of 3]" in last
+
+
+def test_the_rate_of_the_bar_leaves_earlier_steps_out(terminal, clock):
+    bar, shown = terminal
+    with bar.stage("Search", 100, "trials") as advance:
+        advance(80, earlier=True)
+        clock.now += 10
+        advance(5)
+    last = shown().splitlines()[-1]
+    assert "85/100" in last
+    assert "0.5 trials/s" in last
+
+
+def test_the_bar_survives_a_stage_without_steps(terminal, clock):
+    bar, shown = terminal
+    with bar.stage("Search", 0, "trials") as advance:
+        advance(0)
+    assert "0/0" in shown()
+
+
+def test_say_prints_square_brackets_as_they_are(terminal):
+    bar, shown = terminal
+    bar.say("a [bold]b[/bold] 12")
+    assert shown() == "a [bold]b[/bold] 12\n"

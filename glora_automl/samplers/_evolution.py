@@ -63,7 +63,7 @@ class EvolutionSampler(BaseSampler):
         >>> study = optuna.create_study(sampler=EvolutionSampler(population=10, top=3, seed=0))
         >>> def objective(trial):
         ...     return sum(trial.suggest_categorical(f"x{i}", [0, 1, 2]) for i in range(8))
-        >>> study.optimize(objective, n_trials=120)
+        >>> study.optimize(objective, n_trials=200)
         >>> study.best_value
         0.0
     """

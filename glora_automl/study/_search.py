@@ -132,6 +132,8 @@ def _only_worker(folder: Path, name: str) -> Iterator[None]:
             "--runs."
         ) from None
     try:
+        for torn in folder.glob(".*.tmp"):  # what a killed worker was writing
+            torn.unlink(missing_ok=True)
         yield
     finally:
         lock.release()

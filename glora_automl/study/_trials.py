@@ -48,8 +48,8 @@ def run_trials(study: optuna.Study, setup: Setup, supernet: Supernet) -> None:
 
 def _objective(trial: optuna.Trial, setup: Setup, supernet: Supernet) -> float:
     params = {
-        name: trial.suggest_categorical(name, dist.choices)
-        for name, dist in setup.space.distributions().items()
+        dimension.name: trial.suggest_categorical(dimension.name, dimension.choices)
+        for dimension in setup.space.dimensions
     }
     count = setup.space.count(params)
     if CONSTRAINT not in trial.constraints:  # a retried trial brings it along

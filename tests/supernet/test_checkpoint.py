@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glora_automl.errors import CheckpointError, StorageError
@@ -69,7 +69,7 @@ def test_no_checkpoint_is_none(tmp_path):
 def test_folders_are_made_and_views_of_one_memory_are_saved(tmp_path):
     path = tmp_path / "a" / "b" / "x.json"
     base = torch.arange(6.0).requires_grad_()
-    views = {"all": base, "rows": base.view(2, 3), "columns": base.view(2, 3).T}
+    views = {"all": base, "rows": base.view(2, 3), "some": base[2:4]}
     save_checkpoint(path, views, {})
     assert same(load_checkpoint(path)[0], {k: v.detach() for k, v in views.items()})
 
@@ -200,7 +200,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(path, monkeypatch, broken, c
 def test_digest_does_not_depend_on_order_layout_or_grad():
     a = tensors()
     assert tensor_digest(dict(reversed(a.items()))) == tensor_digest(a)
-    assert tensor_digest({**a, "w": a["w"].T.contiguous().T}) == tensor_digest(a)
+    assert tensor_digest({**a, "w": torch.cat([a["w"], a["w"]], 1)[:, :4]}) == tensor_digest(a)
     assert tensor_digest({**a, "w": torch.nn.Parameter(a["w"])}) == tensor_digest(a)
 
 
@@ -229,6 +229,7 @@ def test_digest_tells_swapped_tensors_and_signs_of_zero_apart():
     assert tensor_digest({"a": a}) != tensor_digest({"a": -a})
 
 
+@settings(max_examples=30)
 @given(
     st.dictionaries(
         st.text(st.characters(codec="utf-8"), min_size=1, max_size=5).filter(

@@ -9,7 +9,7 @@ from glora_automl.adapters import GLoRALinear, linear_shapes
 from glora_automl.architecture import Architecture, Choice
 from glora_automl.budget import FeasibleRegion
 from glora_automl.errors import ArchitectureError, CheckpointError, LayerError
-from glora_automl.search_space import SearchSpace, load_search_space
+from glora_automl.search_space import SearchSpace, SearchSpaceSpec
 from glora_automl.supernet import Supernet, tensor_digest
 
 SMALL = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
@@ -21,8 +21,20 @@ def vit(name="vit_tiny_patch16_224", seed=0, **kwargs):
         return timm.create_model(name, num_classes=3, **{**SMALL, **kwargs}).eval()
 
 
-def space_of(model, name="paper"):
-    return SearchSpace(load_search_space(name), linear_shapes(model))
+# Every kind of choice, several ranks of each tensor that has ranks.
+SPEC = SearchSpaceSpec(
+    choices={
+        "A": ("none", "scalar", "vector", "lora-1", "lora-4"),
+        "B": ("none", "scalar", "vector", "lora-2", "lora-8"),
+        "C": ("none", "vector", "lora-1", "lora-3"),
+        "D": ("none", "scalar", "vector"),
+        "E": ("none", "scalar", "vector"),
+    }
+)
+
+
+def space_of(model):
+    return SearchSpace(SPEC, linear_shapes(model))
 
 
 def random_architectures(space, count, seed=0):
@@ -64,16 +76,16 @@ class Decoys(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.lora_head = nn.Linear(4, 4)
-        self.head_norm = nn.LayerNorm(4)
-        self.support_tensor = nn.Parameter(torch.ones(4))
-        self.classify = nn.Linear(4, 3)
+        self.lora_head = nn.Linear(8, 8)
+        self.head_norm = nn.LayerNorm(8)
+        self.B_left = nn.Parameter(torch.ones(8))
+        self.classify = nn.Linear(8, 3)
 
     def get_classifier(self):
         return self.classify
 
     def forward(self, x):
-        return self.classify(self.head_norm(self.lora_head(x) * self.support_tensor))
+        return self.classify(self.head_norm(self.lora_head(x) * self.B_left))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,115 @@
+"""Small timm models and random architectures that several test modules share."""
+
+import copy
+import functools
+import random
+
+import timm
+import torch
+from torch import nn
+
+from glora_automl.adapters import adapted_layers, attach, linear_shapes
+from glora_automl.architecture import TENSORS, Architecture, Choice, LayerChoices, LayerShape
+
+VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+
+MODELS = {
+    "vit": ("vit_tiny_patch16_224", VIT),
+    "vit-no-qkv-bias": ("vit_tiny_patch16_224", {**VIT, "qkv_bias": False}),
+    "distilled": ("deit_tiny_distilled_patch16_224", VIT),
+    "swin": (
+        "swin_tiny_patch4_window7_224",
+        {
+            "img_size": 32,
+            "window_size": 4,
+            "embed_dim": 16,
+            "depths": (1, 1, 2, 1),
+            "num_heads": (1, 2, 2, 2),
+        },
+    ),
+    "convnext": ("test_convnext", {}),
+}
+
+RANKS = (1, 2, 4)
+CHOICES = {
+    "A": ("none", "scalar", "vector", "lora-1", "lora-2", "lora-4"),
+    "B": ("none", "scalar", "vector", "lora-1", "lora-2", "lora-4"),
+    "C": ("none", "vector", "lora-1", "lora-2", "lora-4"),
+    "D": ("none", "scalar", "vector"),
+    "E": ("none", "scalar", "vector"),
+}
+ONE_TENSOR = [
+    (tensor, choice) for tensor in TENSORS for choice in CHOICES[tensor] if choice != "none"
+]
+"""Every choice of every support tensor."""
+
+
+@functools.cache
+def _template(name: str) -> nn.Module:
+    model_name, kwargs = MODELS[name]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = timm.create_model(model_name, pretrained=False, num_classes=3, **kwargs)
+        # timm starts biases at 0 and ConvNeXt's layer scales at 1e-6, which would hide D and
+        # whole blocks from the tests.
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter) * (0.3 if parameter.ndim < 2 else 0.05))
+    return model.eval()
+
+
+def backbone(name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """A fresh copy of one of the models, in evaluation mode."""
+    return copy.deepcopy(_template(name)).to(dtype)
+
+
+@functools.cache
+def images(dtype: torch.dtype = torch.float32, count: int = 2) -> torch.Tensor:
+    return torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(1)).to(dtype)
+
+
+def choices_of(shapes: dict[str, LayerShape]) -> dict[str, dict[str, list[Choice]]]:
+    """Every choice that each layer can take."""
+    return {
+        name: {
+            tensor: [Choice.parse(text) for text in texts if tensor != "D" or shape.bias]
+            for tensor, texts in CHOICES.items()
+        }
+        for name, shape in shapes.items()
+    }
+
+
+def adapted(
+    name: str, dtype: torch.dtype = torch.float32, *, trained: bool = True
+) -> tuple[nn.Module, dict[str, LayerShape]]:
+    """An adapted model and the shapes of its layers; ``trained`` makes every parameter non-zero."""
+    model = backbone(name, dtype)
+    shapes = linear_shapes(model)
+    attach(model, choices_of(shapes), torch.Generator().manual_seed(2))
+    if trained:
+        randomise(model)
+    return model, shapes
+
+
+@torch.no_grad()
+def randomise(model: nn.Module, seed: int = 3, scale: float = 0.2) -> None:
+    """Make every adapter parameter non-zero, as training would."""
+    generator = torch.Generator().manual_seed(seed)
+    layers = [model] if not adapted_layers(model) else adapted_layers(model).values()
+    for layer in layers:
+        for parameter in layer.parameters(recurse=False):
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.copy_(noise.sign() * (noise.abs() + 0.5) * scale)
+
+
+def random_architecture(shapes: dict[str, LayerShape], seed: int) -> Architecture:
+    """A choice drawn uniformly for each support tensor of each layer."""
+    draw = random.Random(seed)
+    return Architecture(
+        {
+            name: LayerChoices(
+                **{tensor: draw.choice(options) for tensor, options in of_layer.items()}
+            )
+            for name, of_layer in choices_of(shapes).items()
+        }
+    )

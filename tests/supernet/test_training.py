@@ -1,0 +1,492 @@
+import copy
+import math
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from glora_automl.adapters import linear_shapes
+from glora_automl.architecture import Architecture, Choice
+from glora_automl.budget import FeasibleRegion
+from glora_automl.errors import CheckpointError, TrainingError
+from glora_automl.search_space import SearchSpace, load_search_space
+from glora_automl.supernet import (
+    Supernet,
+    TrainingSettings,
+    evaluate,
+    load_checkpoint,
+    save_checkpoint,
+    stage_rng,
+    tensor_digest,
+    train,
+)
+
+
+def data(count=20):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(count, 1, 8, 8, generator=generator)
+    return images, torch.randint(0, 3, (count,), generator=generator)
+
+
+def seeded(build, seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return build()
+
+
+def vit(drop_path_rate=0.0, proj_drop_rate=0.0):
+    # Two blocks: timm lets no path of the first one drop.
+    return seeded(
+        lambda: timm.create_model(
+            "vit_tiny_patch16_224",
+            num_classes=3,
+            img_size=8,
+            patch_size=4,
+            embed_dim=16,
+            depth=2,
+            num_heads=2,
+            in_chans=1,
+            drop_path_rate=drop_path_rate,
+            proj_drop_rate=proj_drop_rate,
+        )
+    )
+
+
+class Conv(nn.Module):
+    """A small network with batch norms."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.drop = nn.Dropout(0.2)
+        self.head = nn.Linear(4, 3)
+
+    def get_classifier(self):
+        return self.head
+
+    def forward(self, x):
+        return self.head(self.drop(self.norm(self.conv(x)).relu().mean((2, 3))))
+
+
+class Run:
+    """One training of one kind, built anew: what a process that is started again does."""
+
+    def __init__(self, kind):
+        self.before_step = None
+        if kind == "conv":
+            self.model = seeded(Conv)
+            self.parameters = dict(self.model.named_parameters())
+            return
+        self.model = vit(drop_path_rate=0.4 if kind == "drop-path" else 0.0)
+        space = SearchSpace(load_search_space("default"), linear_shapes(self.model))
+        supernet = Supernet(self.model, space.layer_choices())
+        self.parameters = supernet.trainable()
+        region = FeasibleRegion(space, space.maximum // 3)
+        self.before_step = lambda rng: supernet.activate(space.architecture(region.draw(rng)))
+
+    def fit(self, checkpoint=None, *, epochs=5, every=2, seed=0, stage="supernet", **options):
+        options.setdefault("before_step", self.before_step)
+        settings = TrainingSettings(
+            epochs=epochs, batch_size=8, lr=1e-2, warmup_epochs=1, checkpoint_every=every
+        )
+        return train(
+            self.model,
+            self.parameters,
+            *data(),
+            settings,
+            seed=seed,
+            stage=stage,
+            checkpoint=checkpoint,
+            **options,
+        )
+
+    def digest(self):
+        """All of the model: frozen weights and statistics, too."""
+        return tensor_digest(self.model.state_dict())
+
+
+class Interrupted(Exception):
+    """Stands for a kill."""
+
+
+def interrupt_after(epochs):
+    def on_epoch(done, loss):
+        if done == epochs:
+            raise Interrupted
+
+    return on_epoch
+
+
+KINDS = ("paths", "drop-path", "conv")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted():
+    """Digest and losses of five epochs of each kind that nothing disturbed."""
+    found = {}
+    for kind in KINDS:
+        run = Run(kind)
+        found[kind] = run.fit().losses, run.digest()
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("stops", [[3], [1], [3, 4], [5]], ids=str)
+def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, uninterrupted, kind, stops):
+    path = tmp_path / "run" / "supernet.json"
+    for stop in stops:
+        with pytest.raises(Interrupted):
+            Run(kind).fit(path, on_epoch=interrupt_after(stop))
+    last = max(stops) // 2 * 2 if max(stops) < 5 else 5
+    reported = []
+    run = Run(kind)
+    result = run.fit(path, on_epoch=lambda done, loss: reported.append((done, loss)))
+    losses, digest = uninterrupted[kind]
+    assert result.losses == losses
+    assert run.digest() == digest
+    assert result.images == 5 * 20
+    # First what was done before, then each epoch that is left.
+    assert reported == [(i + 1, losses[i]) for i in range(max(last - 1, 0), 5)]
+
+
+def test_the_weights_are_not_the_initial_ones_and_noise_plays_a_part(uninterrupted):
+    assert uninterrupted["conv"][1] != Run("conv").digest()
+    assert uninterrupted["paths"][1] != Run("paths").digest()
+    assert uninterrupted["paths"][0] != uninterrupted["drop-path"][0]
+
+
+def train_slowly(path):
+    """What the process that is killed runs; it tells each epoch that is done."""
+
+    def on_epoch(done, loss):
+        print(done, flush=True)
+        time.sleep(0.05)
+
+    Run("drop-path").fit(Path(path), epochs=40, every=1, on_epoch=on_epoch)
+
+
+def test_a_killed_process_loses_nothing(tmp_path):
+    path = tmp_path / "supernet.json"
+    code = f"from tests.supernet.test_training import train_slowly; train_slowly({str(path)!r})"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    with process:
+        assert any(line == "3\n" for line in process.stdout)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    done = len(load_checkpoint(path)[1]["losses"])
+    assert 3 <= done < 40
+    epochs = []
+    again, whole = Run("drop-path"), Run("drop-path")
+    result = again.fit(path, epochs=40, every=1, on_epoch=lambda done, _: epochs.append(done))
+    assert epochs == list(range(done, 41))
+    assert result.losses == whole.fit(epochs=40).losses
+    assert again.digest() == whole.digest()
+
+
+def test_a_finished_training_is_not_trained_again(tmp_path, uninterrupted, monkeypatch):
+    path = tmp_path / "supernet.json"
+    Run("paths").fit(path)
+    monkeypatch.setattr(torch.optim.AdamW, "step", None)
+    run = Run("paths")
+    assert run.fit(path).losses == uninterrupted["paths"][0]
+    assert run.digest() == uninterrupted["paths"][1]
+
+
+def test_checkpoints_may_come_at_another_pace_after_a_resume(tmp_path, uninterrupted):
+    path = tmp_path / "supernet.json"
+    with pytest.raises(Interrupted):
+        Run("paths").fit(path, every=1, on_epoch=interrupt_after(3))
+    run = Run("paths")
+    run.fit(path, every=10)
+    assert run.digest() == uninterrupted["paths"][1]
+    assert len(load_checkpoint(path)[1]["losses"]) == 5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_global_randomness_is_neither_used_nor_touched(uninterrupted, kind):
+    with torch.random.fork_rng():
+        torch.manual_seed(99)
+        np.random.seed(99)  # noqa: NPY002
+        random.seed(99)
+        run = Run(kind)
+        before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
+        with pytest.raises(Interrupted):
+            Run(kind).fit(on_epoch=interrupt_after(2))
+        run.fit()
+        assert torch.equal(torch.get_rng_state(), before[0])
+        assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+        assert random.getstate() == before[2]
+    assert run.digest() == uninterrupted[kind][1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("other", [{"seed": 1}, {"stage": "fine-tuning"}], ids=str)
+def test_another_seed_or_stage_gives_other_weights(uninterrupted, kind, other):
+    run = Run(kind)
+    run.fit(**other)
+    assert run.digest() != uninterrupted[kind][1]
+
+
+def test_randomness_is_addressed_by_seed_stage_and_position():
+    def draw(*address):
+        return tuple(stage_rng(*address).integers(2**32, size=4))
+
+    assert draw(0, "a", 1, 2) == draw(0, "a", 1, 2)
+    addresses = [(0, "a"), (1, "a"), (0, "b"), (0, "a", 1), (0, "a", 1, 2), (0, "a", 2, 1)]
+    assert len({draw(*address) for address in addresses}) == len(addresses)
+
+
+def poison_in_epoch(run, epoch, name):
+    """A ``before_step`` that makes one weight NaN in an epoch."""
+    steps = 0
+
+    def before_step(rng):
+        nonlocal steps
+        if run.before_step is not None:
+            run.before_step(rng)
+        if steps // 3 == epoch:
+            with torch.no_grad():
+                run.parameters[name].view(-1)[0] = math.nan
+        steps += 1
+
+    return before_step
+
+
+def test_a_loss_that_is_no_number_ends_the_training_and_keeps_the_checkpoint(
+    tmp_path, uninterrupted
+):
+    path = tmp_path / "supernet.json"
+    broken = Run("conv")
+    with pytest.raises(TrainingError, match=r"epoch 4 of 'supernet'.*nan.*lower lr") as caught:
+        broken.fit(path, before_step=poison_in_epoch(broken, 3, "head.bias"))
+    assert "\n" not in str(caught.value)
+    assert len(load_checkpoint(path)[1]["losses"]) == 2
+    run = Run("conv")
+    run.fit(path)
+    assert run.digest() == uninterrupted["conv"][1]
+
+
+def test_weights_that_are_no_numbers_end_the_training_though_the_loss_is_finite(tmp_path):
+    model = seeded(Conv)
+    unused = nn.Parameter(torch.tensor([math.inf]))
+    parameters = {**dict(model.named_parameters()), "unused": unused}
+    path = tmp_path / "x.json"
+    with pytest.raises(TrainingError, match="weights became NaN or infinite"):
+        train(model, parameters, *data(), TrainingSettings(epochs=1), seed=0, stage="a",
+              checkpoint=path)  # fmt: skip
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"seed": 1}, {"stage": "fine-tuning"}, {"epochs": 6}],
+    ids=str,
+)
+def test_a_checkpoint_of_another_training_is_refused(tmp_path, other):
+    path = tmp_path / "supernet.json"
+    Run("paths").fit(path)
+    run = Run("paths")
+    before = run.digest()
+    with pytest.raises(CheckpointError, match=r"supernet\.json.*delete it to train anew"):
+        run.fit(path, **other)
+    assert run.digest() == before
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    path = tmp_path / "supernet.json"
+    Run("conv").fit(path)
+    run = Run("paths")
+    before = run.digest()
+    with pytest.raises(CheckpointError, match="of this training"):
+        run.fit(path)
+    assert run.digest() == before
+
+
+def test_a_checkpoint_that_is_no_training_is_refused(tmp_path):
+    path = tmp_path / "supernet.json"
+    run = Run("paths")
+    save_checkpoint(path, {f"model.{n}": p for n, p in run.parameters.items()}, {"seed": 0})
+    with pytest.raises(CheckpointError, match="of this training"):
+        run.fit(path)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_epochs_change_nothing(tmp_path, kind):
+    run = Run(kind)
+    before = run.digest()
+    reported = []
+    for _ in range(2):
+        result = run.fit(tmp_path / "x.json", epochs=0, on_epoch=lambda *a: reported.append(a))
+        assert (result.losses, result.images) == ([], 0)
+    assert run.digest() == before
+    assert reported == []
+    assert not run.model.training
+
+
+def test_the_model_is_left_in_evaluation_mode():
+    run = Run("conv")
+    run.model.train()
+    run.fit(epochs=1)
+    assert not any(module.training for module in run.model.modules())
+
+
+def test_frozen_batch_norms_keep_their_statistics():
+    model = seeded(Conv)
+    before = copy.deepcopy(model.norm.state_dict())
+    train(model, dict(model.head.named_parameters()), *data(), TrainingSettings(epochs=2, lr=0.1),
+          seed=0, stage="probe")  # fmt: skip
+    assert all(torch.equal(value, before[name]) for name, value in model.norm.state_dict().items())
+    assert not torch.equal(model.head.bias, seeded(Conv).head.bias)
+
+
+def test_trained_batch_norms_move_their_statistics():
+    run = Run("conv")
+    run.fit(epochs=2)
+    assert run.model.norm.num_batches_tracked == 2 * 3
+    assert not torch.equal(run.model.norm.running_mean, torch.zeros(4))
+
+
+def test_what_is_frozen_keeps_its_bits():
+    run = Run("drop-path")
+    frozen = {n: p.clone() for n, p in run.model.named_parameters() if not p.requires_grad}
+    run.fit()
+    now = dict(run.model.named_parameters())
+    assert len(frozen) > 20
+    assert all(torch.equal(now[name], value) for name, value in frozen.items())
+
+
+def test_weights_on_no_path_get_no_update_not_even_decay():
+    model = vit()
+    shapes = linear_shapes(model)
+    choices = {
+        name: {"B": [Choice.parse("lora-2"), Choice.parse("lora-4")], "A": [Choice.parse("lora-2")]}
+        for name in shapes
+    }
+    supernet = Supernet(model, choices)
+    architecture = Architecture.uniform(shapes, B="lora-2")
+    before = supernet.state_dict()
+    train(model, supernet.trainable(), *data(),
+          TrainingSettings(epochs=3, lr=1e-2, weight_decay=0.5, batch_size=8),
+          seed=0, stage="a", before_step=lambda rng: supernet.activate(architecture))  # fmt: skip
+    after = supernet.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    on_path = {n for n in before if ".B_" in n} | {"head.weight", "head.bias"}
+    assert moved == on_path
+
+
+@pytest.fixture
+def steps():
+    """Learning rate and gradient norm of every optimizer step."""
+    found = []
+
+    def record(optimizer, args, kwargs):
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = torch.stack([p.grad.norm() for p in parameters if p.grad is not None]).norm()
+        found.append((optimizer.param_groups[0]["lr"], norm.item()))
+
+    handle = register_optimizer_step_pre_hook(record)
+    yield found
+    handle.remove()
+
+
+@pytest.mark.parametrize("warmup", [0, 2, 9])
+def test_the_learning_rate_warms_up_and_follows_a_cosine(steps, warmup):
+    model = seeded(Conv)
+    settings = TrainingSettings(epochs=6, batch_size=8, lr=0.03, warmup_epochs=warmup)
+    train(model, dict(model.named_parameters()), *data(), settings, seed=0, stage="a")
+    total, warm = 6 * 3, warmup * 3
+    expected = [
+        0.03 * step / warm if step < warm else 0.015 * (1 + math.cos(math.pi * step / total))
+        for step in range(total)
+    ]
+    assert [lr for lr, _ in steps] == pytest.approx(expected)
+
+
+def test_the_learning_rate_goes_on_where_it_was(steps, tmp_path):
+    Run("conv").fit()
+    whole = [lr for lr, _ in steps]
+    steps.clear()
+    with pytest.raises(Interrupted):
+        Run("conv").fit(tmp_path / "x.json", on_epoch=interrupt_after(3))
+    Run("conv").fit(tmp_path / "x.json")
+    assert [lr for lr, _ in steps] == whole[:9] + whole[6:]
+
+
+def test_the_norm_of_the_gradient_is_clipped_unless_turned_off(steps):
+    for clip in (0.01, 0.0):
+        model = seeded(Conv)
+        settings = TrainingSettings(epochs=2, lr=1e-3, clip_grad=clip)
+        train(model, dict(model.named_parameters()), *data(), settings, seed=0, stage="a")
+    clipped, free = steps[:2], steps[2:]
+    assert all(norm == pytest.approx(0.01, rel=1e-3) for _, norm in clipped)
+    assert all(norm > 0.02 for _, norm in free)
+
+
+def test_each_epoch_sees_each_image_once_in_an_order_of_its_own():
+    seen = []
+    model = nn.Sequential(nn.Flatten(), nn.Linear(1, 3))
+    model[0].register_forward_pre_hook(lambda _, args: seen.append(args[0].flatten().tolist()))
+    images = torch.arange(20.0).view(20, 1, 1, 1)
+    train(model, dict(model.named_parameters()), images, torch.zeros(20, dtype=torch.int64),
+          TrainingSettings(epochs=3, batch_size=8), seed=0, stage="a")  # fmt: skip
+    assert [len(batch) for batch in seen] == [8, 8, 4] * 3
+    epochs = [sum(seen[i : i + 3], []) for i in (0, 3, 6)]
+    assert all(sorted(epoch) == list(range(20)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_images():
+    model = vit()
+    images, labels = data()
+    before = evaluate(model, images, labels).loss
+    settings = TrainingSettings(epochs=1, batch_size=8, lr=1e-12)
+    result = train(
+        model, dict(model.named_parameters()), images, labels, settings, seed=0, stage="a"
+    )
+    assert result.losses == [pytest.approx(before, rel=1e-4)]
+    assert result.seconds > 0
+
+
+def test_training_fits_the_images():
+    model = vit()
+    supernet = Supernet(model, {n: {"B": [Choice.parse("lora-4")]} for n in linear_shapes(model)})
+    supernet.activate(Architecture.uniform(linear_shapes(vit()), B="lora-4"))
+    settings = TrainingSettings(epochs=40, batch_size=8, lr=1e-2)
+    result = train(model, supernet.trainable(), *data(), settings, seed=0, stage="a")
+    assert result.losses[-1] < 0.5 * result.losses[0]
+    assert evaluate(model, *data()).accuracy > 0.8
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": -1},
+        {"batch_size": 0},
+        {"lr": 0.0},
+        {"lr": math.inf},
+        {"lr": math.nan},
+        {"weight_decay": -1.0},
+        {"clip_grad": math.nan},
+        {"checkpoint_every": 0},
+        {"epoch": 3},
+    ],
+    ids=str,
+)
+def test_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        TrainingSettings.model_validate({"epochs": 1, **wrong})

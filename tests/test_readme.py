@@ -1,0 +1,97 @@
+"""The README's commands and examples do what it says."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from glora_automl import _declarations, cli
+from glora_automl.search_space import SearchSpaceSpec
+from glora_automl.study import load_recipe
+from tests.conftest import TINY
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def quick_digits(tmp_path, monkeypatch):
+    """A folder to work in, where the recipe ``digits`` takes seconds."""
+    shipped = _declarations.folder
+
+    def folder(kind):
+        return tmp_path / "recipes" if kind == "studies" else shipped(kind)
+
+    (tmp_path / "recipes").mkdir()
+    text = TINY.replace("population = 4", "population = 4\nmutation_probability = 0.3")
+    (tmp_path / "recipes/digits.toml").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(_declarations, "folder", folder)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+
+
+def test_the_two_commands_come_first():
+    first, second = blocks("bash")[:2]
+    assert first == "pip install -e . && glora search digits\n"
+    assert second == 'pip install -e ".[test]" && pytest\n'
+
+
+def test_the_commands_run(quick_digits, monkeypatch, capsys):
+    commands = "".join(blocks("bash")).splitlines()
+    ours = [part for line in commands for part in line.split(" && ") if part.startswith("glora ")]
+    assert {shlex.split(command)[1] for command in ours} == {
+        "search",
+        "status",
+        "show",
+        "recipes",
+        "spaces",
+    }
+    for command in ours:
+        monkeypatch.setattr(sys, "argv", shlex.split(command))
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        assert not stop.value.code, f"{command}: {capsys.readouterr().err}"
+    assert Path("runs/studies.db").is_file()
+    assert Path("runs/digits/winner.json").is_file()
+
+
+def test_the_python_example_runs(quick_digits, capsys):
+    (example,) = blocks("python")
+    scope = {}
+    exec(example.replace('"trials": 100', '"trials": 3'), scope)
+    assert "linear probe" in capsys.readouterr().out
+    assert scope["result"].study.trials_dataframe is not None
+
+
+def test_the_recipe_that_is_shown_is_the_one_that_ships():
+    import tomllib
+
+    shown, _ = blocks("toml")
+    shipped = tomllib.loads((ROOT / "studies/digits.toml").read_text(encoding="utf-8"))
+    for key, value in tomllib.loads(shown).items():
+        if isinstance(value, dict):
+            assert value.items() <= shipped[key].items()
+        else:
+            assert value == shipped[key]
+
+
+def test_the_search_space_that_is_shown_is_one():
+    import tomllib
+
+    _, shown = blocks("toml")
+    spec = SearchSpaceSpec.model_validate(tomllib.loads(shown))
+    assert spec.choices.E == ("none", "vector")
+
+
+def test_the_output_that_is_shown_is_of_the_recipe_that_ships():
+    (shown,) = blocks("text")
+    recipe = load_recipe("digits")
+    assert f"Search: {recipe.search.trials}/{recipe.search.trials} trials" in shown
+    for words in ("searched", "linear probe", "LoRA r=", "BitFit", "test %"):
+        assert words in shown

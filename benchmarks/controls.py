@@ -138,7 +138,11 @@ def main() -> None:
             "benchmark": "controls",
             "command": f"python benchmarks/controls.py {recipe.name} --seeds {seeds}"
             + (" --small" if arguments.small else ""),
-            "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+            "machine": {
+                "processor": platform.machine(),
+                "cores": os.cpu_count(),
+                "threads": torch.get_num_threads(),
+            },
             "device": arguments.device,
             "torch": torch.__version__,
             "recipe": recipe.model_dump(mode="json"),

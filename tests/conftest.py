@@ -1,3 +1,9 @@
+import os
+
+# Tiny models are slower on many threads, and much slower beside other work. Before torch is
+# imported, so that the processes which tests start have it too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 from glora_automl.study import Recipe

@@ -11,6 +11,8 @@ import pytest
 from optuna.trial import TrialState
 
 from glora_automl import cli
+from glora_automl.study import load_recipe, search
+from tests.conftest import TINY
 
 
 @pytest.fixture
@@ -36,6 +38,15 @@ def glora(monkeypatch, capsys):
 
 
 FAST = ("--trials", 3)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The runs folder of a finished study ``tiny``."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "tiny.toml").write_text(TINY, encoding="utf-8")
+    search(load_recipe(str(folder / "tiny.toml")).replace(search={"trials": 3}), runs=folder)
+    return folder
 
 
 def test_search_prints_the_table_and_where_things_are(folder, glora):
@@ -65,28 +76,24 @@ def test_json_is_the_only_thing_on_standard_output(folder, glora):
     assert json.loads(glora("status", "--json")[1]) == [document]
 
 
-def test_quiet_shows_no_progress(folder, glora):
-    assert glora("search", "tiny.toml", *FAST, "--quiet")[2] == ""
-
-
 def test_options_override_the_recipe(folder, glora):
-    options = ("--name", "mine", "--budget", "300", "--seed", 4, "--runs", "there")
-    _, out, _ = glora("search", "tiny.toml", *FAST, *options, "--json")
+    options = ("--name", "mine", "--budget", "300", "--seed", 4, "--runs", "there", "--quiet")
+    _, out, err = glora("search", "tiny.toml", *FAST, *options, "--json")
     document = json.loads(out)
+    assert err == ""
     assert document["study"] == "mine"
     assert document["budget"] == 300
     assert document["recipe"]["seed"] == 4
     assert (folder / "there/studies.db").is_file()
 
 
-def test_status_and_show_tell_of_a_study(folder, glora):
-    glora("search", "tiny.toml", *FAST)
-    code, out, _ = glora("status")
+def test_status_and_show_tell_of_a_study(runs, glora):
+    code, out, _ = glora("status", "--runs", runs)
     assert code == 0
     assert "tiny" in out
     assert "finished" in out
     assert "3/3" in out
-    code, out, _ = glora("show", "tiny")
+    code, out, _ = glora("show", "tiny", "--runs", runs)
     assert code == 0
     assert "blocks.0.attn.qkv:" in out
     assert "3 of 3 complete" in out
@@ -166,9 +173,8 @@ def test_unknown_commands_and_options_exit_with_2(glora):
     assert glora("search", "digits", "--bugdet", "3")[0] == 2
 
 
-def test_showing_an_unknown_study_names_the_known(folder, glora):
-    glora("search", "tiny.toml", *FAST, "--quiet")
-    code, _, err = glora("show", "tony")
+def test_showing_an_unknown_study_names_the_known(runs, glora):
+    code, _, err = glora("show", "tony", "--runs", runs)
     assert code == 2
     assert "tiny" in err
 
@@ -200,7 +206,8 @@ def complete_trials(folder):
 
 def test_killed_in_training_and_in_search_it_ends_with_the_same_trials(folder, glora, tiny_toml):
     text = tiny_toml.replace("checkpoint_every = 2", "checkpoint_every = 1")
-    text = text.replace("epochs = 12", "epochs = 60").replace("trials = 12", "trials = 40")
+    text = text.replace("epochs = 12", "epochs = 60").replace("trials = 12", "trials = 30")
+    text = text.replace("[selection]", "[selection]\ncontrols = false")
     (folder / "tiny.toml").write_text(text, encoding="utf-8")
 
     process = run_in_background(folder)
@@ -214,7 +221,7 @@ def test_killed_in_training_and_in_search_it_ends_with_the_same_trials(folder, g
     wait_until(lambda: len(complete_trials(folder)) >= 5, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert 5 <= len(complete_trials(folder)) < 40, "the kill must come in the middle of the search"
+    assert 5 <= len(complete_trials(folder)) < 30, "the kill must come in the middle of the search"
 
     code, out, _ = glora("search", "tiny.toml", "--json")
     assert code == 0
@@ -223,7 +230,7 @@ def test_killed_in_training_and_in_search_it_ends_with_the_same_trials(folder, g
     code, fresh, _ = glora("search", "tiny.toml", "--runs", "fresh/runs", "--json")
     assert code == 0
     assert killed == complete_trials(folder / "fresh")
-    assert len(killed) == 40
+    assert len(killed) == 30
     tables = [json.loads(text)["result"] for text in (out, fresh)]
     for row in [*tables[0], *tables[1]]:
         del row["seconds"]

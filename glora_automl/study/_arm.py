@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from typing import NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from glora_automl.adapters import merge
 from glora_automl.architecture import TENSORS, Architecture
@@ -24,11 +24,11 @@ class Arm(NamedTuple):
     row: Row
     model: nn.Module | None
 
-    def tested(self, setup: Setup) -> Row:
+    def tested(self, images: Tensor, labels: Tensor) -> Row:
         """The row with its test score."""
         if self.model is None:
             return self.row
-        return replace(self.row, test=evaluate(self.model, *setup.test()))
+        return replace(self.row, test=evaluate(self.model, images, labels))
 
 
 def control_architectures(setup: Setup) -> dict[str, Architecture | None]:

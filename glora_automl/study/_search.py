@@ -109,7 +109,8 @@ def search(
                 controls = control_architectures(setup).items()
                 arms += [train_control(setup, label, arch) for label, arch in controls]
         with _timed(study, "test"):
-            rows = tuple(arm.tested(setup) for arm in arms)
+            images, labels = setup.test()
+            rows = tuple(arm.tested(images, labels) for arm in arms)
         set_attribute(study, "result", [row.to_json() for row in rows])
     return SearchResult(study, selection, rows, supernet.model)
 

@@ -49,7 +49,7 @@ def select(study: optuna.Study, setup: Setup, supernet: Supernet) -> tuple[Selec
     inherited, count, number, architecture = scored[0]
     supernet.activate(architecture)
     weights = supernet.state_dict()
-    finetuned, images = _finetune(setup, supernet)
+    finetuned, images = _finetune(setup, supernet, architecture)
     selection = Selection(
         trial=number,
         architecture=str(architecture),
@@ -72,7 +72,9 @@ def select(study: optuna.Study, setup: Setup, supernet: Supernet) -> tuple[Selec
     return selection, Arm(row, supernet.model)
 
 
-def _finetune(setup: Setup, supernet: Supernet) -> tuple[Score | None, int]:
+def _finetune(
+    setup: Setup, supernet: Supernet, architecture: Architecture
+) -> tuple[Score | None, int]:
     """Train the active architecture on; returns its score and the images seen since the start."""
     recipe = setup.recipe
     images = recipe.training.epochs * len(setup.task.fit)
@@ -88,7 +90,8 @@ def _finetune(setup: Setup, supernet: Supernet) -> tuple[Score | None, int]:
             recipe.training.model_copy(update={"epochs": epochs, "lr": lr}),
             seed=recipe.seed,
             stage="fine-tuning",
-            checkpoint=setup.folder / "fine-tuning.json",
+            # Of this winner: with more trials another one may be chosen.
+            checkpoint=setup.folder / f"fine-tuning-{architecture.digest[:16]}.json",
             on_epoch=on_epoch,
         )
     with merge(supernet.model) as model:

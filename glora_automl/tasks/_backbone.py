@@ -137,7 +137,7 @@ def create_backbone(
         "torch": torch.__version__,
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    path = cache / f"{settings.model}-{digest[:16]}.json"
+    path = cache / f"{digest[:16]}.json"
     found = load_checkpoint(path)
     if found is not None and set(found[0]) == set(model.state_dict()):
         model.load_state_dict(found[0])

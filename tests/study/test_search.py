@@ -189,7 +189,7 @@ def test_another_seed_gives_other_trials(finished, tiny, tmp_path):
 def test_more_trials_go_on_while_the_study_is_open(finished, tiny, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
         interrupt_after(patch, _search, "select", 1)
-        search(tiny.replace(search={"trials": 8}), runs=tmp_path)
+        search(tiny.replace(search={"trials": 2}), runs=tmp_path)
     assert figures(search(tiny, runs=tmp_path)) == figures(finished)
 
 

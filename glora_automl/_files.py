@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import secrets
@@ -34,9 +35,9 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
             "choose another folder."
         ) from None
     finally:
-        # After the rename nothing is there; a folder that was never made has nothing either.
-        if temporary.parent.is_dir():
-            temporary.unlink(missing_ok=True)
+        # After the rename nothing is there, and what could not be made cannot be removed.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def digest_of_file(path: Path) -> str:

@@ -23,7 +23,7 @@ validation_per_class = 20
 
 [backbone]
 model = "vit_tiny_patch16_224"
-kwargs = { img_size = 8, patch_size = 4, embed_dim = 16, depth = 1, num_heads = 2, drop_path_rate = 0.1 }
+kwargs = { img_size = 8, patch_size = 4, embed_dim = 16, depth = 2, num_heads = 2, drop_path_rate = 0.1 }
 
 [backbone.pretraining]
 epochs = 4

@@ -140,7 +140,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(folder, glora, tiny_toml, argum
         "rank": (space, 'search_space = { choices = { B = ["none", "lora-999"] } }'),
         "choice": (space, 'search_space = { choices = { D = ["lora-2"] } }'),
         "model": ("vit_tiny_patch16_224", "vit_tiny_patch16_225"),
-        "kwargs": ("depth = 1", "colour = 1"),
+        "kwargs": ("depth = 2", "colour = 2"),
         "images": ("fit_per_class = 8", "fit_per_class = 500"),
     }
     for name, (old, new) in variants.items():

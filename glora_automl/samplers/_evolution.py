@@ -37,6 +37,8 @@ class EvolutionSampler(BaseSampler):
     and the rest is crossed over from two of them (Chen et al., One-for-All, arXiv 2306.07967,
     section 3.3). Proposals are repaired into the region; those that were seen are drawn anew.
 
+    Feasible trials are better than infeasible ones, and those better the less they violate.
+
     All state is in the study. The random numbers of a trial come from the seed and the trial's
     position, its generation from its position, its parents from finished trials of earlier
     generations. The position is the trial number in a study that was never interrupted: a retry
@@ -92,6 +94,8 @@ class EvolutionSampler(BaseSampler):
                 )
         self._population = population
         self._top = top
+        if seed is not None and seed < 0:
+            raise ValueError(f"The `seed` of EvolutionSampler must be >= 0, got {seed}.")
         self._mutation_share = mutation_share
         self._mutation_probability = mutation_probability
         self._search_space = None if search_space is None else dict(search_space)
@@ -132,10 +136,12 @@ class EvolutionSampler(BaseSampler):
             if t.number != trial.number and t.state != TrialState.FAIL
         }
         params: dict[str, Any] = {}
-        for _ in range(_REDRAWS):
+        mutates = place < self._mutation_share * self._population
+        for attempt in range(_REDRAWS):
             if not parents:
                 params = self._draw(study, trial, search_space, rng)
-            elif place < self._mutation_share * self._population:
+            # Parents that have become alike have no new child by crossover.
+            elif mutates or attempt >= _REDRAWS // 2:
                 params = self._mutate(study, trial, search_space, parents, rng)
             else:
                 params = self._cross(study, trial, search_space, parents, rng)

@@ -55,8 +55,8 @@ def open_storage(url: str, *, create: bool = True) -> RDBStorage:
                 pass
     except (SQLAlchemyError, OptunaError, ImportError, RuntimeError, ValueError) as error:
         raise StorageError(
-            f"The storage must be the URL of a database that Optuna can write, {url!r} cannot be "
-            f"opened: {_reason(error)}"
+            f"The storage must be the URL of a database that Optuna can write, {_shown(url)!r} "
+            f"cannot be opened: {_reason(error)}"
         ) from error
     return storage
 
@@ -78,6 +78,14 @@ def storage_errors() -> Iterator[None]:
         ) from error
 
 
+def _shown(url: str) -> str:
+    """The URL without its password."""
+    try:
+        return sqlalchemy.make_url(url).render_as_string(hide_password=True)
+    except (SQLAlchemyError, ValueError):
+        return url
+
+
 def _reason(error: BaseException) -> str:
     lines = str(getattr(error, "orig", None) or error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
@@ -85,6 +93,8 @@ def _reason(error: BaseException) -> str:
 
 def _refuse_foreign(url: sqlalchemy.URL, create: bool) -> None:
     """Optuna would add its tables to any database; a mistyped URL must not get them."""
+    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+        raise ValueError("a database in memory is gone with its first connection; name a file")
     if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists():
         if not create:
             raise ValueError("there is no such file")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 from torch import Tensor
 
@@ -18,8 +20,9 @@ __all__ = ["load_checkpoint", "save_checkpoint", "tensor_digest"]
 
 
 def _pack(tensors: Mapping[str, Tensor]) -> bytes:
-    # safetensors refuses views that share memory, so each tensor is copied.
-    return safetensors.torch.save({k: t.detach().cpu().clone() for k, t in tensors.items()})
+    # safetensors refuses views that share memory, and other strides than the plain ones.
+    plain = {k: t.detach().cpu().clone().contiguous() for k, t in tensors.items()}
+    return safetensors.torch.save(plain)
 
 
 def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
@@ -53,8 +56,10 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[st
     write_atomic(weights, lambda file: file.write_bytes(data))
     record = {"weights": weights.name, "sha256": digest, "state": dict(state)}
     write_atomic(path, lambda file: file.write_text(json.dumps(record), encoding="utf-8"))
-    for old in path.parent.glob(f"{path.stem}-*.safetensors"):
-        if old != weights:
+    # Exactly ours: the weights of "a-b.json" begin like those of "a.json".
+    ours = re.compile(re.escape(path.stem) + r"-[0-9a-f]{16}\.safetensors")
+    for old in path.parent.iterdir():
+        if old != weights and ours.fullmatch(old.name):
             old.unlink(missing_ok=True)
     return digest
 
@@ -86,4 +91,9 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | No
             f"The checkpoint file {str(weights)!r} must have sha256 {digest[:16]}..., got "
             f"{found[:16]}...: it was altered or cut short; {way_out}"
         )
-    return safetensors.torch.load(data), state
+    try:
+        return safetensors.torch.load(data), state
+    except safetensors.SafetensorError:
+        raise CheckpointError(
+            f"The checkpoint file {str(weights)!r} must be safetensors and is not; {way_out}"
+        ) from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -25,9 +27,21 @@ class Score(NamedTuple):
     images: int
 
 
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block; then each module has its own mode back."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
 @torch.inference_mode()
 def evaluate(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 512) -> Score:
-    """Score a model; its training mode is restored afterwards.
+    """Score a model; the modes of its modules are restored afterwards.
 
     Args:
         model: Gives logits ``(batch, classes)`` for images.
@@ -40,16 +54,14 @@ def evaluate(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int =
         ... # doctest: +ELLIPSIS
         Score(accuracy=0.666..., loss=0.884..., images=3)
     """
-    training = model.training
-    model.eval()
     # Sums stay on the device: the host waits once, at the end.
     correct = torch.zeros((), dtype=torch.int64, device=labels.device)
     loss = torch.zeros((), dtype=torch.float64, device=labels.device)
-    for start in range(0, len(labels), batch_size):
-        x, y = images[start : start + batch_size], labels[start : start + batch_size]
-        logits = model(x).float()
-        correct += (logits.argmax(1) == y).sum()
-        loss += F.cross_entropy(logits, y, reduction="sum").double()
-    model.train(training)
+    with evaluation_mode(model):
+        for start in range(0, len(labels), batch_size):
+            x, y = images[start : start + batch_size], labels[start : start + batch_size]
+            logits = model(x).float()
+            correct += (logits.argmax(1) == y).sum()
+            loss += F.cross_entropy(logits, y, reduction="sum").double()
     count = len(labels)
     return Score(correct.item() / count, loss.item() / count, count)

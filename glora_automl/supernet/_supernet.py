@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from glora_automl.adapters import GLoRALinear, MergeHandle, activate, attach, classifiers, merge
 from glora_automl.architecture import Architecture, Choice
 from glora_automl.errors import CheckpointError, LayerError
+from glora_automl.supernet._evaluation import evaluation_mode
 
 __all__ = ["Supernet"]
 
@@ -71,11 +72,12 @@ class Supernet:
             layer.register_forward_hook(lambda *_, name=name: called.add(name))
             for name, layer in self.layers.items()
         ]
-        training = self.model.training
-        self.model.eval()(example)
-        self.model.train(training)
-        for hook in hooks:
-            hook.remove()
+        try:
+            with evaluation_mode(self.model):
+                self.model(example)
+        finally:
+            for hook in hooks:
+                hook.remove()
         missed = [name for name in self.layers if name not in called]
         if missed:
             raise LayerError(

@@ -31,7 +31,7 @@ class TrainingSettings(Declaration):
         batch_size: Images a step; the last batch of an epoch may be smaller.
         lr: Peak learning rate.
         weight_decay: AdamW's decoupled weight decay.
-        warmup_epochs: Epochs of linear warm-up from 0.
+        warmup_epochs: Epochs of linear warm-up, of the ``epochs``.
         clip_grad: Largest norm of the gradient; 0 turns clipping off.
         checkpoint_every: Epochs between checkpoints.
     """
@@ -119,13 +119,16 @@ def train(
     begin = time.monotonic()
     device = images.device
     steps = math.ceil(len(labels) / settings.batch_size)
+    warmup = settings.warmup_epochs * steps
     optimizer = torch.optim.AdamW(
         parameters.values(), lr=settings.lr, weight_decay=settings.weight_decay
     )
     scheduler = CosineLRScheduler(
         optimizer,
-        t_initial=max(settings.epochs * steps, 1),
-        warmup_t=settings.warmup_epochs * steps,
+        t_initial=max((settings.epochs - settings.warmup_epochs) * steps, 1),
+        warmup_t=warmup,
+        warmup_lr_init=settings.lr / (warmup + 1),
+        warmup_prefix=True,  # the cosine begins at the peak
         t_in_epochs=False,
     )
     norms = _set_mode(model, parameters)

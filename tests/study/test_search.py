@@ -75,7 +75,7 @@ def test_the_study_is_complete_and_says_what_it_is(finished, tiny):
 def test_every_trial_is_feasible_and_has_a_parameter_per_support_tensor(finished):
     budget = summarize(finished.study)["budget"]
     for trial in finished.study.trials:
-        assert len(trial.params) == 4 * 5
+        assert len(trial.params) == 8 * 5
         assert "blocks.0.attn.qkv.A" in trial.params
         count = trial.user_attrs["trainable_params"]
         assert trial.constraints == {"trainable_params": count - budget}

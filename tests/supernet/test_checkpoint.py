@@ -246,3 +246,30 @@ def test_digest_is_the_same_for_the_same_tensors_in_any_order(values, shuffler):
     names = list(a)
     shuffler.shuffle(names)
     assert tensor_digest({name: a[name].clone() for name in names}) == tensor_digest(a)
+
+
+def test_a_checkpoint_leaves_others_with_a_similar_name_alone(tmp_path):
+    save_checkpoint(tmp_path / "a-b.json", {"x": torch.zeros(2)}, {})
+    save_checkpoint(tmp_path / "a.json", {"x": torch.ones(2)}, {})
+    found = load_checkpoint(tmp_path / "a-b.json")
+    assert found is not None
+    assert torch.equal(found[0]["x"], torch.zeros(2))
+
+
+def test_tensors_of_any_stride_are_kept(tmp_path):
+    value = torch.arange(6.0).reshape(2, 3).T
+    save_checkpoint(tmp_path / "a.json", {"x": value}, {})
+    found = load_checkpoint(tmp_path / "a.json")
+    assert found is not None
+    assert torch.equal(found[0]["x"], value)
+
+
+def test_weights_that_are_no_safetensors_are_told(tmp_path):
+    save_checkpoint(tmp_path / "a.json", {"x": torch.zeros(2)}, {})
+    (weights,) = tmp_path.glob("*.safetensors")
+    weights.write_bytes(b"no tensors")
+    record = json.loads((tmp_path / "a.json").read_text())
+    record["sha256"] = hashlib.sha256(b"no tensors").hexdigest()
+    (tmp_path / "a.json").write_text(json.dumps(record))
+    with pytest.raises(CheckpointError, match="must be safetensors"):
+        load_checkpoint(tmp_path / "a.json")

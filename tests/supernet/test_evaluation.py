@@ -72,3 +72,14 @@ def test_perfect_and_hopeless_models_score_one_and_zero():
     images = torch.eye(3)[:, :, None, None] * 50
     assert evaluate(nn.Flatten(), images, labels).accuracy == 1.0
     assert evaluate(nn.Flatten(), images, (labels + 1) % 3) == (0.0, pytest.approx(50.0), 3)
+
+
+def test_each_module_has_its_own_mode_back_even_after_a_failure():
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2))
+    model.train()
+    model[1].eval()
+    evaluate(model, torch.zeros(3, 4, 1, 1), torch.tensor([0, 1, 0]))
+    assert [module.training for module in model] == [True, False, True]
+    with pytest.raises(RuntimeError):
+        evaluate(model, torch.zeros(3, 5, 1, 1), torch.tensor([0, 1, 0]))
+    assert [module.training for module in model] == [True, False, True]

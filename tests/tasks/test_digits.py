@@ -1,0 +1,120 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from sklearn import datasets
+
+from glora_automl.errors import TaskError
+from glora_automl.tasks import DigitsSettings, load_digits
+
+
+def settings(**changes):
+    return DigitsSettings(
+        **{
+            "source": "digits",
+            "classes": (7, 3, 9),
+            "pretraining_classes": (4, 0),
+            "fit_per_class": 5,
+            "validation_per_class": 11,
+            **changes,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def digit_of():
+    """The digit that an image of scikit-learn shows, by its pixels as bytes."""
+    bunch = datasets.load_digits()
+    pixels = np.rint(bunch.images * 255 / 16).astype(np.uint8)
+    return {p.tobytes(): int(t) for p, t in zip(pixels, bunch.target, strict=True)}
+
+
+def images_of(part):
+    return [image.numpy().tobytes() for image in part.images]
+
+
+@pytest.fixture(scope="module")
+def task():
+    return load_digits(settings(), seed=0)
+
+
+def test_the_parts_are_disjoint_and_together_all_images_of_the_classes(task, digit_of):
+    assert len(digit_of) == 1797  # all images differ, so pixels identify them
+    parts = (task.fit, task.validation, task.test, task.pretraining)
+    seen = Counter(image for part in parts for image in images_of(part))
+    assert set(seen.values()) == {1}
+    assert set(seen) == {image for image, digit in digit_of.items() if digit in (0, 3, 4, 7, 9)}
+
+
+def test_each_class_has_exactly_the_images_that_were_asked_for(task):
+    assert torch.bincount(task.fit.labels).tolist() == [5, 5, 5]
+    assert torch.bincount(task.validation.labels).tolist() == [11, 11, 11]
+    assert (torch.bincount(task.test.labels) > 100).all()
+
+
+def test_labels_are_contiguous_and_index_the_class_names(task, digit_of):
+    assert task.classes == ("3", "7", "9")
+    for part in (task.fit, task.validation, task.test):
+        named = [int(task.classes[label]) for label in part.labels]
+        assert named == [digit_of[image] for image in images_of(part)]
+    numbered = [(0, 4)[label] for label in task.pretraining.labels]
+    assert numbered == [digit_of[image] for image in images_of(task.pretraining)]
+
+
+def test_images_are_bytes_from_black_to_white(task):
+    assert task.fit.images.dtype == torch.uint8
+    assert task.fit.labels.dtype == torch.int64
+    assert task.fit.images.shape == (15, 1, 8, 8)
+    assert (task.test.images.min(), task.test.images.max()) == (0, 255)
+
+
+def test_the_order_of_the_classes_does_not_matter(task):
+    assert load_digits(settings(classes=(3, 9, 7)), seed=0).digest() == task.digest()
+
+
+def test_the_seed_alone_decides_which_images_are_which(task):
+    np.random.seed(1)  # noqa: NPY002
+    assert load_digits(settings(), seed=0).digest() == task.digest()
+    other = load_digits(settings(), seed=1)
+    assert other.digest() != task.digest()
+    assert other.pretraining.digest() == task.pretraining.digest()
+    assert set(images_of(other.fit)) != set(images_of(task.fit))
+
+
+def test_no_pretraining_classes_set_nothing_aside():
+    assert load_digits(settings(pretraining_classes=()), seed=0).pretraining is None
+
+
+def test_more_images_than_a_class_has_are_refused():
+    with pytest.raises(TaskError, match=r"more than 5 \+ 178 images.*class 3 has 183") as caught:
+        load_digits(settings(validation_per_class=178), seed=0)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"classes": (3, 7, 4)},
+        {"classes": (3, 3)},
+        {"classes": (3, 10)},
+        {"classes": (3, -1)},
+        {"pretraining_classes": (1, 1)},
+        {"pretraining_classes": (10,)},
+    ],
+    ids=str,
+)
+def test_digits_that_overlap_or_are_none_are_refused(wrong):
+    with pytest.raises(ValueError, match="digits from 0 to 9, each at most once"):
+        settings(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"classes": (3,)}, {"fit_per_class": 0}, {"validation_per_class": 0}, {"source": "letters"},
+     {"fit_per_clas": 3}],
+    ids=str,
+)  # fmt: skip
+def test_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        settings(**wrong)

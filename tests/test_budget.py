@@ -1,0 +1,321 @@
+import contextlib
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from glora_automl.architecture import TENSORS, LayerShape
+from glora_automl.budget import FeasibleRegion, parse_budget
+from glora_automl.errors import BudgetError
+from glora_automl.search_space import SearchSpace, SearchSpaceSpec, load_search_space
+from tests.test_search_space import SMALL, VIT_B, draw, spaces, spec
+
+QUICK = settings(max_examples=40, deadline=None)
+
+sizes = st.integers(0, 10**8)
+
+
+def counts(region: FeasibleRegion, draws: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.array([region.space.count(region.draw(rng)) for _ in range(draws)])
+
+
+def everything(space: SearchSpace) -> list[dict[str, str]]:
+    names = [d.name for d in space.dimensions]
+    product = itertools.product(*(d.choices for d in space.dimensions))
+    return [dict(zip(names, values, strict=True)) for values in product]
+
+
+class TestParsing:
+    @QUICK
+    @given(sizes, sizes)
+    def test_a_plain_count_is_itself(self, count, backbone):
+        assert parse_budget(count, backbone) == count
+        assert parse_budget(str(count), backbone) == count
+
+    @QUICK
+    @given(st.integers(0, 10**5), st.integers(0, 999), sizes)
+    def test_thousands_are_exact(self, whole, rest, backbone):
+        for unit in "kK":
+            assert parse_budget(f"{whole}{unit}", backbone) == whole * 1000
+            assert parse_budget(f"{whole}.{rest:03}{unit}", backbone) == whole * 1000 + rest
+
+    @QUICK
+    @given(st.integers(0, 99), st.integers(0, 999_999), sizes)
+    def test_millions_are_exact(self, whole, rest, backbone):
+        for unit in "mM":
+            assert parse_budget(f"{whole}{unit}", backbone) == whole * 1_000_000
+            assert parse_budget(f"{whole}.{rest:06}{unit}", backbone) == whole * 1_000_000 + rest
+
+    @QUICK
+    @given(st.integers(0, 100), st.integers(0, 99), sizes)
+    def test_percentages_are_of_the_backbone_rounded_down(self, whole, rest, backbone):
+        hundredths = 100 * whole + rest
+        assert parse_budget(f"{whole}.{rest:02}%", backbone) == hundredths * backbone // 10_000
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("12k", 12_000),
+            ("0.3M", 300_000),
+            ("1%", 2_000),
+            ("0.5%", 1_000),
+            ("100%", 200_000),
+            ("0", 0),
+            (0, 0),
+            ("0%", 0),
+            (" 12 k ", 12_000),
+            ("1.2345k", 1234),
+            ("0.29M", 290_000),
+            # Below the whole number in binary fractions.
+            ("1.001k", 1_001),
+            ("1.001M", 1_001_000),
+        ],
+    )
+    def test_examples(self, text, expected):
+        budget = parse_budget(text, 200_000)
+        assert budget == expected
+        assert type(budget) is int
+
+    @pytest.mark.parametrize(
+        "text",
+        [-1, "-1", "-5%", "", " ", "k", "%", "12kk", "12 km", "12g", "1e4", "1,000", "1_000",
+         "0x10", ".5M", "5.M", "1.2.3", "nan", "inf", "12k%", "1 2", "١٢",
+         True, False, None, "+5", [12]],
+    )  # fmt: skip
+    def test_bad_input_is_refused_in_one_line_with_the_rule_and_the_value(self, text):
+        with pytest.raises(BudgetError, match="The budget must be a count") as caught:
+            parse_budget(text, 200_000)
+        message = str(caught.value)
+        assert repr(text) in message
+        assert "'12k'" in message
+        assert len(message.splitlines()) == 1
+
+    @QUICK
+    @given(st.text(max_size=8))
+    def test_any_text_is_read_or_refused_as_a_budget(self, text):
+        with contextlib.suppress(BudgetError):
+            assert parse_budget(text, 1000) >= 0
+
+
+class TestDrawing:
+    @settings(max_examples=60, deadline=None)
+    @given(spaces, st.floats(0, 1), st.integers(0, 1000))
+    def test_fits_any_satisfiable_budget(self, space, share, seed):
+        budget = space.minimum + int(share * (space.maximum - space.minimum))
+        region = FeasibleRegion(space, budget)
+        rng = np.random.default_rng(seed)
+        for _ in range(5):
+            params = region.draw(rng)
+            assert space.architecture(params).count(space.shapes) <= budget
+            assert list(params) == [d.name for d in space.dimensions]
+
+    @QUICK
+    @given(spaces, st.integers(0, 1000))
+    def test_at_the_smallest_budget_is_a_smallest_architecture(self, space, seed):
+        region = FeasibleRegion(space, space.minimum)
+        assert space.count(region.draw(np.random.default_rng(seed))) == space.minimum
+
+    @pytest.mark.parametrize("extra", [0, 1, 2, 50, 1000])
+    def test_fits_budgets_just_above_the_smallest_on_a_large_model(self, extra):
+        region = FeasibleRegion(SearchSpace(load_search_space("default"), VIT_B), extra)
+        assert counts(region, 20).max() <= extra
+
+    @pytest.mark.parametrize("name", ["default", "lora-ranks", "paper", "vectors"])
+    @pytest.mark.parametrize("share", [0.001, 0.01, 0.1, 1.0])
+    def test_fits_on_a_large_model_whatever_the_space(self, name, share):
+        space = SearchSpace(load_search_space(name), VIT_B)
+        budget = int(share * space.maximum)
+        assert counts(FeasibleRegion(space, budget), 20).max() <= budget
+
+    def test_fits_a_budget_beyond_the_largest_architecture(self):
+        space = SearchSpace(load_search_space("vectors"), SMALL)
+        found = counts(FeasibleRegion(space, 10**9), 100)
+        assert found.max() <= space.maximum
+        assert found.max() > 0.7 * space.maximum
+
+    def test_of_a_space_without_parameters_is_its_one_architecture(self):
+        space = SearchSpace(spec(E=("vector",)), SMALL)
+        region = FeasibleRegion(space, 12)
+        rng = np.random.default_rng(0)
+        assert region.draw(rng) == region.draw_uniform(rng) == region.repair({}, rng) == {}
+        assert region.count(10) == 1
+
+    @pytest.mark.parametrize("share", [0.005, 0.01, 0.05, 0.3, 1.0])
+    def test_sizes_spread_over_the_whole_range(self, share):
+        space = SearchSpace(load_search_space("default"), VIT_B)
+        budget = int(share * space.maximum)
+        fifths, _ = np.histogram(
+            counts(FeasibleRegion(space, budget), 500), bins=5, range=(space.minimum, budget)
+        )
+        assert fifths.sum() == 500
+        assert fifths.min() >= 50
+        assert fifths.max() <= 175
+
+    def test_every_choice_of_every_dimension_is_drawn(self):
+        space = SearchSpace(load_search_space("default"), {"fc": LayerShape(64, 32)})
+        region = FeasibleRegion(space, space.maximum)
+        rng = np.random.default_rng(0)
+        seen = [region.draw(rng) for _ in range(500)]
+        for dimension in space.dimensions:
+            assert {params[dimension.name] for params in seen} == set(dimension.choices)
+
+    def test_the_same_generator_gives_the_same_draws(self):
+        region = FeasibleRegion(SearchSpace(load_search_space("default"), VIT_B), 200_000)
+
+        def some(seed: int) -> list[dict[str, str]]:
+            rng = np.random.default_rng(seed)
+            return [region.draw(rng) for _ in range(3)]
+
+        assert some(7) == some(7)
+        assert some(7) != some(8)
+
+    def test_a_second_region_of_the_same_space_gives_the_same_draws(self):
+        def region() -> FeasibleRegion:
+            return FeasibleRegion(SearchSpace(load_search_space("default"), VIT_B), 200_000)
+
+        assert region().draw(np.random.default_rng(0)) == region().draw(np.random.default_rng(0))
+
+    def test_is_independent_of_global_random_state(self):
+        region = FeasibleRegion(SearchSpace(load_search_space("vectors"), SMALL), 20)
+        before = np.random.get_state()[1].copy()  # noqa: NPY002
+        region.draw(np.random.default_rng(0))
+        assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
+
+
+class TestUniformDrawing:
+    def test_gives_every_choice_the_same_chance_whatever_the_budget(self):
+        space = SearchSpace(load_search_space("paper"), {"fc": LayerShape(64, 32)})
+        region = FeasibleRegion(space, 0)
+        rng = np.random.default_rng(0)
+        seen = [region.draw_uniform(rng) for _ in range(2000)]
+        for dimension in space.dimensions:
+            values = [params[dimension.name] for params in seen]
+            for choice in dimension.choices:
+                assert values.count(choice) / 2000 == pytest.approx(
+                    1 / len(dimension.choices), abs=0.05
+                )
+
+    @QUICK
+    @given(spaces, st.integers(0, 1000))
+    def test_stays_in_the_space(self, space, seed):
+        params = FeasibleRegion(space, space.maximum).draw_uniform(np.random.default_rng(seed))
+        assert space.params(space.architecture(params)) == params
+
+
+class TestRepair:
+    @settings(max_examples=60, deadline=None)
+    @given(spaces, st.floats(0, 1), st.integers(0, 1000))
+    def test_ends_under_the_budget_and_leaves_alone_what_fits(self, space, share, seed):
+        budget = space.minimum + int(share * (space.maximum - space.minimum))
+        region = FeasibleRegion(space, budget)
+        params = draw(space, seed)
+        given_params = dict(params)
+        repaired = region.repair(params, np.random.default_rng(seed))
+        assert params == given_params
+        assert space.architecture(repaired).count(space.shapes) <= budget
+        if space.count(params) <= budget:
+            assert repaired == params
+
+    @QUICK
+    @given(spaces, st.floats(0, 1), st.integers(0, 1000))
+    def test_never_makes_a_choice_dearer(self, space, share, seed):
+        budget = space.minimum + int(share * (space.maximum - space.minimum))
+        params = draw(space, seed)
+        repaired = FeasibleRegion(space, budget).repair(params, np.random.default_rng(seed))
+        for dimension in space.dimensions:
+            cost = dict(zip(dimension.choices, dimension.costs, strict=True))
+            was, now = params[dimension.name], repaired[dimension.name]
+            assert now == was or cost[now] < cost[was]
+
+    def test_takes_the_one_change_that_saves_the_least_but_enough(self):
+        # Costs: B of fc 0, 1, 8, 24; E of fc 0, 1, 8.
+        space = SearchSpace(
+            spec(B=("none", "scalar", "vector", "lora-2"), E=("none", "scalar", "vector")),
+            {"fc": LayerShape(8, 4)},
+        )
+        region = FeasibleRegion(space, 25)
+        rng = np.random.default_rng(0)
+        # 32 is 7 too much: E from vector to scalar saves 7, B to vector saves 16.
+        repaired = region.repair({"fc.B": "lora-2", "fc.E": "vector"}, rng)
+        assert repaired == {"fc.B": "lora-2", "fc.E": "scalar"}
+
+    def test_brings_the_largest_architecture_of_a_large_model_under_a_tiny_budget(self):
+        space = SearchSpace(load_search_space("default"), VIT_B)
+        largest = {d.name: d.choices[int(np.argmax(d.costs))] for d in space.dimensions}
+        for budget in (0, 1, 100, 10_000):
+            repaired = FeasibleRegion(space, budget).repair(largest, np.random.default_rng(0))
+            assert space.count(repaired) <= budget
+
+    def test_the_same_generator_gives_the_same_repair(self):
+        space = SearchSpace(load_search_space("default"), VIT_B)
+        region = FeasibleRegion(space, 100_000)
+        params = draw(space, 0)
+        assert space.count(params) > 100_000
+
+        def repair(seed: int) -> dict[str, str]:
+            return region.repair(params, np.random.default_rng(seed))
+
+        assert repair(0) == repair(0)
+        assert repair(0) != repair(1)
+
+
+class TestFeasibility:
+    @QUICK
+    @given(spaces, st.integers(1, 100))
+    def test_a_budget_below_the_smallest_architecture_is_refused(self, space, missing):
+        with pytest.raises(BudgetError, match=f"at least {space.minimum}") as caught:
+            FeasibleRegion(space, space.minimum - missing)
+        assert f"got {space.minimum - missing}" in str(caught.value)
+
+    def test_the_smallest_architecture_itself_is_allowed(self):
+        space = SearchSpace(spec(A=("vector", "lora-2"), E=("scalar", "vector")), SMALL)
+        assert space.minimum == 8 + 4 + 2
+        assert FeasibleRegion(space, 14).count(10) == 1
+        with pytest.raises(BudgetError):
+            FeasibleRegion(space, 13)
+
+
+class TestCounting:
+    @QUICK
+    @given(spaces, st.floats(0, 1), st.integers(1, 3000))
+    def test_agrees_with_brute_force_up_to_the_limit(self, space, share, limit):
+        assume(space.size <= 2000)
+        budget = space.minimum + int(share * (space.maximum - space.minimum))
+        fitting = sum(space.count(params) <= budget for params in everything(space))
+        assert FeasibleRegion(space, budget).count(limit) == min(fitting, limit)
+
+    @pytest.mark.parametrize("budget", [0, 1, 5, 12, 24, 100])
+    def test_agrees_with_brute_force_on_a_tiny_space(self, budget):
+        declared = spec(B=("none", "scalar", "lora-1"), D=("none", "vector"), E=("none", "scalar"))
+        space = SearchSpace(declared, SMALL)
+        assert space.size == 144
+        fitting = [p for p in everything(space) if space.count(p) <= budget]
+        assert FeasibleRegion(space, budget).count(1000) == len(fitting)
+        assert 1 <= len(fitting) <= 144
+
+    def test_stops_at_the_limit_in_spaces_too_large_to_count(self):
+        space = SearchSpace(load_search_space("default"), VIT_B)
+        assert FeasibleRegion(space, 10_000_000).count(1000) == 1000
+        assert FeasibleRegion(space, 0).count(1000) == 1
+
+    def test_every_architecture_that_fits_can_be_drawn(self):
+        space = SearchSpace(spec(B=("none", "scalar", "lora-1"), E=("none", "vector")), SMALL)
+        budget = 14
+        fitting = {tuple(p.items()) for p in everything(space) if space.count(p) <= budget}
+        region = FeasibleRegion(space, budget)
+        rng = np.random.default_rng(0)
+        drawn = {tuple(region.draw(rng).items()) for _ in range(3000)}
+        assert drawn == fitting
+
+
+def test_a_spec_that_lists_choices_in_any_order_draws_within_budget():
+    reverse = SearchSpaceSpec(
+        choices={
+            t: tuple(reversed(getattr(load_search_space("default").choices, t))) for t in TENSORS
+        }
+    )
+    space = SearchSpace(reverse, VIT_B)
+    assert counts(FeasibleRegion(space, 50_000), 20).max() <= 50_000

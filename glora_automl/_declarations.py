@@ -5,11 +5,16 @@ from __future__ import annotations
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Strict, ValidationError
 
 from glora_automl.errors import GLoRAError
+
+# TOML knows its types: true is no number, and "3" is none either.
+Int = Annotated[int, Strict()]
+Float = Annotated[float, Strict()]
+Bool = Annotated[bool, Strict()]
 
 Folder = Literal["studies", "search_spaces"]
 Model = TypeVar("Model", bound=BaseModel)
@@ -78,16 +83,25 @@ def validate(model: type[Model], table: object, where: str, error: type[GLoRAErr
         fault = min(faults.errors(), key=lambda f: f["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in fault["loc"]) or "the table"
     if fault["type"] == "extra_forbidden":
-        owner: Any = model
-        for part in fault["loc"][:-1]:
-            field = getattr(owner, "model_fields", {}).get(str(part))
-            owner = field.annotation if field is not None else None
-        known = list(getattr(owner, "model_fields", {}))
+        known = _known_keys(model, fault["loc"][:-1])
         raise error(f"{where}: unknown key {key!r}; {suggest(str(fault['loc'][-1]), known)}")
     if fault["type"] == "missing":
         raise error(f"{where}: the key {key!r} is required and missing.")
     if fault["type"] == "value_error":  # raised by a validator of ours, which tells the value
         raise error(f"{where}: {key}: {fault['msg'].removeprefix('Value error, ')}")
-    rule = fault["msg"].removeprefix("Input should be ")
-    said = "must be " if fault["msg"].startswith("Input should be ") else ""
-    raise error(f"{where}: {key} {said}{rule}, got {fault['input']!r}.")
+    if fault["msg"].startswith("Input should be "):
+        rule = fault["msg"].removeprefix("Input should be ")
+        raise error(f"{where}: {key} must be {rule}, got {fault['input']!r}.")
+    raise error(f"{where}: {key}: {fault['msg']}, got {fault['input']!r}.")
+
+
+def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """The keys of the table at a place; a table that may be left out counts like any other."""
+    owner: Any = model
+    for part in location:
+        field = owner.model_fields.get(str(part))
+        kinds = () if field is None else (field.annotation, *get_args(field.annotation))
+        owner = next((k for k in kinds if hasattr(k, "model_fields")), None)
+        if owner is None:
+            return []
+    return list(owner.model_fields)

@@ -179,6 +179,10 @@ class Architecture(Mapping[str, LayerChoices]):
 
     def __init__(self, layers: Mapping[str, LayerChoices]) -> None:
         for name, choices in layers.items():
+            if not re.fullmatch(r"[^\s:]+", name):
+                raise ArchitectureError(
+                    f"A layer name must have no space or colon and not be empty, got {name!r}."
+                )
             for tensor, choice in zip(TENSORS, choices, strict=True):
                 try:
                     choice.check(tensor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from glora_automl.search_space import SearchSpace
 
 __all__ = ["FeasibleRegion", "parse_budget"]
 
-_UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
+_UNITS = {"k": 1_000, "m": 1_000_000}
 
 
 def parse_budget(text: str | int, backbone_parameters: int) -> int:
@@ -34,16 +35,22 @@ def parse_budget(text: str | int, backbone_parameters: int) -> int:
         >>> [parse_budget(t, 200_000) for t in (12000, "12k", "0.3M", "1%")]
         [12000, 12000, 300000, 2000]
     """
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kKmM%]?)", str(text).strip())
-    if isinstance(text, bool) or match is None:
+    # Up to 18 digits: more parameters than any model has, and no number that takes long to read.
+    pattern = r"([0-9]{1,18})|([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([kKmM%])"
+    is_count = isinstance(text, int) and 0 <= text < 10**18 and not isinstance(text, bool)
+    match = re.fullmatch(pattern, str(text).strip()) if is_count or isinstance(text, str) else None
+    if match is None:
         raise BudgetError(
             "The budget must be a count of parameters at or above 0 such as 12000, '12k', "
             f"'0.3M' or '1%' of the backbone, got {text!r}."
         )
-    number, unit = float(match[1]), match[2].lower()
-    factor = backbone_parameters / 100 if unit == "%" else _UNITS[unit]
-    # One part in 10^9 absorbs the binary fraction: "0.3M" is 300000, not 299999.
-    return int(number * factor * (1 + 1e-9))
+    count, number, unit = match.groups()
+    if count is not None:
+        return int(count)
+    # Exact fractions: in binary, 0.3 million is less than 300000.
+    if unit == "%":
+        return int(Fraction(number) * backbone_parameters / 100)
+    return int(Fraction(number) * _UNITS[unit.lower()])
 
 
 class FeasibleRegion:

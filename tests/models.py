@@ -70,13 +70,12 @@ def images(dtype: torch.dtype = torch.float32, count: int = 2) -> torch.Tensor:
 
 def choices_of(shapes: dict[str, LayerShape]) -> dict[str, dict[str, list[Choice]]]:
     """Every choice that each layer can take."""
-    return {
-        name: {
-            tensor: [Choice.parse(text) for text in texts if tensor != "D" or shape.bias]
-            for tensor, texts in CHOICES.items()
-        }
-        for name, shape in shapes.items()
-    }
+    found: dict[str, dict[str, list[Choice]]] = {}
+    for name, shape in shapes.items():
+        found[name] = {t: [Choice.parse(text) for text in texts] for t, texts in CHOICES.items()}
+        if not shape.bias:
+            found[name]["D"] = [Choice("none")]
+    return found
 
 
 def adapted(

@@ -319,3 +319,14 @@ def test_a_spec_that_lists_choices_in_any_order_draws_within_budget():
     )
     space = SearchSpace(reverse, VIT_B)
     assert counts(FeasibleRegion(space, 50_000), 20).max() <= 50_000
+
+
+@pytest.mark.parametrize("count", [10**9, 12_000_000_000, 10**18 - 1])
+def test_a_large_count_is_exact(count):
+    assert parse_budget(count, 0) == parse_budget(str(count), 0) == count
+
+
+@pytest.mark.parametrize("text", [True, "0.5", "9" * 400, 10**30, "1e3", ""])
+def test_what_is_no_count_is_refused(text):
+    with pytest.raises(BudgetError):
+        parse_budget(text, 100)

@@ -40,7 +40,9 @@ def classifiers(model: nn.Module) -> list[nn.Module]:
 def is_adaptable(model: nn.Module) -> Callable[[str, nn.Module], bool]:
     """The predicate that selects layers: every ``nn.Linear`` outside the classifier."""
     heads = {id(module) for head in classifiers(model) for module in head.modules()}
-    return lambda name, module: isinstance(module, nn.Linear) and id(module) not in heads
+    return lambda name, module: (
+        isinstance(module, nn.Linear) and module is not model and id(module) not in heads
+    )
 
 
 def linear_shapes(
@@ -137,15 +139,18 @@ def attach(
     layers: dict[str, GLoRALinear] = {}
     for name, of_layer in choices.items():
         linear = modules.get(name)
-        if not isinstance(linear, nn.Linear):
-            known = [n for n, m in modules.items() if isinstance(m, nn.Linear)]
+        if not isinstance(linear, nn.Linear) or linear is model:
+            known = [n for n, m in modules.items() if isinstance(m, nn.Linear) and n]
             raise LayerError(
-                f"A layer to adapt must be the dotted name of an nn.Linear, got {name!r}; "
+                "A layer to adapt must be the dotted name of an nn.Linear inside the model, got "
+                f"{name!r}; "
                 f"known: {', '.join(known[:6]) or 'none'}{', ...' if len(known) > 6 else ''}."
             )
         try:
             layers[name] = GLoRALinear(linear, of_layer, generator)
         except ArchitectureError as error:
+            for layer in layers.values():
+                layer.release()
             raise ArchitectureError(f"{name}: {error}") from None
     replace(model, {layer.linear: layer for layer in layers.values()})
     return layers
@@ -158,7 +163,7 @@ def adapted_layers(model: nn.Module) -> dict[str, GLoRALinear]:
 
 def detach(model: M) -> M:
     """Put the original layers back: the same objects with the same bits. Returns ``model``."""
-    replace(model, {layer: layer.linear for layer in adapted_layers(model).values()})
+    replace(model, {layer: layer.release() for layer in adapted_layers(model).values()})
     return model
 
 

@@ -58,19 +58,22 @@ class GLoRALinear(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.linear = linear.requires_grad_(False)
         self.in_features = linear.in_features
         self.out_features = linear.out_features
         self.shape = LayerShape(linear.out_features, linear.in_features, linear.bias is not None)
         self.choices = {t: frozenset(choices.get(t, ())) | {Choice("none")} for t in TENSORS}
         self.active = LayerChoices()
         for tensor in TENSORS:
+            for choice in self.choices[tensor]:
+                choice.check(tensor, self.shape)
+        # After the checks: a layer that is refused stays as it was.
+        self._required_grad = {name: p.requires_grad for name, p in linear.named_parameters()}
+        self.linear = linear.requires_grad_(False)
+        for tensor in TENSORS:
             self._allocate(tensor, generator)
 
     def _allocate(self, tensor: str, generator: torch.Generator | None) -> None:
         rows, columns = self._factor_shape(tensor)
-        for choice in self.choices[tensor]:
-            choice.check(tensor, self.shape)
         kinds = {choice.kind for choice in self.choices[tensor]}
         like = self.linear.weight
         if "scalar" in kinds:
@@ -104,6 +107,12 @@ class GLoRALinear(nn.Module):
                 known = ", ".join(sorted(map(str, self.choices[tensor])))
                 raise ArchitectureError(f"{tensor} must be one of {known}, got {str(choice)!r}.")
         self.active = choices
+
+    def release(self) -> nn.Linear:
+        """Give the layer back as it came: trainable again where it was."""
+        for name, parameter in self.linear.named_parameters():
+            parameter.requires_grad_(self._required_grad[name])
+        return self.linear
 
     def active_parameters(self) -> dict[str, Tensor]:
         """What the active choices use, by parameter name; lora factors are cut to their rank."""

@@ -13,8 +13,11 @@ from glora_automl.adapters._layer import GLoRALinear
 __all__ = ["MergeHandle", "merge"]
 
 
-def _plain(layer: GLoRALinear) -> nn.Linear:
+def _plain(layer: GLoRALinear, share: bool) -> nn.Linear:
     weight, bias = layer.effective()
+    if not share:
+        # What nothing is added to is the frozen tensor itself, or a parameter of the adapter.
+        weight, bias = weight.clone(), None if bias is None else bias.clone()
     # The meta device allocates nothing: the parameters are replaced in the next lines.
     plain = nn.Linear(layer.in_features, layer.out_features, bias=bias is not None, device="meta")
     plain.weight = nn.Parameter(weight.detach(), requires_grad=False)
@@ -48,12 +51,17 @@ class MergeHandle:
 
 
 @torch.no_grad()
-def merge(model: nn.Module) -> MergeHandle:
+def merge(model: nn.Module, *, share: bool = False) -> MergeHandle:
     """Replace the adapted layers by plain ``nn.Linear`` layers with the effective weights.
 
     The model is then an ordinary one, at the speed and with the parameter names of the backbone.
     The frozen weights are kept aside and never written to, so the undo is exact. A layer without
     bias that ``C`` or ``E`` gives one comes out with a bias.
+
+    Args:
+        model: A model with adapted layers.
+        share: Let layers to which nothing is added use the frozen tensors themselves. That saves
+            a copy where the merged model is only read.
 
     Returns:
         A handle that undoes it; drop it to stay merged.
@@ -71,4 +79,4 @@ def merge(model: nn.Module) -> MergeHandle:
         'GLoRALinear'
     """
     layers = adapted_layers(model).values()
-    return MergeHandle(model, replace(model, {layer: _plain(layer) for layer in layers}))
+    return MergeHandle(model, replace(model, {layer: _plain(layer, share) for layer in layers}))

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from glora_automl import _declarations
-from glora_automl._declarations import Declaration
+from glora_automl._declarations import Bool, Declaration, Float, Int
 from glora_automl.budget import parse_budget
 from glora_automl.errors import BudgetError, RecipeError
 from glora_automl.search_space import SearchSpaceSpec, check_choices, load_search_space
@@ -32,11 +32,11 @@ class SearchSettings(Declaration):
             cross-entropy ``loss`` minimised.
     """
 
-    trials: int = Field(default=1050, ge=1)
-    population: int = Field(default=50, ge=1)
-    top: int = Field(default=10, ge=1)
-    mutation_share: float = Field(default=0.5, ge=0, le=1)
-    mutation_probability: float = Field(default=0.2, ge=0, le=1)
+    trials: Int = Field(default=1050, ge=1)
+    population: Int = Field(default=50, ge=1)
+    top: Int = Field(default=10, ge=1)
+    mutation_share: Float = Field(default=0.5, ge=0, le=1)
+    mutation_probability: Float = Field(default=0.2, ge=0, le=1)
     objective: Literal["accuracy", "loss"] = "accuracy"
 
 
@@ -50,10 +50,10 @@ class SelectionSettings(Declaration):
         controls: Whether linear probe, LoRA and BitFit are trained for comparison.
     """
 
-    candidates: int = Field(default=10, ge=1)
-    finetune_epochs: int = Field(default=20, ge=0)
-    finetune_lr: float | None = Field(default=None, gt=0)
-    controls: bool = True
+    candidates: Int = Field(default=10, ge=1)
+    finetune_epochs: Int = Field(default=20, ge=0)
+    finetune_lr: Float | None = Field(default=None, gt=0)
+    controls: Bool = True
 
 
 class Recipe(Declaration):
@@ -80,7 +80,7 @@ class Recipe(Declaration):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     description: str = ""
-    seed: int = Field(default=0, ge=0)
+    seed: Int = Field(default=0, ge=0)
     budget: int | str
     task: DigitsSettings
     backbone: BackboneSettings
@@ -88,6 +88,13 @@ class Recipe(Declaration):
     training: SupernetSettings
     search: SearchSettings = SearchSettings()
     selection: SelectionSettings = SelectionSettings()
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _check_budget(cls, budget: object) -> object:
+        if isinstance(budget, bool) or not isinstance(budget, int | str):
+            raise ValueError(f"must be a count or a text such as '12k' or '1%', got {budget!r}.")
+        return budget
 
     def replace(self, **changes: Any) -> Recipe:
         """A copy with some settings changed; the value of a section is a table of changes.

@@ -91,7 +91,7 @@ class Supernet:
         activate(self.model, architecture)
 
     def merged(self, architecture: Architecture) -> MergeHandle:
-        """The architecture as a plain model, for a ``with`` block.
+        """The architecture as a plain model that is only read, for a ``with`` block.
 
         Example:
             >>> import timm
@@ -104,7 +104,7 @@ class Supernet:
             torch.Size([1, 3])
         """
         self.activate(architecture)
-        return merge(self.model)
+        return merge(self.model, share=True)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters of adapters and head, by their names in the model."""

@@ -16,7 +16,7 @@ from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glora_automl._declarations import Declaration
+from glora_automl._declarations import Declaration, Float, Int
 from glora_automl.errors import CheckpointError, TrainingError
 from glora_automl.supernet._checkpoint import load_checkpoint, save_checkpoint
 
@@ -36,13 +36,13 @@ class TrainingSettings(Declaration):
         checkpoint_every: Epochs between checkpoints.
     """
 
-    epochs: int = Field(ge=0)
-    batch_size: int = Field(default=64, ge=1)
-    lr: float = Field(default=1e-4, gt=0, allow_inf_nan=False)
-    weight_decay: float = Field(default=1e-4, ge=0, allow_inf_nan=False)
-    warmup_epochs: int = Field(default=0, ge=0)
-    clip_grad: float = Field(default=1.0, ge=0, allow_inf_nan=False)
-    checkpoint_every: int = Field(default=10, ge=1)
+    epochs: Int = Field(ge=0)
+    batch_size: Int = Field(default=64, ge=1)
+    lr: Float = Field(default=1e-4, gt=0, allow_inf_nan=False)
+    weight_decay: Float = Field(default=1e-4, ge=0, allow_inf_nan=False)
+    warmup_epochs: Int = Field(default=0, ge=0)
+    clip_grad: Float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    checkpoint_every: Int = Field(default=10, ge=1)
 
 
 class SupernetSettings(TrainingSettings):

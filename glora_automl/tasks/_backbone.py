@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
-from glora_automl._declarations import Declaration, suggest
+from glora_automl._declarations import Bool, Declaration, suggest
 from glora_automl.errors import TaskError
 from glora_automl.progress import Progress
 from glora_automl.supernet import (
@@ -40,7 +40,7 @@ class BackboneSettings(Declaration):
     """
 
     model: str
-    pretrained: bool = False
+    pretrained: Bool = False
     kwargs: dict[str, Any] = Field(default_factory=dict)
     pretraining: TrainingSettings | None = None
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from glora_automl._declarations import Declaration
+from glora_automl._declarations import Declaration, Int
 from glora_automl.tasks._images import ImageSet, Task, stratified_split
 
 __all__ = ["DigitsSettings", "load_digits"]
@@ -26,10 +26,10 @@ class DigitsSettings(Declaration):
     """
 
     source: Literal["digits"]
-    classes: tuple[int, ...] = Field(min_length=2)
-    pretraining_classes: tuple[int, ...] = ()
-    fit_per_class: int = Field(ge=1)
-    validation_per_class: int = Field(ge=1)
+    classes: tuple[Int, ...] = Field(min_length=2)
+    pretraining_classes: tuple[Int, ...] = ()
+    fit_per_class: Int = Field(ge=1)
+    validation_per_class: Int = Field(ge=1)
 
     @model_validator(mode="after")
     def _disjoint(self) -> DigitsSettings:

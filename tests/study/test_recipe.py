@@ -94,3 +94,21 @@ def test_identity_leaves_out_texts_and_the_trial_target(tiny):
     same = tiny.replace(name="other", description="another", search={"trials": 99})
     assert same.identity() == tiny.identity()
     assert tiny.replace(seed=1).identity() != tiny.identity()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"budget": True}, ["budget", "True"]),
+        ({"budget": 1.5}, ["budget", "1.5"]),
+        ({"seed": "3"}, ["seed", "'3'"]),
+        ({"seed": True}, ["seed", "True"]),
+        ({"backbone": {"pretraining": {"epoch": 3}}}, ["pretraining.epoch", "'epochs'"]),
+        ({"search_space": {"layers": []}}, ["search_space.layers", "at least 1"]),
+    ],
+)
+def test_types_are_taken_as_they_are(tiny, changes, words):
+    with pytest.raises(RecipeError) as caught:
+        tiny.replace(**changes)
+    for word in words:
+        assert word in str(caught.value)

@@ -1,0 +1,436 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from glora_automl.adapters import GLoRALinear
+from glora_automl.architecture import TENSORS, Architecture, Choice, LayerChoices, LayerShape
+from glora_automl.errors import ArchitectureError
+from glora_automl.search_space import SearchSpace, SearchSpaceSpec
+from tests import models
+from tests.adapters import reference
+
+QUICK = settings(max_examples=60, deadline=None)
+
+RANKS = (1, 2, 3)
+
+
+def all_choices(shape: LayerShape, ranks: tuple[int, ...] = RANKS) -> dict[str, list[Choice]]:
+    """Every choice that a layer of this shape can take, with the ranks that fit it."""
+    kinds = [Choice("none"), Choice("scalar"), Choice("vector")]
+    found = {}
+    for tensor in TENSORS:
+        options = [c for c in kinds if not (tensor == "C" and c.kind == "scalar")]
+        limit = shape.in_features if tensor == "C" else min(shape[:2])
+        if tensor in "ABC":
+            options += [Choice("lora", rank) for rank in ranks if rank <= limit]
+        if tensor == "D" and not shape.bias:
+            options = [Choice("none")]
+        found[tensor] = options
+    return found
+
+
+def make_layer(
+    shape: LayerShape, seed: int = 0, dtype: torch.dtype = torch.float64, *, trained: bool = True
+) -> GLoRALinear:
+    generator = torch.Generator().manual_seed(seed)
+    linear = nn.Linear(shape.in_features, shape.out_features, bias=shape.bias, dtype=dtype)
+    with torch.no_grad():
+        for parameter in linear.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=dtype))
+    layer = GLoRALinear(linear, all_choices(shape), generator)
+    if trained:
+        models.randomise(layer, seed)
+    return layer
+
+
+def inputs(shape: LayerShape, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(9)
+    return torch.randn(2, 3, shape.in_features, generator=generator, dtype=dtype)
+
+
+shapes = st.builds(LayerShape, st.integers(1, 7), st.integers(1, 7), st.booleans())
+
+
+@st.composite
+def shapes_and_choices(draw) -> tuple[LayerShape, LayerChoices]:
+    shape = draw(shapes)
+    options = all_choices(shape)
+    return shape, LayerChoices(*(draw(st.sampled_from(options[t])) for t in TENSORS))
+
+
+WITH_BIAS, WITHOUT_BIAS = LayerShape(5, 7), LayerShape(5, 7, bias=False)
+
+
+def only(tensor: str, choice: str) -> LayerChoices:
+    return LayerChoices(**{tensor: Choice.parse(choice)})
+
+
+class TestFormula:
+    @QUICK
+    @given(shapes_and_choices())
+    def test_agrees_with_the_reference_for_any_shape_and_choices(self, case):
+        shape, choices = case
+        layer = make_layer(shape)
+        layer.activate(choices)
+        x = inputs(shape)
+        torch.testing.assert_close(layer(x), reference.forward(layer, x), rtol=0, atol=1e-12)
+
+    @QUICK
+    @given(shapes_and_choices())
+    def test_the_effective_weight_and_bias_are_the_references(self, case):
+        shape, choices = case
+        layer = make_layer(shape)
+        layer.activate(choices)
+        weight, bias = layer.effective()
+        expected_weight, expected_bias = reference.weight_and_bias(layer)
+        torch.testing.assert_close(weight, expected_weight, rtol=0, atol=1e-12)
+        if bias is None:
+            assert not expected_bias.any()
+        else:
+            torch.testing.assert_close(bias, expected_bias, rtol=0, atol=1e-12)
+
+    @pytest.mark.parametrize(
+        ("shape", "tensor", "choice"),
+        [(WITH_BIAS, tensor, choice) for tensor, choice in models.ONE_TENSOR]
+        + [(WITHOUT_BIAS, tensor, choice) for tensor, choice in models.ONE_TENSOR if tensor != "D"],
+    )
+    def test_each_choice_of_each_tensor_agrees_with_the_reference_and_does_something(
+        self, shape, tensor, choice
+    ):
+        layer = make_layer(shape)
+        if Choice.parse(choice) not in layer.choices[tensor]:
+            layer = GLoRALinear(layer.linear, {tensor: [Choice.parse(choice)]})
+            models.randomise(layer)
+        x = inputs(shape)
+        frozen = layer.linear(x)
+        layer.activate(only(tensor, choice))
+        torch.testing.assert_close(layer(x), reference.forward(layer, x), rtol=0, atol=1e-12)
+        assert (layer(x) - frozen).abs().max() > 1e-3
+
+    def test_by_hand(self):
+        linear = nn.Linear(2, 2, dtype=torch.float64)
+        linear.weight.data = torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float64)
+        linear.bias.data = torch.tensor([10.0, 20.0], dtype=torch.float64)
+        vector, lora = Choice("vector"), Choice("lora", 1)
+        layer = GLoRALinear(linear, dict(zip(TENSORS, [[vector], [lora]] + [[vector]] * 3)))  # noqa: B905
+        with torch.no_grad():
+            layer.A_vector.copy_(torch.tensor([1.0, -1.0]))
+            layer.B_left.copy_(torch.tensor([[1.0], [2.0]]))
+            layer.B_right.copy_(torch.tensor([[10.0, 100.0]]))
+            layer.C_vector.copy_(torch.tensor([1.0, 0.5]))
+            layer.D_vector.copy_(torch.tensor([0.5, 2.0]))
+            layer.E_vector.copy_(torch.tensor([7.0, 8.0]))
+        layer.activate(LayerChoices(A=vector, B=lora, C=vector, D=vector, E=vector))
+        # W = [[1, 2], [3, 4]] + [[1, 2], [-3, -4]] + [[10, 100], [20, 200]]
+        assert layer.weight.tolist() == [[12.0, 104.0], [20.0, 200.0]]
+        # b = [10, 20] + [5, 40] + [7, 8] + [1 + 1, 3 + 2]
+        assert layer.bias.tolist() == [24.0, 73.0]
+
+    def test_scalars_by_hand(self):
+        linear = nn.Linear(2, 1, dtype=torch.float64)
+        linear.weight.data = torch.tensor([[1.0, 2.0]], dtype=torch.float64)
+        linear.bias.data = torch.tensor([10.0], dtype=torch.float64)
+        scalar = Choice("scalar")
+        layer = GLoRALinear(linear, {t: [scalar] for t in "ABDE"})
+        with torch.no_grad():
+            for value, tensor in enumerate("ABDE", start=2):
+                layer.get_parameter(f"{tensor}_scalar").fill_(value)
+        layer.activate(LayerChoices(A=scalar, B=scalar, D=scalar, E=scalar))
+        assert layer.weight.tolist() == [[1 + 2 + 3, 2 + 4 + 3]]
+        assert layer.bias.tolist() == [10 + 40 + 5]
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_keeps_the_frozen_layers_dtype(self, dtype):
+        layer = make_layer(WITH_BIAS, dtype=dtype)
+        layer.activate(LayerChoices(*(Choice.parse("vector") for _ in TENSORS)))
+        assert {p.dtype for p in layer.parameters()} == {dtype}
+        assert layer(inputs(WITH_BIAS, dtype)).dtype == dtype
+
+
+class TestInitialisation:
+    @QUICK
+    @given(shapes_and_choices())
+    def test_every_choice_leaves_weight_and_bias_as_they_are_bit_for_bit(self, case):
+        shape, choices = case
+        layer = make_layer(shape, dtype=torch.float32, trained=False)
+        layer.activate(choices)
+        weight, bias = layer.effective()
+        assert torch.equal(weight, layer.linear.weight)
+        if shape.bias:
+            assert torch.equal(bias, layer.linear.bias)
+        elif bias is not None:
+            assert not bias.any()
+
+    def test_one_factor_of_each_product_is_zero_and_the_other_is_not(self):
+        layer = make_layer(WITH_BIAS, trained=False)
+        for tensor in "ABC":
+            assert not layer.get_parameter(f"{tensor}_left").any()
+            assert layer.get_parameter(f"{tensor}_right").all()
+
+    def test_the_non_zero_factor_is_uniform_within_loras_bound(self):
+        linear = nn.Linear(16, 400)
+        layer = GLoRALinear(linear, {"B": [Choice("lora", 16)]}, torch.Generator().manual_seed(0))
+        bound = 1 / math.sqrt(16)
+        assert layer.B_right.abs().max() <= bound
+        assert layer.B_right.abs().max() > 0.9 * bound
+        assert layer.B_right.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.2)
+
+    def test_the_generator_alone_decides_the_initial_values(self):
+        def rights(seed: int) -> list[torch.Tensor]:
+            torch.manual_seed(torch.seed())
+            generator = torch.Generator().manual_seed(seed)
+            layer = GLoRALinear(nn.Linear(7, 5), all_choices(WITH_BIAS), generator)
+            return [layer.A_right, layer.B_right, layer.C_right]
+
+        assert all(map(torch.equal, rights(1), rights(1)))
+        assert not any(map(torch.equal, rights(1), rights(2)))
+
+    def test_the_order_in_which_choices_are_given_does_not_matter(self):
+        def state(reverse: bool) -> dict[str, torch.Tensor]:
+            choices = all_choices(WITH_BIAS)
+            order = sorted(choices, reverse=reverse)
+            shuffled = {t: sorted(choices[t], key=str, reverse=reverse) for t in order}
+            linear = nn.Linear(7, 5)
+            nn.init.ones_(linear.weight)
+            nn.init.ones_(linear.bias)
+            return GLoRALinear(linear, shuffled, torch.Generator().manual_seed(0)).state_dict()
+
+        one, other = state(False), state(True)
+        assert list(one) == list(other)
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+    def test_global_random_numbers_are_left_alone_when_a_generator_is_given(self):
+        linear = nn.Linear(7, 5)
+        before = torch.get_rng_state()
+        GLoRALinear(linear, all_choices(WITH_BIAS), torch.Generator().manual_seed(0))
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_nothing_is_active(self):
+        layer = make_layer(WITH_BIAS, trained=True)
+        assert layer.active == LayerChoices()
+        assert layer.active_parameters() == {}
+        assert layer.effective()[0] is layer.linear.weight
+        assert layer.effective()[1] is layer.linear.bias
+
+    def test_only_parameters_of_given_choices_are_allocated(self):
+        layer = GLoRALinear(nn.Linear(7, 5), {"A": [Choice("scalar")], "B": [Choice("lora", 2)]})
+        own = {name for name, _ in layer.named_parameters(recurse=False)}
+        assert own == {"A_scalar", "B_left", "B_right"}
+
+    def test_the_frozen_layer_is_kept_itself(self):
+        linear = nn.Linear(7, 5)
+        weight, bits = linear.weight, linear.weight.detach().clone()
+        layer = GLoRALinear(linear, all_choices(WITH_BIAS))
+        assert layer.linear is linear
+        assert layer.linear.weight is weight
+        assert torch.equal(weight, bits)
+        assert not weight.requires_grad
+        assert not linear.bias.requires_grad
+
+
+class TestSharedRanks:
+    @pytest.mark.parametrize("tensor", ["A", "B", "C"])
+    def test_rank_r_is_the_first_r_columns_and_rows_of_one_pair_of_parameters(self, tensor):
+        layer = make_layer(WITH_BIAS)
+        left, right = layer.get_parameter(f"{tensor}_left"), layer.get_parameter(f"{tensor}_right")
+        assert left.shape[1] == right.shape[0] == max(RANKS)
+        for rank in RANKS:
+            layer.activate(only(tensor, f"lora-{rank}"))
+            parts = layer.active_parameters()
+            assert list(parts) == [f"{tensor}_left", f"{tensor}_right"]
+            assert torch.equal(parts[f"{tensor}_left"], left[:, :rank])
+            assert torch.equal(parts[f"{tensor}_right"], right[:rank])
+            assert parts[f"{tensor}_left"].data_ptr() == left.data_ptr()
+            assert parts[f"{tensor}_right"].data_ptr() == right.data_ptr()
+
+    def test_what_rank_1_learns_rank_3_has(self):
+        layer = make_layer(WITH_BIAS)
+        layer.activate(only("B", "lora-3"))
+        before = layer.weight.detach().clone()
+        with torch.no_grad():
+            delta = torch.outer(layer.B_left[:, 0], layer.B_right[0])
+            layer.B_left[:, 0] *= 2
+        torch.testing.assert_close(layer.weight.detach(), before + delta, rtol=0, atol=1e-12)
+
+    def test_what_only_rank_3_has_does_not_reach_rank_1(self):
+        layer = make_layer(WITH_BIAS)
+        layer.activate(only("B", "lora-1"))
+        before = layer.weight.detach().clone()
+        with torch.no_grad():
+            layer.B_left[:, 1:] += 1
+            layer.B_right[1:] += 1
+        assert torch.equal(layer.weight, before)
+
+    def test_vectors_scalars_and_ranks_of_a_tensor_do_not_share(self):
+        layer = make_layer(WITH_BIAS)
+        pointers = [p.data_ptr() for p in layer.parameters(recurse=False)]
+        assert len(set(pointers)) == len(pointers)
+        before = {}
+        for choice in ("scalar", "vector", "lora-2"):
+            layer.activate(only("A", choice))
+            before[choice] = layer.weight.detach().clone()
+        with torch.no_grad():
+            layer.A_scalar += 1
+        for choice, weight in before.items():
+            layer.activate(only("A", choice))
+            assert torch.equal(layer.weight, weight) == (choice != "scalar")
+
+
+class TestCounting:
+    @QUICK
+    @given(st.lists(shapes_and_choices(), min_size=1, max_size=4))
+    def test_architecture_space_and_tensors_count_the_same(self, cases):
+        layers = {f"layer.{i}": (make_layer(s, i), c) for i, (s, c) in enumerate(cases)}
+        of_name = {name: layer.shape for name, (layer, _) in layers.items()}
+        architecture = Architecture({name: choices for name, (_, choices) in layers.items()})
+
+        # Ranks that fit the smallest layer, so that one declaration suits all of them.
+        spec = SearchSpaceSpec(
+            choices={
+                tensor: tuple(dict.fromkeys(["none", *(str(getattr(c, tensor)) for _, c in cases)]))
+                for tensor in TENSORS
+            }
+        )
+        actual = 0
+        for layer, choices in layers.values():
+            layer.activate(choices)
+            actual += sum(part.numel() for part in layer.active_parameters().values())
+            assert reference.count(layer) == choices.count(layer.shape)
+        assert architecture.count(of_name) == actual
+
+        widest = max(c.rank for _, choices in cases for c in choices)
+        if widest <= min(min(shape[:2]) for shape in of_name.values()):
+            space = SearchSpace(spec, of_name)
+            assert space.count(space.params(architecture)) == actual
+
+    def test_the_shape_tells_of_the_bias(self):
+        assert make_layer(WITH_BIAS).shape == LayerShape(5, 7, True)
+        assert make_layer(WITHOUT_BIAS).shape == LayerShape(5, 7, False)
+
+
+class TestGradients:
+    @QUICK
+    @given(shapes_and_choices())
+    def test_agree_with_autograd_through_the_reference(self, case):
+        shape, choices = case
+        layer = make_layer(shape)
+        layer.activate(choices)
+        x = inputs(shape).requires_grad_()
+        down = torch.randn(
+            2,
+            3,
+            shape.out_features,
+            dtype=torch.float64,
+            generator=torch.Generator().manual_seed(4),
+        )
+        wanted = [x, *layer.parameters(recurse=False)]
+
+        def gradients(y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return torch.autograd.grad((y * down).sum(), wanted, allow_unused=True)
+
+        fast, slow = gradients(layer(x)), gradients(reference.forward(layer, x))
+        for one, other in zip(fast, slow, strict=True):
+            assert (one is None) == (other is None)
+            if one is not None:
+                torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
+
+    @QUICK
+    @given(shapes_and_choices())
+    def test_reach_only_the_active_parameters(self, case):
+        shape, choices = case
+        layer = make_layer(shape)
+        layer.activate(choices)
+        y = layer(inputs(shape))
+        active = set(layer.active_parameters())
+        assert y.requires_grad == bool(active)
+        if active:
+            y.square().sum().backward()
+        for name, parameter in layer.named_parameters(recurse=False):
+            assert (parameter.grad is not None) == (name in active)
+        assert layer.linear.weight.grad is None
+        assert shape.bias == (layer.linear.bias is not None)
+        assert not any(p.requires_grad for p in layer.linear.parameters())
+
+    @pytest.mark.parametrize("tensor", ["A", "B", "C"])
+    def test_columns_and_rows_beyond_the_rank_get_zero(self, tensor):
+        layer = make_layer(WITH_BIAS)
+        layer.activate(only(tensor, "lora-2"))
+        layer(inputs(WITH_BIAS)).square().sum().backward()
+        left = layer.get_parameter(f"{tensor}_left").grad
+        right = layer.get_parameter(f"{tensor}_right").grad
+        assert left[:, :2].all()
+        assert right[:2].all()
+        assert not left[:, 2:].any()
+        assert not right[2:].any()
+
+    def test_a_step_moves_active_parameters_only(self):
+        layer = make_layer(WITH_BIAS)
+        layer.activate(LayerChoices(B=Choice("lora", 2), E=Choice("vector")))
+        before = {name: p.detach().clone() for name, p in layer.named_parameters()}
+        optimizer = torch.optim.SGD([p for p in layer.parameters() if p.requires_grad], lr=0.1)
+        layer(inputs(WITH_BIAS)).square().mean().backward()
+        optimizer.step()
+        moved = {n for n, p in layer.named_parameters() if not torch.equal(p, before[n])}
+        assert moved == {"B_left", "B_right", "E_vector"}
+
+
+class TestActivation:
+    @pytest.mark.parametrize(
+        ("tensor", "choice"),
+        [("A", "lora-4"), ("B", "lora-1"), ("C", "vector"), ("D", "vector"), ("E", "scalar")],
+    )
+    def test_a_choice_that_the_layer_was_not_built_with_is_refused(self, tensor, choice):
+        built = {t: [Choice.parse("lora-2")] for t in "AB"} | {"E": [Choice("vector")]}
+        layer = GLoRALinear(nn.Linear(7, 5), built)
+        before = LayerChoices(B=Choice("lora", 2))
+        layer.activate(before)
+        with pytest.raises(ArchitectureError, match=f"{tensor} must be one of") as caught:
+            layer.activate(
+                LayerChoices(E=Choice("vector"))._replace(**{tensor: Choice.parse(choice)})
+            )
+        message = str(caught.value)
+        assert repr(choice) in message
+        assert all(str(known) in message for known in layer.choices[tensor])
+        assert layer.active == before
+
+    def test_none_is_always_a_choice(self):
+        layer = GLoRALinear(nn.Linear(7, 5), {"B": [Choice("lora", 2)]})
+        layer.activate(LayerChoices(B=Choice("lora", 2)))
+        layer.activate(LayerChoices())
+        assert layer.active_parameters() == {}
+
+    @pytest.mark.parametrize(
+        ("choices", "why"),
+        [
+            ({"B": [Choice("lora", 6)]}, "rank of B must be at most 5"),
+            ({"C": [Choice("lora", 8)]}, "rank of C must be at most 7"),
+            ({"C": [Choice("scalar")]}, "C must be one of none, vector, lora-r"),
+            ({"E": [Choice("lora", 2)]}, "E must be one of none, scalar, vector"),
+        ],
+    )
+    def test_choices_that_do_not_fit_are_refused_when_the_layer_is_built(self, choices, why):
+        with pytest.raises(ArchitectureError, match=why):
+            GLoRALinear(nn.Linear(7, 5), choices)
+
+    def test_d_is_refused_when_the_layer_has_no_bias(self):
+        with pytest.raises(ArchitectureError, match="without bias"):
+            GLoRALinear(nn.Linear(7, 5, bias=False), {"D": [Choice("scalar")]})
+
+    def test_repr_shows_shape_and_active_choices(self):
+        layer = make_layer(WITH_BIAS)
+        layer.activate(LayerChoices(B=Choice("lora", 2), E=Choice("vector")))
+        assert "in_features=7, out_features=5, B=lora-2 E=vector" in repr(layer)
+
+
+class TestShapesOfInputs:
+    @pytest.mark.parametrize("leading", [(), (1,), (4,), (2, 3), (2, 3, 4), (0,)])
+    def test_any_leading_dimensions_are_kept(self, leading):
+        layer = make_layer(WITH_BIAS)
+        layer.activate(LayerChoices(A=Choice("vector"), B=Choice("lora", 2), C=Choice("vector")))
+        x = torch.randn(*leading, 7, dtype=torch.float64)
+        assert layer(x).shape == (*leading, 5)
+        torch.testing.assert_close(layer(x), reference.forward(layer, x), rtol=0, atol=1e-12)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import optuna
 import sqlalchemy
 from optuna.exceptions import OptunaError, StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
 from glora_automl.errors import StorageError
+from glora_automl.storages import _fast
 
 __all__ = ["default_url", "open_storage", "storage_errors"]
+
+
+_logger = logging.getLogger(__name__)
 
 
 def default_url(runs: Path) -> str:
@@ -30,9 +36,10 @@ def default_url(runs: Path) -> str:
 def open_storage(url: str, *, create: bool = True) -> RDBStorage:
     """Open a database for Optuna studies, creating its tables if it is empty.
 
+    It is a :class:`FastRDBStorage` where the installed Optuna allows that, else Optuna's own.
     SQLite is opened with a write-ahead log, ``synchronous = NORMAL`` and a minute of patience
-    with other writers: a third of the time a trial of the defaults, and still whole after a crash
-    of the process. ``optuna`` and ``optuna-dashboard`` open the same URL.
+    with other writers; other databases check a pooled connection before its use. ``optuna`` and
+    ``optuna-dashboard`` open the same URL.
 
     Args:
         url: An SQLAlchemy URL.
@@ -44,9 +51,11 @@ def open_storage(url: str, *, create: bool = True) -> RDBStorage:
     try:
         parsed = sqlalchemy.make_url(url)
         sqlite = parsed.get_backend_name() == "sqlite"
-        arguments: dict[str, Any] = {"connect_args": {"timeout": 60}} if sqlite else {}
+        arguments: dict[str, Any] = {"pool_pre_ping": True}
+        if sqlite:
+            arguments = {"connect_args": {"timeout": 60}}
         _refuse_foreign(parsed, create)
-        storage = RDBStorage(url, engine_kwargs=arguments)
+        storage = _storage_class()(url, engine_kwargs=arguments)
         if sqlite:
             sqlalchemy.event.listen(storage.engine, "connect", _configure_sqlite)
             # The connection of the constructor came before the listener.
@@ -59,6 +68,17 @@ def open_storage(url: str, *, create: bool = True) -> RDBStorage:
             f"cannot be opened: {_reason(error)}"
         ) from error
     return storage
+
+
+def _storage_class() -> type[RDBStorage]:
+    if (reason := _fast.unsupported()) is not None:
+        _logger.warning(
+            "Optuna %s is used with its own storage, which is slower: %s.",
+            optuna.__version__,
+            reason,
+        )
+        return RDBStorage
+    return _fast.FastRDBStorage
 
 
 @contextmanager

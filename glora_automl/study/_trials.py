@@ -52,9 +52,9 @@ def _objective(trial: optuna.Trial, setup: Setup, supernet: Supernet) -> float:
         for dimension in setup.space.dimensions
     }
     count = setup.space.count(params)
-    if CONSTRAINT not in trial.constraints:  # a retried trial brings it along
+    if "trainable_params" not in trial.user_attrs:  # a retried trial brings both along
         trial.set_constraint(CONSTRAINT, count - setup.budget)
-    trial.set_user_attr("trainable_params", count)
+        trial.set_user_attr("trainable_params", count)
     begin = time.perf_counter()
     with supernet.merged(setup.space.architecture(params)) as model:
         score = evaluate(model, *setup.validation)

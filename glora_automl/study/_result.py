@@ -19,8 +19,9 @@ class Row:
         parameters: Trainable adapter parameters; None if nothing fits the budget.
         validation: Score on the validation images.
         test: Score on the test images.
-        images: Images seen in training.
-        seconds: Wall time of training and scoring, of this process alone.
+        images: Images trained on, repeated ones counted each time.
+        seconds: Wall time of all that the arm took: for the searched adapter that is supernet,
+            search and selection.
     """
 
     name: str

@@ -6,7 +6,7 @@ import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,12 +98,14 @@ def search(
             run_trials(study, setup, supernet)
         with _timed(study, "selection"):
             selection, winner = select(study, setup, supernet)
+        spent = get_attribute(study, "seconds")
+        whole = round(sum(spent[stage] for stage in ("supernet", "search", "selection")), 2)
         kept = get_attribute(study, "result")
         if kept is not None:
             rows = tuple(Row.from_json(row) for row in kept)
             return SearchResult(study, selection, rows, supernet.model)
         set_attribute(study, "selection", selection.to_json())
-        arms = [winner]
+        arms = [winner._replace(row=replace(winner.row, seconds=whole))]
         if recipe.selection.controls:
             with _timed(study, "controls"):
                 controls = control_architectures(setup).items()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import optuna
@@ -27,7 +26,6 @@ def select(study: optuna.Study, setup: Setup, supernet: Supernet) -> tuple[Selec
     Raises:
         StudyError: If no trial fits the budget.
     """
-    begin = time.monotonic()
     recipe = setup.recipe
     candidates = best_trials(study, recipe.selection.candidates)
     if not candidates:
@@ -67,7 +65,6 @@ def select(study: optuna.Study, setup: Setup, supernet: Supernet) -> tuple[Selec
         parameters=count,
         validation=finetuned if selection.uses_finetuned else inherited,
         images=images,
-        seconds=time.monotonic() - begin,
     )
     return selection, Arm(row, supernet.model)
 

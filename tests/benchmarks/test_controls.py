@@ -1,31 +1,13 @@
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "controls.py"
 
-
-@pytest.fixture
-def controls():
-    spec = importlib.util.spec_from_file_location("controls", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_small_mode_prints_a_table_and_writes_json(controls, tmp_path, monkeypatch, capsys):
+def test_small_mode_prints_a_table_and_writes_json(benchmark_script, tmp_path, capsys):
     out = tmp_path / "out.json"
-    runs = tmp_path / "runs"
-    monkeypatch.setattr(
-        sys, "argv", ["controls.py", "digits", "--small", f"--runs={runs}", f"--out={out}"]
-    )
-    controls.main()
+    benchmark_script("controls", "digits", "--small", f"--runs={tmp_path}", f"--out={out}")
     printed = capsys.readouterr().out
-    document = json.loads(out.read_text())
-    arms = {entry["arm"]: entry for entry in document["arms"]}
+    arms = {entry["arm"]: entry for entry in json.loads(out.read_text())["arms"]}
     assert set(arms) == {
         "searched",
         "linear probe",
@@ -37,7 +19,7 @@ def test_small_mode_prints_a_table_and_writes_json(controls, tmp_path, monkeypat
         assert entry["seeds"] == 2
 
 
-def test_differences_are_paired_by_seed(controls):
+def test_differences_are_paired_by_seed(benchmark_script):
     def summary(searched, probe):
         return {
             "result": [
@@ -53,7 +35,8 @@ def test_differences_are_paired_by_seed(controls):
             ]
         }
 
-    table = controls.compare([summary(0.6, 0.5), summary(0.8, 0.7), summary(0.7, 0.6)])
+    compare = benchmark_script("controls").compare
+    table = compare([summary(0.6, 0.5), summary(0.8, 0.7), summary(0.7, 0.6)])
     (probe,) = (entry for entry in table if entry["arm"] == "linear probe")
     assert probe["searched_minus_arm"] == pytest.approx(0.1)
     assert probe["searched_minus_arm_interval"] == pytest.approx(0, abs=1e-12)

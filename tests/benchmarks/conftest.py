@@ -1,0 +1,22 @@
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def benchmark_script(monkeypatch):
+    """Loads a benchmark and runs it as from the command line; returns the module."""
+
+    def run(name, *arguments):
+        spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        if arguments:
+            monkeypatch.setattr("sys.argv", [f"benchmarks/{name}.py", *map(str, arguments)])
+            module.main()
+        return module
+
+    return run

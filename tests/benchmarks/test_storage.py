@@ -1,0 +1,18 @@
+import json
+
+
+def test_small_mode_prints_a_table_and_writes_json(benchmark_script, tmp_path, capsys):
+    out = tmp_path / "out.json"
+    benchmark_script("storage", "--small", f"--out={out}")
+    rows = json.loads(out.read_text())["rows"]
+    assert [(row["database"], row["size"], row["storage"]) for row in rows] == [
+        ("sqlite", 0, "stock"),
+        ("sqlite", 0, "ours"),
+        ("sqlite", 20, "stock"),
+        ("sqlite", 20, "ours"),
+        ("journal", 0, "stock"),
+    ]
+    assert all(row["median_ms"] > 0 for row in rows)
+    loaded = [row["load"]["trials"] for row in rows if row["size"] == 20]
+    assert loaded == [24, 24]  # those before, a first trial and three that were measured
+    assert "ms a trial" in capsys.readouterr().out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import secrets
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from glora_automl.errors import StorageError
 
-__all__ = ["digest_of_file", "write_atomic"]
+__all__ = ["make_folder", "remove_torn", "write_atomic"]
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
@@ -40,7 +39,22 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink()
 
 
-def digest_of_file(path: Path) -> str:
-    """sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, if they are not there.
+
+    Raises:
+        StorageError: If it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"The folder {str(folder)!r} must be writable: {error.strerror}; choose another with "
+            "--runs."
+        ) from None
+
+
+def remove_torn(folder: Path) -> None:
+    """Remove what a killed :func:`write_atomic` left in a folder that nobody else writes to."""
+    for torn in folder.glob(f".*.{'[0-9a-f]' * 8}.tmp"):
+        torn.unlink(missing_ok=True)

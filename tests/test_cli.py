@@ -57,7 +57,7 @@ def test_search_prints_the_table_and_where_things_are(folder, glora):
         "linear probe",
         "LoRA r=",
         "BitFit",
-        "images trained on",
+        "images",
         "runs/tiny/winner.json",
     ):
         assert words in out

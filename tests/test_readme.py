@@ -93,5 +93,5 @@ def test_the_output_that_is_shown_is_of_the_recipe_that_ships():
     (shown,) = blocks("text")
     recipe = load_recipe("digits")
     assert f"Search: {recipe.search.trials}/{recipe.search.trials} trials" in shown
-    for words in ("searched", "linear probe", "LoRA r=", "BitFit", "images trained on"):
+    for words in ("searched", "linear probe", "LoRA r=", "BitFit", "images"):
         assert words in shown

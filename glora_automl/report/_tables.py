@@ -33,7 +33,7 @@ def result_table(rows: Sequence[Row], budget: int) -> Table:
     """The searched adapter beside the controls."""
     table = Table(title=f"Accuracy in % under a budget of {budget:,} trainable parameters")
     table.add_column("adapter")
-    for column in ("parameters", "validation", "test", "images trained on", "seconds"):
+    for column in ("parameters", "validation", "test", "images", "seconds"):
         table.add_column(column, justify="right")
     for row in rows:
         if row.parameters is None:

@@ -1,6 +1,5 @@
 """Where studies are kept. Nothing here knows torch."""
 
-from glora_automl.storages._fast import FastRDBStorage
-from glora_automl.storages._open import default_url, open_storage, storage_errors
+from glora_automl.storages._open import default_url, hold_writes, open_storage, storage_errors
 
-__all__ = ["FastRDBStorage", "default_url", "open_storage", "storage_errors"]
+__all__ = ["default_url", "hold_writes", "open_storage", "storage_errors"]

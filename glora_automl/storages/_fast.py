@@ -2,21 +2,19 @@
 
 The one module that touches private parts of Optuna; :func:`unsupported` says whether they are as
 expected, and :func:`~glora_automl.storages.open_storage` falls back to Optuna's own class where
-they are not.
+they are not or where this module cannot even be imported.
 """
 
 from __future__ import annotations
 
-import atexit
-import copy
 import functools
 import inspect
 import json
 import sys
 import threading
-import weakref
 from collections import defaultdict
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,89 +32,112 @@ _CHUNK = 500
 """Trials read by one query: below the 32,766 variables that SQLite allows, small in memory."""
 
 # A study of 10,000 trials has millions of distributions in its rows and a few dozen different
-# ones: each is parsed once, and the trials share the objects.
+# texts: each is parsed once, and the trials share the objects.
 _parse = functools.lru_cache(maxsize=65536)(optuna_distributions.json_to_distribution)
-_print = functools.lru_cache(maxsize=65536)(optuna_distributions.distribution_to_json)
 
 
 @dataclass
-class _Pending:
-    """What a running trial of this process has not written yet."""
+class _Held:
+    """What a thread has set on a running trial and not written yet."""
 
     study_id: int
     params: dict[str, tuple[float, BaseDistribution]] = field(default_factory=dict)
     user_attrs: dict[str, Any] = field(default_factory=dict)
     system_attrs: dict[str, Any] = field(default_factory=dict)
 
-    def __bool__(self) -> bool:
-        return bool(self.params or self.user_attrs or self.system_attrs)
+
+class _Thread(threading.local):
+    """What a thread holds back; ``trials`` is None outside of :meth:`FastRDBStorage.hold`."""
+
+    trials: dict[int, _Held] | None = None
 
 
 class FastRDBStorage(RDBStorage):
-    """:class:`optuna.storages.RDBStorage`, with a transaction a trial instead of a parameter.
+    """:class:`optuna.storages.RDBStorage` that can write a trial's parameters in one transaction.
 
-    Parameters and attributes of a running trial are held back and written together, as soon as
-    anything of any trial is read through this object, the trial changes its state, an
-    intermediate value is reported, or the process ends. So whoever works through this object sees
-    what stock Optuna would show; another process sees a running trial's parameters a moment
-    later, and a killed process loses those of its unfinished trial, which is evaluated again
-    anyway. Trials are read with plain queries and share their distribution objects.
-
-    Arguments are those of :class:`optuna.storages.RDBStorage`.
+    Outside of :meth:`hold` every write is Optuna's own. Trials are read with plain queries and
+    share their distribution objects. Arguments are those of :class:`optuna.storages.RDBStorage`.
 
     Example:
         >>> import optuna
         >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
-        >>> study = optuna.create_study(storage=FastRDBStorage("sqlite://"))
-        >>> study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
-        >>> len(study.trials)
-        3
+        >>> storage = FastRDBStorage("sqlite://")
+        >>> study = optuna.create_study(storage=storage)
+        >>> def objective(trial):
+        ...     with storage.hold():
+        ...         xs = [trial.suggest_float(f"x{i}", 0, 1) for i in range(100)]
+        ...     return sum(xs)
+        >>> study.optimize(objective, n_trials=3)
+        >>> [len(trial.params) for trial in study.trials]
+        [100, 100, 100]
     """
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
-        self._start()
-
-    def _start(self) -> None:
-        self._guard = threading.RLock()
-        self._pending: dict[int, _Pending] = {}
-        self._known: dict[int, dict[str, BaseDistribution]] = {}
-        reference = weakref.ref(self)
-
-        def flush_at_exit() -> None:
-            storage = reference()
-            if storage is not None:
-                storage.flush()
-
-        atexit.register(flush_at_exit)
-        weakref.finalize(self, atexit.unregister, flush_at_exit)
+        self._thread = _Thread()
 
     def __getstate__(self) -> dict[Any, Any]:
-        self.flush()
+        self._flush()
         state: dict[Any, Any] = super().__getstate__()
-        for key in ("_guard", "_pending", "_known"):
-            del state[key]
+        del state["_thread"]
         return state
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         super().__setstate__(state)
-        self._start()
+        self._thread = _Thread()
 
     # Writing
 
-    def _held(self, trial_id: int) -> _Pending:
-        """Where to hold writes of a trial; asks the database the first time.
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Hold back what this thread sets on running trials, and write it together.
+
+        Parameters and attributes are written in one transaction a trial at the end of the block,
+        or before anything is read through this object by the same thread or a state or an
+        intermediate value is set. Other threads and processes see them from then on. A process
+        that is killed in the block loses them; its trial is unfinished then.
+
+        Raises:
+            UpdateFinishedTrialError: At the end, if somebody has finished a trial meanwhile.
+        """
+        if self._thread.trials is not None:  # the outer block writes
+            yield
+            return
+        self._thread.trials = {}
+        try:
+            yield
+            self._flush()
+        finally:
+            # Something is left only if the block ended by an error: that one is told.
+            held, self._thread.trials = self._thread.trials, None
+            with suppress(Exception):
+                for trial_id, trial in held.items():
+                    self._write(trial_id, trial)
+
+    def _held(self, trial_id: int) -> _Held:
+        """Where to hold writes of a trial back; asks the database the first time.
 
         Raises:
             KeyError: If there is no such trial.
             UpdateFinishedTrialError: If it is finished.
         """
-        if trial_id not in self._pending:
+        assert self._thread.trials is not None
+        if trial_id not in self._thread.trials:
             with _create_scoped_session(self.scoped_session) as session:
                 found: Any = models.TrialModel.find_or_raise_by_id(trial_id, session)
                 self.check_trial_is_updatable(trial_id, found.state)
-                self._pending[trial_id] = _Pending(found.study_id)
-        return self._pending[trial_id]
+                self._thread.trials[trial_id] = _Held(found.study_id)
+        return self._thread.trials[trial_id]
+
+    def set_trial_param(
+        self,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
+    ) -> None:
+        """See :class:`optuna.storages.BaseStorage`."""
+        self._set_trial_param(trial_id, param_name, param_value_internal, distribution, None)
 
     def _set_trial_param(
         self,
@@ -126,147 +147,106 @@ class FastRDBStorage(RDBStorage):
         distribution: BaseDistribution,
         previous_distribution: BaseDistribution | None,
     ) -> None:
-        with self._guard:
-            held = self._held(trial_id)
-            known = self._known.setdefault(held.study_id, {})
-            if previous_distribution is None and param_name not in known:
-                with _create_scoped_session(self.scoped_session) as session:
-                    self._learn(session, held.study_id, param_name)
-            previous = previous_distribution or known.get(param_name)
-            if previous is not None:
-                optuna_distributions.check_distribution_compatibility(previous, distribution)
-            known.setdefault(param_name, distribution)
-            # As in Optuna, what is there first stays.
-            held.params.setdefault(param_name, (param_value_internal, distribution))
-
-    def _learn(self, session: Any, study_id: int, name: str) -> None:
-        """Find the distribution that a parameter of the study has had, if any.
-
-        All those of the same trial are learnt with it: mostly one query instead of one a name.
-        """
-        param, trial = models.TrialParamModel, models.TrialModel
-        found = session.execute(
-            sa.select(param.trial_id)
-            .join(trial)
-            .where(trial.study_id == study_id, param.param_name == name)
-            .limit(1)
-        ).scalar_one_or_none()
-        if found is None:
+        if self._thread.trials is None:
+            super()._set_trial_param(
+                trial_id, param_name, param_value_internal, distribution, previous_distribution
+            )
             return
-        rows = session.execute(
-            sa.select(param.param_name, param.distribution_json).where(param.trial_id == found)
-        )
-        known = self._known.setdefault(study_id, {})
-        for other, text in rows:
-            known.setdefault(other, _parse(text))
+        held = self._held(trial_id)
+        # Optuna's cache in front of this object knows the distribution from the second trial on.
+        previous = previous_distribution or self._previous(held.study_id, param_name)
+        if previous is not None:
+            optuna_distributions.check_distribution_compatibility(previous, distribution)
+        # As in Optuna, what is there first stays.
+        held.params.setdefault(param_name, (param_value_internal, distribution))
+
+    def _previous(self, study_id: int, name: str) -> BaseDistribution | None:
+        """The distribution that a parameter of the study has had, if any."""
+        param, trial = models.TrialParamModel, models.TrialModel
+        with _create_scoped_session(self.scoped_session) as session:
+            found = session.execute(
+                sa.select(param.distribution_json)
+                .join(trial)
+                .where(trial.study_id == study_id, param.param_name == name)
+                .limit(1)
+            ).scalar_one_or_none()
+        return None if found is None else _parse(found)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         """See :class:`optuna.storages.BaseStorage`."""
-        with self._guard:
+        if self._thread.trials is None:
+            super().set_trial_user_attr(trial_id, key, value)
+        else:
             # Through JSON at once: what cannot be written is told, later changes have no effect.
             self._held(trial_id).user_attrs[key] = json.loads(json.dumps(value))
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """See :class:`optuna.storages.BaseStorage`."""
-        with self._guard:
+        if self._thread.trials is None:
+            super().set_trial_system_attr(trial_id, key, value)
+        else:
             self._held(trial_id).system_attrs[key] = json.loads(json.dumps(value))
 
-    def flush(self) -> None:
-        """Write what is held back, a transaction a trial."""
-        with self._guard:
-            for trial_id, held in list(self._pending.items()):
-                if held:
-                    self._write(trial_id, held)
+    def _flush(self) -> None:
+        """Write what this thread holds back. What cannot be written is told once and dropped."""
+        if self._thread.trials:
+            held, self._thread.trials = self._thread.trials, {}
+            for trial_id, trial in held.items():
+                self._write(trial_id, trial)
 
-    def _write(self, trial_id: int, held: _Pending) -> None:
+    def _write(self, trial_id: int, held: _Held) -> None:
         param, trial = models.TrialParamModel, models.TrialModel
-        with _create_scoped_session(self.scoped_session, True) as session:
-            state = session.execute(
-                sa.select(trial.state).where(trial.trial_id == trial_id).with_for_update()
-            ).scalar_one_or_none()
-            # A trial that somebody else has finished or deleted meanwhile takes nothing more.
-            if state is not None and not state.is_finished():
-                there = set()
-                if held.params:
-                    there = set(
-                        session.execute(
-                            sa.select(param.param_name).where(param.trial_id == trial_id)
-                        ).scalars()
-                    )
-                rows = [
-                    _param_row(trial_id, name, value, distribution)
-                    for name, (value, distribution) in held.params.items()
-                    if name not in there
-                ]
-                if rows:
-                    session.execute(sa.insert(param), rows)
-                for model, attrs in (
-                    (models.TrialUserAttributeModel, held.user_attrs),
-                    (models.TrialSystemAttributeModel, held.system_attrs),
-                ):
-                    for key, value in attrs.items():
-                        self._set_trial_attr_without_commit(session, model, trial_id, key, value)
-            else:
-                self._pending.pop(trial_id)
-        held.params, held.user_attrs, held.system_attrs = {}, {}, {}
+        if not (held.params or held.user_attrs or held.system_attrs):
+            return
+        with _create_scoped_session(self.scoped_session) as session:
+            found: Any = trial.find_or_raise_by_id(trial_id, session, for_update=True)
+            self.check_trial_is_updatable(trial_id, found.state)
+            names = sa.select(param.param_name).where(param.trial_id == trial_id)
+            there = set(session.execute(names).scalars()) if held.params else set()
+            rows = [
+                {
+                    "trial_id": trial_id,
+                    "param_name": name,
+                    "param_value": value,
+                    # Not cached: distributions of 1 and of True are equal, their texts are not.
+                    "distribution_json": optuna_distributions.distribution_to_json(distribution),
+                }
+                for name, (value, distribution) in held.params.items()
+                if name not in there
+            ]
+            if rows:
+                session.execute(sa.insert(param), rows)
+            for model, attrs in (
+                (models.TrialUserAttributeModel, held.user_attrs),
+                (models.TrialSystemAttributeModel, held.system_attrs),
+            ):
+                for key, value in attrs.items():
+                    self._set_trial_attr_without_commit(session, model, trial_id, key, value)
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
         """See :class:`optuna.storages.BaseStorage`."""
-        with self._guard:
-            self.flush()
-            if state.is_finished():
-                self._pending.pop(trial_id, None)
+        self._flush()
         return bool(super().set_trial_state_values(trial_id, state, values))
 
     def set_trial_intermediate_value(
         self, trial_id: int, step: int, intermediate_value: float
     ) -> None:
         """See :class:`optuna.storages.BaseStorage`."""
-        self.flush()
+        self._flush()
         super().set_trial_intermediate_value(trial_id, step, intermediate_value)
-
-    def _get_prepared_new_trial(
-        self, study_id: int, template_trial: FrozenTrial | None, session: Any
-    ) -> Any:
-        # Inside the transaction and the retries of Optuna's own create_new_trial.
-        if template_trial is None or not template_trial.params:
-            return super()._get_prepared_new_trial(study_id, template_trial, session)
-        light = copy.copy(template_trial)
-        light.params, light.distributions = {}, {}
-        trial: Any = super()._get_prepared_new_trial(study_id, light, session)
-        session.flush()
-        with self._guard:
-            known = self._known.setdefault(study_id, {})
-            for name, distribution in template_trial.distributions.items():
-                if name not in known:
-                    self._learn(session, study_id, name)
-                if name in known:
-                    optuna_distributions.check_distribution_compatibility(known[name], distribution)
-                known.setdefault(name, distribution)
-        session.execute(
-            sa.insert(models.TrialParamModel),
-            [
-                _param_row(trial.trial_id, name, distribution.to_internal_repr(value), distribution)
-                for name, value in template_trial.params.items()
-                for distribution in (template_trial.distributions[name],)
-            ],
-        )
-        return trial
 
     def delete_study(self, study_id: int) -> None:
         """See :class:`optuna.storages.BaseStorage`."""
-        with self._guard:
-            self.flush()
-            self._known.pop(study_id, None)
+        self._flush()
         super().delete_study(study_id)
 
     # Reading
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """See :class:`optuna.storages.BaseStorage`."""
-        self.flush()
+        self._flush()
         with _create_scoped_session(self.scoped_session) as session:
             found = self._read(session, models.TrialModel.trial_id == trial_id)
         if not found:
@@ -275,17 +255,17 @@ class FastRDBStorage(RDBStorage):
 
     def get_trial_user_attrs(self, trial_id: int) -> dict[str, Any]:
         """See :class:`optuna.storages.BaseStorage`."""
-        self.flush()
+        self._flush()
         return dict(super().get_trial_user_attrs(trial_id))
 
     def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
         """See :class:`optuna.storages.BaseStorage`."""
-        self.flush()
+        self._flush()
         return dict(super().get_trial_system_attrs(trial_id))
 
     def get_trial_param(self, trial_id: int, param_name: str) -> float:
         """See :class:`optuna.storages.BaseStorage`."""
-        self.flush()
+        self._flush()
         return float(super().get_trial_param(trial_id, param_name))
 
     def _get_trials(
@@ -295,7 +275,7 @@ class FastRDBStorage(RDBStorage):
         included_trial_ids: set[int],
         trial_id_greater_than: int,
     ) -> list[FrozenTrial]:
-        self.flush()
+        self._flush()
         trial = models.TrialModel
         with _create_scoped_session(self.scoped_session) as session:
             models.StudyModel.find_or_raise_by_id(study_id, session)
@@ -375,17 +355,6 @@ class FastRDBStorage(RDBStorage):
         return built
 
 
-def _param_row(
-    trial_id: int, name: str, value: float, distribution: BaseDistribution
-) -> dict[str, Any]:
-    return {
-        "trial_id": trial_id,
-        "param_name": name,
-        "param_value": value,
-        "distribution_json": _print(distribution),
-    }
-
-
 _EXPECTED = {
     "_set_trial_param": (
         "trial_id",
@@ -394,7 +363,6 @@ _EXPECTED = {
         "distribution",
         "previous_distribution",
     ),
-    "_get_prepared_new_trial": ("study_id", "template_trial", "session"),
     "_get_trials": ("study_id", "states", "included_trial_ids", "trial_id_greater_than"),
     "_set_trial_attr_without_commit": ("session", "model_cls", "trial_id", "key", "value"),
 }

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import optuna
 import sqlalchemy
 from optuna.exceptions import OptunaError, StorageInternalError
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
 from glora_automl.errors import StorageError
-from glora_automl.storages import _fast
 
-__all__ = ["default_url", "open_storage", "storage_errors"]
+__all__ = ["default_url", "hold_writes", "open_storage", "storage_errors"]
 
 
 _logger = logging.getLogger(__name__)
@@ -36,7 +35,7 @@ def default_url(runs: Path) -> str:
 def open_storage(url: str, *, create: bool = True) -> RDBStorage:
     """Open a database for Optuna studies, creating its tables if it is empty.
 
-    It is a :class:`FastRDBStorage` where the installed Optuna allows that, else Optuna's own.
+    It is a ``FastRDBStorage`` where the installed Optuna allows that, else Optuna's own.
     SQLite is opened with a write-ahead log, ``synchronous = NORMAL`` and a minute of patience
     with other writers; other databases check a pooled connection before its use. ``optuna`` and
     ``optuna-dashboard`` open the same URL.
@@ -56,7 +55,7 @@ def open_storage(url: str, *, create: bool = True) -> RDBStorage:
             arguments = {"connect_args": {"timeout": 60}}
         _refuse_foreign(parsed, create)
         storage = _storage_class()(url, engine_kwargs=arguments)
-        if sqlite:
+        if sqlite and create:
             sqlalchemy.event.listen(storage.engine, "connect", _configure_sqlite)
             # The connection of the constructor came before the listener.
             storage.engine.dispose()
@@ -71,14 +70,26 @@ def open_storage(url: str, *, create: bool = True) -> RDBStorage:
 
 
 def _storage_class() -> type[RDBStorage]:
-    if (reason := _fast.unsupported()) is not None:
-        _logger.warning(
-            "Optuna %s is used with its own storage, which is slower: %s.",
-            optuna.__version__,
-            reason,
-        )
-        return RDBStorage
-    return _fast.FastRDBStorage
+    try:
+        from glora_automl.storages import _fast
+
+        if (reason := _fast.unsupported()) is None:
+            return _fast.FastRDBStorage
+    except (ImportError, AttributeError) as error:
+        reason = str(error)
+    _logger.warning(
+        "Optuna %s is used with its own storage, which is slower: %s.", optuna.__version__, reason
+    )
+    return RDBStorage
+
+
+def hold_writes(storage: BaseStorage) -> AbstractContextManager[None]:
+    """A block in which a trial's parameters and attributes are written in one transaction.
+
+    Only where the storage can do that (``FastRDBStorage.hold``); nothing changes elsewhere.
+    """
+    hold: Callable[[], AbstractContextManager[None]] = getattr(storage, "hold", nullcontext)
+    return hold()
 
 
 @contextmanager
@@ -90,7 +101,7 @@ def storage_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (SQLAlchemyError, StorageInternalError) as error:
+    except (SQLAlchemyError, OptunaError) as error:
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
         raise StorageError(
             f"The storage must stay reachable and writable, it failed: {_reason(cause or error)}; "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ from glora_automl.study._result import Row
 from glora_automl.study._setup import Setup
 from glora_automl.supernet import Supernet, evaluate, train
 
-__all__ = ["Arm", "control_architectures", "train_control"]
+__all__ = ["Arm", "alone", "control_architectures", "train_control"]
 
 
 class Arm(NamedTuple):
@@ -54,18 +53,23 @@ def control_architectures(setup: Setup) -> dict[str, Architecture | None]:
     }
 
 
-def train_control(setup: Setup, name: str, architecture: Architecture | None) -> Arm:
-    """Train one architecture alone: same loop, same settings, as many images as the search's."""
-    if architecture is None:
-        return Arm(Row(name), None)
-    begin = time.monotonic()
-    recipe = setup.recipe
+def alone(setup: Setup, architecture: Architecture) -> Supernet:
+    """A fresh backbone with the parameters of one architecture alone, which is active."""
     only = {
         layer: {t: (choice,) for t, choice in zip(TENSORS, choices, strict=True)}
         for layer, choices in architecture.items()
     }
-    supernet = Supernet(setup.backbone(), only, seed=recipe.seed)
+    supernet = Supernet(setup.backbone(), only, seed=setup.recipe.seed)
     supernet.activate(architecture)
+    return supernet
+
+
+def train_control(setup: Setup, name: str, architecture: Architecture | None) -> Arm:
+    """Train one architecture alone: same loop, same settings, as many images as the search's."""
+    if architecture is None:
+        return Arm(Row(name), None)
+    recipe = setup.recipe
+    supernet = alone(setup, architecture)
     epochs = recipe.training.epochs + recipe.selection.finetune_epochs
     with setup.progress.epochs(f"Control: {name}", epochs) as on_epoch:
         result = train(
@@ -75,6 +79,7 @@ def train_control(setup: Setup, name: str, architecture: Architecture | None) ->
             recipe.training.model_copy(update={"epochs": epochs}),
             seed=recipe.seed,
             stage=name,
+            identity=setup.identity,
             checkpoint=setup.folder / f"{name.replace(' ', '-').replace('=', '')}.json",
             on_epoch=on_epoch,
         )
@@ -84,6 +89,6 @@ def train_control(setup: Setup, name: str, architecture: Architecture | None) ->
         parameters=architecture.count(setup.space.shapes),
         validation=evaluate(supernet.model, *setup.validation),
         images=result.images,
-        seconds=time.monotonic() - begin,
+        seconds=round(result.seconds, 2),
     )
     return Arm(row, supernet.model)

@@ -19,6 +19,10 @@ from glora_automl.tasks import BackboneSettings, DigitsSettings
 __all__ = ["Recipe", "SearchSettings", "SelectionSettings", "list_recipes", "load_recipe"]
 
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""Names of recipes and studies: they name folders."""
+
+
 class SearchSettings(Declaration):
     """The evolutionary search; the defaults are GLoRA's published schedule.
 
@@ -78,9 +82,9 @@ class Recipe(Declaration):
         ('8k', 100)
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=NAME)
     description: str = ""
-    seed: Int = Field(default=0, ge=0)
+    seed: Int = Field(default=0, ge=0, lt=2**32)
     budget: int | str
     task: DigitsSettings
     backbone: BackboneSettings
@@ -107,7 +111,14 @@ class Recipe(Declaration):
     def identity(self) -> dict[str, Any]:
         """What makes a study this recipe's, as flat keys: all but texts and the trial target."""
         flat = _flatten(self.model_dump(mode="json"))
-        free = ("name", "description", "search_space.description", "search.trials")
+        free = (
+            "name",
+            "description",
+            "search_space.description",
+            "search.trials",
+            "training.checkpoint_every",
+            "backbone.pretraining.checkpoint_every",
+        )
         return {key: value for key, value in flat.items() if key not in free}
 
 

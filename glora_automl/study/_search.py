@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,16 +19,17 @@ from filelock import FileLock, Timeout
 from optuna.storages import BaseStorage
 from torch import nn
 
+from glora_automl._files import make_folder, remove_torn
 from glora_automl._version import __version__
-from glora_automl.errors import StorageError, StudyError
+from glora_automl.errors import RecipeError, StorageError, StudyError
 from glora_automl.progress import Progress
 from glora_automl.samplers import EvolutionSampler
 from glora_automl.storages import default_url, open_storage, storage_errors
 from glora_automl.study._arm import control_architectures, train_control
-from glora_automl.study._recipe import Recipe
+from glora_automl.study._recipe import NAME, Recipe
 from glora_automl.study._result import Row, Selection
-from glora_automl.study._selection import select
-from glora_automl.study._setup import Setup, prepare
+from glora_automl.study._selection import load_winner, select
+from glora_automl.study._setup import CACHE, Setup, prepare
 from glora_automl.study._study import (
     create_or_load_study,
     get_attribute,
@@ -84,27 +86,25 @@ def search(
         GLoRAError: If anything is wrong with the input; see :mod:`glora_automl.errors`.
     """
     progress = progress or Progress()
-    name = name or recipe.name
+    name = _checked_name(name or recipe.name)
     runs = Path(runs)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     setup = prepare(recipe, runs=runs, name=name, device=device, progress=progress)
     opened = _open(storage, runs)
     with _only_worker(setup.folder, name), storage_errors():
         study = _open_study(setup, opened, name)
+        if get_attribute(study, "result") is not None:
+            return _finished(study, setup)
         if queued := requeue_interrupted(study):
             progress.say(f"Going on: {queued} interrupted trial(s) queued again.")
         supernet = _train_supernet(study, setup)
         with _timed(study, "search"):
-            run_trials(study, setup, supernet)
+            run_trials(study, setup, supernet, opened)
         with _timed(study, "selection"):
             selection, winner = select(study, setup, supernet)
+        set_attribute(study, "selection", selection.to_json())
         spent = get_attribute(study, "seconds")
         whole = round(sum(spent[stage] for stage in ("supernet", "search", "selection")), 2)
-        kept = get_attribute(study, "result")
-        if kept is not None:
-            rows = tuple(Row.from_json(row) for row in kept)
-            return SearchResult(study, selection, rows, supernet.model)
-        set_attribute(study, "selection", selection.to_json())
         arms = [winner._replace(row=replace(winner.row, seconds=whole))]
         if recipe.selection.controls:
             with _timed(study, "controls"):
@@ -117,10 +117,27 @@ def search(
     return SearchResult(study, selection, rows, supernet.model)
 
 
+def _checked_name(name: str) -> str:
+    """Refuse names that would reach out of the runs folder, or into its cache."""
+    if not re.fullmatch(NAME, name) or name == CACHE:
+        raise RecipeError(
+            f"The name of a study must be letters, digits, '.', '_' and '-', begin with a letter "
+            f"or digit and not be {CACHE!r}, got {name!r}; choose another with --name."
+        )
+    return name
+
+
+def _finished(study: optuna.Study, setup: Setup) -> SearchResult:
+    """What a finished study found: read, not done over."""
+    selection = Selection.from_json(get_attribute(study, "selection"))
+    rows = tuple(Row.from_json(row) for row in get_attribute(study, "result"))
+    return SearchResult(study, selection, rows, load_winner(setup, selection))
+
+
 @contextmanager
 def _only_worker(folder: Path, name: str) -> Iterator[None]:
     """Hold the folder: the kernel lets go of it when a worker dies, however it dies."""
-    _make_folder(folder)
+    make_folder(folder)
     lock = FileLock(folder / ".lock", timeout=0)
     try:
         lock.acquire()
@@ -135,8 +152,7 @@ def _only_worker(folder: Path, name: str) -> Iterator[None]:
             "--runs."
         ) from None
     try:
-        for torn in folder.glob(".*.tmp"):  # what a killed worker was writing
-            torn.unlink(missing_ok=True)
+        remove_torn(folder)
         yield
     finally:
         lock.release()
@@ -145,18 +161,8 @@ def _only_worker(folder: Path, name: str) -> Iterator[None]:
 def _open(url: str | None, runs: Path) -> BaseStorage:
     """The storage of a URL, or the runs folder's own, for which the folder is made."""
     if url is None:
-        _make_folder(runs)
+        make_folder(runs)
     return open_storage(url or default_url(runs))
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"The folder {str(folder)!r} must be writable: {error.strerror}; choose another with "
-            "--runs."
-        ) from None
 
 
 def _open_study(setup: Setup, storage: BaseStorage, name: str) -> optuna.Study:
@@ -191,10 +197,8 @@ def _train_supernet(study: optuna.Study, setup: Setup) -> Supernet:
     recipe = setup.recipe
     with _timed(study, "backbone"):
         backbone = setup.backbone()
-        _same_digest(study, "backbone", tensor_digest(backbone.state_dict()))
-    supernet = Supernet(
-        backbone, setup.space.layer_choices(), seed=recipe.seed, example=setup.fit[0][:2]
-    )
+        _same_digest(study, "backbone", setup.identity["backbone"])
+    supernet = Supernet(backbone, setup.space.layer_choices(), seed=recipe.seed)
     budgeted = recipe.training.paths == "budget"
     draw = setup.region.draw if budgeted else setup.region.draw_uniform
 
@@ -202,8 +206,8 @@ def _train_supernet(study: optuna.Study, setup: Setup) -> Supernet:
         supernet.activate(setup.space.architecture(draw(rng)))
 
     epochs = recipe.training.epochs
-    with _timed(study, "supernet"), setup.progress.epochs("Train supernet", epochs) as on_epoch:
-        train(
+    with setup.progress.epochs("Train supernet", epochs) as on_epoch:
+        result = train(
             supernet.model,
             supernet.trainable(),
             *setup.fit,
@@ -211,9 +215,11 @@ def _train_supernet(study: optuna.Study, setup: Setup) -> Supernet:
             seed=recipe.seed,
             stage="supernet",
             before_step=next_path,
+            identity=setup.identity,
             checkpoint=setup.folder / "supernet.json",
             on_epoch=on_epoch,
         )
+    _set_seconds(study, "supernet", result.seconds)
     _same_digest(study, "supernet", tensor_digest(supernet.state_dict()))
     return supernet
 
@@ -232,9 +238,15 @@ def _same_digest(study: optuna.Study, what: str, digest: str) -> None:
 
 @contextmanager
 def _timed(study: optuna.Study, stage: str) -> Iterator[None]:
-    """Add to the seconds that the study has spent in a stage."""
+    """Add to the seconds that the study has spent in a stage, however the stage ends."""
     begin = time.monotonic()
-    yield
-    seconds: dict[str, float] = get_attribute(study, "seconds") or {}
-    seconds[stage] = round(seconds.get(stage, 0.0) + time.monotonic() - begin, 2)
-    set_attribute(study, "seconds", seconds)
+    try:
+        yield
+    finally:
+        earlier = (get_attribute(study, "seconds") or {}).get(stage, 0.0)
+        _set_seconds(study, stage, earlier + time.monotonic() - begin)
+
+
+def _set_seconds(study: optuna.Study, stage: str, seconds: float) -> None:
+    kept: dict[str, float] = get_attribute(study, "seconds") or {}
+    set_attribute(study, "seconds", {**kept, stage: round(seconds, 2)})

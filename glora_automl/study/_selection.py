@@ -5,17 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 import optuna
+from torch import nn
 
 from glora_automl.adapters import merge
 from glora_automl.architecture import Architecture
 from glora_automl.errors import StudyError
-from glora_automl.study._arm import Arm
+from glora_automl.study._arm import Arm, alone
 from glora_automl.study._result import Row, Selection, quality
 from glora_automl.study._setup import Setup
 from glora_automl.study._trials import best_trials
-from glora_automl.supernet import Score, Supernet, evaluate, save_checkpoint, train
+from glora_automl.supernet import (
+    Score,
+    Supernet,
+    evaluate,
+    load_checkpoint,
+    save_checkpoint,
+    train,
+)
 
-__all__ = ["select"]
+__all__ = ["load_winner", "select"]
 
 
 def select(study: optuna.Study, setup: Setup, supernet: Supernet) -> tuple[Selection, Arm]:
@@ -87,6 +95,7 @@ def _finetune(
             recipe.training.model_copy(update={"epochs": epochs, "lr": lr}),
             seed=recipe.seed,
             stage="fine-tuning",
+            identity=setup.identity,
             # Of this winner: with more trials another one may be chosen.
             checkpoint=setup.folder / f"fine-tuning-{architecture.digest[:16]}.json",
             on_epoch=on_epoch,
@@ -99,3 +108,24 @@ def save_winner(path: Path, supernet: Supernet, architecture: Architecture) -> N
     """Write the winner's adapter and head: tensors as they are active, architecture in the JSON."""
     tensors = supernet.active_state_dict()
     save_checkpoint(path, tensors, {"architecture": str(architecture)})
+
+
+def load_winner(setup: Setup, selection: Selection) -> nn.Module:
+    """The winner of a finished study as a plain model, from its file.
+
+    Raises:
+        StudyError: If the file is not in this study's folder.
+        CheckpointError: If it is altered.
+    """
+    path = setup.folder / "winner.json"
+    found = load_checkpoint(path)
+    if found is None or found[1].get("architecture") != selection.architecture:
+        raise StudyError(
+            f"The study {setup.folder.name!r} is finished, but its winner is not at "
+            f"{str(path)!r}; run this where it was searched, or look at it with "
+            f"'glora show {setup.folder.name}'."
+        )
+    supernet = alone(setup, Architecture.parse(selection.architecture))
+    supernet.load_state_dict(found[0])
+    merge(supernet.model)
+    return supernet.model

@@ -16,9 +16,12 @@ from glora_automl.errors import BudgetError, TaskError
 from glora_automl.progress import Progress
 from glora_automl.search_space import SearchSpace
 from glora_automl.study._recipe import Recipe
+from glora_automl.supernet import Supernet, tensor_digest
 from glora_automl.tasks import (
+    ImageSet,
     InputFormat,
     Task,
+    check_pretraining,
     create_backbone,
     create_model,
     input_format,
@@ -26,6 +29,10 @@ from glora_automl.tasks import (
 )
 
 __all__ = ["Setup", "prepare", "resolve_device"]
+
+
+CACHE = "backbones"
+"""Folder of pretrained backbones in a runs folder; no study can have this name."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -38,6 +45,8 @@ def resolve_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError("it is neither cpu nor cuda")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
@@ -89,6 +98,16 @@ class Setup:
             progress=self.progress,
         )
 
+    @functools.cached_property
+    def identity(self) -> dict[str, str]:
+        """Digests of all that a training of this study depends on, besides its settings."""
+        return {
+            "data": self.task.digest(),
+            "search space": self.space.digest,
+            "backbone": tensor_digest(self._backbone.state_dict()),
+            "budget": str(self.budget),
+        }
+
     def backbone(self) -> nn.Module:
         """A fresh copy of the backbone, pretrained and cached on first use."""
         return copy.deepcopy(self._backbone)
@@ -116,9 +135,11 @@ def prepare(recipe: Recipe, *, runs: Path, name: str, device: str, progress: Pro
     """
     where = resolve_device(device)
     task = load_digits(recipe.task, recipe.seed)
+    check_pretraining(recipe.backbone, task)
     # The layers do not depend on the weights, which may cost a download or a training.
     bare = recipe.backbone.model_copy(update={"pretrained": False})
     model = create_model(bare, len(task.classes), recipe.seed)
+    target = input_format(model, recipe.backbone)
     space = SearchSpace(recipe.search_space, linear_shapes(model))
     head = {id(p) for module in classifiers(model) for p in module.parameters()}
     count = sum(p.numel() for p in model.parameters() if id(p) not in head)
@@ -126,14 +147,18 @@ def prepare(recipe: Recipe, *, runs: Path, name: str, device: str, progress: Pro
         region = FeasibleRegion(space, parse_budget(recipe.budget, count))
     except BudgetError as error:
         raise BudgetError(f"recipe {recipe.name}: {error}") from None
+    example, _ = ImageSet(task.fit.images[:2], task.fit.labels[:2]).prepare(
+        target, torch.device("cpu")
+    )
+    Supernet(model, space.layer_choices(), example=example)  # refuses what it cannot adapt
     return Setup(
         recipe=recipe,
         task=task,
         device=where,
-        format=input_format(model, recipe.backbone),
+        format=target,
         space=space,
         region=region,
-        cache=runs / "backbones",
+        cache=runs / CACHE,
         folder=runs / name,
         progress=progress,
     )

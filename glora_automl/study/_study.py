@@ -85,19 +85,23 @@ def create_or_load_study(
 ) -> optuna.Study:
     """Create the study of a recipe, or go on with it if its settings are the same.
 
+    A study whose supernet was not trained to the end takes other settings.
+
     Raises:
         RecipeError: If it exists with other settings; the message names the first that differs.
         StudyError: If a study of that name is not ours, or its data are not these.
     """
     loss = recipe.search.objective == "loss"
+    direction = StudyDirection.MINIMIZE if loss else StudyDirection.MAXIMIZE
     study = optuna.create_study(
         study_name=name,
         storage=storage,
         sampler=sampler,
-        direction=StudyDirection.MINIMIZE if loss else StudyDirection.MAXIMIZE,
+        direction=direction,
         load_if_exists=True,
     )
-    if get_attribute(study, "format") is None and not _foreign(study):
+    same_direction = study.directions == [direction]
+    if same_direction and _is_blank(study):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             study.set_metric_names([f"validation_{recipe.search.objective}"])
@@ -105,7 +109,6 @@ def create_or_load_study(
         set_attribute(study, "budget", budget)
         set_attribute(study, "digests", digests)
         set_attribute(study, "versions", versions)
-        # Last: a creation that is interrupted before this line is done over.
         set_attribute(study, "format", FORMAT)
         return study
     study = load_study(storage, name, sampler)
@@ -135,10 +138,15 @@ def create_or_load_study(
     return study
 
 
-def _foreign(study: optuna.Study) -> bool:
-    """Whether a study without our format holds anything that is not ours."""
+def _is_blank(study: optuna.Study) -> bool:
+    """Whether nothing hangs on a study yet, so that any settings may be written into it.
+
+    It is new, its creation was interrupted, or it is ours and its supernet was never trained to
+    the end: after a mistake in the recipe, the mended one starts over under the same name.
+    """
     ours = all(key.startswith("glora:") for key in study.user_attrs)
-    return bool(study.get_trials(deepcopy=False)) or not ours
+    trained = "supernet" in (get_attribute(study, "digests") or {})
+    return ours and not trained and not study.get_trials(deepcopy=False)
 
 
 def complete_trials(study: optuna.Study) -> list[FrozenTrial]:

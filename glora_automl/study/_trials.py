@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 
 import optuna
+from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
+from glora_automl.errors import TrainingError
+from glora_automl.storages import hold_writes
 from glora_automl.study._setup import Setup
 from glora_automl.study._study import complete_trials, set_attribute
 from glora_automl.supernet import Supernet, evaluate
@@ -17,11 +20,14 @@ __all__ = ["best_trials", "run_trials"]
 CONSTRAINT = "trainable_params"
 
 
-def run_trials(study: optuna.Study, setup: Setup, supernet: Supernet) -> None:
+def run_trials(study: optuna.Study, setup: Setup, supernet: Supernet, storage: BaseStorage) -> None:
     """Evaluate architectures until the study has as many complete trials as the recipe wants.
 
     A space with fewer architectures under the budget than that is searched for as many trials as
     it has architectures.
+
+    Raises:
+        TrainingError: If trials fail, which they do when their score is no number.
     """
     wanted = setup.recipe.search.trials
     target = min(wanted, setup.region.count(limit=wanted))
@@ -33,6 +39,8 @@ def run_trials(study: optuna.Study, setup: Setup, supernet: Supernet) -> None:
             advance(done, _note(best[0], study) if best else "", earlier=True)
 
         def show(_: optuna.Study, trial: FrozenTrial) -> None:
+            if trial.value is None:
+                return
             best.append(trial)
             best.sort(key=lambda t: _rank(t, study.direction))
             del best[1:]
@@ -40,13 +48,26 @@ def run_trials(study: optuna.Study, setup: Setup, supernet: Supernet) -> None:
 
         if done < target:
             study.optimize(
-                lambda trial: _objective(trial, setup, supernet),
+                lambda trial: _objective(trial, setup, supernet, storage),
                 n_trials=target - done,
                 callbacks=[show],
             )
+    failed = target - len(complete_trials(study))
+    if failed > 0:
+        raise TrainingError(
+            f"Each trial must have a finite score, {failed} of {target} had none; the supernet's "
+            "training went wrong, lower training.lr and start with another --name."
+        )
 
 
-def _objective(trial: optuna.Trial, setup: Setup, supernet: Supernet) -> float:
+def _objective(
+    trial: optuna.Trial, setup: Setup, supernet: Supernet, storage: BaseStorage
+) -> float:
+    with hold_writes(storage):
+        return _score(trial, setup, supernet)
+
+
+def _score(trial: optuna.Trial, setup: Setup, supernet: Supernet) -> float:
     params = {
         dimension.name: trial.suggest_categorical(dimension.name, dimension.choices)
         for dimension in setup.space.dimensions

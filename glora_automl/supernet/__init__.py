@@ -7,6 +7,7 @@ from glora_automl.supernet._training import (
     SupernetSettings,
     TrainingResult,
     TrainingSettings,
+    seeded,
     stage_rng,
     train,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "evaluate",
     "load_checkpoint",
     "save_checkpoint",
+    "seeded",
     "stage_rng",
     "tensor_digest",
     "train",

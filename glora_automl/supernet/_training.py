@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -62,7 +63,7 @@ class TrainingResult(NamedTuple):
     Attributes:
         losses: Mean training loss of each epoch, those before a resume included.
         images: Images seen, those before a resume included.
-        seconds: Wall time of this process alone.
+        seconds: Wall time, that before a resume included up to the checkpoint.
     """
 
     losses: list[float]
@@ -79,6 +80,15 @@ def stage_rng(seed: int, stage: str, *position: int) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(stage.encode()), *position])
 
 
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's global generators inside the block; then they are as before."""
+    devices = list(range(torch.cuda.device_count()))  # manual_seed reaches all of them
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
 def train(
     model: nn.Module,
     parameters: Mapping[str, nn.Parameter],
@@ -90,6 +100,7 @@ def train(
     stage: str,
     before_step: Callable[[np.random.Generator], object] | None = None,
     checkpoint: Path | None = None,
+    identity: Mapping[str, str] | None = None,
     on_epoch: Callable[[int, float], object] | None = None,
 ) -> TrainingResult:
     """Train ``parameters`` of ``model`` by cross-entropy; go on from ``checkpoint`` if it exists.
@@ -108,6 +119,8 @@ def train(
         stage: Name of the training; trainings with other names draw other numbers.
         before_step: Called before each step with the path generator, to activate a path.
         checkpoint: JSON file of the checkpoint.
+        identity: What else a checkpoint must agree in to be gone on from, such as digests of
+            images and backbone.
         on_epoch: Called after each epoch with the number of epochs done and the mean loss; after
             a resume first with the epochs that were done before.
 
@@ -133,16 +146,23 @@ def train(
     )
     norms = _set_mode(model, parameters)
     losses: list[float] = []
+    earlier = 0.0
+    whole = {
+        "seed": seed,
+        "stage": stage,
+        # How often it is written does not change what is trained.
+        "settings": settings.model_dump(mode="json", exclude={"checkpoint_every"}),
+        "identity": dict(identity or {}),
+    }
     if checkpoint is not None and (found := load_checkpoint(checkpoint)) is not None:
-        losses = _resume(checkpoint, found, parameters, norms, optimizer, settings, seed, stage)
+        losses, earlier = _resume(checkpoint, found, parameters, norms, optimizer, whole)
         if losses and on_epoch is not None:
             on_epoch(len(losses), losses[-1])
     for epoch in range(len(losses), settings.epochs):
         order_rng, path_rng, noise_rng = (stage_rng(seed, stage, epoch, i) for i in range(3))
         order = torch.from_numpy(order_rng.permutation(len(labels))).to(device)
         total = torch.zeros((), device=device)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(int(noise_rng.integers(2**63)))  # drop-path and dropout
+        with seeded(int(noise_rng.integers(2**63))):  # drop-path and dropout
             for step in range(steps):
                 batch = order[step * settings.batch_size : (step + 1) * settings.batch_size]
                 if before_step is not None:
@@ -162,12 +182,14 @@ def train(
         if checkpoint is not None and (
             done % settings.checkpoint_every == 0 or done == settings.epochs
         ):
-            state = {"seed": seed, "stage": stage, "losses": losses, **_identity(settings)}
+            seconds = earlier + time.monotonic() - begin
+            state = {**whole, "losses": losses, "seconds": seconds}
             save_checkpoint(checkpoint, _tensors(parameters, norms, optimizer), state)
         if on_epoch is not None:
             on_epoch(done, losses[-1])
     model.eval()
-    return TrainingResult(losses, len(losses) * len(labels), time.monotonic() - begin)
+    seconds = earlier + time.monotonic() - begin
+    return TrainingResult(losses, len(losses) * len(labels), seconds)
 
 
 def _set_mode(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
@@ -184,9 +206,17 @@ def _set_mode(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> dict[
     return moving
 
 
-def _identity(settings: TrainingSettings) -> dict[str, Any]:
-    """What must not differ between a checkpoint and the training that goes on from it."""
-    return {"settings": settings.model_dump(mode="json", exclude={"checkpoint_every"})}
+def _difference(state: dict[str, Any], expected: dict[str, Any]) -> str:
+    """The first thing in which a checkpoint's state is another one."""
+    for key, value in expected.items():
+        other = state.get(key)
+        if isinstance(value, dict) and isinstance(other, dict):
+            for name in value:
+                if other.get(name) != value[name]:
+                    return f"{key} ({name})"
+        if other != value:
+            return key
+    return "tensors"
 
 
 def _tensors(
@@ -208,20 +238,18 @@ def _resume(
     parameters: Mapping[str, nn.Parameter],
     norms: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
-    settings: TrainingSettings,
-    seed: int,
-    stage: str,
-) -> list[float]:
+    expected: dict[str, Any],
+) -> tuple[list[float], float]:
+    """Take over a checkpoint; returns the losses and the seconds until then."""
     tensors, state = found
-    expected = {"seed": seed, "stage": stage, **_identity(settings)}
     targets = {**parameters, **norms}
     shapes = {f"model.{name}": value.shape for name, value in targets.items()}
     got = {name: value.shape for name, value in tensors.items() if name.startswith("model.")}
-    losses = state.pop("losses", None)
+    losses, seconds = state.pop("losses", None), state.pop("seconds", None)
     if state != expected or got != shapes or not isinstance(losses, list):
         raise CheckpointError(
-            f"The checkpoint {str(path)!r} must be of this training, but settings, seed or "
-            "tensors differ; delete it to train anew."
+            f"The checkpoint {str(path)!r} must be of this training, but "
+            f"{_difference(state, expected)} differ; delete it to train anew."
         )
     for name, target in targets.items():
         target.copy_(tensors[f"model.{name}"])
@@ -233,7 +261,7 @@ def _resume(
         if all(value is not None for value in slot.values()):
             slots[index] = slot
     optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
-    return [float(loss) for loss in losses]
+    return [float(loss) for loss in losses], float(seconds)
 
 
 def _check_finite(

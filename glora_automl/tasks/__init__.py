@@ -2,6 +2,7 @@
 
 from glora_automl.tasks._backbone import (
     BackboneSettings,
+    check_pretraining,
     create_backbone,
     create_model,
     input_format,
@@ -15,6 +16,7 @@ __all__ = [
     "ImageSet",
     "InputFormat",
     "Task",
+    "check_pretraining",
     "create_backbone",
     "create_model",
     "input_format",

@@ -10,22 +10,31 @@ from typing import Any
 
 import timm
 import torch
+from filelock import FileLock
 from pydantic import Field, model_validator
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
 from glora_automl._declarations import Bool, Declaration, suggest
+from glora_automl._files import make_folder
 from glora_automl.errors import TaskError
 from glora_automl.progress import Progress
 from glora_automl.supernet import (
     TrainingSettings,
     load_checkpoint,
     save_checkpoint,
+    seeded,
     train,
 )
 from glora_automl.tasks._images import InputFormat, Task
 
-__all__ = ["BackboneSettings", "create_backbone", "create_model", "input_format"]
+__all__ = [
+    "BackboneSettings",
+    "check_pretraining",
+    "create_backbone",
+    "create_model",
+    "input_format",
+]
 
 
 class BackboneSettings(Declaration):
@@ -79,8 +88,7 @@ def create_model(settings: BackboneSettings, classes: int, seed: int) -> nn.Modu
             hint = "timm.list_models() names those there are."
         raise TaskError(f"backbone.model: timm has no model {settings.model!r}; {hint}")
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             model: nn.Module = timm.create_model(
                 settings.model,
                 pretrained=settings.pretrained,
@@ -122,11 +130,8 @@ def create_backbone(
     """
     if settings.pretraining is None:
         return create_model(settings, len(task.classes), seed).to(device)
-    if task.pretraining is None:
-        raise TaskError(
-            f"backbone.pretraining needs pretraining images, but the task {task.name!r} sets "
-            "none aside; set task.pretraining_classes."
-        )
+    check_pretraining(settings, task)
+    assert task.pretraining is not None
     labels = task.pretraining.labels
     model = create_model(settings, int(labels.max()) + 1, seed).to(device)
     identity = {
@@ -138,18 +143,36 @@ def create_backbone(
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     path = cache / f"{digest[:16]}.json"
-    found = load_checkpoint(path)
-    if found is not None and set(found[0]) == set(model.state_dict()):
-        model.load_state_dict(found[0])
-    else:
-        _pretrain(model, settings, task, seed, progress or Progress())
-        save_checkpoint(path, model.state_dict(), identity)
+    make_folder(cache)
+    # Studies that start together share the folder: one trains, the others wait and load.
+    with FileLock(path.with_suffix(".lock")):
+        found = load_checkpoint(path)
+        if found is not None and set(found[0]) == set(model.state_dict()):
+            model.load_state_dict(found[0])
+        else:
+            unfinished = path.with_name(f"{path.stem}-training.json")
+            _pretrain(model, settings, task, seed, unfinished, progress or Progress())
+            save_checkpoint(path, model.state_dict(), identity)
+            for file in cache.glob(f"{unfinished.stem}*"):
+                file.unlink(missing_ok=True)
     # The seed gives the new head its values.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         cpu = copy.deepcopy(model).cpu()
         cpu.reset_classifier(len(task.classes))  # type: ignore[operator]
     return cpu.to(device)
+
+
+def check_pretraining(settings: BackboneSettings, task: Task) -> None:
+    """Refuse a pretraining without images for it.
+
+    Raises:
+        TaskError: If the task sets none aside.
+    """
+    if settings.pretraining is not None and task.pretraining is None:
+        raise TaskError(
+            f"backbone.pretraining needs pretraining images, but the task {task.name!r} sets "
+            "none aside; set task.pretraining_classes."
+        )
 
 
 def _pretrain(
@@ -157,6 +180,7 @@ def _pretrain(
     settings: BackboneSettings,
     task: Task,
     seed: int,
+    checkpoint: Path,
     progress: Progress,
 ) -> None:
     assert settings.pretraining is not None
@@ -172,5 +196,6 @@ def _pretrain(
             settings.pretraining,
             seed=seed,
             stage="pretraining",
+            checkpoint=checkpoint,
             on_epoch=on_epoch,
         )

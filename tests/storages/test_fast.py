@@ -1,20 +1,20 @@
 """Optuna's own storage suite on the fast storage, and what it adds."""
 
+import contextlib
 import logging
 import pickle
-import subprocess
-import sys
 import threading
 
 import optuna
 import pytest
 import sqlalchemy
-from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.distributions import CategoricalDistribution
 from optuna.storages import RDBStorage, _CachedStorage
 from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import TrialState
 
-from glora_automl.storages import FastRDBStorage, _fast, open_storage
+from glora_automl.storages import _fast, hold_writes, open_storage
+from glora_automl.storages._fast import FastRDBStorage
 
 
 @pytest.fixture(scope="session")
@@ -26,10 +26,10 @@ def postgresql(tmp_path_factory):
     server.cleanup()
 
 
-@pytest.fixture(params=["sqlite", "sqlite cached", "postgresql"])
+@pytest.fixture(params=["sqlite", "sqlite cached", "sqlite held", "postgresql", "postgresql held"])
 def storage(request, tmp_path):
     url = f"sqlite:///{tmp_path}/a.db"
-    if request.param == "postgresql":
+    if "postgresql" in request.param:
         url = request.getfixturevalue("postgresql")
         engine = sqlalchemy.create_engine(url)
         with engine.begin() as connection:
@@ -38,7 +38,8 @@ def storage(request, tmp_path):
         engine.dispose()
     opened = open_storage(url)
     assert isinstance(opened, FastRDBStorage)
-    yield _CachedStorage(opened) if "cached" in request.param else opened
+    with opened.hold() if "held" in request.param else contextlib.nullcontext():
+        yield _CachedStorage(opened) if "cached" in request.param else opened
     opened.engine.dispose()
 
 
@@ -55,10 +56,11 @@ CHOICES = CategoricalDistribution(("none", "vector"))
 
 
 def objective(trial):
-    names = [f"blocks.{i}.A" for i in range(30)]
-    vectors = sum(trial.suggest_categorical(name, CHOICES.choices) == "vector" for name in names)
-    trial.set_user_attr("vectors", vectors)
-    trial.set_constraint("budget", vectors - 20)
+    with hold_writes(trial.storage._backend):
+        names = [f"blocks.{i}.A" for i in range(30)]
+        vectors = sum(trial.suggest_categorical(n, CHOICES.choices) == "vector" for n in names)
+        trial.set_constraint("budget", vectors - 20)
+        trial.set_user_attr("vectors", vectors)
     return vectors
 
 
@@ -92,42 +94,87 @@ def test_the_same_seed_gives_the_same_study_as_stock(tmp_path):
     assert found[0] == found[1]
 
 
-def test_parameters_cost_no_transactions_of_their_own(url):
+def test_parameters_cost_one_transaction_together(url):
     storage = open_storage(url)
     study = optuna.create_study(storage=storage)
     study.optimize(objective, n_trials=1)
+    trial = study.ask()
     commits = count_commits(storage)
-    study.optimize(objective, n_trials=1)
-    many = len(commits)
-    commits.clear()
-    study.optimize(
-        lambda trial: trial.suggest_categorical("blocks.0.A", CHOICES.choices) == "none", 1
-    )
-    assert many - len(commits) < 10  # attributes are read and written; 29 more parameters are not
+    with storage.hold():
+        for i in range(30):
+            trial.suggest_categorical(f"blocks.{i}.A", CHOICES.choices)
+        before = len(commits)
+        for i in range(10):
+            trial.set_user_attr(f"attr{i}", i)
+        assert len(commits) == before
+    assert len(commits) == before + 1
 
 
-def test_reading_through_the_storage_shows_what_is_held_back(url):
+def test_outside_of_the_block_every_write_is_optunas(url):
+    study = optuna.create_study(study_name="s", storage=open_storage(url))
+    study.ask().suggest_float("x", 0, 1)
+    (trial,) = optuna.load_study(study_name="s", storage=url).trials
+    assert set(trial.params) == {"x"}
+
+
+def test_reading_in_the_block_shows_what_is_held_back(url):
     storage = open_storage(url)
     study = optuna.create_study(study_name="s", storage=storage)
     trial = study.ask()
-    trial.suggest_float("x", 0, 1)
-    trial.set_user_attr("note", {"a": [1]})
     stock = RDBStorage(url)
-    assert stock.get_trial(trial._trial_id).params == {}
-    assert study.trials[0].params == trial.params
+    with storage.hold():
+        trial.suggest_float("x", 0, 1)
+        trial.set_user_attr("note", {"a": [1]})
+        assert stock.get_trial(trial._trial_id).params == {}
+        assert study.trials[0].params == trial.params
     assert stock.get_trial(trial._trial_id).params == trial.params
     assert stock.get_trial(trial._trial_id).user_attrs == {"note": {"a": [1]}}
 
 
+def test_what_was_set_before_an_error_is_written_and_the_error_told(url):
+    storage = open_storage(url)
+    study = optuna.create_study(storage=storage)
+    trial = study.ask()
+    with pytest.raises(ZeroDivisionError), storage.hold():
+        trial.suggest_float("x", 0, 1)
+        raise ZeroDivisionError
+    assert set(study.trials[0].params) == {"x"}
+
+
+def test_blocks_may_be_nested_and_the_outer_one_writes(url):
+    storage = open_storage(url)
+    study = optuna.create_study(storage=storage)
+    trial = study.ask()
+    with storage.hold():
+        with storage.hold():
+            trial.suggest_float("x", 0, 1)
+        assert RDBStorage(url).get_trial(trial._trial_id).params == {}
+    assert set(study.trials[0].params) == {"x"}
+
+
 def test_an_attribute_is_what_it_was_when_it_was_set(url):
-    study = optuna.create_study(storage=open_storage(url))
+    storage = open_storage(url)
+    study = optuna.create_study(storage=storage)
     trial = study.ask()
     value = [1]
-    trial.set_user_attr("list", value)
-    value.append(2)
+    with storage.hold():
+        trial.set_user_attr("list", value)
+        value.append(2)
+        with pytest.raises(TypeError):
+            storage.set_trial_user_attr(trial._trial_id, "set", {1})
     assert study.trials[0].user_attrs == {"list": [1]}
-    with pytest.raises(TypeError):
-        study._storage._backend.set_trial_user_attr(trial._trial_id, "set", {1})
+
+
+def test_values_that_are_equal_but_not_the_same_are_kept_apart(url):
+    storage = open_storage(url)
+    study = optuna.create_study(storage=storage)
+    trial = study.ask()
+    with storage.hold():
+        trial.suggest_categorical("a", [1])
+        trial.suggest_categorical("b", [True])
+    (found,) = optuna.load_study(study_name=study.study_name, storage=url).trials
+    assert found.params["a"] is not True
+    assert found.params["b"] is True
 
 
 def test_an_incompatible_distribution_is_refused_at_once(url):
@@ -135,43 +182,50 @@ def test_an_incompatible_distribution_is_refused_at_once(url):
     study = optuna.create_study(storage=storage)
     study.ask().suggest_float("x", 0, 1)
     trial_id = study.ask()._trial_id
-    with pytest.raises(ValueError, match=r"distribution"):
+    with storage.hold(), pytest.raises(ValueError, match="distribution"):
         storage.set_trial_param(trial_id, "x", 0.0, CHOICES)
-    reopened = open_storage(url)
-    with pytest.raises(ValueError, match=r"distribution"):
-        reopened.set_trial_param(trial_id, "x", 0.0, CHOICES)
 
 
-def test_a_trial_that_another_worker_failed_takes_nothing_more(url):
+def test_a_trial_that_another_worker_finished_is_told_once(url):
     storage = open_storage(url)
     study = optuna.create_study(study_name="s", storage=storage)
     trial = study.ask()
-    trial.suggest_float("x", 0, 1)
-    optuna.load_study(study_name="s", storage=url).tell(0, state=TrialState.FAIL)
-    assert study.trials[0].state == TrialState.FAIL
-    assert study.trials[0].params == {}
+
+    def lose():
+        with storage.hold():
+            trial.suggest_float("x", 0, 1)
+            optuna.load_study(study_name="s", storage=url).tell(0, state=TrialState.FAIL)
+
     with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
-        storage.set_trial_param(trial._trial_id, "y", 0.5, FloatDistribution(0, 1))
+        lose()
+    assert study.trials[0].state == TrialState.FAIL
+    study.optimize(objective, n_trials=1)
+    assert study.trials[1].state == TrialState.COMPLETE
 
 
-def test_what_is_held_back_is_written_when_the_process_ends(url):
-    code = f"""
-import optuna
-from glora_automl.storages import open_storage
-study = optuna.create_study(study_name="s", storage=open_storage({url!r}))
-study.ask().suggest_float("x", 0, 1)
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
-    (trial,) = optuna.load_study(study_name="s", storage=url).trials
-    assert trial.state == TrialState.RUNNING
-    assert set(trial.params) == {"x"}
+def test_a_write_that_fails_does_not_stop_later_ones(url):
+    storage = open_storage(url)
+    study = optuna.create_study(storage=storage)
+    trial = study.ask()
+
+    def fail():
+        with storage.hold():
+            trial.set_user_attr("\ud800", 1)
+
+    with pytest.raises((UnicodeError, optuna.exceptions.StorageInternalError)):
+        fail()
+    study.optimize(objective, n_trials=1)
+    assert study.trials[1].state == TrialState.COMPLETE
 
 
 def test_it_can_be_pickled_with_what_it_holds(url):
     storage = open_storage(url)
     study = optuna.create_study(study_name="s", storage=storage)
-    study.ask().suggest_float("x", 0, 1)
-    copy = pickle.loads(pickle.dumps(storage))
+    trial = study.ask()
+    with storage.hold():
+        trial.suggest_float("x", 0, 1)
+        held = pickle.dumps(storage)
+    copy = pickle.loads(held)
     assert set(copy.get_all_trials(study._study_id)[0].params) == {"x"}
 
 

@@ -6,7 +6,14 @@ import torch
 from optuna.trial import TrialState
 
 from glora_automl.architecture import Architecture
-from glora_automl.errors import BudgetError, CheckpointError, RecipeError, StudyError, TrainingError
+from glora_automl.errors import (
+    BudgetError,
+    CheckpointError,
+    LayerError,
+    RecipeError,
+    StudyError,
+    TrainingError,
+)
 from glora_automl.progress import Progress
 from glora_automl.study import (
     _search,
@@ -17,6 +24,7 @@ from glora_automl.study import (
     search,
     summarize,
 )
+from glora_automl.study._recipe import parse_recipe
 from glora_automl.study._setup import Setup, prepare
 from glora_automl.supernet import evaluate
 from tests.conftest import TINY
@@ -300,3 +308,85 @@ def test_an_interrupted_creation_is_done_over(tiny, tmp_path, finished):
     study = optuna.create_study(study_name="tiny", storage=url, direction="maximize")
     study.set_user_attr("glora:recipe", {})
     assert figures(search(tiny, runs=tmp_path)) == figures(finished)
+
+
+def test_an_empty_study_of_another_direction_is_refused(tiny, tmp_path):
+    optuna.create_study(study_name="tiny", storage=f"sqlite:///{tmp_path}/studies.db")
+    with pytest.raises(StudyError, match="not one of GLoRA's"):
+        search(tiny, runs=tmp_path)
+
+
+def test_checkpoints_of_other_images_are_refused(tiny, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
+        interrupt_after(patch, _trials, "evaluate", 1)
+        search(tiny, runs=tmp_path)
+    (tmp_path / "studies.db").unlink()
+    with pytest.raises(CheckpointError, match=r"identity \(data\) differ; delete it"):
+        search(tiny.replace(task={"validation_per_class": 10}), runs=tmp_path)
+
+
+def test_a_mended_recipe_starts_over_under_the_same_name(tiny, tmp_path):
+    with pytest.raises(TrainingError):
+        search(tiny.replace(training={"lr": 1e30, "clip_grad": 0.0}), runs=tmp_path)
+    recipe = tiny.replace(selection={"controls": False}, search={"trials": 2})
+    assert summarize(search(recipe, runs=tmp_path).study)["recipe"]["training"]["lr"] == 0.01
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "/tmp/x", "backbones", "", "a b"])
+def test_names_that_reach_out_of_the_folder_are_refused(tiny, tmp_path, name):
+    with pytest.raises(RecipeError):
+        search(tiny, runs=tmp_path / "runs", name=name or " ")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_interrupted_pretraining_goes_on_where_it_was(finished, tiny, tmp_path, monkeypatch):
+    recipe = tiny.replace(backbone={"pretraining": {"checkpoint_every": 1}})
+    from glora_automl.supernet import _training
+
+    with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
+        interrupt_after(patch, _training, "save_checkpoint", 2)
+        search(recipe, runs=tmp_path)
+    (unfinished,) = (tmp_path / "backbones").glob("*-training.json")
+    calls = []
+    with monkeypatch.context() as patch:
+        original = _training.save_checkpoint
+        patch.setattr(_training, "save_checkpoint", lambda *a: calls.append(a) or original(*a))
+        result = search(recipe, runs=tmp_path)
+    assert sum("pretraining" in state["stage"] for _, _, state in calls) == 2
+    assert not unfinished.exists()
+    assert figures(result)[3] == figures(finished)[3]
+
+
+def test_a_finished_study_is_read_and_not_done_over(finished, finished_runs, tiny, monkeypatch):
+    def refuse(*arguments, **keywords):
+        raise AssertionError("nothing may be trained, scored or tested again")
+
+    monkeypatch.setattr(_search, "train", refuse)
+    monkeypatch.setattr(_search, "run_trials", refuse)
+    monkeypatch.setattr(_search, "select", refuse)
+    monkeypatch.setattr(Setup, "test", refuse)
+    before = summarize(finished.study)["seconds"]
+    again = search(tiny, runs=finished_runs)
+    assert again.rows == finished.rows
+    assert again.selection == finished.selection
+    assert summarize(again.study)["seconds"] == before
+
+
+def test_a_finished_study_without_its_winner_says_where_to_look(tiny, tmp_path):
+    recipe = tiny.replace(search={"trials": 2}, selection={"controls": False})
+    search(recipe, runs=tmp_path)
+    (tmp_path / "tiny/winner.json").unlink()
+    with pytest.raises(StudyError, match="glora show tiny"):
+        search(recipe, runs=tmp_path)
+
+
+def test_a_model_that_cannot_be_adapted_is_refused_before_anything_is_written(tiny, tmp_path):
+    backbone = {
+        "model": "beit_base_patch16_224",
+        "pretraining": None,
+        "kwargs": {"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2},
+    }
+    table = tiny.model_dump(mode="json") | {"backbone": backbone}
+    with pytest.raises(LayerError, match=r"search_space\.exclude"):
+        search(parse_recipe(table, "recipe"), runs=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()

@@ -184,6 +184,11 @@ def run_in_background(folder):
     return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
 
 
+def kill(process):
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
 def wait_until(condition, process, seconds=120):
     end = time.monotonic() + seconds
     while not condition():
@@ -212,15 +217,13 @@ def test_killed_in_training_and_in_search_it_ends_with_the_same_trials(folder, g
 
     process = run_in_background(folder)
     wait_until((folder / "runs/tiny/supernet.json").exists, process)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill(process)
     done = len(json.loads((folder / "runs/tiny/supernet.json").read_text())["state"]["losses"])
     assert 0 < done < 60, "the kill must come in the middle of the training"
 
     process = run_in_background(folder)
     wait_until(lambda: len(complete_trials(folder)) >= 5, process)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill(process)
     assert 5 <= len(complete_trials(folder)) < 30, "the kill must come in the middle of the search"
 
     code, out, _ = glora("search", "tiny.toml", "--json")

@@ -1,11 +1,10 @@
 import errno
-import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
-from glora_automl._files import digest_of_file, write_atomic
+from glora_automl._files import make_folder, remove_torn, write_atomic
 from glora_automl.errors import StorageError
 
 
@@ -63,8 +62,14 @@ def test_other_exceptions_of_the_writer_pass_and_leave_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_digest_is_the_sha256_of_the_bytes(tmp_path):
-    path = tmp_path / "a.bin"
-    data = bytes(range(256)) * 2000
-    path.write_bytes(data)
-    assert digest_of_file(path) == hashlib.sha256(data).hexdigest()
+def test_only_what_a_killed_write_left_is_removed(tmp_path):
+    for name in (".a.json.0123abcd.tmp", ".important.tmp", "b.tmp", "a.json"):
+        (tmp_path / name).write_text("x", encoding="utf-8")
+    remove_torn(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {".important.tmp", "b.tmp", "a.json"}
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    with pytest.raises(StorageError, match="--runs"):
+        make_folder(tmp_path / "file" / "folder")

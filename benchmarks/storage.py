@@ -41,17 +41,20 @@ from glora_automl.storages import hold_writes, open_storage
 
 CHOICES = CategoricalDistribution(("none", "scalar", "vector", "lora-2", "lora-4", "lora-8"))
 LOAD = """
-import resource, sys, time
+import sys, time
+from pathlib import Path
 import optuna
 from optuna.storages import RDBStorage
 from glora_automl.storages import open_storage
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():  # of this program; ru_maxrss would start with that of the one which started it
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+before = peak()
 storage = (open_storage if sys.argv[1] == "ours" else RDBStorage)(sys.argv[2])
 begin = time.perf_counter()
 trials = optuna.load_study(study_name="s", storage=storage).get_trials(deepcopy=False)
 seconds = time.perf_counter() - begin
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(len(trials), seconds, (after - before) / 1024)
+print(len(trials), seconds, (peak() - before) / 1024)
 """
 
 

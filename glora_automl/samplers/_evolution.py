@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -142,9 +142,9 @@ class EvolutionSampler(BaseSampler):
                 params = self._draw(study, trial, search_space, rng)
             # Parents that have become alike have no new child by crossover.
             elif mutates or attempt >= _REDRAWS // 2:
-                params = self._mutate(study, trial, search_space, parents, rng)
+                params = self._child(study, trial, search_space, self._mutate(parents, rng), rng)
             else:
-                params = self._cross(study, trial, search_space, parents, rng)
+                params = self._child(study, trial, search_space, self._cross(parents, rng), rng)
             if self._region is not None and set(params) == set(search_space):
                 params = self._region.repair(params, rng)
             if _key(params, search_space) not in seen:
@@ -183,36 +183,32 @@ class EvolutionSampler(BaseSampler):
         return {n: self._gene(study, trial, n, d, rng) for n, d in search_space.items()}
 
     def _mutate(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        search_space: Mapping[str, BaseDistribution],
-        parents: Sequence[FrozenTrial],
-        rng: np.random.Generator,
-    ) -> dict[str, Any]:
+        self, parents: Sequence[FrozenTrial], rng: np.random.Generator
+    ) -> Callable[[], FrozenTrial | None]:
+        """Each parameter from one parent, or drawn anew."""
         parent = parents[int(rng.integers(len(parents)))]
-        params = {}
-        for name, dist in search_space.items():
-            fresh = rng.random() < self._mutation_probability
-            if fresh or not _inherits(parent, name, dist):
-                params[name] = self._gene(study, trial, name, dist, rng)
-            else:
-                params[name] = parent.params[name]
-        return params
+        return lambda: None if rng.random() < self._mutation_probability else parent
 
     def _cross(
+        self, parents: Sequence[FrozenTrial], rng: np.random.Generator
+    ) -> Callable[[], FrozenTrial | None]:
+        """Each parameter from one of two parents."""
+        pair = rng.choice(len(parents), size=2, replace=len(parents) < 2)
+        return lambda: parents[pair[rng.integers(2)]]
+
+    def _child(
         self,
         study: Study,
         trial: FrozenTrial,
         search_space: Mapping[str, BaseDistribution],
-        parents: Sequence[FrozenTrial],
+        choose: Callable[[], FrozenTrial | None],
         rng: np.random.Generator,
     ) -> dict[str, Any]:
-        pair = rng.choice(len(parents), size=2, replace=len(parents) < 2)
+        """Parameters of the parents that ``choose`` gives; drawn where it gives none."""
         params = {}
         for name, dist in search_space.items():
-            parent = parents[pair[rng.integers(2)]]
-            if _inherits(parent, name, dist):
+            parent = choose()
+            if parent is not None and _inherits(parent, name, dist):
                 params[name] = parent.params[name]
             else:
                 params[name] = self._gene(study, trial, name, dist, rng)

@@ -32,15 +32,6 @@ from glora_automl.supernet import (
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tiny matrices gain nothing from threads, and lose much where other jobs run."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def data(count=20):
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(count, 1, 8, 8, generator=generator)

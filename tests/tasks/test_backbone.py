@@ -37,15 +37,6 @@ def body(state):
     return tensor_digest({n: t for n, t in state.items() if not n.startswith("head.")})
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tiny matrices gain nothing from threads, and lose much where other jobs run."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def task():
     chosen = DigitsSettings(

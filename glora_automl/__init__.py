@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         list_search_spaces,
         load_search_space,
     )
-    from glora_automl.study import Recipe, SearchResult, list_recipes, load_recipe, search
+    from glora_automl.study import Recipe, SearchResult, list_recipes, load_recipe, resume, search
 
 __all__ = [
     "Architecture",
@@ -36,6 +36,7 @@ __all__ = [
     "load_recipe",
     "load_search_space",
     "parse_budget",
+    "resume",
     "search",
 ]
 
@@ -44,7 +45,7 @@ _HOMES = {
     "budget": ("FeasibleRegion", "parse_budget"),
     "errors": ("GLoRAError",),
     "search_space": ("SearchSpace", "SearchSpaceSpec", "list_search_spaces", "load_search_space"),
-    "study": ("Recipe", "SearchResult", "list_recipes", "load_recipe", "search"),
+    "study": ("Recipe", "SearchResult", "list_recipes", "load_recipe", "resume", "search"),
 }
 
 

@@ -39,8 +39,12 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink()
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, option: str = "--runs") -> None:
     """Make a folder and those above it, if they are not there.
+
+    Args:
+        folder: The folder.
+        option: What chooses another one, for the message.
 
     Raises:
         StorageError: If it cannot be made.
@@ -50,11 +54,11 @@ def make_folder(folder: Path) -> None:
     except OSError as error:
         raise StorageError(
             f"The folder {str(folder)!r} must be writable: {error.strerror}; choose another with "
-            "--runs."
+            f"{option}."
         ) from None
 
 
-def remove_torn(folder: Path) -> None:
-    """Remove what a killed :func:`write_atomic` left in a folder that nobody else writes to."""
-    for torn in folder.glob(f".*.{'[0-9a-f]' * 8}.tmp"):
+def remove_torn(folder: Path, name: str = "*") -> None:
+    """Remove what killed calls of :func:`write_atomic` left of files that nobody writes now."""
+    for torn in folder.glob(f".{name}.{'[0-9a-f]' * 8}.tmp"):
         torn.unlink(missing_ok=True)

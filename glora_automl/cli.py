@@ -6,16 +6,21 @@ torch and Optuna are imported inside the commands, so that ``glora --help`` answ
 from __future__ import annotations
 
 import json
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from glora_automl.errors import GLoRAError
+from glora_automl._signals import StopOnSignal
+from glora_automl.errors import GLoRAError, Stopped
 
 if TYPE_CHECKING:
     from glora_automl.progress import Progress
+    from glora_automl.study import SearchResult
 
 __all__ = ["app", "main"]
 
@@ -30,9 +35,26 @@ app = typer.Typer(
 
 Storage = Annotated[
     str | None,
-    typer.Option(help="URL of the Optuna storage; by default SQLite in the runs folder."),
+    typer.Option(
+        help="URL of a database, or path of a journal file (.log); by default SQLite in the runs "
+        "folder."
+    ),
 ]
-Runs = Annotated[Path, typer.Option(help="Folder for database and checkpoints.")]
+ArtifactStore = Annotated[
+    str | None,
+    typer.Option(
+        "--artifacts",
+        help="Folder or s3://bucket/prefix for supernet and winner; by default the study's, or in "
+        "the runs folder.",
+    ),
+]
+Runs = Annotated[Path, typer.Option(help="Folder for database, artifacts and checkpoints.")]
+Trials = Annotated[int | None, typer.Option(help="Complete trials to reach, of all workers.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
+Patience = Annotated[
+    float, typer.Option(help="Seconds to wait for a database that does not answer any more.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
@@ -41,44 +63,73 @@ def search(
     recipe: Annotated[str, typer.Argument(help="Name of a recipe, or path of a .toml file.")],
     name: Annotated[str | None, typer.Option(help="Name of the study.")] = None,
     storage: Storage = None,
+    artifacts: ArtifactStore = None,
     budget: Annotated[
         str | None, typer.Option(help="Trainable parameters: 12000, 12k, 0.3M or 1%.")
     ] = None,
-    trials: Annotated[int | None, typer.Option(help="Complete trials to reach.")] = None,
+    trials: Trials = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all randomness.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    device: Device = "auto",
     runs: Runs = Path("runs"),
-    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+    heartbeat: Annotated[
+        float, typer.Option(help="Seconds between a worker's signs of life, for a new study.")
+    ] = 10.0,
+    patience: Patience = 300.0,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a recipe, or go on where an earlier run of it stopped."""
-    from glora_automl.study import load_recipe, summarize
+    """Run a recipe, go on where an earlier run stopped, or join those who run it."""
+    from glora_automl.study import load_recipe
     from glora_automl.study import search as run
 
     changes: dict[str, Any] = {"budget": budget, "seed": seed}
     changes = {key: value for key, value in changes.items() if value is not None}
     if trials is not None:
         changes["search"] = {"trials": trials}
-    try:
+    with _stoppable() as stop:
         result = run(
             load_recipe(recipe).replace(**changes),
             name=name,
             runs=runs,
             storage=storage,
+            artifacts=artifacts,
             device=device,
+            heartbeat=heartbeat,
+            patience=patience,
+            stop=stop,
             progress=_progress(quiet),
         )
-    except KeyboardInterrupt:
-        typer.echo("Interrupted: run the same command again to go on.", err=True)
-        raise
-    summary = summarize(result.study)
-    if as_json:
-        _print_json(summary)
-        return
-    _print_result(summary)
-    url = _url(storage, runs)
-    typer.echo(f"Winner: {runs / summary['study'] / 'winner.json'}")
-    typer.echo(f"Study:  optuna-dashboard {url}")
+    _print_found(result, runs, storage, as_json)
+
+
+@app.command()
+def resume(
+    name: Annotated[str, typer.Argument(help="Name of the study.")],
+    storage: Storage = None,
+    artifacts: ArtifactStore = None,
+    trials: Trials = None,
+    device: Device = "auto",
+    runs: Runs = Path("runs"),
+    patience: Patience = 300.0,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a study, on any machine that reaches its storage and its artifacts."""
+    from glora_automl.study import resume as run
+
+    with _stoppable() as stop:
+        result = run(
+            name,
+            storage=storage,
+            artifacts=artifacts,
+            trials=trials,
+            runs=runs,
+            device=device,
+            patience=patience,
+            stop=stop,
+            progress=_progress(quiet),
+        )
+    _print_found(result, runs, storage, as_json)
 
 
 @app.command()
@@ -87,7 +138,7 @@ def status(storage: Storage = None, runs: Runs = Path("runs"), as_json: AsJson =
     from glora_automl.storages import open_storage, storage_errors
     from glora_automl.study import list_studies
 
-    opened = open_storage(_url(storage, runs), create=False)
+    opened = open_storage(_url(storage, runs), create=False, write=False)
     with storage_errors():
         summaries = list_studies(opened)
     if as_json:
@@ -119,7 +170,7 @@ def show(
     from glora_automl.storages import open_storage, storage_errors
     from glora_automl.study import load_study, summarize
 
-    opened = open_storage(_url(storage, runs), create=False)
+    opened = open_storage(_url(storage, runs), create=False, write=False)
     with storage_errors():
         summary = summarize(load_study(opened, name))
     if as_json:
@@ -128,10 +179,15 @@ def show(
     trials = summary["trials"]
     typer.echo(f"{name}: {summary['stage']}, {summary['recipe']['description']}")
     typer.echo(
-        f"Trials: {trials['complete']} of {trials['target']} complete, {trials['failed']} failed"
+        f"Trials: {trials['complete']} of {trials['target']} complete, {trials['running']} "
+        f"running, {trials['failed']} failed"
     )
     seconds = ", ".join(f"{stage} {spent:.0f}" for stage, spent in summary["seconds"].items())
     typer.echo(f"Seconds: {seconds or 'none yet'}")
+    for worker, done in summary["workers"].items():
+        at = f", at {done['at']}" if done["at"] else ""
+        stages = "".join(f", {stage}" for stage in done["stages"])
+        typer.echo(f"Worker {worker}: {done['trials']} trials{stages}{at}")
     if summary["best"] is not None:
         best = summary["best"]
         typer.echo(
@@ -162,10 +218,34 @@ def spaces(as_json: AsJson = False) -> None:
     _print_list(found, as_json)
 
 
+@contextmanager
+def _stoppable() -> Iterator[StopOnSignal]:
+    """End at a safe point when a signal asks for it, with the exit code that shells give it."""
+
+    def say(text: str) -> None:
+        typer.echo(text, err=True)
+
+    again = "Interrupted: run the same command again to go on."
+    with StopOnSignal(say) as stop:
+        try:
+            yield stop
+        except Stopped:
+            say(again)
+            raise typer.Exit(128 + (stop.received or 0)) from None
+        except KeyboardInterrupt:
+            say(again)
+            raise
+
+
 def _url(storage: str | None, runs: Path) -> str:
     from glora_automl.storages import default_url
 
     return storage or default_url(runs)
+
+
+def _is_first_rank() -> bool:
+    """Whether this process is the one of those that torchrun started which talks."""
+    return "LOCAL_RANK" not in os.environ or os.environ.get("RANK", "0") == "0"
 
 
 def _progress(quiet: bool) -> Progress:
@@ -174,7 +254,7 @@ def _progress(quiet: bool) -> Progress:
 
     from glora_automl.progress import LineProgress, Progress, TerminalProgress
 
-    if quiet:
+    if quiet or not _is_first_rank():
         return Progress()
     console = Console(stderr=True)
     if console.is_terminal:
@@ -199,6 +279,20 @@ def _print_list(descriptions: dict[str, str], as_json: bool) -> None:
     width = max(map(len, descriptions), default=0)
     for name, description in descriptions.items():
         typer.echo(f"{name:<{width}}  {description}")
+
+
+def _print_found(result: SearchResult, runs: Path, storage: str | None, as_json: bool) -> None:
+    from glora_automl.study import summarize
+
+    if not _is_first_rank():
+        return
+    summary = summarize(result.study)
+    if as_json:
+        _print_json(summary)
+        return
+    _print_result(summary)
+    typer.echo(f"Winner: {runs / summary['study'] / 'winner.json'}")
+    typer.echo(f"Study:  optuna-dashboard {_url(storage, runs)}")
 
 
 def _print_result(summary: dict[str, Any]) -> None:

@@ -14,6 +14,8 @@
     ├── StorageError        a storage that cannot be opened or written
     └── StudyError          a study that is missing, busy, finished or not ours
 
+    Stopped                 no error: work that stops at a safe point because it was asked to
+
 Every message names the argument, the rule, the value that was got and the way out. The command
 line prints it as one line and exits with code 2.
 """
@@ -26,6 +28,7 @@ __all__ = [
     "LayerError",
     "RecipeError",
     "SearchSpaceError",
+    "Stopped",
     "StorageError",
     "StudyError",
     "TaskError",
@@ -75,3 +78,10 @@ class StorageError(GLoRAError, RuntimeError):
 
 class StudyError(GLoRAError, RuntimeError):
     """A study that is missing, busy, finished or not ours."""
+
+
+class Stopped(BaseException):
+    """Raised where work stops at a safe point because the user or the system asked for it.
+
+    Outside the tree, like ``KeyboardInterrupt``: what catches errors must not catch it.
+    """

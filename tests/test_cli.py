@@ -248,4 +248,7 @@ def test_ctrl_c_says_how_to_go_on(folder):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err == "Interrupted: run the same command again to go on.\n"
+    assert err == (
+        "Stopping at the next safe point; another Ctrl-C stops at once.\n"
+        "Interrupted: run the same command again to go on.\n"
+    )

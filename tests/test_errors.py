@@ -4,6 +4,9 @@ import pytest
 
 from glora_automl import errors
 
+ERRORS = [name for name in errors.__all__ if name != "Stopped"]
+"""Stopped is no error."""
+
 
 def test_all_names_every_exception_of_the_module_and_nothing_else():
     classes = {
@@ -13,7 +16,7 @@ def test_all_names_every_exception_of_the_module_and_nothing_else():
     assert errors.__all__ == sorted(errors.__all__)
 
 
-@pytest.mark.parametrize("name", errors.__all__)
+@pytest.mark.parametrize("name", ERRORS)
 def test_every_exception_is_a_documented_glora_error(name):
     error = getattr(errors, name)
     assert issubclass(error, errors.GLoRAError)
@@ -21,19 +24,24 @@ def test_every_exception_is_a_documented_glora_error(name):
     assert error.__doc__
 
 
+def test_what_catches_errors_does_not_catch_a_stop():
+    assert errors.Stopped.__bases__ == (BaseException,)
+    assert errors.Stopped.__doc__
+
+
 @pytest.mark.parametrize("name", errors.__all__)
 def test_the_tree_in_the_module_docstring_draws_every_exception(name):
     assert name in errors.__doc__
 
 
-@pytest.mark.parametrize("name", [n for n in errors.__all__ if n != "GLoRAError"])
+@pytest.mark.parametrize("name", [n for n in ERRORS if n != "GLoRAError"])
 def test_every_exception_is_also_the_builtin_that_newcomers_expect(name):
     error = getattr(errors, name)
     assert issubclass(error, ValueError) != issubclass(error, RuntimeError)
 
 
 def test_the_leaves_are_siblings():
-    for name in errors.__all__:
+    for name in ERRORS:
         if name != "GLoRAError":
             assert getattr(errors, name).__bases__[0] is errors.GLoRAError
 

@@ -39,7 +39,7 @@ BELOW = {
     "report": {"study", "supernet"},
     "cli": {"progress", "report", "search_space", "storages", "study"},
 }
-FREE = {"errors", "_declarations", "_files", "_version"}
+FREE = {"errors", "_declarations", "_files", "_signals", "_version"}
 
 
 def imports(path):

@@ -1,5 +1,5 @@
 """Optuna samplers. Nothing here knows torch."""
 
-from glora_automl.samplers._evolution import EvolutionSampler, Region
+from glora_automl.samplers._evolution import EvolutionSampler, Region, trial_positions
 
-__all__ = ["EvolutionSampler", "Region"]
+__all__ = ["EvolutionSampler", "Region", "trial_positions"]

@@ -14,7 +14,7 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-__all__ = ["EvolutionSampler", "Region"]
+__all__ = ["EvolutionSampler", "Region", "trial_positions"]
 
 _REDRAWS = 20
 
@@ -123,7 +123,7 @@ class EvolutionSampler(BaseSampler):
         if not search_space:
             return {}
         trials = study.get_trials(deepcopy=False)
-        positions = _positions(trials)
+        positions = trial_positions(trials)
         position = positions[trial.number]
         rng = np.random.default_rng([self._seed, position])
         generation, place = divmod(position, self._population)
@@ -236,7 +236,7 @@ class EvolutionSampler(BaseSampler):
     ) -> Any:
         """Draw one parameter that no proposal covers."""
         _check_objectives(study)
-        position = _positions(study.get_trials(deepcopy=False))[trial.number]
+        position = trial_positions(study.get_trials(deepcopy=False))[trial.number]
         rng = np.random.default_rng([self._seed, position, zlib.crc32(param_name.encode())])
         return self._gene(study, trial, param_name, param_distribution, rng)
 
@@ -249,10 +249,26 @@ def _check_objectives(study: Study) -> None:
         )
 
 
-def _positions(trials: Sequence[FrozenTrial]) -> list[int]:
-    """Where each trial would stand in a study without retries; see :class:`EvolutionSampler`.
+def trial_positions(trials: Sequence[FrozenTrial]) -> list[int]:
+    """Where each trial would stand in a study without retries.
 
     ``failed_trial`` is where Optuna's retry callbacks keep the number of the first failed trial.
+
+    Args:
+        trials: All trials of a study, by number.
+
+    Returns:
+        A position for each trial: its number less the retries before it, or that of the trial
+        which it retries.
+
+    Example:
+        >>> import optuna
+        >>> study = optuna.create_study()
+        >>> trial = study.tell(study.ask(), state=TrialState.FAIL)
+        >>> optuna.storages.RetryHeartbeatStaleTrialCallback()(study, study.trials[0])
+        >>> _ = study.ask(), study.ask()
+        >>> trial_positions(study.trials)
+        [0, 0, 1]
     """
     positions: list[int] = []
     retries = 0

@@ -1,5 +1,33 @@
-"""Where studies are kept. Nothing here knows torch."""
+"""Where studies and their files are kept. Nothing here knows torch."""
 
-from glora_automl.storages._open import default_url, hold_writes, open_storage, storage_errors
+from glora_automl.storages._artifacts import (
+    ArtifactReference,
+    Artifacts,
+    default_artifacts,
+    open_artifacts,
+)
+from glora_automl.storages._open import (
+    GRACE,
+    beat,
+    default_url,
+    hold_writes,
+    open_storage,
+    set_heartbeat,
+    storage_errors,
+)
+from glora_automl.storages._patience import PatientStorage
 
-__all__ = ["default_url", "hold_writes", "open_storage", "storage_errors"]
+__all__ = [
+    "GRACE",
+    "ArtifactReference",
+    "Artifacts",
+    "PatientStorage",
+    "beat",
+    "default_artifacts",
+    "default_url",
+    "hold_writes",
+    "open_artifacts",
+    "open_storage",
+    "set_heartbeat",
+    "storage_errors",
+]

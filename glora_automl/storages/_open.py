@@ -1,8 +1,10 @@
-"""Opening an Optuna storage by URL."""
+"""Opening an Optuna storage by its location."""
 
 from __future__ import annotations
 
 import logging
+import random
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -11,12 +13,23 @@ from typing import Any
 import optuna
 import sqlalchemy
 from optuna.exceptions import OptunaError, StorageInternalError
-from optuna.storages import BaseStorage, RDBStorage
-from sqlalchemy.exc import SQLAlchemyError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalRedisBackend
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from glora_automl.errors import StorageError
+from glora_automl.storages._journal import open_journal
+from glora_automl.storages._patience import PatientStorage
 
-__all__ = ["default_url", "hold_writes", "open_storage", "storage_errors"]
+__all__ = [
+    "GRACE",
+    "beat",
+    "default_url",
+    "hold_writes",
+    "open_storage",
+    "set_heartbeat",
+    "storage_errors",
+]
 
 
 _logger = logging.getLogger(__name__)
@@ -32,41 +45,136 @@ def default_url(runs: Path) -> str:
     return f"sqlite:///{(runs / 'studies.db').as_posix()}"
 
 
-def open_storage(url: str, *, create: bool = True) -> RDBStorage:
-    """Open a database for Optuna studies, creating its tables if it is empty.
+def open_storage(
+    location: str, *, create: bool = True, write: bool = True, patience: float = 300.0
+) -> BaseStorage:
+    """Open a storage of Optuna studies, creating it if it is empty.
 
-    It is a ``FastRDBStorage`` where the installed Optuna allows that, else Optuna's own.
-    SQLite is opened with a write-ahead log, ``synchronous = NORMAL`` and a minute of patience
-    with other writers; other databases check a pooled connection before its use. ``optuna`` and
-    ``optuna-dashboard`` open the same URL.
+    A database is opened with ``FastRDBStorage`` where the installed Optuna allows that, else with
+    Optuna's own class, behind :class:`PatientStorage`. SQLite has a write-ahead log,
+    ``synchronous = NORMAL`` and a minute of patience with other writers; other databases check a
+    pooled connection before its use. ``optuna`` and ``optuna-dashboard`` open the same location.
 
     Args:
-        url: An SQLAlchemy URL.
-        create: Whether a SQLite file that is not there is created.
+        location: An SQLAlchemy URL; the path of a journal file, ending in ``.log`` or
+            ``.journal``; or ``redis://...`` for a journal in Redis.
+        create: Whether a file that is not there is created.
+        write: Whether it will be written to; who only reads leaves SQLite's settings alone.
+        patience: Seconds to wait for a database that was open and does not answer any more.
 
     Raises:
         StorageError: If it cannot be opened or holds something else than Optuna studies.
     """
     try:
-        parsed = sqlalchemy.make_url(url)
-        sqlite = parsed.get_backend_name() == "sqlite"
-        arguments: dict[str, Any] = {"pool_pre_ping": True}
-        if sqlite:
-            arguments = {"connect_args": {"timeout": 60}}
-        _refuse_foreign(parsed, create)
-        storage = _storage_class()(url, engine_kwargs=arguments)
-        if sqlite and create:
-            sqlalchemy.event.listen(storage.engine, "connect", _configure_sqlite)
-            # The connection of the constructor came before the listener.
-            storage.engine.dispose()
-            with storage.engine.connect():
-                pass
-    except (SQLAlchemyError, OptunaError, ImportError, RuntimeError, ValueError) as error:
+        if location.startswith(("redis://", "rediss://")):
+            return JournalStorage(JournalRedisBackend(location))
+        if "://" in location:
+            return PatientStorage(_open_database(location, create, write), patience)
+        _check_journal(Path(location), create)
+        return open_journal(location)
+    except (SQLAlchemyError, OptunaError, ImportError, RuntimeError, ValueError, OSError) as error:
         raise StorageError(
-            f"The storage must be the URL of a database that Optuna can write, {_shown(url)!r} "
-            f"cannot be opened: {_reason(error)}"
+            "The storage must be the URL of a database or the path of a journal file that Optuna "
+            f"can write, {_shown(location)!r} cannot be opened: {_reason(error)}; choose another "
+            "with --storage."
         ) from error
+
+
+def _check_journal(path: Path, create: bool) -> None:
+    if not path.exists():
+        if path.suffix not in (".log", ".journal"):
+            raise ValueError("it is no URL, and journal files end in .log or .journal")
+        if not create:
+            raise ValueError("there is no such file")
+        if not path.parent.is_dir():
+            raise ValueError(f"there is no folder {str(path.parent)!r}")
+
+
+def _open_database(url: str, create: bool, write: bool) -> RDBStorage:
+    parsed = sqlalchemy.make_url(url)
+    sqlite = parsed.get_backend_name() == "sqlite"
+    arguments: dict[str, Any] = {"pool_pre_ping": True}
+    if sqlite:
+        arguments = {"connect_args": {"timeout": 60}}
+    elif parsed.get_driver_name() in _CONNECT_TIMEOUT:
+        # The system's own time-out for a host that is not there is minutes.
+        arguments["connect_args"] = {"connect_timeout": 15}
+    _refuse_foreign(parsed, create)
+    storage = _create_tables(url, arguments)
+    if sqlite and write:
+        sqlalchemy.event.listen(storage.engine, "connect", _configure_sqlite)
+        # The connection of the constructor came before the listener.
+        storage.engine.dispose()
+        with storage.engine.connect():
+            pass
     return storage
+
+
+_CONNECT_TIMEOUT = {"psycopg", "psycopg2", "pymysql", "mysqldb"}
+_ATTEMPTS = 20
+
+
+def _create_tables(url: str, arguments: dict[str, Any]) -> RDBStorage:
+    """Construct the storage, which makes Optuna's tables if they are not there.
+
+    Optuna looks for a table and makes it in two steps, so of workers that start together on an
+    empty database all but one fail; they find the tables when they look again.
+    """
+    for attempt in range(_ATTEMPTS):
+        try:
+            return _storage_class()(url, engine_kwargs=arguments)
+        except (SQLAlchemyError, OptunaError, AssertionError) as error:
+            if attempt == _ATTEMPTS - 1 or not _made_by_another(error):
+                raise
+        time.sleep(random.uniform(0.05, 0.3))
+    raise AssertionError("not reached")
+
+
+def _made_by_another(error: BaseException) -> bool:
+    """Whether making the tables failed because another worker was making them."""
+    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    if isinstance(cause, IntegrityError | AssertionError):
+        return True  # the row that tells the version is there, or not yet
+    text = str(cause).lower()
+    return any(sign in text for sign in ("already exists", "duplicate", "no such table", "locked"))
+
+
+def set_heartbeat(storage: BaseStorage, seconds: float) -> bool:
+    """Let Optuna judge trials by their heartbeats: stale is what was silent for three of them.
+
+    Returns:
+        Whether the storage has heartbeats.
+    """
+    backend = getattr(storage, "_backend", storage)
+    if not isinstance(backend, RDBStorage):
+        return False
+    backend.heartbeat_interval = seconds  # type: ignore[assignment]
+    backend.grace_period = GRACE * seconds  # type: ignore[assignment]
+    return True
+
+
+def beat(storage: BaseStorage, trial_id: int, *, first: bool = False) -> bool:
+    """Record a heartbeat of a trial.
+
+    Args:
+        storage: Where the trial is.
+        trial_id: Its id.
+        first: Whether the trial has just been created; ``FastRDBStorage`` has then recorded it.
+
+    Returns:
+        Whether the storage has heartbeats.
+    """
+    backend = getattr(storage, "_backend", storage)
+    if not isinstance(backend, RDBStorage):
+        return False
+    if not (first and hasattr(backend, "hold")):
+        recorder: Any = storage
+        recorder.record_heartbeat(trial_id)
+    return True
+
+
+GRACE = 3
+"""Heartbeats after which a silent trial counts as dead."""
 
 
 def _storage_class() -> type[RDBStorage]:

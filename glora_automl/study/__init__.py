@@ -8,7 +8,7 @@ from glora_automl.study._recipe import (
     load_recipe,
 )
 from glora_automl.study._result import Row, Selection
-from glora_automl.study._search import SearchResult, search
+from glora_automl.study._search import SearchResult, resume, search
 from glora_automl.study._study import FORMAT, load_study, read_recipe
 from glora_automl.study._summary import list_studies, summarize
 
@@ -25,6 +25,7 @@ __all__ = [
     "load_recipe",
     "load_study",
     "read_recipe",
+    "resume",
     "search",
     "summarize",
 ]

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import NamedTuple
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from glora_automl.adapters import merge
 from glora_automl.architecture import TENSORS, Architecture
 from glora_automl.errors import ArchitectureError
 from glora_automl.study._result import Row
+from glora_automl.study._run import Run
 from glora_automl.study._setup import Setup
+from glora_automl.study._stages import Claim
 from glora_automl.supernet import Supernet, evaluate, train
 
-__all__ = ["Arm", "alone", "control_architectures", "train_control"]
-
-
-class Arm(NamedTuple):
-    """A trained arm: its row and its plain, merged model; no model where nothing fits."""
-
-    row: Row
-    model: nn.Module | None
-
-    def tested(self, images: Tensor, labels: Tensor) -> Row:
-        """The row with its test score."""
-        if self.model is None:
-            return self.row
-        return replace(self.row, test=evaluate(self.model, images, labels))
+__all__ = ["alone", "arm_outcome", "control_architectures", "load_arm", "train_control"]
 
 
 def control_architectures(setup: Setup) -> dict[str, Architecture | None]:
@@ -64,10 +52,38 @@ def alone(setup: Setup, architecture: Architecture) -> Supernet:
     return supernet
 
 
-def train_control(setup: Setup, name: str, architecture: Architecture | None) -> Arm:
+def arm_outcome(
+    run: Run, file: str, row: Row, supernet: Supernet, architecture: Architecture
+) -> dict[str, Any]:
+    """What a stage leaves of a trained arm: its row, and its adapter and head as an artifact."""
+    return {
+        **run.upload(file, supernet.active_state_dict()),
+        "row": row.to_json(),
+        "architecture": str(architecture),
+    }
+
+
+def load_arm(run: Run, outcome: dict[str, Any]) -> nn.Module | None:
+    """The arm as a plain, merged model; none where nothing fits the budget.
+
+    Raises:
+        CheckpointError: If its artifact is missing or altered.
+    """
+    if outcome["artifact"] is None:
+        return None
+    supernet = alone(run.setup, Architecture.parse(outcome["architecture"]))
+    supernet.load_state_dict(run.download(outcome))
+    merge(supernet.model)
+    return supernet.model.eval()
+
+
+def train_control(
+    run: Run, stage: str, name: str, architecture: Architecture | None, claim: Claim
+) -> dict[str, Any]:
     """Train one architecture alone: same loop, same settings, as many images as the search's."""
     if architecture is None:
-        return Arm(Row(name), None)
+        return {"artifact": None, "row": Row(name).to_json()}
+    setup = run.setup
     recipe = setup.recipe
     supernet = alone(setup, architecture)
     epochs = recipe.training.epochs + recipe.selection.finetune_epochs
@@ -80,15 +96,17 @@ def train_control(setup: Setup, name: str, architecture: Architecture | None) ->
             seed=recipe.seed,
             stage=name,
             identity=setup.identity,
-            checkpoint=setup.folder / f"{name.replace(' ', '-').replace('=', '')}.json",
+            checkpoint=setup.folder / f"{stage}.json",
             on_epoch=on_epoch,
+            stop=setup.stop,
         )
-    merge(supernet.model)
+    with merge(supernet.model, share=True) as model:
+        score = evaluate(model, *setup.validation)
     row = Row(
         name,
         parameters=architecture.count(setup.space.shapes),
-        validation=evaluate(supernet.model, *setup.validation),
+        validation=score,
         images=result.images,
         seconds=round(result.seconds, 2),
     )
-    return Arm(row, supernet.model)
+    return arm_outcome(run, stage, row, supernet, architecture)

@@ -1,45 +1,67 @@
-"""From a recipe to a tested adapter, through a study that can be interrupted anywhere."""
+"""From a recipe to a tested adapter: by one worker or many, stopped and resumed anywhere."""
 
 from __future__ import annotations
 
 import platform
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 import timm
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from optuna.storages import BaseStorage
+from optuna.trial import TrialState
 from torch import nn
 
 from glora_automl._files import make_folder, remove_torn
 from glora_automl._version import __version__
-from glora_automl.errors import RecipeError, StorageError, StudyError
+from glora_automl.errors import RecipeError, StudyError
 from glora_automl.progress import Progress
 from glora_automl.samplers import EvolutionSampler
-from glora_automl.storages import default_url, open_storage, storage_errors
-from glora_automl.study._arm import control_architectures, train_control
+from glora_automl.storages import (
+    Artifacts,
+    default_artifacts,
+    default_url,
+    open_artifacts,
+    open_storage,
+    storage_errors,
+)
+from glora_automl.study._arm import control_architectures, load_arm, train_control
 from glora_automl.study._recipe import NAME, Recipe
 from glora_automl.study._result import Row, Selection
-from glora_automl.study._selection import load_winner, select
+from glora_automl.study._run import Run
+from glora_automl.study._selection import select
 from glora_automl.study._setup import CACHE, Setup, prepare
+from glora_automl.study._stages import Claim, Stages
 from glora_automl.study._study import (
-    create_or_load_study,
+    Settings,
+    create_study,
     get_attribute,
-    requeue_interrupted,
-    set_attribute,
+    is_ours,
+    load_study,
+    read_recipe,
+    refuse_foreign,
+    study_key,
 )
-from glora_automl.study._trials import run_trials
-from glora_automl.supernet import Supernet, tensor_digest, train
+from glora_automl.study._summary import stage_seconds
+from glora_automl.study._trials import CONSTRAINT, Evaluation, run_trials
+from glora_automl.study._weights import load_backbone, load_supernet
+from glora_automl.study._worker import Worker
+from glora_automl.supernet import Supernet, evaluate, save_checkpoint
 
-__all__ = ["SearchResult", "search"]
+__all__ = ["SearchResult", "resume", "search"]
+
+DOWNLOADS = "downloads"
+"""Folder of downloaded artifacts in a runs folder; no study can have this name."""
+
+_RESERVED = (CACHE, DOWNLOADS, "artifacts")
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,108 +86,162 @@ def search(
     *,
     name: str | None = None,
     runs: str | Path = "runs",
-    storage: str | None = None,
+    storage: str | BaseStorage | None = None,
+    artifacts: str | None = None,
     device: str = "auto",
+    heartbeat: float = 10.0,
+    patience: float = 300.0,
+    stop: Callable[[], bool] | None = None,
     progress: Progress | None = None,
 ) -> SearchResult:
-    """Run a recipe to its end, or go on where an earlier run of it stopped.
+    """Run a recipe to its end, go on where an earlier run of it stopped, or join those who run it.
 
-    Backbone, supernet training, search, selection, controls, one test. Checkpoints are in
-    ``runs/<name>/``; everything else is in the study. A run that was killed at any point goes on
-    to the same trials and figures as one that was not.
+    Backbone, supernet training, search, selection, controls, one test. Everything is in the study
+    and its artifacts; what is in ``runs`` only saves time. A run that was killed at any point goes
+    on to the same trials and figures as one that was not, on this machine or on another.
 
     Args:
         recipe: What to do.
         name: Name of the study; by default the recipe's.
-        runs: Folder for the database, checkpoints and pretrained backbones.
-        storage: URL of the database; by default SQLite in ``runs``.
+        runs: Folder for files of this machine, and for database and artifacts by default.
+        storage: URL of a database, path of a journal file, or any Optuna storage; by default
+            SQLite in ``runs``.
+        artifacts: Folder or ``s3://bucket/prefix`` for supernet and winner, which other machines
+            need; by default the study's, or in ``runs`` for a new one.
         device: ``auto``, or a device that torch knows.
+        heartbeat: Seconds between signs of life of a worker. Who was silent for three of them
+            counts as dead. A study keeps the one that it was created with.
+        patience: Seconds to wait for a database that does not answer any more.
+        stop: Asked at safe points whether to stop.
         progress: Shows the stages; nothing by default.
 
     Raises:
         GLoRAError: If anything is wrong with the input; see :mod:`glora_automl.errors`.
+        Stopped: If ``stop`` asked for it. What was done is kept.
     """
     progress = progress or Progress()
     name = _checked_name(name or recipe.name)
     runs = Path(runs)
+    if not heartbeat >= 1:
+        raise RecipeError(
+            f"The heartbeat must be at least 1 second, as databases count, got {heartbeat}."
+        )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    setup = prepare(recipe, runs=runs, name=name, device=device, progress=progress)
-    opened = _open(storage, runs)
-    with _only_worker(setup.folder, name), storage_errors():
-        study = _open_study(setup, opened, name)
-        if get_attribute(study, "result") is not None:
-            return _finished(study, setup)
-        if queued := requeue_interrupted(study):
-            progress.say(f"Going on: {queued} interrupted trial(s) queued again.")
-        supernet = _train_supernet(study, setup)
-        with _timed(study, "search"):
-            run_trials(study, setup, supernet, opened)
-        with _timed(study, "selection"):
-            selection, winner = select(study, setup, supernet)
-        set_attribute(study, "selection", selection.to_json())
-        spent = get_attribute(study, "seconds")
-        whole = round(sum(spent[stage] for stage in ("supernet", "search", "selection")), 2)
-        arms = [winner._replace(row=replace(winner.row, seconds=whole))]
-        if recipe.selection.controls:
-            with _timed(study, "controls"):
-                controls = control_architectures(setup).items()
-                arms += [train_control(setup, label, arch) for label, arch in controls]
-        with _timed(study, "test"):
-            images, labels = setup.test()
-            rows = tuple(arm.tested(images, labels) for arm in arms)
-        set_attribute(study, "result", [row.to_json() for row in rows])
-    return SearchResult(study, selection, rows, supernet.model)
+    setup = prepare(recipe, runs=runs, name=name, device=device, progress=progress, stop=stop)
+    if storage is None:
+        make_folder(runs)
+    opened = (
+        storage
+        if isinstance(storage, BaseStorage)
+        else open_storage(storage or default_url(runs), patience=patience)
+    )
+    with (
+        storage_errors(),
+        Worker(opened, heartbeat=heartbeat, stop=stop, progress=progress) as worker,
+    ):
+        refuse_foreign(opened, name)
+        files = _open_artifacts(opened, name, artifacts, runs)
+        settings = _settings(setup, heartbeat, files.location)
+        stages = Stages(name, opened, worker, setup.folder, progress, settings.key)
+        study = _open_study(setup, settings, stages, opened, name)
+        worker.heartbeat = get_attribute(study, "heartbeat")
+        return _work(Run(study, setup, stages, files, worker))
+
+
+def resume(
+    name: str,
+    *,
+    storage: str | BaseStorage | None = None,
+    artifacts: str | None = None,
+    trials: int | None = None,
+    runs: str | Path = "runs",
+    device: str = "auto",
+    patience: float = 300.0,
+    stop: Callable[[], bool] | None = None,
+    progress: Progress | None = None,
+) -> SearchResult:
+    """Go on with a study, on any machine, with nothing but its storage and its artifacts.
+
+    Args:
+        name: Name of the study.
+        storage: As for :func:`search`.
+        artifacts: Where this machine finds the study's artifacts, if not where the study says.
+        trials: Complete trials to reach from now on, if not the study's.
+        runs: As for :func:`search`.
+        device: As for :func:`search`.
+        patience: As for :func:`search`.
+        stop: As for :func:`search`.
+        progress: As for :func:`search`.
+
+    Raises:
+        GLoRAError: If anything is wrong with the input; see :mod:`glora_automl.errors`.
+        Stopped: If ``stop`` asked for it. What was done is kept.
+    """
+    if not isinstance(storage, BaseStorage):
+        storage = open_storage(storage or default_url(Path(runs)), create=False, patience=patience)
+    with storage_errors():
+        recipe = read_recipe(load_study(storage, name))
+    if trials is not None:
+        recipe = recipe.replace(search={"trials": trials})
+    return search(
+        recipe,
+        name=name,
+        runs=runs,
+        storage=storage,
+        artifacts=artifacts,
+        device=device,
+        stop=stop,
+        progress=progress,
+    )
 
 
 def _checked_name(name: str) -> str:
-    """Refuse names that would reach out of the runs folder, or into its cache."""
-    if not re.fullmatch(NAME, name) or name == CACHE:
+    """Refuse names that would reach out of the runs folder, or into its other folders."""
+    if not re.fullmatch(NAME, name) or name in _RESERVED:
         raise RecipeError(
             f"The name of a study must be letters, digits, '.', '_' and '-', begin with a letter "
-            f"or digit and not be {CACHE!r}, got {name!r}; choose another with --name."
+            f"or digit and be none of {', '.join(_RESERVED)}, got {name!r}; choose another with "
+            "--name."
         )
     return name
 
 
-def _finished(study: optuna.Study, setup: Setup) -> SearchResult:
-    """What a finished study found: read, not done over."""
-    selection = Selection.from_json(get_attribute(study, "selection"))
-    rows = tuple(Row.from_json(row) for row in get_attribute(study, "result"))
-    return SearchResult(study, selection, rows, load_winner(setup, selection))
+def _open_artifacts(storage: BaseStorage, name: str, location: str | None, runs: Path) -> Artifacts:
+    """The artifact store that was asked for, or the study's, or that of the runs folder."""
+    if location is None and is_ours(storage, name):
+        location = get_attribute(load_study(storage, name), "artifacts")
+        assert location is not None
+        if "://" not in location and not Path(location).is_dir():
+            raise StudyError(
+                f"The artifacts of the study {name!r} must be at hand, but there is no folder "
+                f"{location!r} on this machine; say where they are with --artifacts."
+            )
+    return open_artifacts(location or default_artifacts(runs), cache=runs / DOWNLOADS)
 
 
-@contextmanager
-def _only_worker(folder: Path, name: str) -> Iterator[None]:
-    """Hold the folder: the kernel lets go of it when a worker dies, however it dies."""
-    make_folder(folder)
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise StudyError(
-            f"The study {name!r} must have one worker in a folder, but another process is "
-            f"running it in {str(folder)!r}; wait for it or stop it."
-        ) from None
-    except OSError as error:
-        raise StorageError(
-            f"The folder {str(folder)!r} must be writable: {error.strerror}; choose another with "
-            "--runs."
-        ) from None
-    try:
-        remove_torn(folder)
-        yield
-    finally:
-        lock.release()
+def _settings(setup: Setup, heartbeat: float, artifacts: str) -> Settings:
+    wanted = setup.recipe.search.trials
+    return Settings(
+        recipe=setup.recipe,
+        budget=setup.budget,
+        target=min(wanted, setup.region.count(limit=wanted)),
+        digests={"data": setup.task.digest(), "search space": setup.space.digest},
+        versions={
+            "glora_automl": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "timm": timm.__version__,
+            "optuna": optuna.__version__,
+        },
+        heartbeat=heartbeat,
+        artifacts=artifacts,
+    )
 
 
-def _open(url: str | None, runs: Path) -> BaseStorage:
-    """The storage of a URL, or the runs folder's own, for which the folder is made."""
-    if url is None:
-        make_folder(runs)
-    return open_storage(url or default_url(runs))
-
-
-def _open_study(setup: Setup, storage: BaseStorage, name: str) -> optuna.Study:
+def _open_study(
+    setup: Setup, settings: Settings, stages: Stages, storage: BaseStorage, name: str
+) -> optuna.Study:
+    """Create the study or check that it is this one."""
     recipe = setup.recipe
     sampler = EvolutionSampler(
         population=recipe.search.population,
@@ -176,77 +252,132 @@ def _open_study(setup: Setup, storage: BaseStorage, name: str) -> optuna.Study:
         region=setup.region,
         seed=recipe.seed,
     )
-    return create_or_load_study(
-        storage,
-        name,
-        recipe,
-        budget=setup.budget,
-        digests={"data": setup.task.digest(), "search space": setup.space.digest},
-        versions={
-            "glora_automl": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "timm": timm.__version__,
-            "optuna": optuna.__version__,
-        },
-        sampler=sampler,
+
+    def as_it_is() -> optuna.Study:
+        study = load_study(storage, name, sampler)
+        settings.check(study)
+        return study
+
+    def create_or_change() -> optuna.Study:
+        """Alone: others may have created it, or may be about to change it."""
+        if not is_ours(storage, name) or _is_blank(load_study(storage, name), stages):
+            return create_study(storage, name, settings, sampler)
+        study = as_it_is()
+        closed = stages.outcome("selection") is not None or any(
+            trial.user_attrs["stage"] == "selection" for trial in stages.running()
+        )
+        settings.raise_target(study, closed)
+        return study
+
+    if is_ours(storage, name):
+        study = load_study(storage, name, sampler)
+        if read_recipe(study) == recipe:
+            return as_it_is()
+    return stages.exclusively("settings", create_or_change)
+
+
+def _is_blank(study: optuna.Study, stages: Stages) -> bool:
+    """Whether nothing hangs on a study's settings: no trial, no supernet, nobody at work."""
+    key = study_key(study)
+    trained = any(
+        trial.state == TrialState.COMPLETE
+        and trial.user_attrs["stage"] == "supernet"
+        and trial.user_attrs["key"] == key
+        for trial in stages.study.get_trials(deepcopy=False)
+    )
+    busy = any(trial.user_attrs["stage"] != "settings" for trial in stages.running())
+    return not (trained or busy or study.get_trials(deepcopy=False))
+
+
+def _work(run: Run) -> SearchResult:
+    """Take part in everything that is left to do, and wait for what others do."""
+    recipe = run.setup.recipe
+    run = load_backbone(run)
+    if run.setup.ranks.from_main(lambda: run.stages.outcome("selection") is None):
+        supernet = load_supernet(run)
+        run_trials(
+            run.study,
+            partial(_propose, run, supernet),
+            worker=run.worker,
+            target=lambda: int(get_attribute(run.study, "target")),
+            progress=run.setup.progress,
+        )
+    works: dict[str, Callable[[Claim], dict[str, Any]]] = {"selection": partial(select, run)}
+    if recipe.selection.controls:
+        for label, architecture in control_architectures(run.setup).items():
+            stage = f"control-{label.replace(' ', '-').replace('=', '')}"
+            works[stage] = partial(train_control, run, stage, label, architecture)
+    arms = run.stages.run(works)
+    run.record("selection", arms["selection"]["selection"])
+    rows = run.stages.run({"test": partial(_test, run, arms)})["test"]["rows"]
+    run.record("result", rows)
+    return SearchResult(
+        run.study,
+        Selection.from_json(arms["selection"]["selection"]),
+        tuple(Row.from_json(row) for row in rows),
+        _winner(run, arms["selection"]),
     )
 
 
-def _train_supernet(study: optuna.Study, setup: Setup) -> Supernet:
-    recipe = setup.recipe
-    with _timed(study, "backbone"):
-        backbone = setup.backbone()
-        _same_digest(study, "backbone", setup.identity["backbone"])
-    supernet = Supernet(backbone, setup.space.layer_choices(), seed=recipe.seed)
-    budgeted = recipe.training.paths == "budget"
-    draw = setup.region.draw if budgeted else setup.region.draw_uniform
+def _propose(run: Run, supernet: Supernet, trial: optuna.Trial) -> Callable[[], Evaluation]:
+    space = run.setup.space
+    params = {
+        dimension.name: trial.suggest_categorical(dimension.name, dimension.choices)
+        for dimension in space.dimensions
+    }
+    count = space.count(params)
+    if "trainable_params" not in trial.user_attrs:  # a retried trial brings both along
+        trial.set_constraint(CONSTRAINT, count - run.setup.budget)
+        trial.set_user_attr("trainable_params", count)
 
-    def next_path(rng: np.random.Generator) -> None:
-        supernet.activate(setup.space.architecture(draw(rng)))
+    def score() -> Evaluation:
+        begin = time.perf_counter()
+        with supernet.merged(space.architecture(params)) as model:
+            found = evaluate(model, *run.setup.validation)
+        by_loss = run.setup.recipe.search.objective == "loss"
+        return found.loss if by_loss else found.accuracy, {
+            "validation_accuracy": found.accuracy,
+            "validation_loss": found.loss,
+            "seconds": round(time.perf_counter() - begin, 6),
+        }
 
-    epochs = recipe.training.epochs
-    with setup.progress.epochs("Train supernet", epochs) as on_epoch:
-        result = train(
-            supernet.model,
-            supernet.trainable(),
-            *setup.fit,
-            recipe.training,
-            seed=recipe.seed,
-            stage="supernet",
-            before_step=next_path,
-            identity=setup.identity,
-            checkpoint=setup.folder / "supernet.json",
-            on_epoch=on_epoch,
+    return score
+
+
+def _test(run: Run, arms: Mapping[str, dict[str, Any]], claim: Claim) -> dict[str, Any]:
+    """Look at the test images, once for a study, with all arms at once."""
+    spent = stage_seconds(run.study, run.stages.study)
+    whole = round(sum(spent[stage] for stage in ("supernet", "search", "selection")), 2)
+    models = {stage: load_arm(run, outcome) for stage, outcome in arms.items()}
+    images, labels = run.setup.test()
+    rows = []
+    for stage, model in models.items():
+        row = Row.from_json(arms[stage]["row"])
+        if stage == "selection":
+            row = replace(row, seconds=whole)
+        if model is not None:
+            row = replace(row, test=evaluate(model, images, labels))
+        rows.append(row.to_json())
+    return {"rows": rows}
+
+
+def _winner(run: Run, outcome: dict[str, Any]) -> nn.Module:
+    """The winner's model; its adapter is also put into the study's folder on this machine."""
+    with _alone(run.setup.folder, "winner"):
+        save_checkpoint(
+            run.setup.folder / "winner.json",
+            run.download(outcome),
+            {"architecture": outcome["architecture"]},
         )
-    _set_seconds(study, "supernet", result.seconds)
-    _same_digest(study, "supernet", tensor_digest(supernet.state_dict()))
-    return supernet
-
-
-def _same_digest(study: optuna.Study, what: str, digest: str) -> None:
-    """Note a digest at the first time and insist on it later: trials are of these weights."""
-    digests: dict[str, Any] = get_attribute(study, "digests")
-    if digests.setdefault(what, digest) != digest:
-        raise StudyError(
-            f"The {what} of the study {study.study_name!r} must have the digest "
-            f"{digests[what][:16]}..., here it is {digest[:16]}...; its trials were scored with "
-            "other weights. Restore the checkpoints, or start another study with --name."
-        )
-    set_attribute(study, "digests", digests)
+    model = load_arm(run, outcome)
+    assert model is not None
+    return model
 
 
 @contextmanager
-def _timed(study: optuna.Study, stage: str) -> Iterator[None]:
-    """Add to the seconds that the study has spent in a stage, however the stage ends."""
-    begin = time.monotonic()
-    try:
+def _alone(folder: Path, name: str) -> Iterator[None]:
+    """Write files of a name while no other process of this machine does."""
+    make_folder(folder)
+    with FileLock(folder / f".{name}.lock"):
+        remove_torn(folder, f"{name}*")
         yield
-    finally:
-        earlier = (get_attribute(study, "seconds") or {}).get(stage, 0.0)
-        _set_seconds(study, stage, earlier + time.monotonic() - begin)
-
-
-def _set_seconds(study: optuna.Study, stage: str, seconds: float) -> None:
-    kept: dict[str, float] = get_attribute(study, "seconds") or {}
-    set_attribute(study, "seconds", {**kept, stage: round(seconds, 2)})

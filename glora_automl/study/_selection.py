@@ -1,46 +1,39 @@
-"""From the best trials to one tested adapter."""
+"""From the best trials to one adapter."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import optuna
-from torch import nn
+from typing import Any
 
 from glora_automl.adapters import merge
 from glora_automl.architecture import Architecture
 from glora_automl.errors import StudyError
-from glora_automl.study._arm import Arm, alone
+from glora_automl.study._arm import arm_outcome
 from glora_automl.study._result import Row, Selection, quality
-from glora_automl.study._setup import Setup
+from glora_automl.study._run import Run
+from glora_automl.study._stages import Claim
 from glora_automl.study._trials import best_trials
-from glora_automl.supernet import (
-    Score,
-    Supernet,
-    evaluate,
-    load_checkpoint,
-    save_checkpoint,
-    train,
-)
+from glora_automl.study._weights import fetch_supernet
+from glora_automl.supernet import Score, Supernet, evaluate, train
 
-__all__ = ["load_winner", "select"]
+__all__ = ["select"]
 
 
-def select(study: optuna.Study, setup: Setup, supernet: Supernet) -> tuple[Selection, Arm]:
+def select(run: Run, claim: Claim) -> dict[str, Any]:
     """Score the best trials again, choose one, train it on, keep what validates better.
-
-    The supernet is merged afterwards: it is the winner.
 
     Raises:
         StudyError: If no trial fits the budget.
     """
+    setup = run.setup
     recipe = setup.recipe
-    candidates = best_trials(study, recipe.selection.candidates)
+    candidates = best_trials(run.study, recipe.selection.candidates)
     if not candidates:
         raise StudyError(
-            f"The study {study.study_name!r} has no trial within the budget of {setup.budget} to "
-            "select; raise search.trials."
+            f"The study {run.study.study_name!r} has no trial within the budget of "
+            f"{setup.budget} to select; raise search.trials."
         )
+    # Fresh from the artifact: fine-tuning changes it, and this may not be the first attempt.
+    supernet = fetch_supernet(run)
     scored: list[tuple[Score, int, int, Architecture]] = []
     with setup.progress.stage("Score the best again", len(candidates), "trials") as advance:
         for trial in candidates:
@@ -50,12 +43,13 @@ def select(study: optuna.Study, setup: Setup, supernet: Supernet) -> tuple[Selec
             count = architecture.count(setup.space.shapes)
             scored.append((score, count, trial.number, architecture))
             advance(1)
+            run.worker.check_stop()
     # Accuracy, then loss, then size: on few images many architectures are equally accurate.
     scored.sort(key=lambda c: (*(-q for q in quality(c[0])), c[1], c[2]))
     inherited, count, number, architecture = scored[0]
     supernet.activate(architecture)
     weights = supernet.state_dict()
-    finetuned, images = _finetune(setup, supernet, architecture)
+    finetuned, images = _finetune(run, supernet, architecture)
     selection = Selection(
         trial=number,
         architecture=str(architecture),
@@ -66,21 +60,19 @@ def select(study: optuna.Study, setup: Setup, supernet: Supernet) -> tuple[Selec
     )
     if not selection.uses_finetuned:
         supernet.load_state_dict(weights)
-    save_winner(setup.folder / "winner.json", supernet, architecture)
-    merge(supernet.model)
     row = Row(
         "searched",
         parameters=count,
         validation=finetuned if selection.uses_finetuned else inherited,
         images=images,
     )
-    return selection, Arm(row, supernet.model)
+    outcome = arm_outcome(run, "selection", row, supernet, architecture)
+    return {**outcome, "selection": selection.to_json()}
 
 
-def _finetune(
-    setup: Setup, supernet: Supernet, architecture: Architecture
-) -> tuple[Score | None, int]:
+def _finetune(run: Run, supernet: Supernet, architecture: Architecture) -> tuple[Score | None, int]:
     """Train the active architecture on; returns its score and the images seen since the start."""
+    setup = run.setup
     recipe = setup.recipe
     images = recipe.training.epochs * len(setup.task.fit)
     epochs = recipe.selection.finetune_epochs
@@ -97,35 +89,9 @@ def _finetune(
             stage="fine-tuning",
             identity=setup.identity,
             # Of this winner: with more trials another one may be chosen.
-            checkpoint=setup.folder / f"fine-tuning-{architecture.digest[:16]}.json",
+            checkpoint=setup.folder / f"selection-{architecture.digest[:16]}.json",
             on_epoch=on_epoch,
+            stop=setup.stop,
         )
-    with merge(supernet.model) as model:
+    with merge(supernet.model, share=True) as model:
         return evaluate(model, *setup.validation), images + result.images
-
-
-def save_winner(path: Path, supernet: Supernet, architecture: Architecture) -> None:
-    """Write the winner's adapter and head: tensors as they are active, architecture in the JSON."""
-    tensors = supernet.active_state_dict()
-    save_checkpoint(path, tensors, {"architecture": str(architecture)})
-
-
-def load_winner(setup: Setup, selection: Selection) -> nn.Module:
-    """The winner of a finished study as a plain model, from its file.
-
-    Raises:
-        StudyError: If the file is not in this study's folder.
-        CheckpointError: If it is altered.
-    """
-    path = setup.folder / "winner.json"
-    found = load_checkpoint(path)
-    if found is None or found[1].get("architecture") != selection.architecture:
-        raise StudyError(
-            f"The study {setup.folder.name!r} is finished, but its winner is not at "
-            f"{str(path)!r}; run this where it was searched, or look at it with "
-            f"'glora show {setup.folder.name}'."
-        )
-    supernet = alone(setup, Architecture.parse(selection.architecture))
-    supernet.load_state_dict(found[0])
-    merge(supernet.model)
-    return supernet.model

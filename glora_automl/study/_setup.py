@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from glora_automl.errors import BudgetError, TaskError
 from glora_automl.progress import Progress
 from glora_automl.search_space import SearchSpace
 from glora_automl.study._recipe import Recipe
-from glora_automl.supernet import Supernet, tensor_digest
+from glora_automl.supernet import Ranks, Supernet, tensor_digest
 from glora_automl.tasks import (
     ImageSet,
     InputFormat,
@@ -70,6 +71,9 @@ class Setup:
         cache: Folder of pretrained backbones.
         folder: Folder of the study's checkpoints.
         progress: Shows long work.
+        ranks: The processes that train the supernet together.
+        stop: Asked at safe points whether to stop.
+        loaded: The backbone, once it is known which weights the study has.
     """
 
     recipe: Recipe
@@ -81,6 +85,9 @@ class Setup:
     cache: Path
     folder: Path
     progress: Progress
+    ranks: Ranks
+    stop: Callable[[], bool] | None = None
+    loaded: nn.Module | None = None
 
     @property
     def budget(self) -> int:
@@ -88,7 +95,17 @@ class Setup:
         return self.region.budget
 
     @functools.cached_property
-    def _backbone(self) -> nn.Module:
+    def identity(self) -> dict[str, str]:
+        """Digests of all that a training of this study depends on, besides its settings."""
+        return {
+            "data": self.task.digest(),
+            "search space": self.space.digest,
+            "backbone": tensor_digest(self.backbone().state_dict()),
+            "budget": str(self.budget),
+        }
+
+    def create_backbone(self) -> nn.Module:
+        """Create the backbone as the recipe says: download, pretrain, or take from the cache."""
         return create_backbone(
             self.recipe.backbone,
             self.task,
@@ -96,21 +113,21 @@ class Setup:
             device=self.device,
             cache=self.cache,
             progress=self.progress,
+            stop=self.stop,
         )
 
-    @functools.cached_property
-    def identity(self) -> dict[str, str]:
-        """Digests of all that a training of this study depends on, besides its settings."""
-        return {
-            "data": self.task.digest(),
-            "search space": self.space.digest,
-            "backbone": tensor_digest(self._backbone.state_dict()),
-            "budget": str(self.budget),
-        }
+    def bare_backbone(self) -> nn.Module:
+        """The backbone's modules with weights that are to be replaced."""
+        return _bare(self.recipe, self.task).to(self.device)
+
+    def with_backbone(self, model: nn.Module) -> Setup:
+        """The setup with the study's backbone, which stays as it is."""
+        return replace(self, loaded=model)
 
     def backbone(self) -> nn.Module:
-        """A fresh copy of the backbone, pretrained and cached on first use."""
-        return copy.deepcopy(self._backbone)
+        """A copy of the study's backbone."""
+        assert self.loaded is not None, "the backbone comes first"
+        return copy.deepcopy(self.loaded)
 
     @functools.cached_property
     def fit(self) -> tuple[Tensor, Tensor]:
@@ -127,18 +144,25 @@ class Setup:
         return self.task.test.prepare(self.format, self.device)
 
 
-def prepare(recipe: Recipe, *, runs: Path, name: str, device: str, progress: Progress) -> Setup:
+def prepare(
+    recipe: Recipe,
+    *,
+    runs: Path,
+    name: str,
+    device: str,
+    progress: Progress,
+    stop: Callable[[], bool] | None = None,
+) -> Setup:
     """Check a recipe against images and model, without training or writing anything.
 
     Raises:
         GLoRAError: If anything in the recipe does not fit.
     """
-    where = resolve_device(device)
+    ranks = Ranks.from_environment(resolve_device(device))
     task = load_digits(recipe.task, recipe.seed)
     check_pretraining(recipe.backbone, task)
     # The layers do not depend on the weights, which may cost a download or a training.
-    bare = recipe.backbone.model_copy(update={"pretrained": False})
-    model = create_model(bare, len(task.classes), recipe.seed)
+    model = _bare(recipe, task)
     target = input_format(model, recipe.backbone)
     space = SearchSpace(recipe.search_space, linear_shapes(model))
     head = {id(p) for module in classifiers(model) for p in module.parameters()}
@@ -154,11 +178,18 @@ def prepare(recipe: Recipe, *, runs: Path, name: str, device: str, progress: Pro
     return Setup(
         recipe=recipe,
         task=task,
-        device=where,
+        device=ranks.device,
         format=target,
         space=space,
         region=region,
         cache=runs / CACHE,
         folder=runs / name,
         progress=progress,
+        ranks=ranks,
+        stop=stop,
     )
+
+
+def _bare(recipe: Recipe, task: Task) -> nn.Module:
+    bare = recipe.backbone.model_copy(update={"pretrained": False})
+    return create_model(bare, len(task.classes), recipe.seed)

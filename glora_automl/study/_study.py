@@ -1,36 +1,55 @@
-"""The Optuna study of a recipe: created, found again, checked, and repaired after a crash."""
+"""The Optuna study of a recipe: its attributes; created, found again and checked."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
 
 from glora_automl.errors import RecipeError, StudyError
 from glora_automl.study._recipe import Recipe, parse_recipe
 
 __all__ = [
     "FORMAT",
-    "complete_trials",
-    "create_or_load_study",
+    "Settings",
+    "create_study",
+    "get_attribute",
+    "is_ours",
     "load_study",
     "read_recipe",
-    "requeue_interrupted",
+    "refuse_foreign",
+    "set_attribute",
+    "study_key",
 ]
 
-FORMAT = 1
-"""Version of what is written into a study: parameter names, values and attributes."""
+FORMAT = 2
+"""Version of what is written into a study: parameter names, values and attributes.
 
-_MAX_RETRIES = 10
+Format 1 kept supernet and winner in a folder of one machine.
+"""
 
 Attribute = Literal[
-    "format", "recipe", "budget", "digests", "versions", "target", "seconds", "selection", "result"
+    "format",
+    "recipe",
+    "budget",
+    "target",
+    "digests",
+    "versions",
+    "heartbeat",
+    "artifacts",
+    "backbone",
+    "supernet",
+    "selection",
+    "result",
 ]
 """What a study keeps besides its trials; the storage has it as ``glora:<name>``."""
 
@@ -41,19 +60,20 @@ def get_attribute(study: optuna.Study, key: Attribute) -> Any:
 
 
 def set_attribute(study: optuna.Study, key: Attribute, value: Any) -> None:
-    """Write one of our study attributes; ``value`` must be JSON."""
-    study.set_user_attr(f"glora:{key}", value)
+    """Write one of our study attributes, if it is not so already; ``value`` must be JSON."""
+    if get_attribute(study, key) != value:
+        study.set_user_attr(f"glora:{key}", value)
 
 
 def load_study(storage: BaseStorage, name: str, sampler: BaseSampler | None = None) -> optuna.Study:
     """Find a study of ours.
 
     Raises:
-        StudyError: If it is not there, not ours, or of a newer format.
+        StudyError: If it is not there, not ours, or of another format.
     """
     known = optuna.get_all_study_names(storage)
     if name not in known:
-        names = ", ".join(sorted(known)[:8]) or "none"
+        names = ", ".join(sorted(n for n in known if "/" not in n)[:8]) or "none"
         raise StudyError(f"The storage has no study {name!r}; there are: {names}.")
     study = optuna.load_study(study_name=name, storage=storage, sampler=sampler)
     version = get_attribute(study, "format")
@@ -66,7 +86,20 @@ def load_study(storage: BaseStorage, name: str, sampler: BaseSampler | None = No
             f"The study {name!r} has format {version}, this version reads up to {FORMAT}; "
             "upgrade glora-automl."
         )
+    if version < FORMAT:
+        raise StudyError(
+            f"The study {name!r} has format {version}, this version reads from {FORMAT} on; go on "
+            "with the glora-automl that made it, or start another with --name."
+        )
     return study
+
+
+def is_ours(storage: BaseStorage, name: str) -> bool:
+    """Whether a study is there that has been created to the end, of whatever format."""
+    if name not in optuna.get_all_study_names(storage):
+        return False
+    study = optuna.load_study(study_name=name, storage=storage)
+    return get_attribute(study, "format") is not None
 
 
 def read_recipe(study: optuna.Study) -> Recipe:
@@ -74,103 +107,147 @@ def read_recipe(study: optuna.Study) -> Recipe:
     return parse_recipe(get_attribute(study, "recipe"), f"study {study.study_name}")
 
 
-def create_or_load_study(
-    storage: BaseStorage,
-    name: str,
-    recipe: Recipe,
-    budget: int,
-    digests: dict[str, str],
-    versions: dict[str, str],
-    sampler: BaseSampler,
-) -> optuna.Study:
-    """Create the study of a recipe, or go on with it if its settings are the same.
+@dataclass(frozen=True)
+class Settings:
+    """What a study is created with.
 
-    A study whose supernet was not trained to the end takes other settings.
+    Attributes:
+        recipe: Its recipe.
+        budget: The budget as a plain count.
+        target: Complete trials to reach: the recipe's, or all architectures if there are fewer.
+        digests: Of images and search space.
+        versions: Of the packages, for the record.
+        heartbeat: Seconds between heartbeats of its workers.
+        artifacts: Where its files are.
+    """
+
+    recipe: Recipe
+    budget: int
+    target: int
+    digests: dict[str, str]
+    versions: dict[str, str]
+    heartbeat: float
+    artifacts: str
+
+    @property
+    def key(self) -> str:
+        """A digest of what may not change while there are trials."""
+        return _key(self.recipe, self.digests)
+
+    @property
+    def direction(self) -> StudyDirection:
+        """Whether scores are maximised."""
+        loss = self.recipe.search.objective == "loss"
+        return StudyDirection.MINIMIZE if loss else StudyDirection.MAXIMIZE
+
+    def write(self, study: optuna.Study) -> None:
+        """Write everything into a study; the format last, which makes it one of ours."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.set_metric_names([f"validation_{self.recipe.search.objective}"])
+        set_attribute(study, "recipe", self.recipe.model_dump(mode="json"))
+        set_attribute(study, "budget", self.budget)
+        set_attribute(study, "target", self.target)
+        set_attribute(study, "digests", self.digests)
+        set_attribute(study, "versions", self.versions)
+        set_attribute(study, "heartbeat", self.heartbeat)
+        set_attribute(study, "artifacts", self.artifacts)
+        set_attribute(study, "format", FORMAT)
+
+    def check(self, study: optuna.Study) -> None:
+        """Refuse a study with other settings.
+
+        Raises:
+            RecipeError: If its recipe is another one; the message names the first difference.
+            StudyError: If its images or its search space are others.
+        """
+        name = study.study_name
+        old, new = read_recipe(study).identity(), self.recipe.identity()
+        for key in sorted(set(old) | set(new)):
+            if old.get(key) != new.get(key):
+                raise RecipeError(
+                    f"The study {name!r} exists with {key} = {old.get(key)!r}, this recipe has "
+                    f"{new.get(key)!r}; choose another name with --name."
+                )
+        digests = get_attribute(study, "digests")
+        for key, digest in self.digests.items():
+            if digests.get(key) != digest:
+                raise StudyError(
+                    f"The {key} of the study {name!r} must have the digest {digests.get(key)}, "
+                    f"here it is {digest}; use the same data and versions, or another name with "
+                    "--name."
+                )
+
+    def raise_target(self, study: optuna.Study, closed: bool) -> None:
+        """Give a study more trials, or fewer, if the recipe has another number of them.
+
+        Args:
+            study: The study.
+            closed: Whether its best trials are being chosen or have been.
+
+        Raises:
+            RecipeError: If it is closed.
+        """
+        kept = read_recipe(study).search.trials
+        if kept == self.recipe.search.trials:
+            return
+        if closed:
+            raise RecipeError(
+                f"The study {study.study_name!r} has chosen its best of search.trials = {kept} "
+                f"and takes no other number, got {self.recipe.search.trials}; start another with "
+                "--name."
+            )
+        set_attribute(study, "recipe", self.recipe.model_dump(mode="json"))
+        set_attribute(study, "target", self.target)
+
+
+def study_key(study: optuna.Study) -> str:
+    """The :attr:`Settings.key` that a study was created with."""
+    return _key(read_recipe(study), get_attribute(study, "digests"))
+
+
+def _key(recipe: Recipe, digests: Mapping[str, str]) -> str:
+    text = json.dumps([recipe.identity(), digests], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def refuse_foreign(storage: BaseStorage, name: str) -> None:
+    """Refuse to touch a study that somebody made for something else.
 
     Raises:
-        RecipeError: If it exists with other settings; the message names the first that differs.
-        StudyError: If a study of that name is not ours, or its data are not these.
+        StudyError: If there is one of that name.
     """
-    loss = recipe.search.objective == "loss"
-    direction = StudyDirection.MINIMIZE if loss else StudyDirection.MAXIMIZE
+    if name in optuna.get_all_study_names(storage):
+        study = optuna.load_study(study_name=name, storage=storage)
+        foreign = not all(key.startswith("glora:") for key in study.user_attrs)
+        if foreign or (study.get_trials(deepcopy=False) and not is_ours(storage, name)):
+            raise StudyError(
+                f"The study {name!r} is not one of GLoRA's; choose another name with --name."
+            )
+
+
+def create_study(
+    storage: BaseStorage, name: str, settings: Settings, sampler: BaseSampler
+) -> optuna.Study:
+    """Create the study of a recipe, or write other settings into one on which nothing hangs yet.
+
+    It is then new, its creation was interrupted, or its supernet was never trained to the end:
+    after a mistake in the recipe, the mended one starts over under the same name.
+
+    Raises:
+        StudyError: If the study exists with the opposite direction.
+    """
     study = optuna.create_study(
         study_name=name,
         storage=storage,
         sampler=sampler,
-        direction=direction,
+        direction=settings.direction,
         load_if_exists=True,
     )
-    same_direction = study.directions == [direction]
-    if same_direction and _is_blank(study):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            study.set_metric_names([f"validation_{recipe.search.objective}"])
-        set_attribute(study, "recipe", recipe.model_dump(mode="json"))
-        set_attribute(study, "budget", budget)
-        set_attribute(study, "digests", digests)
-        set_attribute(study, "versions", versions)
-        set_attribute(study, "format", FORMAT)
-        return study
-    study = load_study(storage, name, sampler)
-    kept = read_recipe(study)
-    old, new = kept.identity(), recipe.identity()
-    for key in sorted(set(old) | set(new)):
-        if old.get(key) != new.get(key):
-            raise RecipeError(
-                f"The study {name!r} exists with {key} = {old.get(key)!r}, this recipe has "
-                f"{new.get(key)!r}; choose another name with --name."
-            )
-    for key, digest in digests.items():
-        if get_attribute(study, "digests").get(key) != digest:
-            raise StudyError(
-                f"The {key} of the study {name!r} must have the digest "
-                f"{get_attribute(study, 'digests').get(key)}, here it is {digest}; use the same "
-                "data and versions, or another name with --name."
-            )
-    if kept.search.trials != recipe.search.trials:
-        if get_attribute(study, "result") is not None:
-            raise RecipeError(
-                f"The study {name!r} is finished with search.trials = {kept.search.trials} and "
-                f"its test images were looked at, got {recipe.search.trials}; start another with "
-                "--name."
-            )
-        set_attribute(study, "recipe", recipe.model_dump(mode="json"))
+    if study.directions != [settings.direction]:
+        raise StudyError(
+            f"The study {name!r} exists and is not to be {settings.direction.name.lower()}d; "
+            "choose another name with --name."
+        )
+    settings.write(study)
     return study
-
-
-def _is_blank(study: optuna.Study) -> bool:
-    """Whether nothing hangs on a study yet, so that any settings may be written into it.
-
-    It is new, its creation was interrupted, or it is ours and its supernet was never trained to
-    the end: after a mistake in the recipe, the mended one starts over under the same name.
-    """
-    ours = all(key.startswith("glora:") for key in study.user_attrs)
-    trained = "supernet" in (get_attribute(study, "digests") or {})
-    return ours and not trained and not study.get_trials(deepcopy=False)
-
-
-def complete_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """The complete trials, by number."""
-    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-
-
-def requeue_interrupted(study: optuna.Study) -> int:
-    """Queue what an interrupted worker left behind; call it while no other worker runs.
-
-    A trial that still counts as running is failed; each failed one is evaluated again, in its
-    place (see :class:`~glora_automl.samplers.EvolutionSampler`).
-
-    Returns:
-        The number of trials that were queued.
-    """
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        study.tell(trial.number, state=TrialState.FAIL)
-    trials = study.get_trials(deepcopy=False)
-    retried = {n for t in trials for n in t.system_attrs.get("retry_history", ())}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        retry = RetryHeartbeatStaleTrialCallback(max_retry=_MAX_RETRIES)
-    queued = [t for t in trials if t.state == TrialState.FAIL and t.number not in retried]
-    for trial in queued:
-        retry(study, trial)
-    return len(queued)

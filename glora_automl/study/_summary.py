@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
-from glora_automl.study._study import get_attribute
+from glora_automl.study._stages import stage_study_name
+from glora_automl.study._study import get_attribute, study_key
 from glora_automl.study._trials import best_trials
 
-__all__ = ["list_studies", "summarize"]
+__all__ = ["list_studies", "stage_seconds", "summarize"]
 
 
 def list_studies(storage: BaseStorage) -> list[dict[str, Any]]:
@@ -25,32 +27,42 @@ def summarize(study: optuna.Study) -> dict[str, Any]:
     """Settings, progress, best trial and result of a study.
 
     ``stage`` is what comes next or is under way: ``supernet``, ``search``, ``selection``,
-    ``controls``, or ``finished``.
+    ``controls``, or ``finished``. ``seconds`` are summed over the workers.
     """
     trials = study.get_trials(deepcopy=False)
-    states = [trial.state for trial in trials]
-    recipe = get_attribute(study, "recipe")
-    digests = get_attribute(study, "digests")
-    target = get_attribute(study, "target") or recipe["search"]["trials"]
-    complete = states.count(TrialState.COMPLETE)
+    states = Counter(trial.state for trial in trials)
+    target = get_attribute(study, "target")
     selection, result = get_attribute(study, "selection"), get_attribute(study, "result")
+    supernet = get_attribute(study, "supernet")
     if result is not None:
         stage = "finished"
     elif selection is not None:
         stage = "controls"
-    elif complete >= target:
+    elif states[TrialState.COMPLETE] >= target:
         stage = "selection"
     else:
-        stage = "search" if "supernet" in digests else "supernet"
+        stage = "search" if supernet is not None else "supernet"
     best = best_trials(study, 1)
+    name = stage_study_name(study.study_name)
+    stages = (
+        optuna.load_study(study_name=name, storage=study._storage)
+        if name in optuna.get_all_study_names(study._storage)
+        else None
+    )
+    made = {
+        what: outcome["digest"]
+        for what in ("backbone", "supernet")
+        if (outcome := study.user_attrs.get(f"glora:{what}")) is not None
+    }
     return {
         "study": study.study_name,
         "stage": stage,
         "budget": get_attribute(study, "budget"),
         "trials": {
             "target": target,
-            "complete": complete,
-            "failed": states.count(TrialState.FAIL),
+            "complete": states[TrialState.COMPLETE],
+            "running": states[TrialState.RUNNING],
+            "failed": states[TrialState.FAIL],
             "all": len(trials),
         },
         "best": {
@@ -62,8 +74,68 @@ def summarize(study: optuna.Study) -> dict[str, Any]:
         else None,
         "selection": selection,
         "result": result,
-        "seconds": get_attribute(study, "seconds") or {},
-        "digests": digests,
+        "seconds": stage_seconds(study, stages),
+        "workers": _workers(trials, stages),
+        "digests": {**get_attribute(study, "digests"), **made},
+        "artifacts": get_attribute(study, "artifacts"),
         "versions": get_attribute(study, "versions"),
-        "recipe": recipe,
+        "recipe": get_attribute(study, "recipe"),
     }
+
+
+def _attempts(study: optuna.Study, stages: optuna.Study | None) -> list[FrozenTrial]:
+    """The attempts at the stages, of the study's present settings."""
+    if stages is None:
+        return []
+    key = study_key(study)
+    trials = stages.get_trials(deepcopy=False)
+    return [trial for trial in trials if trial.user_attrs.get("key") == key]
+
+
+def _seconds(trial: FrozenTrial) -> float:
+    if trial.datetime_start is None or trial.datetime_complete is None:
+        return 0.0
+    return (trial.datetime_complete - trial.datetime_start).total_seconds()
+
+
+def stage_seconds(study: optuna.Study, stages: optuna.Study | None) -> dict[str, float]:
+    """Seconds of work that were spent on each stage, by all workers together.
+
+    Of a training they are those that its checkpoint has counted, of other work those of what was
+    brought to its end: what a dead worker did is not known.
+    """
+    spent: dict[str, float] = {}
+    for trial in _attempts(study, stages):
+        if trial.state == TrialState.COMPLETE:
+            name = str(trial.user_attrs["stage"])
+            counted = trial.user_attrs["outcome"].get("seconds")
+            stage = "controls" if name.startswith("control-") else name
+            spent[stage] = spent.get(stage, 0.0) + (counted or _seconds(trial))
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if complete:
+        spent["search"] = sum(map(_seconds, complete))
+    order = ("backbone", "supernet", "search", "selection", "controls", "test")
+    return {stage: round(spent[stage], 2) for stage in order if stage in spent}
+
+
+def _workers(trials: list[FrozenTrial], stages: optuna.Study | None) -> dict[str, dict[str, Any]]:
+    """What each worker has done or is doing."""
+    workers: dict[str, dict[str, Any]] = {}
+
+    def of(trial: FrozenTrial) -> dict[str, Any]:
+        name = str(trial.user_attrs.get("worker", "unknown"))
+        return workers.setdefault(name, {"trials": 0, "stages": [], "at": None})
+
+    for trial in trials:
+        if trial.state == TrialState.COMPLETE:
+            of(trial)["trials"] += 1
+        elif trial.state == TrialState.RUNNING:
+            of(trial)["at"] = f"trial {trial.number}"
+    for trial in [] if stages is None else stages.get_trials(deepcopy=False):
+        if trial.user_attrs["stage"] == "settings":
+            continue
+        if trial.state == TrialState.COMPLETE:
+            of(trial)["stages"].append(trial.user_attrs["stage"])
+        elif trial.state == TrialState.RUNNING:
+            of(trial)["at"] = trial.user_attrs["stage"]
+    return workers

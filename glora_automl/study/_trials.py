@@ -1,88 +1,241 @@
-"""The search itself: trials that score merged subnets on the validation images."""
+"""The search itself: trials shared out among workers, none of them lost and none done twice."""
 
 from __future__ import annotations
 
-import time
+import contextlib
+import copy
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
-from glora_automl.errors import TrainingError
+from glora_automl.errors import StudyError, TrainingError
+from glora_automl.progress import Progress
+from glora_automl.samplers import trial_positions
 from glora_automl.storages import hold_writes
-from glora_automl.study._setup import Setup
-from glora_automl.study._study import complete_trials, set_attribute
-from glora_automl.supernet import Supernet, evaluate
+from glora_automl.study._worker import OWNER, Worker, fail
 
-__all__ = ["best_trials", "run_trials"]
+__all__ = ["Evaluation", "Proposal", "best_trials", "complete_trials", "run_trials"]
 
 CONSTRAINT = "trainable_params"
+MAX_RETRIES = 10
+"""How often a trial is evaluated again whose worker died; an architecture may be what kills it."""
+
+Evaluation = tuple[float, dict[str, Any]]
+"""The value of a trial and what else is written with it."""
+
+Proposal = Callable[[optuna.Trial], Callable[[], Evaluation]]
+"""Suggests a trial's parameters; what it returns evaluates them."""
 
 
-def run_trials(study: optuna.Study, setup: Setup, supernet: Supernet, storage: BaseStorage) -> None:
-    """Evaluate architectures until the study has as many complete trials as the recipe wants.
+@dataclass(frozen=True)
+class _Places:
+    """Which trial stands where.
 
-    A space with fewer architectures under the budget than that is searched for as many trials as
-    it has architectures.
-
-    Raises:
-        TrainingError: If trials fail, which they do when their score is no number.
+    A trial's position is its number in a study without retries, so of all trials with positions
+    below the target, exactly one in each place has to be completed, whoever starts, dies, and
+    tries again at the same time.
     """
-    wanted = setup.recipe.search.trials
-    target = min(wanted, setup.region.count(limit=wanted))
-    set_attribute(study, "target", target)
-    done = len(complete_trials(study))
-    with setup.progress.stage("Search", target, "trials") as advance:
-        best = best_trials(study, 1)
-        if done:
-            advance(done, _note(best[0], study) if best else "", earlier=True)
 
-        def show(_: optuna.Study, trial: FrozenTrial) -> None:
-            if trial.value is None:
-                return
-            best.append(trial)
-            best.sort(key=lambda t: _rank(t, study.direction))
-            del best[1:]
-            advance(1, _note(best[0], study))
+    trials: Sequence[FrozenTrial]
+    positions: Sequence[int]
+    target: int
 
-        if done < target:
-            study.optimize(
-                lambda trial: _objective(trial, setup, supernet, storage),
-                n_trials=target - done,
-                callbacks=[show],
-            )
-    failed = target - len(complete_trials(study))
-    if failed > 0:
-        raise TrainingError(
-            f"Each trial must have a finite score, {failed} of {target} had none; the supernet's "
-            "training went wrong, lower training.lr and start with another --name."
+    @classmethod
+    def of(cls, study: optuna.Study, target: int) -> _Places:
+        trials = study.get_trials(deepcopy=False)
+        return cls(trials, trial_positions(trials), target)
+
+    def filled(self) -> list[FrozenTrial]:
+        """The complete trials."""
+        return [t for t in self.trials if t.state == TrialState.COMPLETE]
+
+    def next_is_free(self) -> bool:
+        """Whether a new trial would have a place."""
+        return max(self.positions, default=-1) + 1 < self.target
+
+    def any_waits(self) -> bool:
+        """Whether a trial is in the queue."""
+        return any(t.state == TrialState.WAITING for t in self.trials)
+
+    def failed(self) -> list[FrozenTrial]:
+        """The last trial of each place whose trials have all failed."""
+        places: dict[int, FrozenTrial | None] = {}
+        for trial, position in zip(self.trials, self.positions, strict=True):
+            if position >= self.target or trial.state != TrialState.FAIL:
+                places[position] = None
+            elif places.get(position, trial) is not None:
+                places[position] = trial
+        return [trial for trial in places.values() if trial is not None]
+
+    def spare(self) -> list[FrozenTrial]:
+        """Retries in the queue whose place was filled by another retry."""
+        done = {self.positions[t.number] for t in self.filled()}
+        return [
+            t
+            for t, position in zip(self.trials, self.positions, strict=True)
+            if t.state == TrialState.WAITING and position in done
+        ]
+
+    def may_run(self, number: int) -> bool:
+        """Whether a trial that was created is wanted, seen what others created meanwhile."""
+        position = self.positions[number]
+        return position < self.target and not any(
+            t.state == TrialState.COMPLETE or (not t.state.is_finished() and t.number < number)
+            for t, p in zip(self.trials, self.positions, strict=True)
+            if p == position and t.number != number
         )
 
 
-def _objective(
-    trial: optuna.Trial, setup: Setup, supernet: Supernet, storage: BaseStorage
-) -> float:
-    with hold_writes(storage):
-        return _score(trial, setup, supernet)
+def run_trials(
+    study: optuna.Study,
+    propose: Proposal,
+    *,
+    worker: Worker,
+    target: Callable[[], int],
+    progress: Progress,
+) -> None:
+    """Evaluate architectures, together with other workers, until ``target`` trials are complete.
+
+    A trial whose worker died, or was stopped, is evaluated again in its place; of trials that
+    were created for one place by several workers, one is evaluated.
+
+    Args:
+        study: The study.
+        propose: Suggests parameters and gives the function that evaluates them. Between the two
+            the parameters are written, so that other workers know them.
+        worker: Who works here.
+        target: Complete trials to reach; asked again in the end, as somebody may have raised it.
+        progress: Shows the trials of all workers.
+
+    Raises:
+        Stopped: If that was asked for; the trial that was running is queued again.
+        TrainingError: If a score is no number.
+        StudyError: If a trial was tried again too often.
+    """
+    worker.settle(study)
+    wanted = target()
+    with progress.stage("Search", wanted, "trials") as advance:
+        shown: set[int] = set()
+        best: list[FrozenTrial] = []
+        earlier, told = True, False
+        while True:
+            worker.check_stop()
+            worker.fail_dead(study)
+            places = _Places.of(study, wanted)
+            new = [t for t in places.filled() if t.number not in shown]
+            if new:
+                shown.update(t.number for t in new)
+                best = sorted([*best, *new], key=lambda t: _rank(t, study.direction))[:1]
+                advance(len(new), _note(best[0], study), earlier=earlier)
+            earlier = False
+            if len(shown) >= wanted:
+                if (raised := target()) > wanted:
+                    wanted = raised
+                    continue
+                for trial in places.spare():
+                    fail(worker.storage, trial._trial_id)
+                return
+            _queue_again(study, places.failed())
+            if places.any_waits() or places.next_is_free():
+                _run_one(study, propose, worker, wanted, places.any_waits(), progress)
+            else:
+                if not told:
+                    told = True
+                    progress.say("Waiting for the last trials of other workers.")
+                worker.wait()
 
 
-def _score(trial: optuna.Trial, setup: Setup, supernet: Supernet) -> float:
-    params = {
-        dimension.name: trial.suggest_categorical(dimension.name, dimension.choices)
-        for dimension in setup.space.dimensions
-    }
-    count = setup.space.count(params)
-    if "trainable_params" not in trial.user_attrs:  # a retried trial brings both along
-        trial.set_constraint(CONSTRAINT, count - setup.budget)
-        trial.set_user_attr("trainable_params", count)
-    begin = time.perf_counter()
-    with supernet.merged(setup.space.architecture(params)) as model:
-        score = evaluate(model, *setup.validation)
-    trial.set_user_attr("validation_accuracy", score.accuracy)
-    trial.set_user_attr("validation_loss", score.loss)
-    trial.set_user_attr("seconds", round(time.perf_counter() - begin, 6))
-    return score.loss if setup.recipe.search.objective == "loss" else score.accuracy
+def _run_one(
+    study: optuna.Study,
+    propose: Proposal,
+    worker: Worker,
+    target: int,
+    queued: bool,
+    progress: Progress,
+) -> None:
+    try:
+        trial = worker.ask(study, queued=queued)
+    except UpdateFinishedTrialError:
+        return  # taken from the queue, and failed by somebody before it had a name
+    # Only these can be in somebody's way: a retry, and one at the end.
+    contested = queued or trial.number >= target
+    if contested and not _Places.of(study, target).may_run(trial.number):
+        fail(worker.storage, trial._trial_id)
+        return
+    try:
+        with worker.beating(trial._trial_id):
+            with hold_writes(worker.storage):
+                evaluate = propose(trial)
+            value, attributes = evaluate()
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"Each trial must have a finite score, trial {trial.number} has {value}; the "
+                    "supernet's training went wrong, lower training.lr and start with another "
+                    "--name."
+                )
+            with hold_writes(worker.storage):
+                for key, attribute in attributes.items():
+                    trial.set_user_attr(key, attribute)
+                _tell(study, trial, value)
+    except UpdateFinishedTrialError:
+        progress.say(
+            f"This worker was taken for dead at trial {trial.number}; its result is dropped and "
+            "the trial evaluated again."
+        )
+    except BaseException:
+        # The next worker need not wait until this one seems dead.
+        with contextlib.suppress(Exception):
+            fail(worker.storage, trial._trial_id)
+            _queue_again(study, _Places.of(study, target).failed())
+        raise
+
+
+def _tell(study: optuna.Study, trial: optuna.Trial, value: float) -> None:
+    """:meth:`optuna.Study.tell`, with one exception for a trial that somebody else has failed."""
+    try:
+        study.tell(trial, value)
+    except ValueError:
+        if study._storage.get_trial(trial._trial_id).state.is_finished():
+            raise UpdateFinishedTrialError from None
+        raise
+
+
+def _queue_again(study: optuna.Study, failed: Sequence[FrozenTrial]) -> None:
+    """Queue failed trials; several workers may do it, one of the retries is then evaluated.
+
+    Raises:
+        StudyError: If one of them was tried again too often.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        retry = RetryHeartbeatStaleTrialCallback()
+    for trial in failed:
+        # The callback extends the trial's own list, and that one may be cached.
+        again = copy.copy(trial)
+        again.system_attrs = copy.deepcopy(
+            {key: value for key, value in trial.system_attrs.items() if key != OWNER}
+        )
+        tries = len(again.system_attrs.get("retry_history", ())) + 1
+        if tries > MAX_RETRIES:
+            raise StudyError(
+                f"Each trial must end within {MAX_RETRIES} retries, trial {trial.number} has "
+                f"failed {tries} times: its workers die or are stopped, perhaps by its "
+                "architecture; look at their logs and memory, then start with another --name."
+            )
+        retry(study, again)
+
+
+def complete_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """The complete trials, by number."""
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
 def _rank(trial: FrozenTrial, direction: StudyDirection) -> tuple[float, float, int]:
@@ -107,4 +260,5 @@ def _note(best: FrozenTrial, study: optuna.Study) -> str:
     assert best.value is not None
     minimize = study.direction == StudyDirection.MINIMIZE
     value = f"{best.value:.3f}" if minimize else f"{best.value:.1%}"
-    return f"best {value}, {best.user_attrs['trainable_params']:,} parameters"
+    count = best.user_attrs.get("trainable_params")
+    return f"best {value}" + (f", {count:,} parameters" if count is not None else "")

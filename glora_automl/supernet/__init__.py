@@ -1,7 +1,15 @@
 """Activate, train, evaluate and checkpoint the weight-shared supernet."""
 
-from glora_automl.supernet._checkpoint import load_checkpoint, save_checkpoint, tensor_digest
+from glora_automl.supernet._checkpoint import (
+    CheckpointFiles,
+    load_checkpoint,
+    load_tensors,
+    save_checkpoint,
+    save_tensors,
+    tensor_digest,
+)
 from glora_automl.supernet._evaluation import Score, evaluate
+from glora_automl.supernet._ranks import Ranks
 from glora_automl.supernet._supernet import Supernet
 from glora_automl.supernet._training import (
     SupernetSettings,
@@ -13,6 +21,8 @@ from glora_automl.supernet._training import (
 )
 
 __all__ = [
+    "CheckpointFiles",
+    "Ranks",
     "Score",
     "Supernet",
     "SupernetSettings",
@@ -20,7 +30,9 @@ __all__ = [
     "TrainingSettings",
     "evaluate",
     "load_checkpoint",
+    "load_tensors",
     "save_checkpoint",
+    "save_tensors",
     "seeded",
     "stage_rng",
     "tensor_digest",

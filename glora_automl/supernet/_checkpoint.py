@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors
 import safetensors.torch
@@ -16,7 +16,14 @@ from torch import Tensor
 from glora_automl._files import write_atomic
 from glora_automl.errors import CheckpointError
 
-__all__ = ["load_checkpoint", "save_checkpoint", "tensor_digest"]
+__all__ = [
+    "CheckpointFiles",
+    "load_checkpoint",
+    "load_tensors",
+    "save_checkpoint",
+    "save_tensors",
+    "tensor_digest",
+]
 
 
 def _pack(tensors: Mapping[str, Tensor]) -> bytes:
@@ -36,6 +43,62 @@ def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
         False
     """
     return hashlib.sha256(_pack(dict(sorted(tensors.items())))).hexdigest()
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write tensors as one safetensors file, whose sha256 is their :func:`tensor_digest`.
+
+    Returns:
+        The digest.
+
+    Raises:
+        StorageError: If it cannot be written.
+    """
+    data = _pack(dict(sorted(tensors.items())))
+    write_atomic(path, lambda file: file.write_bytes(data))
+    return hashlib.sha256(data).hexdigest()
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file whose digest was checked already.
+
+    Raises:
+        CheckpointError: If it is none.
+    """
+    try:
+        return safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CheckpointError(f"The file {str(path)!r} must be safetensors: {error}.") from None
+
+
+class CheckpointFiles(NamedTuple):
+    """A checkpoint as it goes to another machine: one file, and what the JSON says of it.
+
+    Attributes:
+        weights: The safetensors file.
+        record: Content of the JSON file.
+    """
+
+    weights: Path
+    record: dict[str, Any]
+
+    @classmethod
+    def of(cls, path: Path) -> CheckpointFiles:
+        """The files of a checkpoint that :func:`save_checkpoint` has written."""
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return cls(path.with_name(record["weights"]), record)
+
+    def place(self, path: Path) -> None:
+        """Put them where :func:`load_checkpoint` finds them, which checks the weights' sha256.
+
+        Raises:
+            StorageError: If they cannot be written.
+        """
+        data = self.weights.read_bytes()
+        name = f"{path.stem}-{str(self.record['sha256'])[:16]}.safetensors"
+        write_atomic(path.with_name(name), lambda file: file.write_bytes(data))
+        text = json.dumps({**self.record, "weights": name})
+        write_atomic(path, lambda file: file.write_text(text, encoding="utf-8"))
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> str:

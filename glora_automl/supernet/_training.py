@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glora_automl._declarations import Declaration, Float, Int
-from glora_automl.errors import CheckpointError, TrainingError
-from glora_automl.supernet._checkpoint import load_checkpoint, save_checkpoint
+from glora_automl.errors import Stopped, TrainingError
+from glora_automl.supernet._position import Keeper, Position
+from glora_automl.supernet._ranks import Ranks
 
 __all__ = ["TrainingResult", "TrainingSettings", "train"]
 
@@ -102,12 +103,21 @@ def train(
     checkpoint: Path | None = None,
     identity: Mapping[str, str] | None = None,
     on_epoch: Callable[[int, float], object] | None = None,
+    on_checkpoint: Callable[[Path], object] | None = None,
+    stop: Callable[[], bool] | None = None,
+    ranks: Ranks | None = None,
 ) -> TrainingResult:
     """Train ``parameters`` of ``model`` by cross-entropy; go on from ``checkpoint`` if it exists.
 
-    Order of the images, paths and drop-path of an epoch come from (seed, stage, epoch), so on the
-    CPU a training that was killed and started again ends with the same weights. Batch norms
-    without a trained parameter keep their statistics. On CUDA the forward pass runs in bfloat16.
+    Order of the images and paths of an epoch come from (seed, stage, epoch), drop-path and dropout
+    of a step from (seed, stage, epoch, step), so on the CPU a training that was killed or stopped
+    and started again ends with the same weights. Batch norms without a trained parameter keep
+    their statistics. On CUDA the forward pass runs in bfloat16.
+
+    With several ``ranks`` each draws a path of its own for its share of the batch, and the
+    gradient is that of the mean loss over the whole batch: settings mean the same on any number of
+    GPUs. Batch norms see their share alone. All ranks end with the same weights. A checkpoint may
+    be gone on from with another number of ranks, on other paths then.
 
     Args:
         model: Gives logits for images; it is left in evaluation mode.
@@ -117,25 +127,34 @@ def train(
         settings: Length, learning rate and the like.
         seed: Seed of all randomness.
         stage: Name of the training; trainings with other names draw other numbers.
-        before_step: Called before each step with the path generator, to activate a path.
-        checkpoint: JSON file of the checkpoint.
+        before_step: Called before each step with the path generator, to activate a path. It draws
+            from nothing else: where an epoch is gone on with, it is called for the steps before,
+            too, to bring the generator to where it was.
+        checkpoint: JSON file of the checkpoint; rank 0 alone reads and writes it.
         identity: What else a checkpoint must agree in to be gone on from, such as digests of
             images and backbone.
-        on_epoch: Called after each epoch with the number of epochs done and the mean loss; after
-            a resume first with the epochs that were done before.
+        on_epoch: Called after each epoch with the number of epochs done and the mean loss, on each
+            rank; after a resume first with the epochs that were done before.
+        on_checkpoint: Called on rank 0 with ``checkpoint`` each time it was written.
+        stop: Asked before the first step and after each one; where it says yes on any rank, all
+            ranks stop there.
+        ranks: The processes that train together; by default this one alone.
 
     Raises:
-        TrainingError: If loss or weights become NaN or infinite; earlier checkpoints stay.
+        Stopped: If ``stop`` said so; the checkpoint then holds exactly what was done.
+        TrainingError: If loss or weights become NaN or infinite; earlier checkpoints stay. If the
+            ranks are not all of this training, or another one failed.
         CheckpointError: If the checkpoint is altered or of another training.
         StorageError: If a checkpoint cannot be written.
     """
     begin = time.monotonic()
     device = images.device
-    steps = math.ceil(len(labels) / settings.batch_size)
+    ranks = ranks or Ranks(device)
+    size = settings.batch_size
+    steps = math.ceil(len(labels) / size)
     warmup = settings.warmup_epochs * steps
-    optimizer = torch.optim.AdamW(
-        parameters.values(), lr=settings.lr, weight_decay=settings.weight_decay
-    )
+    trained = list(parameters.values())
+    optimizer = torch.optim.AdamW(trained, lr=settings.lr, weight_decay=settings.weight_decay)
     scheduler = CosineLRScheduler(
         optimizer,
         t_initial=max((settings.epochs - settings.warmup_epochs) * steps, 1),
@@ -145,51 +164,102 @@ def train(
         t_in_epochs=False,
     )
     norms = _set_mode(model, parameters)
-    losses: list[float] = []
-    earlier = 0.0
-    whole = {
+    training = {
         "seed": seed,
         "stage": stage,
         # How often it is written does not change what is trained.
         "settings": settings.model_dump(mode="json", exclude={"checkpoint_every"}),
         "identity": dict(identity or {}),
     }
-    if checkpoint is not None and (found := load_checkpoint(checkpoint)) is not None:
-        losses, earlier = _resume(checkpoint, found, parameters, norms, optimizer, whole)
-        if losses and on_epoch is not None:
-            on_epoch(len(losses), losses[-1])
-    for epoch in range(len(losses), settings.epochs):
-        order_rng, path_rng, noise_rng = (stage_rng(seed, stage, epoch, i) for i in range(3))
+    ranks.copy_from_main([*model.parameters(), *model.buffers(), *trained])
+    keeper = Keeper(checkpoint, training, parameters, norms, optimizer, ranks, on_checkpoint)
+    at = keeper.resume(steps)
+    begin -= at.seconds
+
+    def report() -> None:
+        with ranks.together():
+            if at.losses and on_epoch is not None:
+                on_epoch(len(at.losses), at.losses[-1])
+
+    def write() -> None:
+        at.seconds = time.monotonic() - begin
+        keeper.write(at)
+
+    report()
+    stopping = len(at.losses) < settings.epochs and ranks.any(stop or _never)
+    if stopping:
+        write()
+        raise _stopped(stage, at, steps)
+    for epoch in range(len(at.losses), settings.epochs):
+        order_rng = stage_rng(seed, stage, epoch, 0)
+        path_rng = stage_rng(seed, stage, epoch, 1, *ranks.address)
         order = torch.from_numpy(order_rng.permutation(len(labels))).to(device)
-        total = torch.zeros((), device=device)
-        with seeded(int(noise_rng.integers(2**63))):  # drop-path and dropout
-            for step in range(steps):
-                batch = order[step * settings.batch_size : (step + 1) * settings.batch_size]
-                if before_step is not None:
+        total = torch.tensor(at.loss_sum, dtype=torch.float32, device=device)
+        if before_step is not None:
+            with ranks.together():
+                for _ in range(at.step):
                     before_step(path_rng)
-                scheduler.step_update(epoch * steps + step)
-                with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                    loss = F.cross_entropy(model(images[batch]), labels[batch])
+        with seeded(0):  # to leave the global generators alone; each step seeds anew
+            while at.step < steps and not stopping:
+                batch = order[at.step * size : (at.step + 1) * size]
+                noise_rng = stage_rng(seed, stage, epoch, 2, at.step, *ranks.address)
+                torch.manual_seed(int(noise_rng.integers(2**63)))  # drop-path and dropout
+                scheduler.step_update(epoch * steps + at.step)
                 optimizer.zero_grad(set_to_none=True)
-                torch.autograd.backward(loss)
+                loss = torch.zeros((), device=device)
+                with ranks.sum_gradients(trained, loss):
+                    if before_step is not None:
+                        before_step(path_rng)
+                    mine = ranks.share(batch)
+                    loss += _backward(model, images[mine], labels[mine], len(batch))
                 if settings.clip_grad:
-                    nn.utils.clip_grad_norm_(parameters.values(), settings.clip_grad)
+                    nn.utils.clip_grad_norm_(trained, settings.clip_grad)
                 optimizer.step()
-                total += loss.detach().float() * len(batch)
-        losses.append(total.item() / len(labels))
-        _check_finite(losses[-1], parameters, epoch, settings, stage)
-        done = epoch + 1
-        if checkpoint is not None and (
-            done % settings.checkpoint_every == 0 or done == settings.epochs
-        ):
-            seconds = earlier + time.monotonic() - begin
-            state = {**whole, "losses": losses, "seconds": seconds}
-            save_checkpoint(checkpoint, _tensors(parameters, norms, optimizer), state)
-        if on_epoch is not None:
-            on_epoch(done, losses[-1])
+                total += loss
+                at.step += 1
+                stopping = ranks.any(stop or _never)
+        at.loss_sum = total.item()
+        mean = at.loss_sum / min(at.step * size, len(labels))
+        with ranks.together():
+            _check_finite(mean, parameters, epoch, settings, stage)
+        if whole := at.step == steps:
+            at.losses.append(mean)
+            at.step, at.loss_sum = 0, 0.0
+        done = len(at.losses)
+        due = whole and (done % settings.checkpoint_every == 0 or done == settings.epochs)
+        if due or stopping:
+            write()
+        if whole:
+            report()
+        if stopping:
+            raise _stopped(stage, at, steps)
+    # The statistics of trained batch norms are rank 0's, whose shares are the largest. Training
+    # never reads them, so to copy them once is to have copied them at each step.
+    ranks.copy_from_main([*trained, *norms.values()])
     model.eval()
-    seconds = earlier + time.monotonic() - begin
-    return TrainingResult(losses, len(losses) * len(labels), seconds)
+    return TrainingResult(at.losses, len(at.losses) * len(labels), time.monotonic() - begin)
+
+
+def _backward(model: nn.Module, images: Tensor, labels: Tensor, batch: int) -> Tensor:
+    """Add the gradient of a share's part of the mean loss of a batch; returns its summed loss."""
+    if not len(labels):  # more ranks than images
+        return torch.zeros((), device=labels.device)
+    device = labels.device.type
+    with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        loss = F.cross_entropy(model(images), labels)
+    torch.autograd.backward(loss * (len(labels) / batch))
+    return loss.detach().float() * len(labels)
+
+
+def _never() -> bool:
+    return False
+
+
+def _stopped(stage: str, at: Position, steps: int) -> Stopped:
+    return Stopped(
+        f"The training {stage!r} stopped after {len(at.losses)} epochs and {at.step} of {steps} "
+        "steps; start it again to go on there."
+    )
 
 
 def _set_mode(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
@@ -204,64 +274,6 @@ def _set_mode(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> dict[
             else:
                 module.eval()
     return moving
-
-
-def _difference(state: dict[str, Any], expected: dict[str, Any]) -> str:
-    """The first thing in which a checkpoint's state is another one."""
-    for key, value in expected.items():
-        other = state.get(key)
-        if isinstance(value, dict) and isinstance(other, dict):
-            for name in value:
-                if other.get(name) != value[name]:
-                    return f"{key} ({name})"
-        if other != value:
-            return key
-    return "tensors"
-
-
-def _tensors(
-    parameters: Mapping[str, nn.Parameter],
-    norms: Mapping[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-) -> dict[str, Tensor]:
-    tensors = {f"model.{name}": value for name, value in (*parameters.items(), *norms.items())}
-    for name, parameter in parameters.items():
-        for key, value in optimizer.state[parameter].items():
-            tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
-    return tensors
-
-
-@torch.no_grad()
-def _resume(
-    path: Path,
-    found: tuple[dict[str, Tensor], dict[str, Any]],
-    parameters: Mapping[str, nn.Parameter],
-    norms: Mapping[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-    expected: dict[str, Any],
-) -> tuple[list[float], float]:
-    """Take over a checkpoint; returns the losses and the seconds until then."""
-    tensors, state = found
-    targets = {**parameters, **norms}
-    shapes = {f"model.{name}": value.shape for name, value in targets.items()}
-    got = {name: value.shape for name, value in tensors.items() if name.startswith("model.")}
-    losses, seconds = state.pop("losses", None), state.pop("seconds", None)
-    if state != expected or got != shapes or not isinstance(losses, list):
-        raise CheckpointError(
-            f"The checkpoint {str(path)!r} must be of this training, but "
-            f"{_difference(state, expected)} differ; delete it to train anew."
-        )
-    for name, target in targets.items():
-        target.copy_(tensors[f"model.{name}"])
-    # AdamW keeps no state for what has had no gradient yet, so a name may be missing.
-    slots = {}
-    for index, name in enumerate(parameters):
-        keys = ("step", "exp_avg", "exp_avg_sq")
-        slot = {key: tensors.get(f"optimizer.{key}.{name}") for key in keys}
-        if all(value is not None for value in slot.values()):
-            slots[index] = slot
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
-    return [float(loss) for loss in losses], float(seconds)
 
 
 def _check_finite(

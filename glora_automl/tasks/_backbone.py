@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,7 @@ def create_backbone(
     device: torch.device,
     cache: Path,
     progress: Progress | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> nn.Module:
     """Create the backbone with a fresh head for the task's classes, on ``device``.
 
@@ -122,8 +124,10 @@ def create_backbone(
         device: Where the model goes.
         cache: Folder of the cached weights.
         progress: Shows the pretraining.
+        stop: Asked after each step of the pretraining whether to stop.
 
     Raises:
+        Stopped: If that was asked for.
         TaskError: If timm cannot create it, or there are no pretraining images.
         TrainingError: If the pretraining diverges.
         CheckpointError: If the cached weights are altered.
@@ -151,7 +155,7 @@ def create_backbone(
             model.load_state_dict(found[0])
         else:
             unfinished = path.with_name(f"{path.stem}-training.json")
-            _pretrain(model, settings, task, seed, unfinished, progress or Progress())
+            _pretrain(model, settings, task, seed, unfinished, progress or Progress(), stop)
             save_checkpoint(path, model.state_dict(), identity)
             for file in cache.glob(f"{unfinished.stem}*"):
                 file.unlink(missing_ok=True)
@@ -182,6 +186,7 @@ def _pretrain(
     seed: int,
     checkpoint: Path,
     progress: Progress,
+    stop: Callable[[], bool] | None,
 ) -> None:
     assert settings.pretraining is not None
     assert task.pretraining is not None
@@ -198,4 +203,5 @@ def _pretrain(
             stage="pretraining",
             checkpoint=checkpoint,
             on_epoch=on_epoch,
+            stop=stop,
         )

@@ -1,8 +1,10 @@
 import contextlib
+from pathlib import Path
 
 import optuna
 import pytest
 import torch
+from filelock import FileLock
 from optuna.trial import TrialState
 
 from glora_automl.architecture import Architecture
@@ -18,15 +20,16 @@ from glora_automl.progress import Progress
 from glora_automl.study import (
     _search,
     _selection,
-    _trials,
+    _weights,
     load_recipe,
     load_study,
+    resume,
     search,
     summarize,
 )
 from glora_automl.study._recipe import parse_recipe
 from glora_automl.study._setup import Setup, prepare
-from glora_automl.supernet import evaluate
+from glora_automl.supernet import Supernet, evaluate, load_checkpoint, load_tensors
 from tests.conftest import TINY
 
 
@@ -73,7 +76,7 @@ def test_the_study_is_complete_and_says_what_it_is(finished, tiny):
     study = finished.study
     summary = summarize(study)
     assert summary["stage"] == "finished"
-    assert summary["trials"] == {"target": 12, "complete": 12, "failed": 0, "all": 12}
+    assert summary["trials"] == {"target": 12, "complete": 12, "running": 0, "failed": 0, "all": 12}
     assert summary["recipe"] == tiny.model_dump(mode="json")
     assert set(summary["digests"]) == {"data", "search space", "backbone", "supernet"}
     assert study.direction == optuna.study.StudyDirection.MAXIMIZE
@@ -90,8 +93,17 @@ def test_every_trial_is_feasible_and_has_a_parameter_per_support_tensor(finished
         assert 0 <= count <= budget
 
 
+def artifact_of(study, what):
+    """The file of the study's supernet or backbone."""
+    attributes = study.user_attrs
+    return Path(attributes["glora:artifacts"]) / attributes[f"glora:{what}"]["artifact"]["id"]
+
+
 def test_trial_values_are_what_the_subnet_scores_unmerged(finished, setup):
-    supernet = _search._train_supernet(finished.study, setup)
+    backbone = setup.bare_backbone()
+    backbone.load_state_dict(load_tensors(artifact_of(finished.study, "backbone")))
+    supernet = Supernet(backbone, setup.space.layer_choices())
+    supernet.load_state_dict(load_tensors(artifact_of(finished.study, "supernet")))
     for trial in finished.study.trials[::5]:
         architecture = setup.space.architecture(trial.params)
         assert architecture.count(setup.space.shapes) == trial.user_attrs["trainable_params"]
@@ -161,8 +173,8 @@ def interrupt_after(monkeypatch, owner, name, calls):
     ("owner", "name", "calls"),
     [
         (Setup, "backbone", 1),
-        (_trials, "evaluate", 1),
-        (_trials, "evaluate", 6),
+        (_search, "evaluate", 1),
+        (_search, "evaluate", 6),
         (_selection, "evaluate", 2),
         (_search, "train_control", 2),
     ],
@@ -181,7 +193,7 @@ def test_interrupted_equals_uninterrupted(
 def test_a_trial_that_dies_twice_is_still_evaluated_once(finished, tiny, tmp_path, monkeypatch):
     for calls in (3, 1):
         with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
-            interrupt_after(patch, _trials, "evaluate", calls)
+            interrupt_after(patch, _search, "evaluate", calls)
             search(tiny, runs=tmp_path)
     result = search(tiny, runs=tmp_path)
     assert figures(result) == figures(finished)
@@ -203,7 +215,7 @@ def test_more_trials_go_on_while_the_study_is_open(finished, tiny, tmp_path, mon
 
 def test_a_finished_study_takes_no_more_trials(finished, tiny, tmp_path):
     search(tiny.replace(search={"trials": 2}, selection={"controls": False}), runs=tmp_path)
-    with pytest.raises(RecipeError, match=r"finished with search\.trials = 2"):
+    with pytest.raises(RecipeError, match=r"has chosen its best of search\.trials = 2"):
         search(tiny.replace(selection={"controls": False}), runs=tmp_path)
 
 
@@ -248,25 +260,38 @@ def test_inherited_weights_are_kept_without_fine_tuning(tiny, tmp_path):
     assert result.rows[0].validation == result.selection.inherited
 
 
-def test_a_corrupt_supernet_is_refused_and_told(tiny, tmp_path, monkeypatch):
+@pytest.fixture
+def searching(tiny, tmp_path, monkeypatch):
+    """A study that was interrupted in its fourth trial."""
     with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
-        interrupt_after(patch, _trials, "evaluate", 1)
+        interrupt_after(patch, _search, "evaluate", 4)
         search(tiny, runs=tmp_path)
-    (weights,) = (tmp_path / "tiny").glob("supernet-*.safetensors")
+    return optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path}/studies.db")
+
+
+@pytest.mark.parametrize("what", ["backbone", "supernet"])
+def test_an_altered_artifact_is_refused_and_told(searching, what, tiny, tmp_path):
+    weights = artifact_of(searching, what)
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
-    with pytest.raises(CheckpointError, match="sha256"):
+    with pytest.raises(CheckpointError, match=r"must have sha256 .* altered or cut short"):
+        search(tiny, runs=tmp_path)
+    assert len(searching.trials) == 5  # the fourth and its retry
+
+
+@pytest.mark.parametrize("what", ["backbone", "supernet"])
+def test_a_missing_artifact_is_told_with_the_way_out(searching, what, tiny, tmp_path):
+    artifact_of(searching, what).unlink()
+    with pytest.raises(CheckpointError, match="is missing; give .* --artifacts"):
         search(tiny, runs=tmp_path)
 
 
-def test_a_lost_supernet_is_trained_to_the_same_weights(tiny, finished, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
-        interrupt_after(patch, _trials, "evaluate", 4)
+def test_a_missing_artifact_folder_is_told_with_the_way_out(searching, tiny, tmp_path):
+    (tmp_path / "artifacts").rename(tmp_path / "elsewhere")
+    with pytest.raises(StudyError, match="no folder .*artifacts' on this machine.*--artifacts"):
         search(tiny, runs=tmp_path)
-    for path in (tmp_path / "tiny").glob("supernet*"):
-        path.unlink()
-    assert figures(search(tiny, runs=tmp_path)) == figures(finished)
+    search(tiny, runs=tmp_path, artifacts=str(tmp_path / "elsewhere"))
 
 
 def test_a_diverging_training_is_told_and_leaves_no_trial(tiny, tmp_path):
@@ -277,10 +302,11 @@ def test_a_diverging_training_is_told_and_leaves_no_trial(tiny, tmp_path):
     assert study.trials == []
 
 
-def test_a_second_worker_in_the_same_folder_is_refused(tiny, tmp_path):
+def test_a_process_that_works_on_the_files_of_a_stage_is_not_disturbed(tiny, tmp_path):
+    (tmp_path / "tiny").mkdir()
     with (
-        _search._only_worker(tmp_path / "tiny", "tiny"),
-        pytest.raises(StudyError, match="another process is running it"),
+        FileLock(tmp_path / "tiny/.supernet.lock"),
+        pytest.raises(StudyError, match=r"'supernet' .* another one is at it"),
     ):
         search(tiny, runs=tmp_path)
 
@@ -312,13 +338,13 @@ def test_an_interrupted_creation_is_done_over(tiny, tmp_path, finished):
 
 def test_an_empty_study_of_another_direction_is_refused(tiny, tmp_path):
     optuna.create_study(study_name="tiny", storage=f"sqlite:///{tmp_path}/studies.db")
-    with pytest.raises(StudyError, match="not one of GLoRA's"):
+    with pytest.raises(StudyError, match="not to be maximized"):
         search(tiny, runs=tmp_path)
 
 
 def test_checkpoints_of_other_images_are_refused(tiny, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
-        interrupt_after(patch, _trials, "evaluate", 1)
+        interrupt_after(patch, _weights, "train", 1)
         search(tiny, runs=tmp_path)
     (tmp_path / "studies.db").unlink()
     with pytest.raises(CheckpointError, match=r"identity \(data\) differ; delete it"):
@@ -341,16 +367,16 @@ def test_names_that_reach_out_of_the_folder_are_refused(tiny, tmp_path, name):
 
 def test_an_interrupted_pretraining_goes_on_where_it_was(finished, tiny, tmp_path, monkeypatch):
     recipe = tiny.replace(backbone={"pretraining": {"checkpoint_every": 1}})
-    from glora_automl.supernet import _training
+    from glora_automl.supernet import _position
 
     with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
-        interrupt_after(patch, _training, "save_checkpoint", 2)
+        interrupt_after(patch, _position, "save_checkpoint", 2)
         search(recipe, runs=tmp_path)
     (unfinished,) = (tmp_path / "backbones").glob("*-training.json")
     calls = []
     with monkeypatch.context() as patch:
-        original = _training.save_checkpoint
-        patch.setattr(_training, "save_checkpoint", lambda *a: calls.append(a) or original(*a))
+        original = _position.save_checkpoint
+        patch.setattr(_position, "save_checkpoint", lambda *a: calls.append(a) or original(*a))
         result = search(recipe, runs=tmp_path)
     assert sum("pretraining" in state["stage"] for _, _, state in calls) == 2
     assert not unfinished.exists()
@@ -361,7 +387,7 @@ def test_a_finished_study_is_read_and_not_done_over(finished, finished_runs, tin
     def refuse(*arguments, **keywords):
         raise AssertionError("nothing may be trained, scored or tested again")
 
-    monkeypatch.setattr(_search, "train", refuse)
+    monkeypatch.setattr(_weights, "train", refuse)
     monkeypatch.setattr(_search, "run_trials", refuse)
     monkeypatch.setattr(_search, "select", refuse)
     monkeypatch.setattr(Setup, "test", refuse)
@@ -372,12 +398,12 @@ def test_a_finished_study_is_read_and_not_done_over(finished, finished_runs, tin
     assert summarize(again.study)["seconds"] == before
 
 
-def test_a_finished_study_without_its_winner_says_where_to_look(tiny, tmp_path):
-    recipe = tiny.replace(search={"trials": 2}, selection={"controls": False})
-    search(recipe, runs=tmp_path)
-    (tmp_path / "tiny/winner.json").unlink()
-    with pytest.raises(StudyError, match="glora show tiny"):
-        search(recipe, runs=tmp_path)
+def test_a_finished_study_gives_its_winner_to_another_folder(finished, finished_runs, tmp_path):
+    again = resume("tiny", storage=f"sqlite:///{finished_runs}/studies.db", runs=tmp_path)
+    assert again.rows == finished.rows
+    for name, value in again.model.state_dict().items():
+        assert torch.equal(value, finished.model.state_dict()[name])
+    assert load_checkpoint(tmp_path / "tiny/winner.json") is not None
 
 
 def test_a_model_that_cannot_be_adapted_is_refused_before_anything_is_written(tiny, tmp_path):

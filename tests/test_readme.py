@@ -91,7 +91,7 @@ def test_the_search_space_that_is_shown_is_one():
 
 
 def test_the_output_that_is_shown_is_of_the_recipe_that_ships():
-    (shown,) = blocks("text")
+    shown = blocks("text")[0]
     recipe = load_recipe("digits")
     assert f"Search: {recipe.search.trials}/{recipe.search.trials} trials" in shown
     for words in ("searched", "linear probe", "LoRA r=", "BitFit", "images"):

@@ -1,49 +1,72 @@
 """An RDB storage for trials with hundreds of parameters, on Optuna's schema.
 
-The one module that touches private parts of Optuna; :func:`unsupported` says whether they are as
-expected, and :func:`~glora_automl.storages.open_storage` falls back to Optuna's own class where
-they are not or where this module cannot even be imported.
+With ``_schema`` the only module that touches private parts of Optuna's storage;
+:func:`unsupported` says whether they are as expected, and
+:func:`~glora_automl.storages.open_storage` falls back to Optuna's own class where they are not or
+where this module cannot even be imported.
 """
 
 from __future__ import annotations
 
-import functools
-import inspect
+import copy
 import json
-import sys
 import threading
-from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from optuna import distributions as optuna_distributions
-from optuna.distributions import BaseDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    check_distribution_compatibility,
+    distribution_to_json,
+)
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
+
+from glora_automl.storages._patience import lost_connection
+from glora_automl.storages._schema import CHUNK, parse_distribution, read_trials, unsupported
 
 __all__ = ["FastRDBStorage", "unsupported"]
 
-_CHUNK = 500
-"""Trials read by one query: below the 32,766 variables that SQLite allows, small in memory."""
-
-# A study of 10,000 trials has millions of distributions in its rows and a few dozen different
-# texts: each is parsed once, and the trials share the objects.
-_parse = functools.lru_cache(maxsize=65536)(optuna_distributions.json_to_distribution)
+_INSERT: dict[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
+"""Inserts that know what to do with rows that are there; other databases use Optuna's writes."""
 
 
 @dataclass
 class _Held:
-    """What a thread has set on a running trial and not written yet."""
+    """A running trial in a block: as this thread sees it, and what is not written yet.
 
-    study_id: int
-    params: dict[str, tuple[float, BaseDistribution]] = field(default_factory=dict)
-    user_attrs: dict[str, Any] = field(default_factory=dict)
-    system_attrs: dict[str, Any] = field(default_factory=dict)
+    Distributions and attributes are held as the texts that are written.
+    """
+
+    trial: FrozenTrial
+    params: dict[str, tuple[float, str]] = field(default_factory=dict)
+    user_attrs: dict[str, str] = field(default_factory=dict)
+    system_attrs: dict[str, str] = field(default_factory=dict)
+    previous: dict[str, BaseDistribution] | None = None
+    """Distributions of another trial of the study, once they were asked for."""
+
+    def clear(self) -> None:
+        """Forget what has been written."""
+        for held in (self.params, self.user_attrs, self.system_attrs):
+            held.clear()
+
+    def copy(self) -> FrozenTrial:
+        """A copy of the trial for a caller, who may change it."""
+        trial = copy.copy(self.trial)
+        trial.params, trial.distributions = dict(trial.params), dict(trial.distributions)
+        trial.user_attrs = copy.deepcopy(trial.user_attrs)
+        trial.system_attrs = copy.deepcopy(trial.system_attrs)
+        trial.intermediate_values = dict(trial.intermediate_values)
+        trial.values = trial.values
+        return trial
 
 
 class _Thread(threading.local):
@@ -55,8 +78,11 @@ class _Thread(threading.local):
 class FastRDBStorage(RDBStorage):
     """:class:`optuna.storages.RDBStorage` that can write a trial's parameters in one transaction.
 
-    Outside of :meth:`hold` every write is Optuna's own. Trials are read with plain queries and
-    share their distribution objects. Arguments are those of :class:`optuna.storages.RDBStorage`.
+    Outside of :meth:`hold` parameters and attributes are written by Optuna's own code. Trials are
+    read with plain queries and share their distribution objects. With a ``heartbeat_interval`` a
+    trial has its first heartbeat from the transaction on that sets it running, so one whose worker
+    is killed right then is found stale, too. Arguments are those of
+    :class:`optuna.storages.RDBStorage`.
 
     Example:
         >>> import optuna
@@ -86,16 +112,24 @@ class FastRDBStorage(RDBStorage):
         super().__setstate__(state)
         self._thread = _Thread()
 
-    # Writing
+    # Holding back
 
     @contextmanager
     def hold(self) -> Iterator[None]:
         """Hold back what this thread sets on running trials, and write it together.
 
-        Parameters and attributes are written in one transaction a trial at the end of the block,
-        or before anything is read through this object by the same thread or a state or an
-        intermediate value is set. Other threads and processes see them from then on. A process
-        that is killed in the block loses them; its trial is unfinished then.
+        Parameters and attributes of a trial are written in one transaction at the end of the
+        block, or together with its state if that is set before. Other threads and processes see
+        them from then on. A process that is killed in the block loses them; its trial is
+        unfinished then.
+
+        In the block this thread sees a trial on which it has set something as it was when the
+        first thing was set, with all that it has set since; what others change on the trial
+        meanwhile it does not see, unless they finish it: it cannot be finished twice, and a list
+        of the study's trials shows the truth. All other trials are read as they are.
+
+        What cannot be written as the connection is lost stays held back until the block's end, so
+        the call that failed can be repeated; what the database refuses is told once and dropped.
 
         Raises:
             UpdateFinishedTrialError: At the end, if somebody has finished a trial meanwhile.
@@ -109,25 +143,141 @@ class FastRDBStorage(RDBStorage):
             self._flush()
         finally:
             # Something is left only if the block ended by an error: that one is told.
-            held, self._thread.trials = self._thread.trials, None
-            with suppress(Exception):
-                for trial_id, trial in held.items():
-                    self._write(trial_id, trial)
+            try:
+                with suppress(Exception):
+                    self._flush()
+            finally:
+                self._thread.trials = None
 
-    def _held(self, trial_id: int) -> _Held:
-        """Where to hold writes of a trial back; asks the database the first time.
+    def _flush(self) -> None:
+        """Write what this thread holds back; :meth:`hold` says what becomes of it on an error."""
+        for trial_id, held in list((self._thread.trials or {}).items()):
+            if held.params or held.user_attrs or held.system_attrs:
+                with self._updating(trial_id):
+                    pass
+
+    def _find_held(self, trial_id: int) -> _Held | None:
+        return (self._thread.trials or {}).get(trial_id)
+
+    def _hold_trial(self, trial_id: int) -> _Held:
+        """Where to hold writes of a trial back; reads the trial the first time.
 
         Raises:
             KeyError: If there is no such trial.
             UpdateFinishedTrialError: If it is finished.
         """
         assert self._thread.trials is not None
-        if trial_id not in self._thread.trials:
+        held = self._thread.trials.get(trial_id) or _Held(self.get_trial(trial_id))
+        self.check_trial_is_updatable(trial_id, held.trial.state)
+        self._thread.trials[trial_id] = held
+        return held
+
+    # Writing
+
+    @contextmanager
+    def _updating(self, trial_id: int) -> Iterator[tuple[Any, Any]]:
+        """A transaction that has locked an unfinished trial and written what is held back of it.
+
+        Yields:
+            The session and the trial's row.
+
+        Raises:
+            KeyError: If there is no such trial.
+            UpdateFinishedTrialError: If it is finished.
+        """
+        held = self._find_held(trial_id)
+        try:
             with _create_scoped_session(self.scoped_session) as session:
-                found: Any = models.TrialModel.find_or_raise_by_id(trial_id, session)
-                self.check_trial_is_updatable(trial_id, found.state)
-                self._thread.trials[trial_id] = _Held(found.study_id)
-        return self._thread.trials[trial_id]
+                if self.engine.name == "sqlite":  # knows no SELECT FOR UPDATE, a write locks
+                    table = models.TrialModel.__table__
+                    lock = sa.update(table).where(table.c.trial_id == trial_id)
+                    session.execute(lock.values(number=table.c.number))
+                row: Any = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
+                self.check_trial_is_updatable(trial_id, row.state)
+                if held is not None:
+                    self._write_params(session, trial_id, held.params)
+                    user, system = models.TrialUserAttributeModel, models.TrialSystemAttributeModel
+                    self._write_attrs(session, user, trial_id, held.user_attrs)
+                    self._write_attrs(session, system, trial_id, held.system_attrs)
+                yield session, row
+        except Exception as error:
+            if held is not None and not lost_connection(error):
+                assert self._thread.trials is not None
+                self._thread.trials.pop(trial_id, None)
+            raise
+        if held is not None:
+            held.clear()
+
+    def _write_params(
+        self, session: Any, trial_id: int, params: dict[str, tuple[float, str]]
+    ) -> None:
+        param = models.TrialParamModel
+        insert = _INSERT.get(self.engine.name)
+        there: set[str] = set()
+        if params and insert is None:
+            names = sa.select(param.param_name).where(param.trial_id == trial_id)
+            there = set(session.execute(names).scalars())
+        rows = [
+            {
+                "trial_id": trial_id,
+                "param_name": name,
+                "param_value": value,
+                "distribution_json": text,
+            }
+            for name, (value, text) in params.items()
+            if name not in there
+        ]
+        if rows:  # as in Optuna, what is there first stays
+            table = param.__table__
+            new = sa.insert(table) if insert is None else insert(table).on_conflict_do_nothing()
+            session.execute(new, rows)
+
+    def _write_attrs(self, session: Any, model: Any, trial_id: int, attrs: dict[str, str]) -> None:
+        if self.engine.name in _INSERT:
+            rows = [{"key": key, "value_json": text} for key, text in attrs.items()]
+            self._put(session, model, trial_id, "key", rows)
+            return
+        for key, text in attrs.items():
+            self._set_trial_attr_without_commit(session, model, trial_id, key, json.loads(text))
+
+    def _write_values(self, session: Any, row: Any, values: Sequence[float]) -> None:
+        if self.engine.name in _INSERT:
+            model = models.TrialValueModel
+            rows = [
+                dict(zip(("value", "value_type"), model.value_to_stored_repr(value), strict=True))
+                | {"objective": objective}
+                for objective, value in enumerate(values)
+            ]
+            self._put(session, model, row.trial_id, "objective", rows)
+            return
+        for objective, value in enumerate(values):
+            self._set_trial_value_without_commit(session, row, objective, value)
+
+    def _put(
+        self, session: Any, model: Any, trial_id: int, key: str, rows: list[dict[str, Any]]
+    ) -> None:
+        """Insert children of a trial, or update those whose key is there."""
+        if not rows:
+            return
+        new = _INSERT[self.engine.name](model.__table__)
+        changed = {name: new.excluded[name] for name in rows[0] if name != key}
+        new = new.on_conflict_do_update(index_elements=["trial_id", key], set_=changed)
+        session.execute(new, [{"trial_id": trial_id, **row} for row in rows])
+
+    def _get_prepared_new_trial(
+        self, study_id: int, template_trial: FrozenTrial | None, session: Any
+    ) -> Any:
+        row: Any = super()._get_prepared_new_trial(study_id, template_trial, session)
+        if row.state == TrialState.RUNNING:
+            self._start_heartbeat(session, row.trial_id)
+        return row
+
+    def _start_heartbeat(self, session: Any, trial_id: int) -> None:
+        """Give a trial a heartbeat of now, whatever it had before it was queued again."""
+        if self.heartbeat_interval is not None:
+            table: Any = models.TrialHeartbeatModel.__table__
+            session.execute(sa.delete(table).where(table.c.trial_id == trial_id))
+            session.execute(sa.insert(table).values(trial_id=trial_id))
 
     def set_trial_param(
         self,
@@ -152,83 +302,99 @@ class FastRDBStorage(RDBStorage):
                 trial_id, param_name, param_value_internal, distribution, previous_distribution
             )
             return
-        held = self._held(trial_id)
+        held = self._hold_trial(trial_id)
         # Optuna's cache in front of this object knows the distribution from the second trial on.
-        previous = previous_distribution or self._previous(held.study_id, param_name)
+        previous = previous_distribution or self._previous(trial_id, held, param_name)
         if previous is not None:
-            optuna_distributions.check_distribution_compatibility(previous, distribution)
-        # As in Optuna, what is there first stays.
-        held.params.setdefault(param_name, (param_value_internal, distribution))
+            check_distribution_compatibility(previous, distribution)
+        if param_name in held.trial.params:  # as in Optuna, what is there first stays
+            return
+        text = distribution_to_json(distribution)
+        read = parse_distribution(text)
+        held.trial.params[param_name] = read.to_external_repr(param_value_internal)
+        held.trial.distributions[param_name] = read
+        held.params[param_name] = (param_value_internal, text)
 
-    def _previous(self, study_id: int, name: str) -> BaseDistribution | None:
+    def _previous(self, trial_id: int, held: _Held, name: str) -> BaseDistribution | None:
         """The distribution that a parameter of the study has had, if any."""
+        if name in held.trial.distributions:
+            return held.trial.distributions[name]
+        if len(self._thread.trials or ()) > 1:  # what this thread holds of the others counts, too
+            self._flush()
+            held.previous = None
+        if held.previous is not None and (name in held.previous or not held.previous):
+            return held.previous.get(name)
         param, trial = models.TrialParamModel, models.TrialModel
+        columns = sa.select(param.param_name, param.distribution_json)
         with _create_scoped_session(self.scoped_session) as session:
-            found = session.execute(
-                sa.select(param.distribution_json)
-                .join(trial)
-                .where(trial.study_id == study_id, param.param_name == name)
-                .limit(1)
-            ).scalar_one_or_none()
-        return None if found is None else _parse(found)
+            study_id = sa.select(trial.study_id).where(trial.trial_id == trial_id)
+            others = (
+                trial.study_id == session.execute(study_id).scalar_one_or_none(),
+                trial.trial_id != trial_id,
+            )
+            if held.previous is None:
+                # Those of a trial at once: the first trial of a process asks for each name.
+                has_params = sa.exists().where(param.trial_id == trial.trial_id)
+                last = sa.select(trial.trial_id).where(*others, has_params)
+                last = last.order_by(trial.trial_id.desc()).limit(1)
+                chosen = session.execute(last).scalar_one_or_none()
+                found = session.execute(columns.where(param.trial_id == chosen))
+                held.previous = {name: parse_distribution(text) for name, text in found}
+            if held.previous and name not in held.previous:
+                of_name = columns.join(trial).where(*others, param.param_name == name).limit(1)
+                for _, text in session.execute(of_name):
+                    held.previous[name] = parse_distribution(text)
+        return held.previous.get(name)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         """See :class:`optuna.storages.BaseStorage`."""
         if self._thread.trials is None:
             super().set_trial_user_attr(trial_id, key, value)
-        else:
-            # Through JSON at once: what cannot be written is told, later changes have no effect.
-            self._held(trial_id).user_attrs[key] = json.loads(json.dumps(value))
+            return
+        held = self._hold_trial(trial_id)
+        # As text at once: what cannot be written is told, later changes have no effect.
+        held.user_attrs[key] = json.dumps(value)
+        held.trial.user_attrs[key] = json.loads(held.user_attrs[key])
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """See :class:`optuna.storages.BaseStorage`."""
         if self._thread.trials is None:
             super().set_trial_system_attr(trial_id, key, value)
-        else:
-            self._held(trial_id).system_attrs[key] = json.loads(json.dumps(value))
-
-    def _flush(self) -> None:
-        """Write what this thread holds back. What cannot be written is told once and dropped."""
-        if self._thread.trials:
-            held, self._thread.trials = self._thread.trials, {}
-            for trial_id, trial in held.items():
-                self._write(trial_id, trial)
-
-    def _write(self, trial_id: int, held: _Held) -> None:
-        param, trial = models.TrialParamModel, models.TrialModel
-        if not (held.params or held.user_attrs or held.system_attrs):
             return
-        with _create_scoped_session(self.scoped_session) as session:
-            found: Any = trial.find_or_raise_by_id(trial_id, session, for_update=True)
-            self.check_trial_is_updatable(trial_id, found.state)
-            names = sa.select(param.param_name).where(param.trial_id == trial_id)
-            there = set(session.execute(names).scalars()) if held.params else set()
-            rows = [
-                {
-                    "trial_id": trial_id,
-                    "param_name": name,
-                    "param_value": value,
-                    # Not cached: distributions of 1 and of True are equal, their texts are not.
-                    "distribution_json": optuna_distributions.distribution_to_json(distribution),
-                }
-                for name, (value, distribution) in held.params.items()
-                if name not in there
-            ]
-            if rows:
-                session.execute(sa.insert(param), rows)
-            for model, attrs in (
-                (models.TrialUserAttributeModel, held.user_attrs),
-                (models.TrialSystemAttributeModel, held.system_attrs),
-            ):
-                for key, value in attrs.items():
-                    self._set_trial_attr_without_commit(session, model, trial_id, key, value)
+        held = self._hold_trial(trial_id)
+        held.system_attrs[key] = json.dumps(value)
+        held.trial.system_attrs[key] = json.loads(held.system_attrs[key])
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
-        """See :class:`optuna.storages.BaseStorage`."""
-        self._flush()
-        return bool(super().set_trial_state_values(trial_id, state, values))
+        """See :class:`optuna.storages.BaseStorage`; writes what is held back with them."""
+        held = self._find_held(trial_id)
+        now = datetime.now()
+        try:
+            with self._updating(trial_id) as (session, row):
+                self._write_values(session, row, values or ())
+                if state == TrialState.RUNNING and row.state != TrialState.WAITING:
+                    return False
+                row.state = state
+                if state == TrialState.RUNNING:
+                    row.datetime_start = now
+                    self._start_heartbeat(session, trial_id)
+                if state.is_finished():
+                    row.datetime_complete = now
+        except IntegrityError:
+            if state == TrialState.RUNNING:  # somebody else was faster
+                return False
+            raise
+        if held is not None:
+            held.trial.state = state
+            if values is not None:
+                held.trial.values = [float(value) for value in values]
+            if state == TrialState.RUNNING:
+                held.trial.datetime_start = now
+            if state.is_finished():
+                held.trial.datetime_complete = now
+        return True
 
     def set_trial_intermediate_value(
         self, trial_id: int, step: int, intermediate_value: float
@@ -236,36 +402,45 @@ class FastRDBStorage(RDBStorage):
         """See :class:`optuna.storages.BaseStorage`."""
         self._flush()
         super().set_trial_intermediate_value(trial_id, step, intermediate_value)
+        if (held := self._find_held(trial_id)) is not None:
+            held.trial.intermediate_values[step] = float(intermediate_value)
 
     def delete_study(self, study_id: int) -> None:
         """See :class:`optuna.storages.BaseStorage`."""
         self._flush()
         super().delete_study(study_id)
+        if self._thread.trials is not None:
+            self._thread.trials.clear()  # some were of that study
 
     # Reading
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """See :class:`optuna.storages.BaseStorage`."""
-        self._flush()
+        if (held := self._find_held(trial_id)) is not None:
+            return held.copy()
         with _create_scoped_session(self.scoped_session) as session:
-            found = self._read(session, models.TrialModel.trial_id == trial_id)
+            found = read_trials(session, models.TrialModel.trial_id == trial_id)
         if not found:
             raise KeyError(models.NOT_FOUND_MSG)
-        return found[0]
+        return found[trial_id]
 
     def get_trial_user_attrs(self, trial_id: int) -> dict[str, Any]:
         """See :class:`optuna.storages.BaseStorage`."""
-        self._flush()
+        if (held := self._find_held(trial_id)) is not None:
+            return held.copy().user_attrs
         return dict(super().get_trial_user_attrs(trial_id))
 
     def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
         """See :class:`optuna.storages.BaseStorage`."""
-        self._flush()
+        if (held := self._find_held(trial_id)) is not None:
+            return held.copy().system_attrs
         return dict(super().get_trial_system_attrs(trial_id))
 
     def get_trial_param(self, trial_id: int, param_name: str) -> float:
         """See :class:`optuna.storages.BaseStorage`."""
-        self._flush()
+        held = self._find_held(trial_id)
+        if held is not None and param_name in held.params:
+            return float(held.params[param_name][0])
         return float(super().get_trial_param(trial_id, param_name))
 
     def _get_trials(
@@ -275,126 +450,21 @@ class FastRDBStorage(RDBStorage):
         included_trial_ids: set[int],
         trial_id_greater_than: int,
     ) -> list[FrozenTrial]:
-        self._flush()
         trial = models.TrialModel
+        of_study = [trial.study_id == study_id]
+        if states is not None:
+            assert isinstance(states, Iterable)
+            of_study.append(trial.state.in_(list(states)))
         with _create_scoped_session(self.scoped_session) as session:
-            models.StudyModel.find_or_raise_by_id(study_id, session)
-            of_study = [trial.study_id == study_id]
-            if states is not None:
-                assert isinstance(states, Iterable)
-                of_study.append(trial.state.in_(list(states)))
-            found = self._read(session, *of_study, trial.trial_id > trial_id_greater_than)
+            found = read_trials(session, *of_study, trial.trial_id > trial_id_greater_than)
             older = sorted(i for i in included_trial_ids if i <= trial_id_greater_than)
-            for start in range(0, len(older), _CHUNK):
-                chosen = trial.trial_id.in_(older[start : start + _CHUNK])
-                found += self._read(session, *of_study, chosen)
-        found.sort(key=lambda t: t._trial_id)
-        return found
-
-    def _read(self, session: Any, *conditions: Any) -> list[FrozenTrial]:
-        """Trials that meet the conditions, by id."""
-        trial = models.TrialModel
-        # Whole objects, as they convert the times from UTC; their children are read in _build.
-        rows = session.scalars(sa.select(trial).where(*conditions).order_by(trial.trial_id)).all()
-        return [
-            built
-            for start in range(0, len(rows), _CHUNK)
-            for built in self._build(session, rows[start : start + _CHUNK])
-        ]
-
-    def _build(self, session: Any, rows: Sequence[Any]) -> list[FrozenTrial]:
-        ids = [row.trial_id for row in rows]
-
-        def children(model: Any, *columns: Any, order: Any = None) -> dict[int, list[Any]]:
-            query = sa.select(model.trial_id, *columns).where(model.trial_id.in_(ids))
-            grouped = defaultdict(list)
-            for trial_id, *values in session.execute(query.order_by(order)):
-                grouped[trial_id].append(values)
-            return grouped
-
-        value, step = models.TrialValueModel, models.TrialIntermediateValueModel
-        param = models.TrialParamModel
-        user, system = models.TrialUserAttributeModel, models.TrialSystemAttributeModel
-        params = children(
-            param,
-            param.param_name,
-            param.param_value,
-            param.distribution_json,
-            order=param.param_id,
-        )
-        values = children(value, value.value, value.value_type, order=value.objective)
-        users = children(user, user.key, user.value_json)
-        systems = children(system, system.key, system.value_json)
-        steps = children(step, step.step, step.intermediate_value, step.intermediate_value_type)
-        built = []
-        for row in rows:
-            i = row.trial_id
-            distributions = {sys.intern(name): _parse(text) for name, _, text in params[i]}
-            built.append(
-                FrozenTrial(
-                    number=row.number,
-                    state=row.state,
-                    value=None,
-                    values=[value.stored_repr_to_value(*v) for v in values[i]] or None,
-                    datetime_start=row.datetime_start,
-                    datetime_complete=row.datetime_complete,
-                    params={
-                        sys.intern(name): distributions[name].to_external_repr(x)
-                        for name, x, _ in params[i]
-                    },
-                    distributions=distributions,
-                    user_attrs={key: json.loads(text) for key, text in users[i]},
-                    system_attrs={key: json.loads(text) for key, text in systems[i]},
-                    intermediate_values={
-                        n: step.stored_repr_to_intermediate_value(x, kind)
-                        for n, x, kind in steps[i]
-                    },
-                    trial_id=i,
-                )
-            )
-        return built
-
-
-_EXPECTED = {
-    "_set_trial_param": (
-        "trial_id",
-        "param_name",
-        "param_value_internal",
-        "distribution",
-        "previous_distribution",
-    ),
-    "_get_trials": ("study_id", "states", "included_trial_ids", "trial_id_greater_than"),
-    "_set_trial_attr_without_commit": ("session", "model_cls", "trial_id", "key", "value"),
-}
-_COLUMNS = {
-    "TrialModel": ("trial_id", "study_id", "number", "state"),
-    "TrialParamModel": ("param_id", "trial_id", "param_name", "param_value", "distribution_json"),
-    "TrialValueModel": ("trial_id", "objective", "value", "value_type"),
-    "TrialUserAttributeModel": ("trial_id", "key", "value_json"),
-    "TrialSystemAttributeModel": ("trial_id", "key", "value_json"),
-    "TrialIntermediateValueModel": (
-        "trial_id",
-        "step",
-        "intermediate_value",
-        "intermediate_value_type",
-    ),
-}
-
-
-def unsupported() -> str | None:
-    """Why this module does not fit the installed Optuna; None if it does.
-
-    Example:
-        >>> unsupported() is None
-        True
-    """
-    for method, parameters in _EXPECTED.items():
-        function = getattr(RDBStorage, method, None)
-        if function is None or tuple(inspect.signature(function).parameters)[1:] != parameters:
-            return f"RDBStorage.{method} has changed"
-    for model, columns in _COLUMNS.items():
-        table = getattr(models, model, None)
-        there = set() if table is None else {column.name for column in table.__table__.columns}
-        if missing := [column for column in columns if column not in there]:
-            return f"{model}.{missing[0]} is missing"
-    return None
+            for start in range(0, len(older), CHUNK):
+                chosen = trial.trial_id.in_(older[start : start + CHUNK])
+                found.update(read_trials(session, *of_study, chosen))
+            if not found:
+                models.StudyModel.find_or_raise_by_id(study_id, session)
+        for trial_id, held in (self._thread.trials or {}).items():
+            # Not if somebody has finished it: finished trials are kept by Optuna's cache.
+            if trial_id in found and not found[trial_id].state.is_finished():
+                found[trial_id] = held.copy()
+        return [found[trial_id] for trial_id in sorted(found)]

@@ -1,4 +1,5 @@
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ def benchmark_script(monkeypatch):
     def run(name, *arguments):
         spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
         module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)  # where dataclasses look
         spec.loader.exec_module(module)
         if arguments:
             monkeypatch.setattr("sys.argv", [f"benchmarks/{name}.py", *map(str, arguments)])

@@ -11,8 +11,13 @@ def test_small_mode_prints_a_table_and_writes_json(benchmark_script, tmp_path, c
         ("sqlite", 20, "stock"),
         ("sqlite", 20, "ours"),
         ("journal", 0, "stock"),
+        ("journal", 0, "ours"),
+        ("journal", 20, "stock"),
+        ("journal", 20, "ours"),
     ]
     assert all(row["median_ms"] > 0 for row in rows)
     loaded = [row["load"]["trials"] for row in rows if row["size"] == 20]
-    assert loaded == [24, 24]  # those before, a first trial and three that were measured
-    assert "ms a trial" in capsys.readouterr().out
+    assert loaded == [24] * 4  # those before, a first trial and three that were measured
+    printed = capsys.readouterr().out
+    assert "ms a trial" in printed
+    assert f"python benchmarks/storage.py --small --out={out}" in printed

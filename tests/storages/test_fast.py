@@ -3,18 +3,22 @@
 import contextlib
 import logging
 import pickle
+import sqlite3
 import threading
+import warnings
 
 import optuna
 import pytest
 import sqlalchemy
 from optuna.distributions import CategoricalDistribution
 from optuna.storages import RDBStorage, _CachedStorage
+from optuna.study import StudyDirection
 from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import TrialState
 
-from glora_automl.storages import _fast, hold_writes, open_storage
+from glora_automl.storages import _fast, _schema, open_storage
 from glora_automl.storages._fast import FastRDBStorage
+from glora_automl.storages._patience import lost_connection
 
 
 @pytest.fixture(scope="session")
@@ -26,18 +30,28 @@ def postgresql(tmp_path_factory):
     server.cleanup()
 
 
+def fast(url, **keywords):
+    sqlite = url.startswith("sqlite")
+    arguments = {"connect_args": {"timeout": 60}} if sqlite else {"pool_pre_ping": True}
+    return FastRDBStorage(url, engine_kwargs=arguments, **keywords)
+
+
+def empty(url):
+    """The URL of a PostgreSQL database, after everything in it is dropped."""
+    engine = sqlalchemy.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text("drop schema public cascade"))
+        connection.execute(sqlalchemy.text("create schema public"))
+    engine.dispose()
+    return url
+
+
 @pytest.fixture(params=["sqlite", "sqlite cached", "sqlite held", "postgresql", "postgresql held"])
 def storage(request, tmp_path):
     url = f"sqlite:///{tmp_path}/a.db"
     if "postgresql" in request.param:
-        url = request.getfixturevalue("postgresql")
-        engine = sqlalchemy.create_engine(url)
-        with engine.begin() as connection:
-            connection.execute(sqlalchemy.text("drop schema public cascade"))
-            connection.execute(sqlalchemy.text("create schema public"))
-        engine.dispose()
-    opened = open_storage(url)
-    assert isinstance(opened, FastRDBStorage)
+        url = empty(request.getfixturevalue("postgresql"))
+    opened = fast(url)
     with opened.hold() if "held" in request.param else contextlib.nullcontext():
         yield _CachedStorage(opened) if "cached" in request.param else opened
     opened.engine.dispose()
@@ -52,11 +66,16 @@ def url(tmp_path):
     return f"sqlite:///{tmp_path}/studies.db"
 
 
+RANDOM = optuna.samplers.RandomSampler(seed=0)  # reads no history
 CHOICES = CategoricalDistribution(("none", "vector"))
 
 
+def is_stock(trial):
+    return type(trial.storage._backend) is RDBStorage
+
+
 def objective(trial):
-    with hold_writes(trial.storage._backend):
+    with contextlib.nullcontext() if is_stock(trial) else trial.storage._backend.hold():
         names = [f"blocks.{i}.A" for i in range(30)]
         vectors = sum(trial.suggest_categorical(n, CHOICES.choices) == "vector" for n in names)
         trial.set_constraint("budget", vectors - 20)
@@ -64,15 +83,34 @@ def objective(trial):
     return vectors
 
 
-def count_commits(storage):
-    """A list that grows with each transaction that is committed."""
-    commits = []
-    sqlalchemy.event.listen(storage.engine, "commit", commits.append)
-    return commits
+class Watch:
+    """What a storage asks of its database from now on."""
+
+    def __init__(self, storage):
+        self.statements = []
+        self.transactions = []  # those that wrote, as the tables they wrote to
+        self._tables = []
+        sqlalchemy.event.listen(storage.engine, "before_cursor_execute", self._execute)
+        sqlalchemy.event.listen(storage.engine, "commit", self._commit)
+        sqlalchemy.event.listen(storage.engine, "rollback", lambda _: self._tables.clear())
+
+    def _execute(self, connection, cursor, statement, *_):
+        self.statements.append(" ".join(statement.split()))
+        words = self.statements[-1].replace("DELETE FROM", "DELETE").split()
+        if words[0] in ("INSERT", "UPDATE", "DELETE"):
+            self._tables.append(words[2] if words[0] == "INSERT" else words[1])
+
+    def _commit(self, _):
+        if self._tables:
+            self.transactions.append(set(self._tables))
+            self._tables.clear()
+
+    def reads_of(self, table):
+        return [s for s in self.statements if s.startswith("SELECT") and f"FROM {table} " in s]
 
 
 def test_stock_optuna_reads_what_was_written(url):
-    study = optuna.create_study(study_name="s", storage=open_storage(url))
+    study = optuna.create_study(study_name="s", storage=fast(url))
     study.optimize(objective, n_trials=5)
     stock = optuna.load_study(study_name="s", storage=url)
     assert stock.trials == study.trials
@@ -85,7 +123,7 @@ def test_the_same_seed_gives_the_same_study_as_stock(tmp_path):
     found = []
     for name, storage in (
         ("stock", RDBStorage(f"sqlite:///{tmp_path}/stock.db")),
-        ("fast", open_storage(f"sqlite:///{tmp_path}/fast.db")),
+        ("fast", fast(f"sqlite:///{tmp_path}/fast.db")),
     ):
         sampler = optuna.samplers.TPESampler(seed=1, n_startup_trials=3)
         study = optuna.create_study(study_name=name, storage=storage, sampler=sampler)
@@ -95,30 +133,456 @@ def test_the_same_seed_gives_the_same_study_as_stock(tmp_path):
 
 
 def test_parameters_cost_one_transaction_together(url):
-    storage = open_storage(url)
+    storage = fast(url)
     study = optuna.create_study(storage=storage)
     study.optimize(objective, n_trials=1)
     trial = study.ask()
-    commits = count_commits(storage)
+    watch = Watch(storage)
     with storage.hold():
         for i in range(30):
             trial.suggest_categorical(f"blocks.{i}.A", CHOICES.choices)
-        before = len(commits)
+        trial.set_constraint("budget", -1)
         for i in range(10):
             trial.set_user_attr(f"attr{i}", i)
-        assert len(commits) == before
-    assert len(commits) == before + 1
+        assert watch.transactions == []
+    assert watch.transactions == [
+        {"trials", "trial_params", "trial_user_attributes", "trial_system_attributes"}
+    ]
+
+
+def test_the_trial_is_read_once_in_a_block(url):
+    storage = fast(url)
+    study = optuna.create_study(storage=storage, sampler=RANDOM)
+    study.optimize(objective, n_trials=1)
+    trial = study.ask()
+    watch = Watch(storage)
+    with storage.hold():
+        for i in range(30):
+            trial.suggest_categorical(f"blocks.{i}.A", CHOICES.choices)
+        trial.set_constraint("budget", -1)
+        trial.set_user_attr("note", [1])
+        seen = storage.get_trial(trial._trial_id)
+        assert seen.params == trial.params
+        assert seen.distributions == trial.distributions
+        assert trial.constraints == {"budget": -1}
+        assert storage.get_trial_user_attrs(trial._trial_id) == {"note": [1]}
+        assert storage.get_trial_system_attrs(trial._trial_id) == seen.system_attrs
+        for name, value in trial.params.items():
+            internal = storage.get_trial_param(trial._trial_id, name)
+            assert CHOICES.to_external_repr(internal) == value
+    assert len(watch.reads_of("trial_params")) == 1
+    assert storage.get_trial(trial._trial_id) == seen
+
+
+def test_telling_is_one_transaction_and_reads_once(url):
+    storage = fast(url)
+    study = optuna.create_study(directions=["minimize", "maximize"], storage=storage)
+    trial = study.ask()
+    trial.suggest_float("x", 0, 1)
+    watch = Watch(storage)
+    with storage.hold():
+        trial.set_user_attr("loss", 0.5)
+        told = study.tell(trial, [1.5, float("inf")])
+    assert watch.transactions == [{"trials", "trial_user_attributes", "trial_values"}]
+    assert len(watch.reads_of("trial_params")) == 1
+    assert told == RDBStorage(url).get_trial(trial._trial_id)
+    assert told.values == [1.5, float("inf")]
+
+
+def test_attributes_values_and_state_are_written_together_or_not_at_all(url):
+    storage = fast(url)
+    study = optuna.create_study(storage=storage)
+    trial = study.ask()
+    stock = RDBStorage(url)
+
+    def fail(connection, cursor, statement, *_):
+        if statement.startswith("UPDATE trials SET state"):
+            raise ZeroDivisionError
+
+    sqlalchemy.event.listen(storage.engine, "before_cursor_execute", fail)
+    with storage.hold():
+        trial.set_user_attr("loss", 0.5)
+        with pytest.raises(ZeroDivisionError):
+            study.tell(trial, 1.0)
+        found = stock.get_trial(trial._trial_id)
+    assert (found.state, found.values, found.user_attrs) == (TrialState.RUNNING, None, {})
+
+
+def test_what_is_read_in_the_block_may_be_changed(url):
+    storage = fast(url)
+    study = optuna.create_study(storage=storage)
+    trial = study.ask()
+    with storage.hold():
+        trial.suggest_float("x", 0, 1)
+        trial.set_user_attr("list", [1])
+        trial.report(0.5, 1)
+        mine = storage.get_trial(trial._trial_id)
+        mine.params.clear()
+        mine.distributions.clear()
+        mine.user_attrs["list"].append(2)
+        mine.intermediate_values.clear()
+        storage.get_trial_user_attrs(trial._trial_id)["list"].append(3)
+        storage.get_trial_system_attrs(trial._trial_id)["a"] = 1
+        kept = storage.get_trial(trial._trial_id)
+    assert kept == RDBStorage(url).get_trial(trial._trial_id)
+    assert (set(kept.params), kept.user_attrs, kept.intermediate_values) == (
+        {"x"},
+        {"list": [1]},
+        {1: 0.5},
+    )
+
+
+def test_in_the_block_the_trial_is_as_it_was_first_and_others_as_they_are(url):
+    storage, other = fast(url), RDBStorage(url)
+    study = optuna.create_study(storage=storage)
+    mine, theirs = study.ask(), study.ask()
+    with storage.hold():
+        mine.set_user_attr("a", 1)
+        other.set_trial_user_attr(mine._trial_id, "b", 2)
+        assert storage.get_trial(mine._trial_id).user_attrs == {"a": 1}
+        assert storage.get_trial(theirs._trial_id).state == TrialState.RUNNING
+        other.set_trial_state_values(theirs._trial_id, TrialState.FAIL)
+        assert storage.get_trial(theirs._trial_id).state == TrialState.FAIL
+    assert storage.get_trial(mine._trial_id).user_attrs == {"a": 1, "b": 2}
+
+
+def test_the_list_of_trials_shows_what_is_held_and_writes_nothing(url):
+    storage, other = fast(url), RDBStorage(url)
+    study = optuna.create_study(storage=storage)
+    mine, theirs = study.ask(), study.ask()
+    watch = Watch(storage)
+    with storage.hold():
+        for trial in (mine, theirs):
+            trial.suggest_float("x", 0, 1)
+            trial.set_user_attr("note", "held")
+        watch.transactions.clear()
+        other.set_trial_state_values(theirs._trial_id, TrialState.FAIL)
+        first, second = study.get_trials()
+        assert (first.params, first.user_attrs) == (mine.params, {"note": "held"})
+        # Somebody has finished it, and what is finished does not change.
+        assert second == other.get_trial(theirs._trial_id)
+        assert watch.transactions == []
+        with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+            storage.set_trial_state_values(theirs._trial_id, TrialState.COMPLETE, [1.0])
+    assert study.get_trials()[1].user_attrs == {}
+
+
+def test_a_trial_cannot_be_finished_twice(url):
+    storage, other = fast(url), RDBStorage(url)
+    study = optuna.create_study(storage=storage)
+    trial = study.ask()
+    with storage.hold():
+        trial.set_user_attr("loss", 0.5)
+        other.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+            study.tell(trial, 1.0)
+        # Told once; from then on the thread sees the truth.
+        assert storage.get_trial(trial._trial_id).state == TrialState.FAIL
+        with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+            trial.set_user_attr("loss", 0.5)
+    (found,) = study.trials
+    assert (found.state, found.values, found.user_attrs) == (TrialState.FAIL, None, {})
+
+
+def test_nobody_gets_between_looking_at_a_state_and_setting_it(url):
+    storage = fast(url)
+    other = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 0}})
+    study = optuna.create_study(storage=storage)
+    trial = study.ask()
+    errors = []
+
+    def intrude(connection, cursor, statement, *_):
+        if statement.startswith("UPDATE trials SET state") and not errors:
+            with pytest.raises(optuna.exceptions.StorageInternalError) as caught:
+                other.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+            errors.append(caught.value)
+
+    sqlalchemy.event.listen(storage.engine, "before_cursor_execute", intrude)
+    study.tell(trial, 1.0)
+    assert "locked" in str(errors[0].__cause__)
+    assert study.trials[0].state == TrialState.COMPLETE
+
+
+@pytest.mark.parametrize("state", [None, TrialState.COMPLETE])
+def test_what_a_lost_connection_kept_back_is_written_by_the_next_call(url, state):
+    storage = FastRDBStorage(url, engine_kwargs={"connect_args": {"timeout": 0}})
+    study = optuna.create_study(storage=storage)
+    trial = study.ask()
+
+    def write():
+        if state is None:
+            storage._flush()
+        else:
+            storage.set_trial_state_values(trial._trial_id, state, [1.0])
+
+    blocker = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+    with storage.hold():
+        trial.suggest_float("x", 0, 1)
+        trial.set_user_attr("note", 1)
+        blocker.execute("begin immediate")
+        for _ in range(2):
+            with pytest.raises(optuna.exceptions.StorageInternalError) as caught:
+                write()
+            assert lost_connection(caught.value)
+            seen = storage.get_trial(trial._trial_id)
+            assert (seen.state, seen.params) == (TrialState.RUNNING, trial.params)
+        blocker.execute("rollback")
+        write()
+    blocker.close()
+    (found,) = RDBStorage(url).get_all_trials(study._study_id)
+    assert (found.params, found.user_attrs) == (trial.params, {"note": 1})
+    assert found.state == (state or TrialState.RUNNING)
+
+
+@pytest.mark.parametrize("state", [None, TrialState.COMPLETE])
+def test_a_server_that_drops_the_connection_loses_nothing(postgresql, state):
+    storage = fast(empty(postgresql))
+    study = optuna.create_study(storage=storage)
+    trial = study.ask()
+    dropped = []
+
+    def drop(connection, cursor, statement, *_):
+        if statement.startswith("INSERT INTO trial_user_attributes") and not dropped:
+            dropped.append(connection.connection.dbapi_connection.info.backend_pid)
+            other = sqlalchemy.create_engine(postgresql)
+            with other.connect() as server:
+                kill = sqlalchemy.text("select pg_terminate_backend(:pid)")
+                server.execute(kill, {"pid": dropped[0]})
+            other.dispose()
+
+    def write():
+        if state is None:
+            storage._flush()
+        else:
+            storage.set_trial_state_values(trial._trial_id, state, [1.0])
+
+    sqlalchemy.event.listen(storage.engine, "before_cursor_execute", drop)
+    with storage.hold():
+        trial.suggest_float("x", 0, 1)
+        trial.set_user_attr("note", 1)
+        with pytest.raises(optuna.exceptions.StorageInternalError) as caught:
+            write()
+        assert dropped
+        assert lost_connection(caught.value)
+        write()
+    (found,) = study.trials
+    assert (found.params, found.user_attrs) == (trial.params, {"note": 1})
+    assert found.state == (state or TrialState.RUNNING)
+    storage.engine.dispose()
+
+
+def test_other_databases_are_written_by_optunas_code(url, monkeypatch):
+    monkeypatch.setattr(_fast, "_INSERT", {})
+    test_stock_optuna_reads_what_was_written(url)
+    study = optuna.load_study(study_name="s", storage=fast(url))
+    trial = study.ask()
+    with study._storage._backend.hold():
+        trial.suggest_float("x", 0, 1)
+        other = RDBStorage(url)
+        there = optuna.distributions.FloatDistribution(0, 1)
+        other.set_trial_param(trial._trial_id, "x", 2.0, there)
+        study.tell(trial, 1.0)
+    found = other.get_trial(trial._trial_id)
+    assert (found.params, found.value) == ({"x": 2.0}, 1.0)
+
+
+def test_what_another_worker_set_first_stays(url):
+    storage, other = fast(url), RDBStorage(url)
+    study = optuna.create_study(storage=storage)
+    trial = study.ask()
+    with storage.hold():
+        trial.suggest_float("y", 0, 1)
+        trial.suggest_float("x", 0, 1)
+        there = optuna.distributions.FloatDistribution(0, 1)
+        other.set_trial_param(trial._trial_id, "x", 0.25, there)
+    assert study.trials[0].params == {"x": 0.25, "y": trial.params["y"]}
+
+
+@pytest.mark.parametrize("before", [0, 2])
+def test_the_first_trial_of_a_process_asks_for_all_distributions_at_once(url, before):
+    study = optuna.create_study(study_name="s", storage=fast(url))
+    study.optimize(objective, n_trials=before)
+    storage = fast(url)
+    study = optuna.load_study(study_name="s", storage=storage, sampler=RANDOM)
+    trial = study.ask()
+    watch = Watch(storage)
+    with storage.hold():
+        for i in range(30):
+            trial.suggest_categorical(f"blocks.{i}.A", CHOICES.choices)
+    assert sum(s.startswith("SELECT") for s in watch.statements) <= 8  # not some for each of 30
+
+
+def test_a_distribution_of_any_earlier_trial_counts(url):
+    study = optuna.create_study(study_name="s", storage=fast(url))
+    study.ask().suggest_float("x", 0, 1)
+    study.ask().suggest_float("y", 0, 1)
+    storage = fast(url)
+    trial_id = storage.create_new_trial(study._study_id)
+    with storage.hold():
+        storage.set_trial_param(trial_id, "z", 0.0, CHOICES)
+        for name in "xy":
+            with pytest.raises(ValueError, match="distribution"):
+                storage.set_trial_param(trial_id, name, 0.0, CHOICES)
+    assert storage.get_trial(trial_id).params == {"z": "none"}
+
+
+def test_trials_of_many_kinds_are_read_as_stock_reads_them(url, monkeypatch):
+    monkeypatch.setattr(_schema, "CHUNK", 3)
+    monkeypatch.setattr(_fast, "CHUNK", 3)
+    study = optuna.create_study(directions=["minimize"] * 3, storage=RDBStorage(url))
+    other = optuna.create_study(storage=RDBStorage(url))
+    inf = float("inf")
+    for i in range(10):
+        trial = study.ask()
+        if i // 2 % 4 == 3:
+            trial.suggest_categorical("z", [True, None, "a"])
+        for name in ("x", "b", "a")[: i // 2 % 4]:
+            trial.suggest_float(name, 0, 1 + i)
+        trial.suggest_categorical("one", [[1], [True]][i % 2])
+        trial.set_user_attr("a", {"b": [i, None]})
+        trial.set_constraint("c", i)
+        other.ask().suggest_int("x", 0, 3)
+        if i % 3:
+            study.tell(trial, [inf, i, -inf])
+        else:
+            for step, value in enumerate((inf, -inf, float("nan"), 0.5)):
+                trial.storage.set_trial_intermediate_value(trial._trial_id, step, value)
+    storage, stock = fast(url), RDBStorage(url)
+    for number in (study._study_id, other._study_id):
+        for states in (None, (TrialState.COMPLETE,), (TrialState.RUNNING,)):
+            found = storage.get_all_trials(number, states=states)
+            assert repr(found) == repr(stock.get_all_trials(number, states=states))
+        found = stock.get_all_trials(number)
+        ids = [trial._trial_id for trial in found]
+        chosen = storage._get_trials(number, None, set(ids[:5]), ids[4])
+        assert repr(chosen) == repr(stock._get_trials(number, None, set(ids[:5]), ids[4]))
+
+
+def test_changing_a_copy_of_a_trial_changes_no_other(url):
+    study = optuna.create_study(study_name="s", storage=fast(url))
+    study.optimize(objective, n_trials=2)
+    first, second = optuna.load_study(study_name="s", storage=fast(url)).trials
+    first.params.clear()
+    first.distributions.clear()
+    assert len(second.params) == len(second.distributions) == 30
+
+
+def test_a_study_can_be_deleted_in_a_block(url):
+    storage = fast(url)
+    study_id = storage.create_new_study([StudyDirection.MINIMIZE])
+    trial_id = storage.create_new_trial(study_id)
+    with storage.hold():
+        storage.set_trial_user_attr(trial_id, "a", 1)
+        storage.delete_study(study_id)
+        with pytest.raises(KeyError):
+            storage.get_trial(trial_id)
+        with pytest.raises(KeyError):
+            storage.set_trial_user_attr(trial_id, "a", 1)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def beating(request, url):
+    """A storage with heartbeats, and a function that makes those which are there old."""
+    if request.param == "postgresql":
+        url = empty(request.getfixturevalue("postgresql"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        storage = fast(url, heartbeat_interval=60)
+
+    def age():
+        with storage.engine.begin() as connection:
+            connection.execute(
+                sqlalchemy.text("update trial_heartbeats set heartbeat = '2000-01-01 00:00:00'")
+            )
+
+    yield storage, age
+    storage.engine.dispose()
+
+
+def stale(storage, study_id):
+    return storage._get_stale_trial_ids(study_id)
+
+
+@pytest.mark.parametrize(
+    "template", [None, optuna.trial.create_trial(state=TrialState.RUNNING, system_attrs={"w": 1})]
+)
+def test_a_trial_has_a_heartbeat_from_the_transaction_on_that_creates_it(beating, template):
+    storage, age = beating
+    study_id = storage.create_new_study([StudyDirection.MINIMIZE])
+    watch = Watch(storage)
+    trial_id = storage.create_new_trial(study_id, template)
+    assert len(watch.transactions) == 1
+    assert "trial_heartbeats" in watch.transactions[0]
+    assert stale(storage, study_id) == []
+    age()  # its worker was killed at once
+    assert stale(storage, study_id) == [trial_id]
+    storage.record_heartbeat(trial_id)
+    assert stale(storage, study_id) == []
+
+
+def test_a_trial_that_leaves_the_queue_has_a_fresh_heartbeat(beating):
+    storage, age = beating
+    study_id = storage.create_new_study([StudyDirection.MINIMIZE])
+    waiting = optuna.trial.create_trial(state=TrialState.WAITING)
+    new, used = (storage.create_new_trial(study_id, waiting) for _ in range(2))
+    storage.record_heartbeat(used)
+    age()
+    watch = Watch(storage)
+    for trial_id in (new, used):
+        assert storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+        assert not storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+    with_heartbeat = [tables for tables in watch.transactions if "trial_heartbeats" in tables]
+    assert with_heartbeat == [{"trials", "trial_heartbeats"}] * 2
+    assert stale(storage, study_id) == []
+    age()
+    assert stale(storage, study_id) == [new, used]
+    storage.record_heartbeat(used)
+    assert stale(storage, study_id) == [new]
+
+
+def test_without_an_interval_and_for_trials_that_do_not_run_there_is_no_heartbeat(beating):
+    storage, _ = beating
+    study_id = storage.create_new_study([StudyDirection.MINIMIZE])
+    watch = Watch(storage)
+    trial_id = storage.create_new_trial(
+        study_id, optuna.trial.create_trial(state=TrialState.WAITING)
+    )
+    storage.heartbeat_interval = None
+    storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+    storage.create_new_trial(study_id)
+    assert not any("trial_heartbeats" in tables for tables in watch.transactions)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_of_workers_at_one_queue_each_trial_goes_to_one(beating, count):
+    storage, _ = beating
+    study_id = storage.create_new_study([StudyDirection.MINIMIZE])
+    waiting = optuna.trial.create_trial(state=TrialState.WAITING)
+    ids = [storage.create_new_trial(study_id, waiting) for _ in range(4 * count)]
+    taken = []
+
+    def work():
+        for trial_id in ids:
+            if storage.set_trial_state_values(trial_id, TrialState.RUNNING):
+                taken.append(trial_id)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken) == ids
 
 
 def test_outside_of_the_block_every_write_is_optunas(url):
-    study = optuna.create_study(study_name="s", storage=open_storage(url))
+    study = optuna.create_study(study_name="s", storage=fast(url))
     study.ask().suggest_float("x", 0, 1)
     (trial,) = optuna.load_study(study_name="s", storage=url).trials
     assert set(trial.params) == {"x"}
 
 
 def test_reading_in_the_block_shows_what_is_held_back(url):
-    storage = open_storage(url)
+    storage = fast(url)
     study = optuna.create_study(study_name="s", storage=storage)
     trial = study.ask()
     stock = RDBStorage(url)
@@ -132,7 +596,7 @@ def test_reading_in_the_block_shows_what_is_held_back(url):
 
 
 def test_what_was_set_before_an_error_is_written_and_the_error_told(url):
-    storage = open_storage(url)
+    storage = fast(url)
     study = optuna.create_study(storage=storage)
     trial = study.ask()
     with pytest.raises(ZeroDivisionError), storage.hold():
@@ -142,7 +606,7 @@ def test_what_was_set_before_an_error_is_written_and_the_error_told(url):
 
 
 def test_blocks_may_be_nested_and_the_outer_one_writes(url):
-    storage = open_storage(url)
+    storage = fast(url)
     study = optuna.create_study(storage=storage)
     trial = study.ask()
     with storage.hold():
@@ -153,7 +617,7 @@ def test_blocks_may_be_nested_and_the_outer_one_writes(url):
 
 
 def test_an_attribute_is_what_it_was_when_it_was_set(url):
-    storage = open_storage(url)
+    storage = fast(url)
     study = optuna.create_study(storage=storage)
     trial = study.ask()
     value = [1]
@@ -166,7 +630,7 @@ def test_an_attribute_is_what_it_was_when_it_was_set(url):
 
 
 def test_values_that_are_equal_but_not_the_same_are_kept_apart(url):
-    storage = open_storage(url)
+    storage = fast(url)
     study = optuna.create_study(storage=storage)
     trial = study.ask()
     with storage.hold():
@@ -178,7 +642,7 @@ def test_values_that_are_equal_but_not_the_same_are_kept_apart(url):
 
 
 def test_an_incompatible_distribution_is_refused_at_once(url):
-    storage = open_storage(url)
+    storage = fast(url)
     study = optuna.create_study(storage=storage)
     study.ask().suggest_float("x", 0, 1)
     trial_id = study.ask()._trial_id
@@ -187,7 +651,7 @@ def test_an_incompatible_distribution_is_refused_at_once(url):
 
 
 def test_a_trial_that_another_worker_finished_is_told_once(url):
-    storage = open_storage(url)
+    storage = fast(url)
     study = optuna.create_study(study_name="s", storage=storage)
     trial = study.ask()
 
@@ -204,7 +668,7 @@ def test_a_trial_that_another_worker_finished_is_told_once(url):
 
 
 def test_a_write_that_fails_does_not_stop_later_ones(url):
-    storage = open_storage(url)
+    storage = fast(url)
     study = optuna.create_study(storage=storage)
     trial = study.ask()
 
@@ -219,7 +683,7 @@ def test_a_write_that_fails_does_not_stop_later_ones(url):
 
 
 def test_it_can_be_pickled_with_what_it_holds(url):
-    storage = open_storage(url)
+    storage = fast(url)
     study = optuna.create_study(study_name="s", storage=storage)
     trial = study.ask()
     with storage.hold():
@@ -230,7 +694,7 @@ def test_it_can_be_pickled_with_what_it_holds(url):
 
 
 def test_threads_do_not_lose_trials(url):
-    study = optuna.create_study(storage=open_storage(url))
+    study = optuna.create_study(storage=fast(url))
     study.optimize(objective, n_trials=24, n_jobs=4)
     assert len(study.trials) == 24
     assert all(len(trial.params) == 30 for trial in study.trials)
@@ -239,9 +703,9 @@ def test_threads_do_not_lose_trials(url):
 
 def test_another_optuna_is_used_with_its_own_storage(url, monkeypatch, caplog):
     with caplog.at_level(logging.WARNING):
-        monkeypatch.setattr(_fast, "_EXPECTED", {"_set_trial_param": ("trial_id",)})
+        monkeypatch.setattr(_schema, "_EXPECTED", {"RDBStorage._set_trial_param": ("trial_id",)})
         storage = open_storage(url)
-    assert type(storage) is RDBStorage
+    assert type(getattr(storage, "_backend", storage)) is RDBStorage
     assert "_set_trial_param has changed" in caplog.text
     monkeypatch.undo()
     study = optuna.create_study(storage=storage)
@@ -250,8 +714,8 @@ def test_another_optuna_is_used_with_its_own_storage(url, monkeypatch, caplog):
 
 
 def test_every_expectation_is_checked(monkeypatch):
-    assert _fast.unsupported() is None
-    monkeypatch.setitem(_fast._COLUMNS, "TrialModel", ("colour",))
-    assert _fast.unsupported() == "TrialModel.colour is missing"
-    monkeypatch.setitem(_fast._EXPECTED, "_nothing", ())
-    assert _fast.unsupported() == "RDBStorage._nothing has changed"
+    assert _schema.unsupported() is None
+    monkeypatch.setitem(_schema._COLUMNS, "TrialModel", ("colour",))
+    assert _schema.unsupported() == "TrialModel.colour is missing"
+    monkeypatch.setitem(_schema._EXPECTED, "RDBStorage._nothing", ())
+    assert _schema.unsupported() == "RDBStorage._nothing has changed"

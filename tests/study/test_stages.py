@@ -6,26 +6,12 @@ import time
 import optuna
 import pytest
 from filelock import FileLock
-from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from glora_automl.errors import Stopped, StudyError, TrainingError
 from glora_automl.progress import LineProgress, Progress
-from glora_automl.storages import open_storage
 from glora_automl.study._stages import Stages, stage_study_name
 from glora_automl.study._worker import Worker
-
-
-@pytest.fixture(params=["sqlite", "journal", "memory"])
-def storage(request, tmp_path):
-    opened = {
-        "sqlite": lambda: open_storage(f"sqlite:///{tmp_path}/a.db"),
-        "journal": lambda: open_storage(f"{tmp_path}/a.log"),
-        "memory": InMemoryStorage,
-    }[request.param]()
-    yield opened
-    if request.param == "sqlite":
-        opened.engine.dispose()
 
 
 @pytest.fixture

@@ -13,21 +13,8 @@ from optuna.trial import TrialState
 from glora_automl.errors import Stopped, StudyError, TrainingError
 from glora_automl.progress import LineProgress, Progress
 from glora_automl.samplers import EvolutionSampler, trial_positions
-from glora_automl.storages import open_storage
 from glora_automl.study._trials import MAX_RETRIES, _Places, _queue_again, run_trials
 from glora_automl.study._worker import Worker
-
-
-@pytest.fixture(params=["sqlite", "journal", "memory"])
-def storage(request, tmp_path):
-    opened = {
-        "sqlite": lambda: open_storage(f"sqlite:///{tmp_path}/a.db"),
-        "journal": lambda: open_storage(f"{tmp_path}/a.log"),
-        "memory": InMemoryStorage,
-    }[request.param]()
-    yield opened
-    if request.param == "sqlite":
-        opened.engine.dispose()
 
 
 def study_of(storage):

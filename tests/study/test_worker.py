@@ -7,7 +7,6 @@ import time
 
 import optuna
 import pytest
-from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from glora_automl.errors import Stopped
@@ -17,16 +16,9 @@ from glora_automl.study import _worker
 from glora_automl.study._worker import OWNER, Worker
 
 
-@pytest.fixture(params=["sqlite", "journal", "memory"])
-def study(request, tmp_path):
-    storage = {
-        "sqlite": lambda: open_storage(f"sqlite:///{tmp_path}/a.db"),
-        "journal": lambda: open_storage(f"{tmp_path}/a.log"),
-        "memory": InMemoryStorage,
-    }[request.param]()
-    yield optuna.create_study(storage=storage)
-    if request.param == "sqlite":
-        storage.engine.dispose()
+@pytest.fixture
+def study(storage):
+    return optuna.create_study(storage=storage)
 
 
 def worker_of(study, **options):

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from glora_automl.errors import Stopped
 from glora_automl.progress import Progress
-from glora_automl.storages import GRACE, beat, set_heartbeat
+from glora_automl.storages import GRACE, beat, hold_writes, set_heartbeat
 
 __all__ = ["Worker"]
 
@@ -151,8 +151,9 @@ class Worker:
             # That heartbeats want study.optimize: this class beats.
             warnings.simplefilter("ignore", UserWarning)
             trial = study.ask()
-        self.storage.set_trial_system_attr(trial._trial_id, OWNER, self._identity)
-        trial.set_user_attr("worker", self.name)
+        with hold_writes(self.storage):
+            self.storage.set_trial_system_attr(trial._trial_id, OWNER, self._identity)
+            trial.set_user_attr("worker", self.name)
         beat(self.storage, trial._trial_id, first=True)
         return trial
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import optuna
 import pytest
 import torch
-from optuna.trial import TrialState
 
 from glora_automl import cli
 from glora_automl._files import write_atomic
@@ -190,61 +189,12 @@ def run_in_background(folder):
     return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
 
 
-def kill(process):
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-
-
 def wait_until(condition, process, seconds=120):
     end = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, f"it ended early: {process.stderr.read()}"
         assert time.monotonic() < end, "it did not come so far"
         time.sleep(0.005)
-
-
-def complete_trials(folder):
-    """(params, value) of the complete trials; none while there is no study yet."""
-    url = f"sqlite:///{folder}/runs/studies.db"
-    if not (folder / "runs/studies.db").exists():
-        return []
-    try:
-        study = optuna.load_study(study_name="tiny", storage=url)
-    except KeyError:
-        return []
-    return [(t.params, t.value) for t in study.get_trials(states=(TrialState.COMPLETE,))]
-
-
-def test_killed_in_training_and_in_search_it_ends_with_the_same_trials(folder, glora, tiny_toml):
-    text = tiny_toml.replace("checkpoint_every = 2", "checkpoint_every = 1")
-    text = text.replace("epochs = 12", "epochs = 60").replace("trials = 12", "trials = 30")
-    text = text.replace("[selection]", "[selection]\ncontrols = false")
-    (folder / "tiny.toml").write_text(text, encoding="utf-8")
-
-    process = run_in_background(folder)
-    wait_until((folder / "runs/tiny/supernet.json").exists, process)
-    kill(process)
-    done = len(json.loads((folder / "runs/tiny/supernet.json").read_text())["state"]["losses"])
-    assert 0 < done < 60, "the kill must come in the middle of the training"
-
-    process = run_in_background(folder)
-    wait_until(lambda: len(complete_trials(folder)) >= 5, process)
-    kill(process)
-    assert 5 <= len(complete_trials(folder)) < 30, "the kill must come in the middle of the search"
-
-    code, out, _ = glora("search", "tiny.toml", "--json")
-    assert code == 0
-    killed = complete_trials(folder)
-    (folder / "fresh").mkdir()
-    code, fresh, _ = glora("search", "tiny.toml", "--runs", "fresh/runs", "--json")
-    assert code == 0
-    assert killed == complete_trials(folder / "fresh")
-    assert len(killed) == 30
-    tables = [json.loads(text)["result"] for text in (out, fresh)]
-    for row in [*tables[0], *tables[1]]:
-        del row["seconds"]
-    assert tables[0] == tables[1]
-    assert not list((folder / "runs/tiny").glob(".*.tmp"))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")

@@ -135,11 +135,14 @@ def search(
         if isinstance(storage, BaseStorage)
         else open_storage(storage or default_url(runs), patience=patience)
     )
+    with storage_errors():
+        refuse_foreign(opened, name)
+        if is_ours(opened, name):  # before anybody is judged by it
+            heartbeat = get_attribute(load_study(opened, name), "heartbeat")
     with (
         storage_errors(),
         Worker(opened, heartbeat=heartbeat, stop=stop, progress=progress) as worker,
     ):
-        refuse_foreign(opened, name)
         files = _open_artifacts(opened, name, artifacts, runs)
         settings = _settings(setup, heartbeat, files.location)
         stages = Stages(name, opened, worker, setup.folder, progress, settings.key)

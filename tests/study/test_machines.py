@@ -13,7 +13,9 @@ import pytest
 import sqlalchemy
 from optuna.trial import TrialState
 
+import glora_automl
 from glora_automl.storages import open_storage
+from glora_automl.study import load_recipe
 from tests.conftest import TINY
 
 LONGER = (
@@ -23,13 +25,15 @@ LONGER = (
     .replace("[selection]", "[selection]\ncontrols = false")
 )
 
-# The command line in a process that believes to be on a machine of its own: nobody can tell by
-# its process id that it is dead.
+# The command line in a process that believes to be on a machine of its own, if that has a name:
+# nobody can tell by its process id that it is dead.
 MACHINE = """
 import sys, time
 from glora_automl import cli
 from glora_automl.study import _search, _worker
-_worker._scope = lambda: sys.argv[1]
+machine = sys.argv[1]
+if machine:
+    _worker._scope = lambda: machine
 pause, evaluate = float(sys.argv[2]), _search.evaluate
 _search.evaluate = lambda *args: time.sleep(pause) or evaluate(*args)
 sys.argv = ["glora", *sys.argv[3:]]
@@ -37,9 +41,10 @@ cli.main()
 """
 
 
-def start(folder, *arguments, pause=0.0):
+def start(folder, *arguments, pause=0.0, machine=None):
     folder.mkdir(exist_ok=True)
-    command = [sys.executable, "-c", MACHINE, str(folder), str(pause), *map(str, arguments)]
+    machine = str(folder) if machine is None else machine
+    command = [sys.executable, "-c", MACHINE, machine, str(pause), *map(str, arguments)]
     return subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -127,6 +132,32 @@ def test_killed_on_one_machine_a_study_ends_on_others_as_if_it_had_not_been(post
     assert found["selection"]["architecture"] == expected["selection"]["architecture"]
     assert (tmp_path / "third/runs/tiny/winner.json").is_file()
     storage.engine.dispose()
+
+
+def test_killed_and_started_again_on_the_same_machine_it_does_not_wait(tmp_path):
+    text = TINY.replace("[selection]", "[selection]\ncontrols = false")
+    (tmp_path / "tiny.toml").write_text(text, encoding="utf-8")
+    arguments = ["search", "tiny.toml", "--heartbeat", 600]
+    url = f"sqlite:///{tmp_path}/runs/studies.db"
+
+    def done():
+        if not (tmp_path / "runs/studies.db").exists():
+            return []
+        try:
+            return complete(trials_of(url))
+        except KeyError:
+            return []
+
+    process = start(tmp_path, *arguments, pause=0.5, machine="")
+    wait_until(lambda: len(done()) >= 3, process)
+    process.kill()
+    process.communicate()
+    assert 3 <= len(done()) < 12, "the kill must come in the middle of the search"
+    assert glora_automl.search(load_recipe(str(tmp_path / "tiny.toml")), runs=tmp_path / "runs")
+    recipe = load_recipe(str(tmp_path / "tiny.toml"))
+    alone = glora_automl.search(recipe, runs=tmp_path / "alone").study
+    assert done() == complete(alone.get_trials(deepcopy=False))
+    assert not list((tmp_path / "runs/tiny").glob(".*.tmp"))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")

@@ -1,6 +1,6 @@
 """Workers that are killed, paused and cut off from their database, and what becomes of the study.
 
-Several workers run one study, each in a folder of its own, as if on a machine of its own. At
+Several workers run one study, as if each were on a machine of its own. At
 random moments one is killed with SIGKILL, ended with SIGTERM, or paused for longer than its
 heartbeat allows; the database is restarted in between. Each is started again until the study is
 finished. Then it is counted: exactly the wanted trials are complete, each place among them once,
@@ -75,7 +75,7 @@ NAME = "faults"
 HEARTBEAT = 1.0
 
 
-def work(arguments: list[str], folder: str, pause: float, log: str) -> None:
+def work(arguments: list[str], folder: str, machine: str, pause: float, log: str) -> None:
     """What a worker's process does: the command line, in a folder as if on its own machine."""
     from glora_automl import cli
     from glora_automl.study import _search, _worker
@@ -85,7 +85,7 @@ def work(arguments: list[str], folder: str, pause: float, log: str) -> None:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     # Elsewhere a process id says nothing, and an evaluation takes long enough to be hit.
-    _worker._scope = lambda: folder
+    _worker._scope = lambda: machine
     evaluate = _search.evaluate
 
     def slowly(*args: Any) -> Any:
@@ -136,12 +136,14 @@ class Crew:
 
     def start(self, place: int) -> None:
         """Start the worker of a place."""
-        home = self.folder / f"machine{place}"
+        # Two of them share a machine's folder, as workers do that one shell starts.
+        home = self.folder / f"machine{max(place, 1)}"
         home.mkdir(exist_ok=True)
         arguments = ["search", str(self.folder / f"{NAME}.toml"), "--storage", self.storage]
         arguments += ["--artifacts", str(self.folder / "artifacts"), "--heartbeat", str(HEARTBEAT)]
         process = CONTEXT.Process(
-            target=work, args=(arguments, str(home), self.pause, str(self.log(place)))
+            target=work,
+            args=(arguments, str(home), f"machine{place}", self.pause, str(self.log(place))),
         )
         process.start()
         self.workers[place] = process
@@ -271,8 +273,8 @@ def verdict(counts: dict[str, Any]) -> list[str]:
         for key, value in expected.items()
         if counts[key] != value
     ]
-    names = ["backbone", "supernet", "selection", "control-linear-probe", "control-BitFit", "test"]
-    for stage in names:
+    names = {"backbone", "supernet", "selection", "control-linear-probe", "control-BitFit", "test"}
+    for stage in sorted(names | set(counts["stages"])):
         if counts["stages"].get(stage) != 1:
             wrong.append(f"stage {stage}: done {counts['stages'].get(stage, 0)} times")
     return wrong
@@ -297,11 +299,21 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             counts = tally(storage, arguments.trials)
             logs = "".join(crew.log(place).read_text() for place in range(crew.size))
             counts["tracebacks"] = logs.count("Traceback")
+            # Who starts while the database is away is told so at once.
+            counts["errors"] = [
+                line
+                for line in logs.splitlines()
+                if line.startswith("Error: ") and "cannot be opened" not in line
+            ]
             if counts["tracebacks"] or arguments.keep_logs:
                 print(logs, file=sys.stderr)
     wrong = verdict(counts)
     if plan:
         wrong.append(f"{len(plan)} faults came too late; raise --trials")
+    wrong += counts["errors"]
+    unknown = set(crew.codes) - {0, 2, -signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM}
+    if unknown:
+        wrong.append(f"exit codes {sorted(unknown)}")
     if counts["tracebacks"]:
         wrong.append(f"{counts['tracebacks']} tracebacks")
     codes = {str(code): count for code, count in sorted(crew.codes.items())}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from glora_automl.errors import StorageError
 
-__all__ = ["make_folder", "remove_torn", "write_atomic"]
+__all__ = ["Timeout", "file_lock", "make_folder", "remove_torn", "write_atomic"]
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
@@ -56,6 +58,34 @@ def make_folder(folder: Path, option: str = "--runs") -> None:
             f"The folder {str(folder)!r} must be writable: {error.strerror}; choose another with "
             f"{option}."
         ) from None
+
+
+@contextlib.contextmanager
+def file_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a lock between processes of this machine; the kernel frees it when one dies.
+
+    Args:
+        path: The lock's file, in a folder that is there.
+        wait: Whether to wait for it.
+
+    Raises:
+        Timeout: If it is taken and ``wait`` is false.
+        StorageError: If the file system does not let it be.
+    """
+    lock = FileLock(path, timeout=-1 if wait else 0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise
+    except (OSError, NotImplementedError) as error:
+        raise StorageError(
+            f"The folder {str(path.parent)!r} must be writable and know locks: {error}; choose "
+            "another with --runs."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def remove_torn(folder: Path, name: str = "*") -> None:

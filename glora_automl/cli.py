@@ -148,6 +148,9 @@ def status(storage: Storage = None, runs: Runs = Path("runs"), as_json: AsJson =
 
     table = Table("study", "stage", "trials", "budget", "best")
     for summary in summaries:
+        if "trials" not in summary:
+            table.add_row(summary["study"], summary["stage"])
+            continue
         trials, best = summary["trials"], summary["best"]
         table.add_row(
             summary["study"],
@@ -282,11 +285,13 @@ def _print_list(descriptions: dict[str, str], as_json: bool) -> None:
 
 
 def _print_found(result: SearchResult, runs: Path, storage: str | None, as_json: bool) -> None:
+    from glora_automl.storages import storage_errors
     from glora_automl.study import summarize
 
     if not _is_first_rank():
         return
-    summary = summarize(result.study)
+    with storage_errors():
+        summary = summarize(result.study)
     if as_json:
         _print_json(summary)
         return

@@ -294,7 +294,11 @@ def test_a_study_that_does_not_fit_this_machine_is_one_line(
 ):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    stopped.set_user_attr(f"glora:{attribute}", value)
+    if attribute == "format":
+        stopped.set_user_attr("glora:format", value)
+    else:
+        settings = stopped.user_attrs["glora:settings"]
+        stopped.set_user_attr("glora:settings", {**settings, attribute: value})
     code, out, err = glora("resume", "tiny", "--quiet")
     assert code == 2
     assert out == ""

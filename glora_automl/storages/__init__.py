@@ -11,7 +11,9 @@ from glora_automl.storages._open import (
     beat,
     default_url,
     hold_writes,
+    last_trouble,
     open_storage,
+    quiet_optuna,
     set_heartbeat,
     storage_errors,
 )
@@ -26,8 +28,10 @@ __all__ = [
     "default_artifacts",
     "default_url",
     "hold_writes",
+    "last_trouble",
     "open_artifacts",
     "open_storage",
+    "quiet_optuna",
     "set_heartbeat",
     "storage_errors",
 ]

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol, cast
 
 import optuna
-from filelock import FileLock
 from optuna.artifacts import (
     Backoff,
     Boto3ArtifactStore,
@@ -24,7 +23,7 @@ from optuna.artifacts import (
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import BaseStorage
 
-from glora_automl._files import make_folder, remove_torn, write_atomic
+from glora_automl._files import file_lock, make_folder, remove_torn, write_atomic
 from glora_automl.errors import CheckpointError, StorageError
 
 __all__ = ["ArtifactReference", "Artifacts", "default_artifacts", "open_artifacts"]
@@ -195,7 +194,7 @@ class Artifacts:
         make_folder(self._cache)
         path = self._cache / f"{reference.sha256}{_SUFFIX}"
         # Workers of one machine share the cache: one downloads, the others wait.
-        with FileLock(path.with_suffix(".lock")):
+        with file_lock(path.with_suffix(".lock")):
             if path.exists() and _digest(path) == reference.sha256:
                 return path
             remove_torn(self._cache, path.name)
@@ -226,6 +225,11 @@ class Artifacts:
                 f"{reference.sha256[:16]}..., got {found[:16]}...: it was altered or cut short; "
                 "restore it, or start another study with --name."
             )
+
+    def forget(self, path: Path) -> None:
+        """Remove a download that is not needed any more; a file of the store stays."""
+        if self._folder is None:
+            path.unlink(missing_ok=True)
 
     def remove(self, reference: ArtifactReference) -> None:
         """Remove a file that nobody needs any more; what cannot be removed stays."""
@@ -259,12 +263,13 @@ def _reason(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def open_artifacts(location: str, *, cache: Path) -> Artifacts:
+def open_artifacts(location: str, *, cache: Path, create: bool = True) -> Artifacts:
     """Open an artifact store.
 
     Args:
-        location: A folder, made if it is not there, or ``s3://bucket/prefix``.
+        location: A folder, or ``s3://bucket/prefix``.
         cache: Folder for downloads.
+        create: Whether a folder that is not there is made.
 
     Raises:
         StorageError: If it cannot be had.
@@ -277,7 +282,13 @@ def open_artifacts(location: str, *, cache: Path) -> Artifacts:
             "The artifact store must be a folder or s3://bucket/prefix, got "
             f"{location!r}; choose another with --artifacts."
         )
-    make_folder(Path(location), "--artifacts")
+    if create:
+        make_folder(Path(location), "--artifacts")
+    elif not Path(location).is_dir():
+        raise StorageError(
+            f"The artifact store must be at hand, but there is no folder {location!r} on this "
+            "machine; say where it is with --artifacts."
+        )
     # Absolute, as the study keeps it and another worker may stand in another folder.
     folder = Path(location).resolve()
     files = FileSystemArtifactStore(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,7 +27,12 @@ class WholeLineBackend(JournalFileBackend):
 
     Args:
         path: The file; made if it is not there.
+
+    Attributes:
+        last_trouble: When it could not be written last, by the monotonic clock.
     """
+
+    last_trouble = float("-inf")
 
     def __init__(self, path: str) -> None:
         # Windows lets only administrators make symbolic links.
@@ -37,25 +43,30 @@ class WholeLineBackend(JournalFileBackend):
 
     def cut_torn_line(self) -> None:
         """Cut off a last line that has no end, and say so."""
-        self.lock.acquire()
-        try:
+        with self._locked():
             self._cut()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        begin = time.monotonic()
+        self.lock.acquire()
+        if time.monotonic() - begin > 1:
+            # A worker was killed with the lock, and nobody could write until it was taken away.
+            self.last_trouble = time.monotonic()
+        try:
+            yield
         finally:
             self.lock.release()
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """See :class:`optuna.storages.journal.JournalFileBackend`."""
         lines = [json.dumps(log, separators=(",", ":")) + "\n" for log in logs]
-        with _errors():
-            self.lock.acquire()
-            try:
-                self._cut()
-                with open(self.path, "ab") as file:
-                    file.write("".join(lines).encode())
-                    file.flush()
-                    os.fsync(file.fileno())
-            finally:
-                self.lock.release()
+        with _errors(), self._locked():
+            self._cut()
+            with open(self.path, "ab") as file:
+                file.write("".join(lines).encode())
+                file.flush()
+                os.fsync(file.fileno())
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
         """See :class:`optuna.storages.journal.JournalFileBackend`."""
@@ -90,12 +101,16 @@ def _errors() -> Iterator[None]:
     """Let a full disk or a broken line look like the failure of any other storage."""
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # the last of a lock that was taken away
         raise StorageInternalError(f"The journal failed: {error}") from error
 
 
-def open_journal(path: str) -> JournalStorage:
-    """Open a journal file, cutting off a torn last line.
+_BEGIN = b'{"op_code":'
+"""How each line of a journal begins, and the empty file if it is cut short enough."""
+
+
+def open_journal(path: str, *, write: bool = True) -> JournalStorage:
+    """Open a journal file, cutting off a torn last line if it will be written to.
 
     Raises:
         OSError: If it cannot be read or written.
@@ -109,16 +124,13 @@ def open_journal(path: str) -> JournalStorage:
         ...     len(study.trials)
         2
     """
+    # Before anything is cut off: it may be a file of something else.
     if os.path.exists(path):
         with open(path, "rb") as file:
             first = file.readline(1 << 16)
-        if first.endswith(b"\n"):
-            try:
-                known = "op_code" in json.loads(first)
-            except (ValueError, TypeError):
-                known = False
-            if not known:
-                raise ValueError("it is no journal of Optuna")
+        if not (first.startswith(_BEGIN) or _BEGIN.startswith(first)):
+            raise ValueError("it is no journal of Optuna")
     backend = WholeLineBackend(path)
-    backend.cut_torn_line()
+    if write:
+        backend.cut_torn_line()
     return JournalStorage(backend)

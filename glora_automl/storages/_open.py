@@ -13,8 +13,7 @@ from typing import Any
 import optuna
 import sqlalchemy
 from optuna.exceptions import OptunaError, StorageInternalError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalRedisBackend
+from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from glora_automl.errors import StorageError
@@ -26,7 +25,9 @@ __all__ = [
     "beat",
     "default_url",
     "hold_writes",
+    "last_trouble",
     "open_storage",
+    "quiet_optuna",
     "set_heartbeat",
     "storage_errors",
 ]
@@ -56,8 +57,8 @@ def open_storage(
     pooled connection before its use. ``optuna`` and ``optuna-dashboard`` open the same location.
 
     Args:
-        location: An SQLAlchemy URL; the path of a journal file, ending in ``.log`` or
-            ``.journal``; or ``redis://...`` for a journal in Redis.
+        location: An SQLAlchemy URL, or the path of a journal file that ends in ``.log`` or
+            ``.journal``.
         create: Whether a file that is not there is created.
         write: Whether it will be written to; who only reads leaves SQLite's settings alone.
         patience: Seconds to wait for a database that was open and does not answer any more.
@@ -66,12 +67,10 @@ def open_storage(
         StorageError: If it cannot be opened or holds something else than Optuna studies.
     """
     try:
-        if location.startswith(("redis://", "rediss://")):
-            return JournalStorage(JournalRedisBackend(location))
         if "://" in location:
             return PatientStorage(_open_database(location, create, write), patience)
         _check_journal(Path(location), create)
-        return open_journal(location)
+        return open_journal(location, write=write)
     except (SQLAlchemyError, OptunaError, ImportError, RuntimeError, ValueError, OSError) as error:
         raise StorageError(
             "The storage must be the URL of a database or the path of a journal file that Optuna "
@@ -99,7 +98,7 @@ def _open_database(url: str, create: bool, write: bool) -> RDBStorage:
     elif parsed.get_driver_name() in _CONNECT_TIMEOUT:
         # The system's own time-out for a host that is not there is minutes.
         arguments["connect_args"] = {"connect_timeout": 15}
-    _refuse_foreign(parsed, create)
+    _refuse_foreign(parsed, create, arguments)
     storage = _create_tables(url, arguments)
     if sqlite and write:
         sqlalchemy.event.listen(storage.engine, "connect", _configure_sqlite)
@@ -151,6 +150,13 @@ def set_heartbeat(storage: BaseStorage, seconds: float) -> bool:
     backend.heartbeat_interval = seconds  # type: ignore[assignment]
     backend.grace_period = GRACE * seconds  # type: ignore[assignment]
     return True
+
+
+def last_trouble(storage: BaseStorage) -> float:
+    """When a storage could not be written last, by the monotonic clock, as far as it tells."""
+    backend = getattr(storage, "_backend", None)
+    found = (getattr(place, "last_trouble", float("-inf")) for place in (storage, backend))
+    return max(found)
 
 
 def beat(storage: BaseStorage, trial_id: int, *, first: bool = False) -> bool:
@@ -209,12 +215,30 @@ def storage_errors() -> Iterator[None]:
     """
     try:
         yield
+    except KeyError as error:
+        if "Record does not exist" not in str(error):
+            raise
+        raise StorageError(
+            "The study must stay in its storage while it is worked on, but it was deleted; start "
+            "it again with glora search."
+        ) from error
     except (SQLAlchemyError, OptunaError) as error:
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
         raise StorageError(
             f"The storage must stay reachable and writable, it failed: {_reason(cause or error)}; "
             "run the same command again to go on."
         ) from error
+
+
+@contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Let Optuna log no more than warnings: its lines for a trial hold all its parameters."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
 
 
 def _shown(url: str) -> str:
@@ -230,7 +254,7 @@ def _reason(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _refuse_foreign(url: sqlalchemy.URL, create: bool) -> None:
+def _refuse_foreign(url: sqlalchemy.URL, create: bool, arguments: dict[str, Any]) -> None:
     """Optuna would add its tables to any database; a mistyped URL must not get them."""
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
         raise ValueError("a database in memory is gone with its first connection; name a file")
@@ -240,11 +264,13 @@ def _refuse_foreign(url: sqlalchemy.URL, create: bool) -> None:
         if not Path(url.database).parent.is_dir():
             raise ValueError(f"there is no folder {str(Path(url.database).parent)!r}")
         return
-    engine = sqlalchemy.create_engine(url)
+    engine = sqlalchemy.create_engine(url, **arguments)
     try:
         tables = sqlalchemy.inspect(engine).get_table_names()
     finally:
         engine.dispose()
+    if not tables and not create:
+        raise ValueError("the database is empty")
     if tables and "version_info" not in tables:
         raise ValueError(f"it is no Optuna database, its first table is {sorted(tables)[0]!r}")
 

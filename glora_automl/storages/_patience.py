@@ -12,10 +12,12 @@ from typing import Any, TypeVar
 
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage, _CachedStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from glora_automl.errors import Stopped
 
 __all__ = ["PatientStorage", "lost_connection"]
 
@@ -23,7 +25,8 @@ _logger = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 _FIRST_DELAY = 0.1
-_LONGEST_DELAY = 10.0
+_LONGEST_DELAY = 2.0
+"""Shorter than a heartbeat, which must go on soon after the database is back."""
 
 
 def lost_connection(error: BaseException) -> bool:
@@ -67,13 +70,18 @@ def _patient(method: Callable[..., _Result]) -> Callable[..., _Result]:
 class PatientStorage(_CachedStorage):
     """Optuna's cached RDB storage, each call of which is tried again while the database is away.
 
-    Calls may be repeated although the database did what they asked and only its answer was lost:
-    a trial may be created that nobody runs (its heartbeat ends, so it is failed and queued again),
-    and a state that was set already counts as set.
+    Calls may be repeated although the database did what they asked and only its answer was lost.
+    A finished state that was set already counts as set, and a trial is not created twice if its
+    template has system attributes that no other trial has. A trial that was taken from the queue
+    may be left running by nobody.
 
     Args:
         backend: The storage of the database.
         patience: Seconds for which a call is tried again; then its error is raised.
+
+    Attributes:
+        last_trouble: When a call failed last, by the monotonic clock.
+        stop: Asked while it waits whether to give up.
 
     Example:
         >>> import optuna
@@ -86,6 +94,11 @@ class PatientStorage(_CachedStorage):
     def __init__(self, backend: RDBStorage, patience: float = 300.0) -> None:
         super().__init__(backend)
         self.patience = patience
+        self.last_trouble = float("-inf")
+        self.stop: Callable[[], bool] | None = None
+
+    def __getstate__(self) -> dict[Any, Any]:
+        return {**super().__getstate__(), "stop": None}
 
     @property
     def engine(self) -> Engine:
@@ -102,9 +115,12 @@ class PatientStorage(_CachedStorage):
             try:
                 return call()
             except (StorageInternalError, SQLAlchemyError) as error:
+                self.last_trouble = time.monotonic()
                 left = end - time.monotonic()
                 if left <= 0 or not lost_connection(error):
                     raise
+                if self.stop is not None and self.stop():
+                    raise Stopped("The database does not answer.") from error
                 if delay == _FIRST_DELAY:
                     _logger.warning(
                         "The database does not answer; trying again for %.0f s.", self.patience
@@ -130,6 +146,21 @@ class PatientStorage(_CachedStorage):
             yield
             flush: Callable[[], None] = self._backend._flush  # type: ignore[attr-defined]
             self._try(flush)
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """See :class:`optuna.storages.BaseStorage`."""
+
+        def call() -> int:
+            return super(PatientStorage, self).create_new_trial(study_id, template_trial)
+
+        def again() -> int:
+            named = {} if template_trial is None else template_trial.system_attrs
+            for trial in self.get_all_trials(study_id, deepcopy=False):
+                if named and trial.system_attrs == named and not trial.state.is_finished():
+                    return trial._trial_id  # created by the call whose answer was lost
+            return call()
+
+        return self._try(call, again)
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
@@ -161,7 +192,6 @@ class PatientStorage(_CachedStorage):
     get_study_user_attrs = _patient(_CachedStorage.get_study_user_attrs)
     get_study_system_attrs = _patient(_CachedStorage.get_study_system_attrs)
     get_all_studies = _patient(_CachedStorage.get_all_studies)
-    create_new_trial = _patient(_CachedStorage.create_new_trial)
     set_trial_param = _patient(_CachedStorage.set_trial_param)
     set_trial_intermediate_value = _patient(_CachedStorage.set_trial_intermediate_value)
     set_trial_user_attr = _patient(_CachedStorage.set_trial_user_attr)

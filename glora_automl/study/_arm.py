@@ -96,7 +96,7 @@ def train_control(
             seed=recipe.seed,
             stage=name,
             identity=setup.identity,
-            checkpoint=setup.folder / f"{stage}.json",
+            checkpoint=run.checkpoint(stage),
             on_epoch=on_epoch,
             stop=setup.stop,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -12,7 +13,7 @@ from glora_automl.errors import StudyError
 from glora_automl.storages import ArtifactReference, Artifacts
 from glora_automl.study._setup import Setup
 from glora_automl.study._stages import Stages
-from glora_automl.study._study import Attribute, set_attribute
+from glora_automl.study._study import Attribute, get_setting, set_attribute, study_key
 from glora_automl.study._worker import Worker
 from glora_automl.supernet import load_tensors, save_tensors, tensor_digest
 
@@ -40,6 +41,23 @@ class Run:
     def with_setup(self, setup: Setup) -> Run:
         """The same with another setup."""
         return replace(self, setup=setup)
+
+    def check_settings(self) -> None:
+        """Make sure that the study is still this one: another recipe may have taken its name.
+
+        Raises:
+            StudyError: If it is not.
+        """
+        if study_key(self.study) != self.stages.key:
+            raise StudyError(
+                f"The study {self.study.study_name!r} must keep its settings while it is worked "
+                "on, but somebody has started it anew with others; start this one under another "
+                "name with --name."
+            )
+
+    def checkpoint(self, stage: str, of: str = "") -> Path:
+        """File for a checkpoint of a stage; that of other settings is another file."""
+        return self.setup.folder / f"{stage}-{self.stages.key}{of}.json"
 
     def upload(self, name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
         """Put tensors among the study's artifacts.
@@ -81,5 +99,5 @@ class Run:
                 f"The {what} of the study {self.study.study_name!r} must have the digest "
                 f"{outcome['digest'][:16]}..., here it is {digest[:16]}...: its weights are "
                 "others, or other versions of torch and timm make other ones; use the study's "
-                f"versions ({self.study.user_attrs['glora:versions']})."
+                f"versions ({get_setting(self.study, 'versions')})."
             )

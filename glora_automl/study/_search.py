@@ -15,35 +15,36 @@ from typing import Any
 import optuna
 import timm
 import torch
-from filelock import FileLock
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 from torch import nn
 
-from glora_automl._files import make_folder, remove_torn
+from glora_automl._files import file_lock, make_folder, remove_torn
 from glora_automl._version import __version__
-from glora_automl.errors import RecipeError, StudyError
+from glora_automl.errors import RecipeError
 from glora_automl.progress import Progress
 from glora_automl.samplers import EvolutionSampler
 from glora_automl.storages import (
     Artifacts,
+    PatientStorage,
     default_artifacts,
     default_url,
     open_artifacts,
     open_storage,
+    quiet_optuna,
     storage_errors,
 )
 from glora_automl.study._arm import control_architectures, load_arm, train_control
 from glora_automl.study._recipe import NAME, Recipe
 from glora_automl.study._result import Row, Selection
 from glora_automl.study._run import Run
-from glora_automl.study._selection import select
+from glora_automl.study._selection import TargetRaised, select
 from glora_automl.study._setup import CACHE, Setup, prepare
 from glora_automl.study._stages import Claim, Stages
 from glora_automl.study._study import (
     Settings,
     create_study,
-    get_attribute,
+    get_setting,
     is_ours,
     load_study,
     read_recipe,
@@ -126,8 +127,7 @@ def search(
         raise RecipeError(
             f"The heartbeat must be at least 1 second, as databases count, got {heartbeat}."
         )
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    setup = prepare(recipe, runs=runs, name=name, device=device, progress=progress, stop=stop)
+    setup = prepare(recipe, runs=runs, name=name, device=device, progress=progress)
     if storage is None:
         make_folder(runs)
     opened = (
@@ -135,19 +135,23 @@ def search(
         if isinstance(storage, BaseStorage)
         else open_storage(storage or default_url(runs), patience=patience)
     )
-    with storage_errors():
+    if isinstance(opened, PatientStorage):
+        opened.stop = stop
+    with storage_errors(), quiet_optuna():
         refuse_foreign(opened, name)
-        if is_ours(opened, name):  # before anybody is judged by it
-            heartbeat = get_attribute(load_study(opened, name), "heartbeat")
+        if is_ours(opened, name):  # before anybody is judged by it, or anything is written
+            heartbeat = get_setting(load_study(opened, name), "heartbeat")
+        files = _open_artifacts(opened, name, artifacts, runs)
     with (
         storage_errors(),
+        quiet_optuna(),
         Worker(opened, heartbeat=heartbeat, stop=stop, progress=progress) as worker,
     ):
-        files = _open_artifacts(opened, name, artifacts, runs)
+        setup = replace(setup, stop=worker.wants_stop)
         settings = _settings(setup, heartbeat, files.location)
         stages = Stages(name, opened, worker, setup.folder, progress, settings.key)
         study = _open_study(setup, settings, stages, opened, name)
-        worker.heartbeat = get_attribute(study, "heartbeat")
+        worker.heartbeat = get_setting(study, "heartbeat")
         return _work(Run(study, setup, stages, files, worker))
 
 
@@ -211,15 +215,12 @@ def _checked_name(name: str) -> str:
 
 def _open_artifacts(storage: BaseStorage, name: str, location: str | None, runs: Path) -> Artifacts:
     """The artifact store that was asked for, or the study's, or that of the runs folder."""
-    if location is None and is_ours(storage, name):
-        location = get_attribute(load_study(storage, name), "artifacts")
-        assert location is not None
-        if "://" not in location and not Path(location).is_dir():
-            raise StudyError(
-                f"The artifacts of the study {name!r} must be at hand, but there is no folder "
-                f"{location!r} on this machine; say where they are with --artifacts."
-            )
-    return open_artifacts(location or default_artifacts(runs), cache=runs / DOWNLOADS)
+    known = is_ours(storage, name)
+    if location is None and known:
+        location = str(get_setting(load_study(storage, name), "artifacts"))
+    return open_artifacts(
+        location or default_artifacts(runs), cache=runs / DOWNLOADS, create=not known
+    )
 
 
 def _settings(setup: Setup, heartbeat: float, artifacts: str) -> Settings:
@@ -266,10 +267,13 @@ def _open_study(
         if not is_ours(storage, name) or _is_blank(load_study(storage, name), stages):
             return create_study(storage, name, settings, sampler)
         study = as_it_is()
-        closed = stages.outcome("selection") is not None or any(
-            trial.user_attrs["stage"] == "selection" for trial in stages.running()
+        settings.raise_target(
+            study,
+            lambda: (
+                stages.outcome("selection") is not None
+                or any(trial.user_attrs["stage"] == "selection" for trial in stages.running())
+            ),
         )
-        settings.raise_target(study, closed)
         return study
 
     if is_ours(storage, name):
@@ -296,21 +300,30 @@ def _work(run: Run) -> SearchResult:
     """Take part in everything that is left to do, and wait for what others do."""
     recipe = run.setup.recipe
     run = load_backbone(run)
-    if run.setup.ranks.from_main(lambda: run.stages.outcome("selection") is None):
-        supernet = load_supernet(run)
-        run_trials(
-            run.study,
-            partial(_propose, run, supernet),
-            worker=run.worker,
-            target=lambda: int(get_attribute(run.study, "target")),
-            progress=run.setup.progress,
-        )
     works: dict[str, Callable[[Claim], dict[str, Any]]] = {"selection": partial(select, run)}
     if recipe.selection.controls:
         for label, architecture in control_architectures(run.setup).items():
             stage = f"control-{label.replace(' ', '-').replace('=', '')}"
             works[stage] = partial(train_control, run, stage, label, architecture)
-    arms = run.stages.run(works)
+    ranks, supernet = run.setup.ranks, None
+    if ranks.from_main(lambda: run.stages.outcome("selection") is None):
+        supernet = load_supernet(run)
+    # Settings may change as long as there is no supernet; from here on they stay.
+    run.check_settings()
+    while True:
+        if supernet is not None and run.stages.outcome("selection") is None:
+            run_trials(
+                run.study,
+                partial(_propose, run, supernet),
+                worker=run.worker,
+                target=lambda: int(get_setting(run.study, "target")),
+                progress=run.setup.progress,
+            )
+        try:
+            arms = run.stages.run(works)
+            break
+        except TargetRaised:
+            continue
     run.record("selection", arms["selection"]["selection"])
     rows = run.stages.run({"test": partial(_test, run, arms)})["test"]["rows"]
     run.record("result", rows)
@@ -381,6 +394,6 @@ def _winner(run: Run, outcome: dict[str, Any]) -> nn.Module:
 def _alone(folder: Path, name: str) -> Iterator[None]:
     """Write files of a name while no other process of this machine does."""
     make_folder(folder)
-    with FileLock(folder / f".{name}.lock"):
+    with file_lock(folder / f".{name}.lock"):
         remove_torn(folder, f"{name}*")
         yield

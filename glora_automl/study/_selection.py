@@ -11,21 +11,29 @@ from glora_automl.study._arm import arm_outcome
 from glora_automl.study._result import Row, Selection, quality
 from glora_automl.study._run import Run
 from glora_automl.study._stages import Claim
-from glora_automl.study._trials import best_trials
+from glora_automl.study._study import get_setting
+from glora_automl.study._trials import best_trials, complete_trials
 from glora_automl.study._weights import fetch_supernet
 from glora_automl.supernet import Score, Supernet, evaluate, train
 
-__all__ = ["select"]
+__all__ = ["TargetRaised", "select"]
+
+
+class TargetRaised(Exception):
+    """Raised where the best are to be chosen, and there are to be more trials first."""
 
 
 def select(run: Run, claim: Claim) -> dict[str, Any]:
     """Score the best trials again, choose one, train it on, keep what validates better.
 
     Raises:
+        TargetRaised: If the study has to have more trials first.
         StudyError: If no trial fits the budget.
     """
     setup = run.setup
     recipe = setup.recipe
+    if len(complete_trials(run.study)) < get_setting(run.study, "target"):
+        raise TargetRaised  # this worker now says that it chooses, so nobody raises it any more
     candidates = best_trials(run.study, recipe.selection.candidates)
     if not candidates:
         raise StudyError(
@@ -89,7 +97,7 @@ def _finetune(run: Run, supernet: Supernet, architecture: Architecture) -> tuple
             stage="fine-tuning",
             identity=setup.identity,
             # Of this winner: with more trials another one may be chosen.
-            checkpoint=setup.folder / f"selection-{architecture.digest[:16]}.json",
+            checkpoint=run.checkpoint("selection", f"-{architecture.digest[:16]}"),
             on_epoch=on_epoch,
             stop=setup.stop,
         )

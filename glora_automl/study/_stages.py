@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import optuna
-from filelock import FileLock, Timeout
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from glora_automl._files import make_folder, remove_torn
-from glora_automl.errors import StudyError
+from glora_automl._files import Timeout, file_lock, make_folder, remove_torn
+from glora_automl.errors import Stopped
 from glora_automl.progress import Progress
 from glora_automl.study._worker import Worker, fail
 
@@ -41,12 +40,14 @@ class Claim:
 
     Attributes:
         earlier: Attributes of the attempts of others at the stage, oldest first.
+        afterwards: Called when the stage is done and will not be begun again.
     """
 
     def __init__(self, storage: BaseStorage, trial_id: int, earlier: list[dict[str, Any]]) -> None:
         self._storage = storage
         self._trial_id = trial_id
         self.earlier = earlier
+        self.afterwards: list[Callable[[], object]] = []
 
     def note(self, key: str, value: Any) -> None:
         """Write something of the attempt for those who may have to go on with it.
@@ -73,6 +74,10 @@ class Stages:
         folder: Folder for the stage's files on this machine.
         progress: Told what is waited for.
         key: Outcomes of attempts with another key do not count; a digest of the settings.
+
+    Attributes:
+        study: The study of the stages.
+        key: See above.
     """
 
     def __init__(
@@ -84,12 +89,11 @@ class Stages:
         progress: Progress,
         key: str,
     ) -> None:
-        self._name = name
         self._storage = storage
         self._worker = worker
         self._folder = folder
         self._progress = progress
-        self._key = key
+        self.key = key
         self.study = optuna.create_study(
             study_name=stage_study_name(name),
             storage=storage,
@@ -104,7 +108,7 @@ class Stages:
     def outcome(self, stage: str) -> Outcome | None:
         """What a stage has found, if it is done."""
         for trial in self._trials(stage):
-            if trial.state == TrialState.COMPLETE and trial.user_attrs["key"] == self._key:
+            if trial.state == TrialState.COMPLETE and trial.user_attrs["key"] == self.key:
                 return dict(trial.user_attrs["outcome"])
         return None
 
@@ -124,9 +128,14 @@ class Stages:
 
         Raises:
             Stopped: If that was asked for meanwhile.
-            StudyError: If another process works on the stage's files without holding the stage.
         """
         told: set[str] = set()
+
+        def say(line: str) -> None:
+            if line not in told:
+                told.add(line)
+                self._progress.say(line)
+
         while True:
             self._worker.check_stop()
             self._worker.fail_dead(self.study)
@@ -137,18 +146,23 @@ class Stages:
             missing = [stage for stage in works if stage not in outcomes]
             holders = {stage: self._holder(stage) for stage in missing}
             free = [stage for stage in missing if holders[stage] is None]
-            if free:
-                self._attempt(free[0], self._key, works[free[0]])
-                continue
+            if any(self._attempt(stage, self.key, works[stage]) for stage in free):
+                continue  # one at a time: others may have done the next meanwhile
             for stage, holder in holders.items():
-                line = f"Waiting for {holder}, which is at the stage {stage!r}."
-                if line not in told:
-                    told.add(line)
-                    self._progress.say(line)
+                say(
+                    f"Waiting for {holder}, which is at the stage {stage!r}."
+                    if holder is not None
+                    else f"Waiting for another process, which has the files of the stage "
+                    f"{stage!r} in {str(self._folder)!r}."
+                )
             self._worker.wait()
 
     def exclusively(self, stage: str, work: Callable[[], _Result]) -> _Result:
-        """Do something while no other worker does something under the same name."""
+        """Do something while no other worker does something under the same name.
+
+        Raises:
+            Stopped: If that was asked for meanwhile.
+        """
         results: list[_Result] = []
 
         def once(claim: Claim) -> Outcome:
@@ -158,9 +172,7 @@ class Stages:
         while not results:
             self._worker.check_stop()
             self._worker.fail_dead(self.study)
-            if self._holder(stage) is None:
-                self._attempt(stage, self._worker.name, once)
-            else:
+            if self._holder(stage) is not None or not self._attempt(stage, self._worker.name, once):
                 self._worker.wait()
         return results[0]
 
@@ -171,25 +183,47 @@ class Stages:
                 return str(trial.user_attrs["worker"])
         return None
 
-    def _attempt(self, stage: str, key: str, work: Callable[[Claim], Outcome]) -> None:
+    def _attempt(self, stage: str, key: str, work: Callable[[Claim], Outcome]) -> bool:
+        """Do a stage, unless another worker has it; returns whether its files were free here.
+
+        They are not where a process of this machine, which others took for dead, is still at it.
+        """
+        make_folder(self._folder)
+        try:
+            with file_lock(self._folder / f".{stage}.lock", wait=False):
+                remove_torn(self._folder, f"{stage}*")
+                self._claim(stage, key, work)
+        except Timeout:
+            return False
+        return True
+
+    def _claim(self, stage: str, key: str, work: Callable[[Claim], Outcome]) -> None:
         trial_id = self._worker.create(self.study, stage=stage, key=key)
         try:
-            others = [t for t in self._trials(stage) if t._trial_id != trial_id]
-            # Numbers have one order for everybody: whoever created the first goes on.
-            if any(
-                (t.state == TrialState.RUNNING and t._trial_id < trial_id)
-                or (t.state == TrialState.COMPLETE and t.user_attrs["key"] == key)
-                for t in others
-            ):
-                fail(self._storage, trial_id)
-                return
-            earlier = [dict(t.user_attrs) for t in others if t.user_attrs["key"] == key]
-            begin = time.monotonic()
-            with self._worker.beating(trial_id), self._files(stage):
-                outcome = work(Claim(self._storage, trial_id, earlier))
+            with self._worker.beating(trial_id):
+                others = [t for t in self._trials(stage) if t._trial_id != trial_id]
+                # Numbers have one order for everybody: whoever created the first goes on.
+                if any(
+                    (t.state == TrialState.RUNNING and t._trial_id < trial_id)
+                    or (t.state == TrialState.COMPLETE and t.user_attrs["key"] == key)
+                    for t in others
+                ):
+                    fail(self._storage, trial_id)
+                    return
+                earlier = [dict(t.user_attrs) for t in others if t.user_attrs["key"] == key]
+                claim = Claim(self._storage, trial_id, earlier)
+                begin = time.monotonic()
+                try:
+                    outcome = work(claim)
+                except Stopped:
+                    if self._worker.has_lost(trial_id):
+                        raise UpdateFinishedTrialError from None
+                    raise
                 self._storage.set_trial_user_attr(trial_id, "outcome", outcome)
-            seconds = round(time.monotonic() - begin, 3)
-            self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [seconds])
+                seconds = round(time.monotonic() - begin, 3)
+                self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [seconds])
+            for call in claim.afterwards:
+                call()
             self._clear(stage)
         except UpdateFinishedTrialError:
             self._progress.say(
@@ -207,22 +241,3 @@ class Stages:
         for path in self._folder.iterdir():
             if path.name.startswith((f"{stage}.", f"{stage}-")):
                 path.unlink(missing_ok=True)
-
-    @contextlib.contextmanager
-    def _files(self, stage: str) -> Iterator[None]:
-        """Hold the files that begin like the stage: the kernel lets go of them if a worker dies."""
-        make_folder(self._folder)
-        lock = FileLock(self._folder / f".{stage}.lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise StudyError(
-                f"The stage {stage!r} of the study {self._name!r} must have one process in a "
-                f"folder, but another one is at it in {str(self._folder)!r}; wait for it, stop "
-                "it, or choose another folder with --runs."
-            ) from None
-        try:
-            remove_torn(self._folder, f"{stage}*")
-            yield
-        finally:
-            lock.release()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ __all__ = [
     "Settings",
     "create_study",
     "get_attribute",
+    "get_setting",
     "is_ours",
     "load_study",
     "read_recipe",
@@ -37,21 +38,11 @@ FORMAT = 2
 Format 1 kept supernet and winner in a folder of one machine.
 """
 
-Attribute = Literal[
-    "format",
-    "recipe",
-    "budget",
-    "target",
-    "digests",
-    "versions",
-    "heartbeat",
-    "artifacts",
-    "backbone",
-    "supernet",
-    "selection",
-    "result",
-]
+Attribute = Literal["format", "settings", "backbone", "supernet", "selection", "result"]
 """What a study keeps besides its trials; the storage has it as ``glora:<name>``."""
+
+Setting = Literal["recipe", "budget", "target", "digests", "versions", "heartbeat", "artifacts"]
+"""What is written at once, as the attribute ``settings``, when a study is created."""
 
 
 def get_attribute(study: optuna.Study, key: Attribute) -> Any:
@@ -63,6 +54,11 @@ def set_attribute(study: optuna.Study, key: Attribute, value: Any) -> None:
     """Write one of our study attributes, if it is not so already; ``value`` must be JSON."""
     if get_attribute(study, key) != value:
         study.set_user_attr(f"glora:{key}", value)
+
+
+def get_setting(study: optuna.Study, key: Setting) -> Any:
+    """One of the settings that a study was created with."""
+    return get_attribute(study, "settings")[key]
 
 
 def load_study(storage: BaseStorage, name: str, sampler: BaseSampler | None = None) -> optuna.Study:
@@ -104,7 +100,7 @@ def is_ours(storage: BaseStorage, name: str) -> bool:
 
 def read_recipe(study: optuna.Study) -> Recipe:
     """The recipe that a study keeps."""
-    return parse_recipe(get_attribute(study, "recipe"), f"study {study.study_name}")
+    return parse_recipe(get_setting(study, "recipe"), f"study {study.study_name}")
 
 
 @dataclass(frozen=True)
@@ -141,17 +137,16 @@ class Settings:
         return StudyDirection.MINIMIZE if loss else StudyDirection.MAXIMIZE
 
     def write(self, study: optuna.Study) -> None:
-        """Write everything into a study; the format last, which makes it one of ours."""
+        """Write everything into a study; the format last, which makes it one of ours.
+
+        What belongs together is one attribute: a worker may be killed between two of them.
+        """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             study.set_metric_names([f"validation_{self.recipe.search.objective}"])
-        set_attribute(study, "recipe", self.recipe.model_dump(mode="json"))
-        set_attribute(study, "budget", self.budget)
-        set_attribute(study, "target", self.target)
-        set_attribute(study, "digests", self.digests)
-        set_attribute(study, "versions", self.versions)
-        set_attribute(study, "heartbeat", self.heartbeat)
-        set_attribute(study, "artifacts", self.artifacts)
+        set_attribute(
+            study, "settings", {**self.__dict__, "recipe": self.recipe.model_dump(mode="json")}
+        )
         set_attribute(study, "format", FORMAT)
 
     def check(self, study: optuna.Study) -> None:
@@ -169,7 +164,7 @@ class Settings:
                     f"The study {name!r} exists with {key} = {old.get(key)!r}, this recipe has "
                     f"{new.get(key)!r}; choose another name with --name."
                 )
-        digests = get_attribute(study, "digests")
+        digests = get_setting(study, "digests")
         for key, digest in self.digests.items():
             if digests.get(key) != digest:
                 raise StudyError(
@@ -178,32 +173,42 @@ class Settings:
                     "--name."
                 )
 
-    def raise_target(self, study: optuna.Study, closed: bool) -> None:
-        """Give a study more trials, or fewer, if the recipe has another number of them.
+    def raise_target(self, study: optuna.Study, is_closed: Callable[[], bool]) -> None:
+        """Give a study more trials, if the recipe has more of them.
 
         Args:
             study: The study.
-            closed: Whether its best trials are being chosen or have been.
+            is_closed: Tells whether its best trials are being chosen or have been.
 
         Raises:
-            RecipeError: If it is closed.
+            RecipeError: If it is closed, or the recipe has fewer.
         """
-        kept = read_recipe(study).search.trials
-        if kept == self.recipe.search.trials:
+        kept = get_attribute(study, "settings")
+        before, now = kept["recipe"]["search"]["trials"], self.recipe.search.trials
+        if before == now:
             return
-        if closed:
+        if now < before:
             raise RecipeError(
-                f"The study {study.study_name!r} has chosen its best of search.trials = {kept} "
-                f"and takes no other number, got {self.recipe.search.trials}; start another with "
-                "--name."
+                f"The trials of the study {study.study_name!r} may be raised, from {before} on, "
+                f"got {now}; stop its workers if it has had enough, or start another with --name."
             )
-        set_attribute(study, "recipe", self.recipe.model_dump(mode="json"))
-        set_attribute(study, "target", self.target)
+        recipe = self.recipe.model_dump(mode="json")
+        if not is_closed():
+            set_attribute(study, "settings", {**kept, "recipe": recipe, "target": self.target})
+            # Whoever chooses looks at the target after it has said that it does; whoever raises
+            # it looks whether somebody chooses after it has been written. One sees the other.
+            if not is_closed():
+                return
+            set_attribute(study, "settings", kept)
+        raise RecipeError(
+            f"The study {study.study_name!r} has chosen its best of search.trials = {before} "
+            f"and takes no other number, got {now}; start another with --name."
+        )
 
 
 def study_key(study: optuna.Study) -> str:
     """The :attr:`Settings.key` that a study was created with."""
-    return _key(read_recipe(study), get_attribute(study, "digests"))
+    return _key(read_recipe(study), get_setting(study, "digests"))
 
 
 def _key(recipe: Recipe, digests: Mapping[str, str]) -> str:
@@ -217,10 +222,10 @@ def refuse_foreign(storage: BaseStorage, name: str) -> None:
     Raises:
         StudyError: If there is one of that name.
     """
-    if name in optuna.get_all_study_names(storage):
+    if name in optuna.get_all_study_names(storage) and not is_ours(storage, name):
         study = optuna.load_study(study_name=name, storage=storage)
-        foreign = not all(key.startswith("glora:") for key in study.user_attrs)
-        if foreign or (study.get_trials(deepcopy=False) and not is_ours(storage, name)):
+        begun = all(key.startswith("glora:") for key in study.user_attrs)
+        if not begun or study.get_trials(deepcopy=False):
             raise StudyError(
                 f"The study {name!r} is not one of GLoRA's; choose another name with --name."
             )

@@ -10,17 +10,28 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from glora_automl.study._stages import stage_study_name
-from glora_automl.study._study import get_attribute, study_key
+from glora_automl.study._study import FORMAT, get_attribute, get_setting, study_key
 from glora_automl.study._trials import best_trials
 
 __all__ = ["list_studies", "stage_seconds", "summarize"]
 
 
 def list_studies(storage: BaseStorage) -> list[dict[str, Any]]:
-    """Summaries of the storage's GLoRA studies, by name; other studies are left out."""
+    """Summaries of the storage's GLoRA studies, by name; other studies are left out.
+
+    Of a study whose format this version does not read, only name and stage are told.
+    """
     names = sorted(optuna.get_all_study_names(storage))
     studies = [optuna.load_study(study_name=name, storage=storage) for name in names]
-    return [summarize(study) for study in studies if get_attribute(study, "format") is not None]
+    summaries = []
+    for study in studies:
+        version = get_attribute(study, "format")
+        if version == FORMAT:
+            summaries.append(summarize(study))
+        elif version is not None:
+            stage = f"of format {version}, this version reads {FORMAT}"
+            summaries.append({"study": study.study_name, "stage": stage})
+    return summaries
 
 
 def summarize(study: optuna.Study) -> dict[str, Any]:
@@ -31,7 +42,7 @@ def summarize(study: optuna.Study) -> dict[str, Any]:
     """
     trials = study.get_trials(deepcopy=False)
     states = Counter(trial.state for trial in trials)
-    target = get_attribute(study, "target")
+    target = get_setting(study, "target")
     selection, result = get_attribute(study, "selection"), get_attribute(study, "result")
     supernet = get_attribute(study, "supernet")
     if result is not None:
@@ -57,7 +68,7 @@ def summarize(study: optuna.Study) -> dict[str, Any]:
     return {
         "study": study.study_name,
         "stage": stage,
-        "budget": get_attribute(study, "budget"),
+        "budget": get_setting(study, "budget"),
         "trials": {
             "target": target,
             "complete": states[TrialState.COMPLETE],
@@ -76,10 +87,10 @@ def summarize(study: optuna.Study) -> dict[str, Any]:
         "result": result,
         "seconds": stage_seconds(study, stages),
         "workers": _workers(trials, stages),
-        "digests": {**get_attribute(study, "digests"), **made},
-        "artifacts": get_attribute(study, "artifacts"),
-        "versions": get_attribute(study, "versions"),
-        "recipe": get_attribute(study, "recipe"),
+        "digests": {**get_setting(study, "digests"), **made},
+        "artifacts": get_setting(study, "artifacts"),
+        "versions": get_setting(study, "versions"),
+        "recipe": get_setting(study, "recipe"),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+import random
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -56,6 +57,10 @@ class _Places:
     def filled(self) -> list[FrozenTrial]:
         """The complete trials."""
         return [t for t in self.trials if t.state == TrialState.COMPLETE]
+
+    def running(self) -> list[FrozenTrial]:
+        """The running trials."""
+        return [t for t in self.trials if t.state == TrialState.RUNNING]
 
     def next_is_free(self) -> bool:
         """Whether a new trial would have a place."""
@@ -143,13 +148,14 @@ def run_trials(
                 for trial in places.spare():
                     fail(worker.storage, trial._trial_id)
                 return
-            _queue_again(study, places.failed())
-            if places.any_waits() or places.next_is_free():
-                _run_one(study, propose, worker, wanted, places.any_waits(), progress)
+            queued = places.any_waits() or _queue_one(study, places)
+            if queued or places.next_is_free():
+                _run_one(study, propose, worker, wanted, queued, progress)
             else:
                 if not told:
                     told = True
-                    progress.say("Waiting for the last trials of other workers.")
+                    names = ", ".join(str(t.number) for t in places.running()[:5])
+                    progress.say(f"Waiting for the last trials of other workers ({names}).")
                 worker.wait()
 
 
@@ -194,7 +200,9 @@ def _run_one(
         # The next worker need not wait until this one seems dead.
         with contextlib.suppress(Exception):
             fail(worker.storage, trial._trial_id)
-            _queue_again(study, _Places.of(study, target).failed())
+            places = _Places.of(study, target)
+            mine = places.positions[trial.number]
+            _queue_again(study, [t for t in places.failed() if places.positions[t.number] == mine])
         raise
 
 
@@ -206,6 +214,18 @@ def _tell(study: optuna.Study, trial: optuna.Trial, value: float) -> None:
         if study._storage.get_trial(trial._trial_id).state.is_finished():
             raise UpdateFinishedTrialError from None
         raise
+
+
+def _queue_one(study: optuna.Study, places: _Places) -> bool:
+    """Queue one of the failed trials, if there are any.
+
+    The first one: so a worker alone goes on in the order of the places. Among several, any: they
+    have the same list before them, and each retry of the same trial but one is in vain.
+    """
+    failed = places.failed()
+    if failed:
+        _queue_again(study, [random.choice(failed) if places.running() else failed[0]])
+    return bool(failed)
 
 
 def _queue_again(study: optuna.Study, failed: Sequence[FrozenTrial]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from glora_automl.errors import Stopped
+from glora_automl.errors import CheckpointError, Stopped
 from glora_automl.storages import ArtifactReference
 from glora_automl.study._run import Run
 from glora_automl.study._setup import Setup
@@ -94,14 +94,12 @@ def _follow(run: Run) -> None:
 
 def _train(run: Run, claim: Claim) -> dict[str, Any]:
     """Train the supernet and put it among the study's artifacts."""
-    shared = _SharedCheckpoint(run, claim, run.setup.folder / "supernet.json")
+    shared = _SharedCheckpoint(run, claim, run.checkpoint("supernet"))
     shared.take_over()
     run.setup.ranks.broadcast("train")
     supernet, result = _train_here(run, shared)
-    outcome = run.upload("supernet", supernet.state_dict())
-    shared.clear()
     return {
-        **outcome,
+        **run.upload("supernet", supernet.state_dict()),
         "images": result.images,
         "seconds": round(result.seconds, 2),
         "ranks": run.setup.ranks.size,
@@ -154,16 +152,25 @@ class _SharedCheckpoint:
         self._run = run
         self._claim = claim
         self.path = path
-        notes = [a["checkpoint"] for a in claim.earlier if "checkpoint" in a]
-        self._newest: dict[str, Any] | None = max(notes, key=_progress, default=None)
+        self._notes = [a["checkpoint"] for a in claim.earlier if "checkpoint" in a]
+        self._mine: dict[str, Any] | None = None
         self._next = 0.0
+        claim.afterwards.append(self._clear)
 
     def take_over(self) -> None:
         """Go on where another worker has come further than this machine."""
-        if self._newest is None or _progress(self._newest) <= self._local():
-            return
-        file = self._run.artifacts.fetch(ArtifactReference(**self._newest["artifact"]))
-        CheckpointFiles(file, self._newest["record"]).place(self.path)
+        # The later of equals: the earlier may have been replaced by it.
+        for note in sorted(self._notes, key=_progress)[::-1]:
+            if _progress(note) <= self._local():
+                return
+            artifacts = self._run.artifacts
+            try:
+                file = artifacts.fetch(ArtifactReference(**note["artifact"]))
+                CheckpointFiles(file, note["record"]).place(self.path)
+                artifacts.forget(file)
+                return
+            except CheckpointError as error:
+                self._run.setup.progress.say(f"{error} Going on from an earlier one.")
 
     def _local(self) -> tuple[int, int]:
         try:
@@ -179,20 +186,21 @@ class _SharedCheckpoint:
             return
         files = CheckpointFiles.of(self.path)
         reference = self._run.artifacts.store(files.weights)
-        self._claim.note("checkpoint", {"record": files.record, "artifact": reference._asdict()})
-        self._remove_newest()
-        self._newest = {"record": files.record, "artifact": reference._asdict()}
+        note = {"record": files.record, "artifact": reference._asdict()}
+        self._claim.note("checkpoint", note)
+        if self._mine is not None:
+            self._remove(self._mine)
+        self._mine = note
         end = time.monotonic()
         self._next = end + (end - begin) / self.share
 
-    def clear(self) -> None:
-        """Remove it: the training is done."""
-        self._remove_newest()
+    def _clear(self) -> None:
+        """Remove all checkpoints: the supernet is there, and nobody will ask for them any more."""
+        for note in [*self._notes, *([self._mine] if self._mine else [])]:
+            self._remove(note)
 
-    def _remove_newest(self) -> None:
-        if self._newest is not None:
-            self._run.artifacts.remove(ArtifactReference(**self._newest["artifact"]))
-            self._newest = None
+    def _remove(self, note: dict[str, Any]) -> None:
+        self._run.artifacts.remove(ArtifactReference(**note["artifact"]))
 
 
 def _progress(note: dict[str, Any]) -> tuple[int, int]:

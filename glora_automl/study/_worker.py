@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
-from optuna.storages import BaseStorage, fail_stale_trials
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from glora_automl.errors import Stopped
 from glora_automl.progress import Progress
-from glora_automl.storages import GRACE, beat, hold_writes, set_heartbeat
+from glora_automl.storages import GRACE, beat, hold_writes, last_trouble, set_heartbeat
 
 __all__ = ["Worker"]
 
@@ -34,11 +34,12 @@ _BEAT = "glora:beat"
 class Worker:
     """One process that works on studies, together with any number of others.
 
-    While it is open, a thread tells the storage every ``heartbeat`` seconds that the trials it
-    runs are alive: by Optuna's heartbeats on a database, by an attribute of the trial elsewhere.
-    A trial of somebody else is failed when it was silent for three heartbeats: by the clock of
-    the database, or, where Optuna has no heartbeats, by this worker's clock since it first saw
-    the trial's last beat. A process that has died on this machine is not waited for.
+    While it is open, a thread writes every ``heartbeat`` seconds that the trials it runs are
+    alive: as an attribute of the trial, and on a database as one of Optuna's heartbeats. A trial of
+    another worker is failed when its attribute has not changed for three heartbeats, by the clock
+    of this worker, which asks for no clock to be right and needs no answer of a storage that was
+    away; for one and a half if Optuna's heartbeats say the same. A process that has died on this
+    machine is not waited for.
 
     Args:
         storage: Where the studies are.
@@ -70,7 +71,7 @@ class Worker:
         host, pid = socket.gethostname(), os.getpid()
         self.name = f"{host}-{pid}-{secrets.token_hex(2)}"
         self.storage = storage
-        self.stop = stop
+        self._stop = stop
         self._progress = progress or Progress()
         self._identity: dict[str, Any] = {
             "name": self.name,
@@ -79,6 +80,7 @@ class Worker:
             "scope": _scope(),
         }
         self._running: set[int] = set()
+        self._lost: set[int] = set()
         self._seen: dict[int, tuple[Any, float]] = {}
         self._checked: dict[int, float] = {}
         self._closed = threading.Event()
@@ -107,14 +109,24 @@ class Worker:
         self._thread.join(timeout=1)  # it may wait for a database that is away
 
     def _beat(self) -> None:
-        count = 0
-        while not self._closed.wait(self._heartbeat):
-            count += 1
+        last, count = time.monotonic(), 0
+        # Short waits: the heartbeat may become a faster one.
+        while not self._closed.wait(min(0.5, self._heartbeat / 4)):
+            if time.monotonic() - last < self._heartbeat:
+                continue
+            last, count = time.monotonic(), count + 1
             for trial_id in tuple(self._running):
-                # What is wrong with the storage is told by the thread that works.
-                with contextlib.suppress(Exception):
-                    if not beat(self.storage, trial_id):
-                        self.storage.set_trial_system_attr(trial_id, _BEAT, count)
+                try:
+                    beat(self.storage, trial_id)
+                    self.storage.set_trial_system_attr(trial_id, _BEAT, count)
+                except UpdateFinishedTrialError:
+                    self._lost.add(trial_id)  # it has ended here, too, if it runs no more
+                except BaseException:
+                    pass  # what is wrong with the storage is told by the thread that works
+
+    def has_lost(self, trial_id: int) -> bool:
+        """Whether somebody has failed a trial that this worker runs, as far as it knows."""
+        return trial_id in self._lost & self._running
 
     @contextmanager
     def beating(self, trial_id: int) -> Iterator[None]:
@@ -132,7 +144,8 @@ class Worker:
             create_trial(
                 state=TrialState.RUNNING,
                 user_attrs={"worker": self.name, **user_attrs},
-                system_attrs={OWNER: self._identity},
+                # Like no other: so it is found again if the answer of the database is lost.
+                system_attrs={OWNER: {**self._identity, "trial": secrets.token_hex(4)}},
             ),
         )
         beat(self.storage, trial_id, first=True)
@@ -157,13 +170,17 @@ class Worker:
         beat(self.storage, trial._trial_id, first=True)
         return trial
 
+    def wants_stop(self) -> bool:
+        """Whether to stop: it was asked for, or what is done here was taken over by others."""
+        return bool(self._lost & self._running) or (self._stop is not None and self._stop())
+
     def check_stop(self) -> None:
         """Stop here if that was asked for.
 
         Raises:
             Stopped: If so.
         """
-        if self.stop is not None and self.stop():
+        if self._stop is not None and self._stop():
             raise Stopped
 
     def wait(self) -> None:
@@ -185,27 +202,34 @@ class Worker:
         if not at_once and now - self._checked.get(study._study_id, -pause) < pause:
             return
         self._checked[study._study_id] = now
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        others = [trial for trial in running if trial._trial_id not in self._running]
+        if not others:
+            return
+        stale: set[int] = set()
         if self._on_database:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ExperimentalWarning)
-                fail_stale_trials(study)
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if trial._trial_id not in self._running and self._is_dead(trial, now):
+            database: Any = self.storage
+            stale = set(database._get_stale_trial_ids(study._study_id))
+        # Nobody could beat while the storage was away.
+        trouble = last_trouble(self.storage)
+        for trial in others:
+            if self._is_dead(trial, trial._trial_id in stale, trouble):
                 fail(self.storage, trial._trial_id)
 
-    def _is_dead(self, trial: FrozenTrial, now: float) -> bool:
+    def _is_dead(self, trial: FrozenTrial, stale: bool, trouble: float) -> bool:
+        now = time.monotonic()
         owner: dict[str, Any] = trial.system_attrs.get(OWNER) or {"scope": None}
         here = owner["scope"] is not None and owner["scope"] == _scope()
-        if here and _start(owner["pid"]) != owner["start"]:
+        if here and _has_died(owner["pid"], owner["start"]):
             return True
-        if self._on_database:
-            return False  # judged by its heartbeats
+        if not stale and OWNER not in trial.system_attrs:
+            return False  # asked for by hand, or by another program
         beat_now = trial.system_attrs.get(_BEAT)
         beat_before, since = self._seen.setdefault(trial._trial_id, (beat_now, now))
         if beat_now != beat_before:
             self._seen[trial._trial_id] = beat_now, now
             return False
-        return now - since > GRACE * self._heartbeat
+        return now - max(since, trouble) > (GRACE / 2 if stale else GRACE) * self._heartbeat
 
     def settle(self, study: optuna.Study) -> None:
         """Wait until the trials that run now are finished, failed, or surely alive.
@@ -246,12 +270,29 @@ def _scope() -> str | None:
         return None
 
 
-def _start(pid: int) -> str | None:
-    """When a process was started, in ticks since boot; None if it is dead or cannot be known."""
+def _status(pid: int) -> tuple[str, str] | None:
+    """State of a process, and when it was started, in ticks since boot; None if it is hidden."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     # The name of the program, in parentheses, may hold anything.
     fields = text.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else fields[19]
+    return fields[0], fields[19]
+
+
+def _start(pid: int) -> str | None:
+    status = _status(pid)
+    return None if status is None else status[1]
+
+
+def _has_died(pid: int, start: str | None) -> bool:
+    """Whether a process of this machine is gone, or its number is another one's now."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass  # somebody else's
+    status = _status(pid)
+    return status is not None and (status[0] in "ZX" or status[1] != start)

@@ -92,9 +92,15 @@ class CheckpointFiles(NamedTuple):
         """Put them where :func:`load_checkpoint` finds them, which checks the weights' sha256.
 
         Raises:
+            CheckpointError: If the weights are gone.
             StorageError: If they cannot be written.
         """
-        data = self.weights.read_bytes()
+        try:
+            data = self.weights.read_bytes()
+        except OSError as error:
+            raise CheckpointError(
+                f"The checkpoint file {str(self.weights)!r} cannot be read: {error.strerror}."
+            ) from None
         name = f"{path.stem}-{str(self.record['sha256'])[:16]}.safetensors"
         write_atomic(path.with_name(name), lambda file: file.write_bytes(data))
         text = json.dumps({**self.record, "weights": name})

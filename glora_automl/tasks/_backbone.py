@@ -11,13 +11,12 @@ from typing import Any
 
 import timm
 import torch
-from filelock import FileLock
 from pydantic import Field, model_validator
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
 from glora_automl._declarations import Bool, Declaration, suggest
-from glora_automl._files import make_folder
+from glora_automl._files import file_lock, make_folder
 from glora_automl.errors import TaskError
 from glora_automl.progress import Progress
 from glora_automl.supernet import (
@@ -149,7 +148,7 @@ def create_backbone(
     path = cache / f"{digest[:16]}.json"
     make_folder(cache)
     # Studies that start together share the folder: one trains, the others wait and load.
-    with FileLock(path.with_suffix(".lock")):
+    with file_lock(path.with_suffix(".lock")):
         found = load_checkpoint(path)
         if found is not None and set(found[0]) == set(model.state_dict()):
             model.load_state_dict(found[0])

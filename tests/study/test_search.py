@@ -4,7 +4,6 @@ from pathlib import Path
 import optuna
 import pytest
 import torch
-from filelock import FileLock
 from optuna.trial import TrialState
 
 from glora_automl.architecture import Architecture
@@ -13,6 +12,7 @@ from glora_automl.errors import (
     CheckpointError,
     LayerError,
     RecipeError,
+    StorageError,
     StudyError,
     TrainingError,
 )
@@ -95,8 +95,8 @@ def test_every_trial_is_feasible_and_has_a_parameter_per_support_tensor(finished
 
 def artifact_of(study, what):
     """The file of the study's supernet or backbone."""
-    attributes = study.user_attrs
-    return Path(attributes["glora:artifacts"]) / attributes[f"glora:{what}"]["artifact"]["id"]
+    folder = Path(study.user_attrs["glora:settings"]["artifacts"])
+    return folder / study.user_attrs[f"glora:{what}"]["artifact"]["id"]
 
 
 def test_trial_values_are_what_the_subnet_scores_unmerged(finished, setup):
@@ -289,7 +289,7 @@ def test_a_missing_artifact_is_told_with_the_way_out(searching, what, tiny, tmp_
 
 def test_a_missing_artifact_folder_is_told_with_the_way_out(searching, tiny, tmp_path):
     (tmp_path / "artifacts").rename(tmp_path / "elsewhere")
-    with pytest.raises(StudyError, match=r"no folder .*artifacts' on this machine.*--artifacts"):
+    with pytest.raises(StorageError, match=r"no folder .*artifacts' on this machine.*--artifacts"):
         search(tiny, runs=tmp_path)
     search(tiny, runs=tmp_path, artifacts=str(tmp_path / "elsewhere"))
 
@@ -302,13 +302,66 @@ def test_a_diverging_training_is_told_and_leaves_no_trial(tiny, tmp_path):
     assert study.trials == []
 
 
-def test_a_process_that_works_on_the_files_of_a_stage_is_not_disturbed(tiny, tmp_path):
-    (tmp_path / "tiny").mkdir()
-    with (
-        FileLock(tmp_path / "tiny/.supernet.lock"),
-        pytest.raises(StudyError, match=r"'supernet' .* another one is at it"),
-    ):
+def test_trials_may_not_be_taken_back(tiny, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
+        interrupt_after(patch, _search, "evaluate", 2)
         search(tiny, runs=tmp_path)
+    with pytest.raises(RecipeError, match="may be raised, from 12 on, got 3"):
+        search(tiny.replace(search={"trials": 3}), runs=tmp_path)
+
+
+def test_trials_that_are_raised_before_the_selection_are_made(
+    finished, tiny, tmp_path, monkeypatch
+):
+    """Somebody raises the target after the last trial, before anybody has begun to choose."""
+    original = _selection.select
+    raised = []
+
+    def select(run, claim):
+        if not raised:
+            raised.append(1)
+            settings = run.study.user_attrs["glora:settings"]
+            recipe = {
+                **settings["recipe"],
+                "search": {**settings["recipe"]["search"], "trials": 12},
+            }
+            run.study.set_user_attr("glora:settings", {**settings, "recipe": recipe, "target": 12})
+        return original(run, claim)
+
+    monkeypatch.setattr(_search, "select", select)
+    result = search(tiny.replace(search={"trials": 3}), runs=tmp_path)
+    assert figures(result) == figures(finished)
+
+
+def test_a_study_that_was_started_anew_with_other_settings_is_left(tiny, tmp_path, monkeypatch):
+    """As long as there is no supernet, a mended recipe may take the name."""
+    original = _search.load_backbone
+
+    def load_backbone(run):
+        loaded = original(run)
+        if len(started) == 0:
+            started.append(1)
+            with monkeypatch.context() as patch:
+                patch.setattr(_search, "_work", lambda run: None)
+                search(tiny.replace(training={"lr": 0.02}), runs=tmp_path)
+        return loaded
+
+    started = []
+    monkeypatch.setattr(_search, "load_backbone", load_backbone)
+    with pytest.raises(StudyError, match="somebody has started it anew with others"):
+        search(tiny, runs=tmp_path)
+    study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path}/studies.db")
+    assert study.user_attrs["glora:settings"]["recipe"]["training"]["lr"] == 0.02
+    assert study.trials == []
+
+
+def test_attributes_of_the_users_own_do_no_harm(tiny, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
+        interrupt_after(patch, _search, "evaluate", 2)
+        search(tiny, runs=tmp_path)
+    study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path}/studies.db")
+    study.set_user_attr("note", "mine")
+    assert resume("tiny", runs=tmp_path).rows
 
 
 def test_a_foreign_study_of_the_name_is_left_alone(tiny, tmp_path):
@@ -342,18 +395,28 @@ def test_an_empty_study_of_another_direction_is_refused(tiny, tmp_path):
         search(tiny, runs=tmp_path)
 
 
-def test_checkpoints_of_other_images_are_refused(tiny, tmp_path, monkeypatch):
+def test_checkpoints_of_other_images_are_not_taken(tiny, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
         interrupt_after(patch, _weights, "train", 1)
         search(tiny, runs=tmp_path)
     (tmp_path / "studies.db").unlink()
-    with pytest.raises(CheckpointError, match=r"identity \(data\) differ; delete it"):
-        search(tiny.replace(task={"validation_per_class": 10}), runs=tmp_path)
+    assert list((tmp_path / "tiny").glob("supernet-*.json"))
+    recipe = tiny.replace(task={"validation_per_class": 10}, selection={"controls": False})
+    found = search(recipe, runs=tmp_path)
+    alone = search(recipe, runs=tmp_path / "alone")
+    assert figures(found) == figures(alone)
+    assert not list((tmp_path / "tiny").glob("supernet-*"))
 
 
-def test_a_mended_recipe_starts_over_under_the_same_name(tiny, tmp_path):
-    with pytest.raises(TrainingError):
-        search(tiny.replace(training={"lr": 1e30, "clip_grad": 0.0}), runs=tmp_path)
+@pytest.mark.parametrize("after", ["divergence", "checkpoint"])
+def test_a_mended_recipe_starts_over_under_the_same_name(tiny, tmp_path, monkeypatch, after):
+    if after == "divergence":
+        with pytest.raises(TrainingError):
+            search(tiny.replace(training={"lr": 1e30, "clip_grad": 0.0}), runs=tmp_path)
+    else:
+        with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
+            interrupt_after(patch, _weights, "train", 1)
+            search(tiny.replace(training={"lr": 0.03}), runs=tmp_path)
     recipe = tiny.replace(selection={"controls": False}, search={"trials": 2})
     assert summarize(search(recipe, runs=tmp_path).study)["recipe"]["training"]["lr"] == 0.01
 

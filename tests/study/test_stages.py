@@ -8,7 +8,7 @@ import pytest
 from filelock import FileLock
 from optuna.trial import TrialState
 
-from glora_automl.errors import Stopped, StudyError, TrainingError
+from glora_automl.errors import Stopped, TrainingError
 from glora_automl.progress import LineProgress, Progress
 from glora_automl.study._stages import Stages, stage_study_name
 from glora_automl.study._worker import Worker
@@ -152,13 +152,22 @@ def test_notes_of_who_was_taken_for_dead_are_refused(member, storage):
         member().run({"a": work})
 
 
-def test_files_of_a_stage_have_one_process(member, tmp_path):
+def test_files_of_a_stage_have_one_process(member, storage, tmp_path):
+    """Of two in one folder the first was taken for dead, and is still at it."""
     (tmp_path / "machine1").mkdir()
-    with (
-        FileLock(tmp_path / "machine1/.a.lock"),
-        pytest.raises(StudyError, match="choose another folder with --runs"),
-    ):
-        member().run({"a": lambda claim: {}})
+    lines = []
+    lock = FileLock(tmp_path / "machine1/.a.lock", thread_local=False)
+    lock.acquire()
+    timer = threading.Timer(1.0, lock.release)
+    timer.start()
+    begin = time.monotonic()
+    stages = member(progress=LineProgress(lines.append))
+    assert stages.run({"a": lambda claim: {"x": 1}, "b": lambda claim: {}})["a"] == {"x": 1}
+    assert time.monotonic() >= begin + 1.0
+    assert len(lines) == 1
+    assert "another process, which has the files of the stage 'a'" in lines[0]
+    assert [t.state for t in trials(storage)] == [TrialState.COMPLETE] * 2
+    timer.join()
 
 
 def test_torn_files_and_finished_checkpoints_of_the_stage_alone_are_removed(member, tmp_path):

@@ -127,11 +127,22 @@ def test_settling_waits_for_those_who_are_alive_and_says_so(study):
     assert lines == ["Waiting for trials of other workers (0), at most 4 s."]
 
 
-def test_settling_does_not_wait_for_new_trials(study):
-    with worker_of(study) as worker:
+def test_settling_does_not_wait_for_trials_that_came_later(study):
+    with worker_of(study) as busy, worker_of(study) as worker:
+        first = busy.ask(study)
+
+        def go_on():
+            time.sleep(0.5)
+            busy.ask(study)
+            study.tell(first, 1.0)
+
+        thread = threading.Thread(target=go_on)
+        thread.start()
         begin = time.monotonic()
         worker.settle(study)
-        assert time.monotonic() < begin + 1
+        assert time.monotonic() < begin + 2
+        thread.join()
+    assert [t.state for t in study.trials] == [TrialState.COMPLETE, TrialState.RUNNING]
 
 
 def test_it_stops_where_it_is_asked_to(study):

@@ -1,5 +1,7 @@
 """Optuna samplers. Nothing here knows torch."""
 
-from glora_automl.samplers._evolution import EvolutionSampler, Region, trial_positions
+from glora_automl.samplers._evolution import EvolutionSampler
+from glora_automl.samplers._history import trial_positions
+from glora_automl.samplers._region import KeepingRegion, Region
 
-__all__ = ["EvolutionSampler", "Region", "trial_positions"]
+__all__ = ["EvolutionSampler", "KeepingRegion", "Region", "trial_positions"]

@@ -9,6 +9,7 @@ from glora_automl.supernet._checkpoint import (
     tensor_digest,
 )
 from glora_automl.supernet._evaluation import Score, evaluate
+from glora_automl.supernet._racing import race
 from glora_automl.supernet._ranks import Ranks
 from glora_automl.supernet._supernet import Supernet
 from glora_automl.supernet._training import (
@@ -31,6 +32,7 @@ __all__ = [
     "evaluate",
     "load_checkpoint",
     "load_tensors",
+    "race",
     "save_checkpoint",
     "save_tensors",
     "seeded",

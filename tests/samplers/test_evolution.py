@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import RandomSampler
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.testing.pytest_samplers import (
     BasicSamplerTestCase,
+    MultiObjectiveSamplerTestCase,
     RelativeSamplerTestCase,
-    SingleOnlySamplerTestCase,
 )
 from optuna.trial import TrialState
 
@@ -25,7 +25,7 @@ from glora_automl.samplers import EvolutionSampler
 from glora_automl.search_space import SearchSpace, load_search_space
 
 
-class TestOptunaSuite(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
+class TestOptunaSuite(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):
     @pytest.fixture
     def sampler(self):
         return lambda: EvolutionSampler(population=5, top=2, seed=0)
@@ -407,6 +407,7 @@ def test_a_space_that_is_used_up_still_gives_trials():
         {"population": 0},
         {"population": -3},
         {"top": 0},
+        {"screen": 0},
         {"mutation_share": -0.1},
         {"mutation_share": 1.1},
         {"mutation_probability": 2},
@@ -418,15 +419,6 @@ def test_arguments_out_of_range_are_refused(wrong):
     ((name, value),) = wrong.items()
     with pytest.raises(ValueError, match=rf"The `{name}` of EvolutionSampler must.*got {value}"):
         EvolutionSampler(**wrong)
-
-
-@pytest.mark.parametrize("known", [True, False])
-def test_several_objectives_are_refused(known):
-    study = optuna.create_study(
-        directions=["minimize", "minimize"], sampler=sampler(search_space=SPACE if known else None)
-    )
-    with pytest.raises(ValueError, match="one objective, got a study with 2"):
-        study.optimize(lambda trial: (objective(trial), 0.0), n_trials=1)
 
 
 def test_two_workers_share_a_study():
@@ -482,3 +474,193 @@ def test_few_trials_are_repeated_when_parents_have_become_alike():
         n_trials=200,
     )
     assert len({tuple(trial.params.values()) for trial in study.trials}) > 180
+
+
+# Several objectives
+
+
+def trade_off(trial):
+    """Half of the parameters cost and are worth nothing."""
+    values = suggest(trial).values()
+    return float(sum(v for i, v in enumerate(values) if i % 2)), float(sum(values))
+
+
+def test_several_objectives_are_evolved_together():
+    def dominated(make):
+        study = optuna.create_study(directions=["maximize", "minimize"], sampler=make)
+        study.optimize(trade_off, n_trials=200)
+        # The front is where nothing is spent in vain.
+        return sum(t.values[1] - t.values[0] for t in study.trials[100:])
+
+    assert dominated(sampler(population=20, top=8)) < 0.5 * dominated(RandomSampler(seed=0))
+
+
+def test_parents_of_several_objectives_are_the_front():
+    study = optuna.create_study(
+        directions=["minimize", "maximize"],
+        sampler=EvolutionSampler(
+            population=8, top=3, mutation_share=0.0, search_space=TICKETS, region=Tickets(), seed=0
+        ),
+    )
+    values = [(0, 0), (5, 1), (1, 5), (9, 2), (9, 9), (3, 4), (4, 4), (8, 8)]
+
+    def objective(trial):
+        return values[suggest(trial, TICKETS)["x0"] % 8]
+
+    study.optimize(objective, n_trials=16)
+    # Of the front {0, 2, 4, 7} these are the extreme points and the one with more room around it.
+    assert genes_of(t.params.values() for t in study.trials[8:]) == {0, 2, 4}
+
+
+def test_constraints_come_before_objectives():
+    study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler(top=3))
+
+    def objective(trial):
+        values = suggest(trial)
+        trial.set_constraint("even", float(sum(value % 2 for value in values.values())))
+        return float(sum(values.values())), float(values["x0"])
+
+    study.optimize(objective, n_trials=150)
+    late = [sum(t.constraints.values()) for t in study.trials[100:]]
+    assert np.mean(late) < 0.5 * np.mean([sum(t.constraints.values()) for t in study.trials[:10]])
+
+
+def test_an_interrupted_study_of_several_objectives_goes_on_as_if_it_had_not_been():
+    def go(parts):
+        study = optuna.create_study(directions=["maximize", "minimize"])
+        for part in parts:
+            study.sampler = sampler(screen=4)
+            study.optimize(trade_off, n_trials=part)
+        return params(study)
+
+    assert go([7, 20, 8]) == go([35])
+
+
+# Hand-picked first proposals
+
+
+def test_initial_proposals_take_the_first_places():
+    picked = [dict.fromkeys(NAMES, 4), {"x1": 0, "x4": 3}]
+    found = params(run(sampler(initial=picked), 12))
+    plain = params(run(sampler(), 12))
+    assert found[0] == picked[0]
+    assert {name: found[1][name] for name in ("x1", "x4")} == picked[1]
+    assert found[2:10] == plain[2:10]
+
+
+def test_initial_proposals_do_not_need_the_search_space():
+    picked = [dict.fromkeys(NAMES, 4), {"x1": 0, "unheard of": 3}]
+    found = params(run(sampler(search_space=None, initial=picked), 3))
+    assert found[0] == picked[0]
+    assert found[1]["x1"] == 0
+
+
+def test_initial_values_that_a_trial_cannot_take_are_drawn_with_a_warning():
+    with pytest.warns(UserWarning, match=r"`initial`.*for 'x0', got 17"):
+        found = params(run(sampler(search_space=None, initial=[{"x0": 17, "x1": 2}]), 1))
+    assert found[0]["x0"] in range(5)
+    assert found[0]["x1"] == 2
+
+
+def test_initial_proposals_are_repaired_into_the_region(region):
+    space = region.space
+    largest = {d.name: d.choices[int(np.argmax(d.costs))] for d in space.dimensions}
+    smallest = {d.name: d.choices[int(np.argmin(d.costs))] for d in space.dimensions}
+    made = sampler(
+        search_space=space.distributions(), region=region, initial=[largest, smallest], top=1
+    )
+    study = run(made, 2, lambda trial: space.count(suggest(trial, space.distributions())))
+    assert 0.9 * region.budget < study.trials[0].value <= region.budget
+    assert study.trials[1].params == smallest
+
+
+def test_an_initial_number_becomes_what_the_distribution_gives():
+    space = {"f": FloatDistribution(0, 9), "i": IntDistribution(0, 9)}
+    study = optuna.create_study(sampler=sampler(search_space=space, initial=[{"f": 3, "i": 4}]))
+    found = study.ask(space).params
+    assert found == {"f": 3, "i": 4}
+    assert [type(value) for value in found.values()] == [float, int]
+
+
+@pytest.mark.parametrize(
+    ("initial", "message"),
+    [
+        ([{}] * 11, "at most 10 proposals, the `population`, got 11"),
+        ([{"x9": 1}], "name parameters such as x0, x1.*, got 'x9'"),
+        ([{}, {"x1": 5}], "for 'x1', got 5"),
+    ],
+)
+def test_initial_proposals_that_cannot_be_meant_are_refused(initial, message):
+    with pytest.raises(ValueError, match=rf"The `initial` of EvolutionSampler must.*{message}"):
+        sampler(initial=initial)
+
+
+# Any space
+
+
+def test_spaces_of_any_kind_are_searched():
+    def objective(trial):
+        kind = trial.suggest_categorical("kind", ["a", "b", None, 3, 1.5, True])
+        depth = trial.suggest_int("depth", 1, 64, log=True)
+        total = trial.suggest_float("rate", 1e-6, 1.0, log=True)
+        for i in range(depth % 4):
+            total += trial.suggest_float(f"width{i}", 0, 1 + depth)  # a range that moves
+        total += trial.suggest_int("one", 7, 7) + trial.suggest_float("step", 0, 1, step=0.25)
+        if depth > 60:
+            raise optuna.TrialPruned
+        return total + (kind == "a")
+
+    study = run(EvolutionSampler(population=10, top=4, screen=3, seed=0), 80, objective)
+    assert {t.state for t in study.trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    assert study.best_value < 9
+
+
+@pytest.mark.filterwarnings("ignore:Choices for a categorical")
+@pytest.mark.parametrize("screen", [1, 4])
+def test_choices_that_cannot_be_hashed_are_searched(screen):
+    def objective(trial):
+        return sum(sum(trial.suggest_categorical(f"x{i}", [[0], [1, 2], [3]])) for i in range(3))
+
+    study = run(EvolutionSampler(population=5, top=2, screen=screen, seed=0), 25, objective)
+    assert study.best_value == 0
+
+
+def test_pruned_proposals_are_not_made_again():
+    space = {"b": CategoricalDistribution(range(30))}
+    seen = []
+
+    def objective(trial):
+        seen.append(trial.suggest_categorical("b", range(30)))
+        raise optuna.TrialPruned
+
+    run(sampler(search_space=space, population=20), 12, objective)
+    assert len(set(seen)) == 12
+
+
+def test_brackets_of_a_pruner_share_one_evolution():
+    pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=9)
+    study = run(sampler(), 60, pruner=pruner)
+    assert params(study) == params(run(sampler(), 60))
+
+
+# Screening
+
+
+def test_screened_children_need_fewer_trials():
+    space = {f"x{i:02}": CategoricalDistribution(range(4)) for i in range(20)}
+
+    def objective(trial):
+        return float(sum(suggest(trial, space).values()))
+
+    def best(screen):
+        made = [sampler(search_space=space, screen=screen, seed=seed) for seed in range(3)]
+        return np.mean([run(one, 60, objective).best_value for one in made])
+
+    assert best(16) < 0.7 * best(1)
+
+
+def test_screened_children_lie_in_the_region(region):
+    space = region.space
+    made = sampler(search_space=space.distributions(), region=region, screen=8)
+    study = run(made, 40, lambda trial: -space.count(suggest(trial, space.distributions())))
+    assert -study.best_value <= region.budget

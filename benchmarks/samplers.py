@@ -1,0 +1,501 @@
+"""EvolutionSampler against other samplers, on a synthetic problem whose optimum is known.
+
+The space is the shipped ``default`` one on the 48 linear layers of a ViT-B/16: 240 categorical
+parameters. What an architecture is worth is made up: each support tensor of each layer has a
+random strength, a layer's gain saturates in the sum of its strengths, layers have random weights,
+and neighbouring layers help or hinder each other. Each evaluation has noise. As layers form a
+chain, dynamic programming with a price per parameter (a Lagrange multiplier) gives an upper bound
+of what any architecture under the budget is worth, and one that comes close.
+
+Measured is the best noiseless value of the feasible architectures among the first 100, 300, 1000
+evaluations, as a share of that bound; for two objectives (value up, parameters down) the
+hypervolume of the feasible ones, as a share of the area under the bound. Means over seeds with 95%
+intervals; each seed is another problem. Then the milliseconds that a sampler takes for all
+parameters of a trial, with 1,000 and 10,000 finished trials in memory.
+
+Samplers without a region are run as a plain user would, infeasible proposals marked by
+``Trial.set_constraint`` and counted as evaluations, and "repaired": what they propose is brought
+into the region before it is evaluated. QMC has whole numbers for parameters, for Optuna's one
+draws categorical ones at random; TPE is the multivariate one. "rejection" is the search of the
+GLoRA paper, written anew: candidates above the budget are drawn again (at most 1000 times, then
+taken as they are), and the last generation is never ranked.
+
+    python benchmarks/samplers.py --out benchmarks/results/samplers-synthetic.json
+    python benchmarks/samplers.py --small
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import os
+import platform
+import shlex
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.samplers import BaseSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
+from optuna.storages import InMemoryStorage
+from rich.console import Console
+from rich.table import Table
+from scipy import stats
+
+from glora_automl._files import write_atomic
+from glora_automl.architecture import LayerShape
+from glora_automl.budget import FeasibleRegion
+from glora_automl.samplers import EvolutionSampler
+from glora_automl.search_space import SearchSpace, load_search_space
+
+NOISE = 0.005
+"""Standard deviation of an evaluation: that of an accuracy of 0.9 on 3,600 images."""
+EVALUATIONS = (100, 300, 1000)
+FINISHED = (1000, 10_000)
+BUDGETS = (200_000, 500_000)
+"""Uniform draws have 800,000 parameters on average: of a million, none are below the first budget
+and 150 below the second."""
+LAYERS = {"attn.qkv": (2304, 768), "attn.proj": (768, 768), "mlp.fc1": (3072, 768)}
+LAYERS["mlp.fc2"] = (768, 3072)
+
+warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+
+
+class Problem:
+    """A synthetic search with a known optimum."""
+
+    def __init__(self, seed: int, budget: int, blocks: int = 12) -> None:
+        shapes = {
+            f"blocks.{i}.{name}": LayerShape(*shape)
+            for i in range(blocks)
+            for name, shape in LAYERS.items()
+        }
+        self.space = SearchSpace(load_search_space("default"), shapes)
+        self.region = FeasibleRegion(self.space, budget)
+        self.budget = budget
+        rng = np.random.default_rng([2306, 7967, seed])
+        layers = len(shapes)
+        self.weights = rng.lognormal(0, 0.7, layers)
+        pairs = np.minimum(self.weights[1:], self.weights[:-1])
+        # Within +-0.3 of the lighter layer, so a layer's gain never hurts.
+        self.links = rng.uniform(-0.3, 0.3, layers - 1) * pairs
+        scale = rng.gamma(0.5, 0.5, (layers, 5))
+        kinds = {"none": 0.0, "scalar": 0.15, "vector": 0.6}
+        self.strengths = [
+            np.array(
+                [
+                    kinds[c] if c in kinds else 0.8 * math.log2(1 + int(c.removeprefix("lora-")))
+                    for c in dimension.choices
+                ]
+            )
+            * scale[divmod(i, 5)]
+            for i, dimension in enumerate(self.space.dimensions)
+        ]
+        self.tables = [
+            dict(zip(d.choices, strengths, strict=True))
+            for d, strengths in zip(self.space.dimensions, self.strengths, strict=True)
+        ]
+        self._states = [self._layer_states(layer) for layer in range(layers)]
+        self.optimum, self.reached = self._solve()
+
+    def value(self, params: dict[str, str]) -> float:
+        """Noiseless value; 0 without adapters, at most :attr:`optimum` within the budget."""
+        names = [d.name for d in self.space.dimensions]
+        sums = [table[params[n]] for n, table in zip(names, self.tables, strict=True)]
+        gains = 1 - np.exp(-np.array(sums).reshape(-1, 5).sum(axis=1))
+        return float(self.weights @ gains + self.links @ (gains[1:] * gains[:-1]))
+
+    def _layer_states(self, layer: int) -> tuple[np.ndarray, np.ndarray]:
+        """Costs and gains of the choices of one layer that no cheaper choices beat."""
+        rows = range(5 * layer, 5 * layer + 5)
+        costs = [self.space.dimensions[row].costs for row in rows]
+        cost = np.array([sum(c) for c in itertools.product(*costs)])
+        gain = 1 - np.exp([-sum(s) for s in itertools.product(*(self.strengths[r] for r in rows))])
+        order = np.lexsort((-gain, cost))
+        cost, gain = cost[order], gain[order]
+        better = gain > np.concatenate([[-1.0], np.maximum.accumulate(gain)[:-1]])
+        return cost[better], gain[better]
+
+    def priced(self, price: float) -> tuple[float, int, float]:
+        """The best architecture where each parameter has a price: net value, size, value."""
+        net, path = np.zeros(1), []
+        for layer, (cost, gain) in enumerate(self._states):
+            own = self.weights[layer] * gain - price * cost
+            if layer == 0:
+                net = own
+                continue
+            before = self._states[layer - 1][1]
+            total = net[:, None] + self.links[layer - 1] * np.outer(before, gain) + own
+            path.append(total.argmax(axis=0))
+            net = total.max(axis=0)
+        state = int(net.argmax())
+        size = int(self._states[-1][0][state])
+        for layer in range(len(path) - 1, -1, -1):
+            state = int(path[layer][state])
+            size += int(self._states[layer][0][state])
+        return float(net.max()), size, float(net.max()) + price * size
+
+    def _solve(self) -> tuple[float, float]:
+        """Upper bound of the value within the budget, and a value within it."""
+        low, high = 1e-9, 1e-2
+        bound, reached = math.inf, 0.0
+        for _ in range(60):
+            price = math.sqrt(low * high)
+            net, size, value = self.priced(price)
+            bound = min(bound, net + price * self.budget)
+            if size > self.budget:
+                low = price
+            else:
+                high, reached = price, max(reached, value)
+        return bound, reached
+
+    def area(self) -> float:
+        """Upper bound of the hypervolume, in units of optimum times budget."""
+        sizes = np.linspace(0, self.budget, 1001)
+        prices = np.geomspace(1e-8, 1e-2, 120)
+        best = np.min([self.priced(p)[0] + p * sizes for p in prices], axis=0)
+        return float(np.trapezoid(best, sizes)) / self.optimum / self.budget
+
+
+@cache
+def problem(seed: int, budget: int, blocks: int) -> Problem:
+    return Problem(seed, budget, blocks)
+
+
+def ours(seed: int, task: Problem, **options: Any) -> EvolutionSampler:
+    space = task.space.distributions()
+    return EvolutionSampler(search_space=space, region=task.region, seed=seed, **options)
+
+
+SAMPLERS: dict[str, Callable[[int, Problem], BaseSampler]] = {
+    "random": lambda seed, _: RandomSampler(seed=seed),
+    "QMC": lambda seed, _: QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False),
+    "TPE": lambda seed, _: TPESampler(seed=seed, multivariate=True),
+    "NSGA-II": lambda seed, _: NSGAIISampler(seed=seed),
+    "EvolutionSampler": ours,
+    "EvolutionSampler, screen=24": lambda seed, task: ours(seed, task, screen=24),
+}
+LONGEST = {"TPE": 300}
+"""Evaluations of those that take too long: 1000 are minutes for each study."""
+Found = list[tuple[float, int]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One study."""
+
+    sampler: str
+    variant: str
+    objectives: int
+    seed: int
+    budget: int
+    evaluations: int
+    blocks: int
+
+
+def run(job: Job) -> tuple[Job, list[float | None], float]:
+    """The scores of a study, and the share of feasible architectures."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    task = problem(job.seed, job.budget, job.blocks)
+    found = reject(task, job) if job.sampler == "rejection" else optimize(task, job)
+    counts = [n for n in EVALUATIONS if n <= job.evaluations]
+    scores = [score(found[: ranked(job, n)], task, job.objectives) for n in counts]
+    padded: list[float | None] = [*scores, *[None] * (len(EVALUATIONS) - len(counts))]
+    return job, padded, sum(size <= job.budget for _, size in found) / len(found)
+
+
+def ranked(job: Job, evaluations: int) -> int:
+    return evaluations - 50 if job.sampler == "rejection" else evaluations
+
+
+def score(found: Found, task: Problem, objectives: int) -> float:
+    """Best value, or hypervolume, as a share of the bound."""
+    feasible = [(value, size) for value, size in found if size <= task.budget]
+    if objectives == 1:
+        return max((value for value, _ in feasible), default=0.0) / task.optimum
+    area, best, last = 0.0, 0.0, 0
+    for value, size in sorted(feasible, key=lambda point: (point[1], -point[0])):
+        if value > best:
+            area += best * (size - last)
+            best, last = value, size
+    area += best * (task.budget - last)
+    return area / task.optimum / task.budget / task.area()
+
+
+def optimize(task: Problem, job: Job) -> Found:
+    """What an Optuna sampler finds."""
+    found: Found = []
+
+    def objective(trial: optuna.Trial) -> float | tuple[float, float]:
+        rng = np.random.default_rng([job.seed, trial.number])
+        params = {}
+        for d in task.space.dimensions:
+            if job.sampler == "QMC":
+                params[d.name] = d.choices[trial.suggest_int(d.name, 0, len(d.choices) - 1)]
+            else:
+                params[d.name] = trial.suggest_categorical(d.name, d.choices)
+        if job.variant == "repaired":
+            params = task.region.repair(params, rng)
+        value, size = task.value(params), task.space.count(params)
+        found.append((value, size))
+        trial.set_constraint("trainable_params", float(size - task.budget))
+        noisy = value / task.optimum + float(rng.normal(0, NOISE))
+        return noisy if job.objectives == 1 else (noisy, float(size))
+
+    study = optuna.create_study(
+        directions=["maximize", "minimize"][: job.objectives],
+        sampler=SAMPLERS[job.sampler](job.seed, task),
+    )
+    study.optimize(objective, n_trials=job.evaluations)
+    return found
+
+
+def reject(task: Problem, job: Job, population: int = 50, top: int = 10) -> Found:
+    """The paper's search: evolution under a budget by drawing again."""
+    rng = np.random.default_rng(job.seed)
+    dimensions = task.space.dimensions
+    widths = np.array([len(d.choices) for d in dimensions])
+    costs = np.array([[*d.costs, *[0] * (6 - len(d.costs))] for d in dimensions])
+    rows = np.arange(len(dimensions))
+
+    def admit(draw: Callable[[], np.ndarray]) -> np.ndarray:
+        for _ in range(1000):
+            genes = draw()
+            if costs[rows, genes].sum() <= task.budget:
+                break
+        return genes
+
+    def mutate() -> np.ndarray:
+        parent = parents[rng.integers(len(parents))]
+        fresh = rng.random(len(widths)) < 0.2
+        return np.where(fresh, rng.integers(widths), parent)
+
+    def cross() -> np.ndarray:
+        one, other = (parents[rng.integers(len(parents))] for _ in range(2))
+        return np.where(rng.random(len(widths)) < 0.5, one, other)
+
+    generation = [admit(lambda: rng.integers(widths)) for _ in range(population)]
+    ranking: list[tuple[bool, float, int, np.ndarray]] = []
+    found: Found = []
+    while True:
+        for genes in generation:
+            names = {d.name: d.choices[g] for d, g in zip(dimensions, genes, strict=True)}
+            value, size = task.value(names), task.space.count(names)
+            noisy = value / task.optimum + rng.normal(0, NOISE)
+            ranking.append((size > task.budget, -noisy, len(found), genes))
+            found.append((value, size))
+            if len(found) == job.evaluations:
+                return found
+        ranking = sorted(ranking, key=lambda entry: entry[:3])[:top]
+        parents = [genes for *_, genes in ranking]
+        draws = [mutate] * (population // 2) + [cross] * (population - population // 2)
+        generation = [admit(draw) for draw in draws]
+
+
+def ask_milliseconds(finished: int, blocks: int, repeats: int) -> dict[str, list[float]]:
+    """Milliseconds of each sampler for the parameters of one more trial."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    task = problem(0, BUDGETS[-1], blocks)
+    space = task.space.distributions()
+    rng = np.random.default_rng(0)
+    trials = []
+    for number in range(finished):
+        params = task.region.draw(rng)
+        trial = optuna.create_trial(
+            params=params,
+            distributions=space,
+            value=task.value(params),
+            system_attrs={NSGAIISampler._get_generation_key(): number // 50},
+            constraints={"trainable_params": float(task.space.count(params) - task.budget)},
+        )
+        trials.append(trial)
+    times: dict[str, list[float]] = {}
+    for name, make in SAMPLERS.items():
+        if name == "QMC":
+            continue  # its parameters are other ones; it takes no look at finished trials
+        # Copying the trials is most of the time otherwise, and nothing changes them.
+        storage = InMemoryStorage()
+        study = optuna.create_study(
+            storage=storage, sampler=make(0, task), direction="maximize", study_name=name
+        )
+        storage._studies[study._study_id].param_distribution.update(space)
+        for number, trial in enumerate(trials):
+            trial.number = trial._trial_id = number
+            storage._trial_id_to_study_id_and_number[number] = (study._study_id, number)
+        storage._studies[study._study_id].trials.extend(trials)
+        storage._max_trial_id = finished - 1
+        spent = clock(study.sampler)
+        for _ in range((3 if name.startswith("TPE") else repeats) + 1):
+            before = spent[0]
+            asked = study.ask(space)
+            times.setdefault(name, []).append(1000 * (spent[0] - before))
+            value = task.value(asked.params) / task.optimum
+            asked.set_constraint("trainable_params", 0.0)
+            study.tell(asked, value)
+        del times[name][0]  # the first one reads the history
+    return times
+
+
+def clock(sampler: BaseSampler) -> list[float]:
+    """Count the seconds in a sampler's methods from now on."""
+    spent = [0.0]
+    depth = [0]
+
+    def timed(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            begin = time.perf_counter()
+            depth[0] += 1
+            try:
+                return method(*arguments, **keywords)
+            finally:
+                depth[0] -= 1
+                if depth[0] == 0:
+                    spent[0] += time.perf_counter() - begin
+
+        return call
+
+    for name in ("before_trial", "infer_relative_search_space", "sample_relative"):
+        setattr(sampler, name, timed(getattr(sampler, name)))
+    sampler.sample_independent = timed(sampler.sample_independent)  # type: ignore[method-assign]
+    return spent
+
+
+def interval(values: list[float]) -> float:
+    """Half the width of the 95% confidence interval of a mean."""
+    if len(values) < 2:
+        return math.nan
+    spread = statistics.stdev(values) / math.sqrt(len(values))
+    return float(stats.t.ppf(0.975, len(values) - 1) * spread)
+
+
+def jobs(arguments: argparse.Namespace) -> list[Job]:
+    """All studies, those that take longest first."""
+    made = []
+    for name in [*SAMPLERS, "rejection"]:
+        own = name == "rejection" or name.startswith("EvolutionSampler")
+        evaluations = min(arguments.evaluations, LONGEST.get(name, arguments.evaluations))
+        for variant in ("as it is",) if own else ("constraint", "repaired"):
+            for objectives in (1,) if name == "rejection" else (1, 2):
+                made += [
+                    Job(name, variant, objectives, seed, budget, evaluations, arguments.blocks)
+                    for seed in range(arguments.seeds)
+                    # A second objective has every size up to the budget in it.
+                    for budget in (arguments.budgets if objectives == 1 else arguments.budgets[-1:])
+                ]
+    return sorted(made, key=lambda job: (not job.sampler.startswith("TPE"), -job.objectives))
+
+
+def summarize(results: list[tuple[Job, list[float | None], float]]) -> list[dict[str, Any]]:
+    """One entry for each sampler, variant, budget and number of objectives."""
+    groups: dict[tuple[Any, ...], list[tuple[Job, list[float | None], float]]] = {}
+    for result in sorted(results, key=lambda result: result[0].seed):
+        job = result[0]
+        key = (job.objectives, job.budget, job.sampler, job.variant)
+        groups.setdefault(key, []).append(result)
+    entries = []
+    for (objectives, budget, sampler, variant), group in groups.items():
+        entry: dict[str, Any] = {
+            "sampler": sampler,
+            "variant": variant,
+            "objectives": objectives,
+            "budget": budget,
+            "seeds": len(group),
+            "feasible": statistics.mean(feasible for *_, feasible in group),
+        }
+        for column, count in enumerate(EVALUATIONS):
+            values = [s for _, scores, _ in group if (s := scores[column]) is not None]
+            if values:
+                entry[str(count)] = {
+                    "mean": statistics.mean(values),
+                    "interval": interval(values),
+                    "values": values,
+                }
+        entries.append(entry)
+    last = str(EVALUATIONS[-1])
+    return sorted(
+        entries,
+        key=lambda e: (e["objectives"], e["budget"], -e.get(last, {"mean": -1.0})["mean"]),
+    )
+
+
+def show(entries: list[dict[str, Any]], asks: dict[int, dict[str, list[float]]]) -> None:
+    """Print the comparison."""
+    console = Console(width=120)
+    for objectives, budget in sorted({(e["objectives"], e["budget"]) for e in entries}):
+        what = "best value" if objectives == 1 else "hypervolume"
+        title = f"{what} in % of the bound, budget {budget:,}: mean and 95% interval"
+        table = Table("sampler", "proposals", *map(str, EVALUATIONS), "feasible %", title=title)
+        for e in entries:
+            if (e["objectives"], e["budget"]) != (objectives, budget):
+                continue
+            cells = [
+                f"{100 * e[n]['mean']:.1f} ± {100 * e[n]['interval']:.1f}" if n in e else "–"
+                for n in map(str, EVALUATIONS)
+            ]
+            table.add_row(e["sampler"], e["variant"], *cells, f"{100 * e['feasible']:.1f}")
+        console.print(table)
+    table = Table("sampler", *(f"{n:,}" for n in asks), title="ms per trial by finished trials")
+    for name in next(iter(asks.values()), {}):
+        table.add_row(name, *(f"{statistics.median(times[name]):.1f}" for times in asks.values()))
+    console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=5, help="problems, from seed 0 on")
+    parser.add_argument("--budgets", type=int, nargs="+", default=BUDGETS)
+    parser.add_argument("--workers", type=int, default=1, help="processes")
+    parser.add_argument("--out", type=Path, help="file for the figures as JSON")
+    parser.add_argument(
+        "--small", action="store_true", help="seconds: 1 block, 2 seeds, 100 trials"
+    )
+    arguments = parser.parse_args()
+    arguments.evaluations, arguments.blocks, finished, repeats = EVALUATIONS[-1], 12, FINISHED, 30
+    if arguments.small:
+        arguments.evaluations, arguments.blocks, finished, repeats = EVALUATIONS[0], 1, (50,), 3
+        arguments.seeds, arguments.budgets = 2, (30_000,)
+    results = []
+    work = jobs(arguments)
+    if arguments.workers == 1:
+        for job in work:
+            results.append(run(job))
+    else:
+        with ProcessPoolExecutor(arguments.workers) as pool:
+            for done, result in enumerate(pool.map(run, work), 1):
+                results.append(result)
+                print(f"{done}/{len(work)} {result[0]}", file=sys.stderr, flush=True)
+    entries = summarize(results)
+    asks = {n: ask_milliseconds(n, arguments.blocks, repeats) for n in finished}
+    show(entries, asks)
+    if arguments.out is not None:
+        problems = [problem(s, b, arguments.blocks) for b in arguments.budgets for s in (0,)]
+        document = {
+            "benchmark": "samplers",
+            "command": shlex.join(["python", "benchmarks/samplers.py", *sys.argv[1:]]),
+            "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+            "python": platform.python_version(),
+            "optuna": optuna.__version__,
+            "parameters": len(problems[0].space.dimensions),
+            "noise": NOISE,
+            "duality_gap": [1 - p.reached / p.optimum for p in problems],
+            "scores": entries,
+            "milliseconds_per_trial": {str(n): times for n, times in asks.items()},
+        }
+        text = json.dumps(document, indent=1)
+        write_atomic(arguments.out, lambda file: file.write_text(text, encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

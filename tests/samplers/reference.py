@@ -1,0 +1,100 @@
+"""The sampler for one objective as plainly as it can be written: everything anew for each trial."""
+
+import numpy as np
+from optuna.distributions import CategoricalDistribution
+from optuna.samplers import RandomSampler
+from optuna.trial import TrialState
+
+
+def propose(
+    trials, number, space, *, seed, population, top, share, probability, sign=1.0, region=None
+):
+    """Parameters of trial ``number``, seen all trials of the study."""
+    fresh, positions = 0, []
+    for trial in trials:
+        first = trial.system_attrs.get("failed_trial")
+        positions.append(fresh if first is None else positions[first])
+        fresh += first is None
+    position = positions[number]
+    generation, place = divmod(position, population)
+    rng = np.random.default_rng([seed, position])
+    earlier = [t for t in trials if positions[t.number] < generation * population]
+    parents = rank([t for t in earlier if t.state == TrialState.COMPLETE], top, sign)
+    seen = [
+        [t.params.get(name) for name in space]
+        for t in trials
+        if t.number != number and t.state != TrialState.FAIL
+    ]
+
+    def gene(name, dist):
+        if isinstance(dist, CategoricalDistribution):
+            return dist.choices[rng.integers(len(dist.choices))]
+        sampler = RandomSampler(seed=int(rng.integers(2**32)))
+        return sampler.sample_independent(None, None, name, dist)
+
+    for attempt in range(20):
+        if not parents:
+            params = {n: gene(n, d) for n, d in space.items()} if region is None else {}
+            params |= {} if region is None else region.draw(rng)
+        elif place < share * population or attempt >= 10:
+            parent = parents[int(rng.integers(len(parents)))]
+            params = {
+                n: gene(n, d) if rng.random() < probability else parent.params[n]
+                for n, d in space.items()
+            }
+        else:
+            pair = rng.choice(len(parents), size=2, replace=len(parents) < 2)
+            params = {n: parents[pair[rng.integers(2)]].params[n] for n in space}
+        if region is not None:
+            params = region.repair(params, rng)
+        if [params[name] for name in space] not in seen:
+            break
+    return params
+
+
+def rank(trials, top, sign):
+    def key(trial):
+        violation = sum(max(0.0, value) for value in trial.constraints.values())
+        return violation, sign * trial.value, trial.number
+
+    best = []
+    for trial in sorted(trials, key=key):
+        if len(best) < top and trial.params not in [other.params for other in best]:
+            best.append(trial)
+    return best
+
+
+def constrained_fronts(points, violations):
+    """Fronts by brute force: each holds those that nothing left dominates."""
+
+    def dominates(i, j):
+        if violations[i] != violations[j] or violations[i] > 0:
+            return violations[i] < violations[j]
+        pairs = list(zip(points[i], points[j], strict=True))
+        return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+    left, fronts = list(range(len(points))), []
+    while left:
+        front = [j for j in left if not any(dominates(i, j) for i in left)]
+        fronts.append(front)
+        left = [j for j in left if j not in front]
+    return fronts
+
+
+def crowding(points):
+    """Crowding distances of distinct values in each objective, point by point."""
+    distances = []
+    for point in points:
+        total = 0.0
+        for axis, value in enumerate(point):
+            column = sorted(other[axis] for other in points)
+            if column[0] == column[-1]:
+                continue
+            below = [other for other in column if other < value]
+            above = [other for other in column if other > value]
+            if not below or not above:
+                total = float("inf")
+            else:
+                total += (above[0] - below[-1]) / (column[-1] - column[0])
+        distances.append(total)
+    return distances

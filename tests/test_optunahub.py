@@ -1,0 +1,72 @@
+"""The sampler as OptunaHub would load it."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import optuna
+import pytest
+import yaml
+
+import optunahub
+from glora_automl.samplers import EvolutionSampler
+
+ROOT = Path(__file__).parents[1] / "optunahub" / "package"
+FOLDER = ROOT / "samplers" / "glora_evolution"
+
+
+def test_it_is_loaded_from_a_registry():
+    module = optunahub.load_local_module("samplers/glora_evolution", registry_root=str(ROOT))
+    assert module.EvolutionSampler is EvolutionSampler
+    assert module.__all__ == ["EvolutionSampler"]
+
+
+def test_the_example_runs(capsys):
+    spec = importlib.util.spec_from_file_location("example", FOLDER / "example.py")
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    study = example.main(registry=str(ROOT), trials=60)
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == len(study.best_trials)
+    assert len(study.trials) == 60
+    assert all(trial.values[1] <= 60 for trial in study.best_trials)
+
+
+@pytest.fixture
+def readme():
+    return (FOLDER / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_front_matter_says_what_optunahub_asks_for(readme):
+    (front,) = re.findall(r"\A---\n(.*?)\n---\n", readme, flags=re.DOTALL)
+    entries = yaml.safe_load(front)
+    assert set(entries) == {
+        "author",
+        "title",
+        "description",
+        "tags",
+        "optuna_versions",
+        "license",
+    }
+    assert "sampler" in entries["tags"]
+    assert entries["license"] == "Apache-2.0"
+    assert (FOLDER / "LICENSE").read_text(encoding="utf-8") == (
+        ROOT.parents[1] / "LICENSE"
+    ).read_text(encoding="utf-8")
+
+
+def test_the_readme_names_every_argument(readme):
+    signature = re.search(r"`EvolutionSampler\(\*, (.*)\)`", readme).group(1)
+    parameters = EvolutionSampler.__init__.__kwdefaults__
+    assert signature == ", ".join(f"{name}={value!r}" for name, value in parameters.items())
+    for name in parameters:
+        assert f"- `{name}`: " in readme
+
+
+def test_the_readmes_example_runs(readme, monkeypatch, capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    local = optunahub.load_local_module("samplers/glora_evolution", registry_root=str(ROOT))
+    monkeypatch.setattr(optunahub, "load_module", lambda package: local)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    exec(code, {})
+    assert capsys.readouterr().out == "0.0\n"

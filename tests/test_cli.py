@@ -308,6 +308,17 @@ def test_a_study_that_does_not_fit_this_machine_is_one_line(
         assert word in err
 
 
+def test_studies_of_other_formats_are_listed(stopped, glora):
+    storage = stopped._storage
+    for version in (1, 99):
+        study = optuna.create_study(study_name=f"of{version}", storage=storage)
+        study.set_user_attr("glora:format", version)
+    code, out, err = glora("status")
+    assert code == 0, err
+    for words in ("of format 1,", "of format 99,", "tiny", "supernet"):
+        assert words in out
+
+
 def test_another_backbone_than_the_studys_is_refused(folder, glora, tiny_toml, monkeypatch):
     """timm or a hub may have other weights under the same name."""
     before, after = tiny_toml.split("[backbone.pretraining]")

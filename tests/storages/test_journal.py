@@ -60,6 +60,16 @@ def test_a_line_torn_by_another_worker_is_cut_off_before_the_next(path, caplog):
     assert "12 bytes" in caplog.text
 
 
+def test_who_only_reads_cuts_nothing_off(path):
+    fill(open_storage(str(path)))
+    with path.open("ab") as file:
+        file.write(b'{"op_code":5')
+    before = path.read_bytes()
+    study = optuna.load_study(study_name="s", storage=open_storage(str(path), write=False))
+    assert len(study.trials) == 3
+    assert path.read_bytes() == before
+
+
 def test_a_file_with_nothing_but_a_torn_line_is_empty(path):
     path.write_bytes(b'{"op_co')
     assert optuna.get_all_study_names(open_storage(str(path))) == []
@@ -83,11 +93,16 @@ def test_several_processes_add_to_it(path):
     assert [trial.number for trial in study.trials] == list(range(30))
 
 
-@pytest.mark.parametrize("text", ["hello\n", '{"a": 1}\n', "[1, 2]\n", "12\n"])
-def test_something_else_is_refused_and_left_alone(path, text):
+@pytest.mark.parametrize(
+    "text",
+    ["hello\n", '{"a": 1}\n', "[1, 2]\n", "12\n", "without a newline", "x" * 100_000, "a\nb"],
+    ids=lambda text: text[:8].strip(),
+)
+@pytest.mark.parametrize("write", [True, False])
+def test_something_else_is_refused_and_left_alone(path, text, write):
     path.write_text(text, encoding="utf-8")
     with pytest.raises(StorageError, match="no journal"):
-        open_storage(str(path))
+        open_storage(str(path), write=write)
     assert path.read_text(encoding="utf-8") == text
 
 
@@ -106,11 +121,15 @@ def test_a_full_disk_is_one_line_and_leaves_whole_lines(path, monkeypatch):
     whole = path.read_bytes()
 
     def full(descriptor):
+        with path.open("rb+") as file:  # of the line that is written now, a part fits
+            file.truncate(len(whole) + 10)
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr("glora_automl.storages._journal.os.fsync", full)
         with pytest.raises(StorageError, match="No space left on device"), storage_errors():
             study.ask()
-    assert path.read_bytes().startswith(whole)
     assert not path.with_suffix(".log.lock").exists()
+    study = fill(open_storage(str(path)), 1)
+    assert [trial.number for trial in study.trials] == [0, 1, 2, 3]
+    assert path.read_bytes().startswith(whole)

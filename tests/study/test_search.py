@@ -294,6 +294,38 @@ def test_a_missing_artifact_folder_is_told_with_the_way_out(searching, tiny, tmp
     search(tiny, runs=tmp_path, artifacts=str(tmp_path / "elsewhere"))
 
 
+def test_a_published_checkpoint_that_is_gone_is_no_obstacle(finished, tiny, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
+        interrupt_after(patch, _weights._SharedCheckpoint, "publish", 2)
+        patch.setattr(_weights._SharedCheckpoint, "share", 1e9)
+        search(tiny, runs=tmp_path / "first")
+    storage = f"sqlite:///{tmp_path}/first/studies.db"
+    stages = optuna.load_study(study_name="tiny/stages", storage=storage)
+    (attempt,) = [t for t in stages.trials if "checkpoint" in t.user_attrs]
+    artifacts = tmp_path / "first/artifacts"
+    newest = artifacts / attempt.user_attrs["checkpoint"]["artifact"]["id"]
+    newest.unlink()
+    result = resume("tiny", storage=storage, runs=tmp_path / "second")
+    assert figures(result) == figures(finished)
+
+
+def test_checkpoints_are_among_the_artifacts_only_until_they_are_of_no_use(
+    tiny, tmp_path, monkeypatch
+):
+    found = []
+    original = _weights._SharedCheckpoint.publish
+
+    def publish(self):
+        original(self)
+        found.append(len(list((tmp_path / "artifacts").iterdir())))
+
+    monkeypatch.setattr(_weights._SharedCheckpoint, "publish", publish)
+    monkeypatch.setattr(_weights._SharedCheckpoint, "share", 1e9)
+    search(tiny.replace(selection={"controls": False}), runs=tmp_path)
+    assert found == [2] * 6  # the backbone's and the newest checkpoint's
+    assert len(list((tmp_path / "artifacts").iterdir())) == 3  # backbone, supernet, winner
+
+
 def test_a_diverging_training_is_told_and_leaves_no_trial(tiny, tmp_path):
     recipe = tiny.replace(training={"lr": 1e30, "clip_grad": 0.0})
     with pytest.raises(TrainingError, match="lower lr"):

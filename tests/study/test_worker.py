@@ -7,7 +7,10 @@ import time
 
 import optuna
 import pytest
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
+from sqlalchemy.exc import OperationalError
 
 from glora_automl.errors import Stopped
 from glora_automl.progress import LineProgress
@@ -106,6 +109,79 @@ def test_the_same_process_id_in_another_container_is_not_looked_at(study, monkey
     elsewhere(monkeypatch, "there")
     worker_of(study).fail_dead(study, at_once=True)
     assert study.trials[0].state == TrialState.FAIL
+
+
+def test_a_trial_without_a_heartbeat_of_optuna_is_failed_too(tmp_path, monkeypatch):
+    """On a storage of Optuna's own a worker may die before it has written the first one."""
+    study = optuna.create_study(storage=RDBStorage(f"sqlite:///{tmp_path}/a.db"))
+    monkeypatch.setattr(_worker, "beat", lambda *args, **keywords: None)
+    elsewhere(monkeypatch, "there")
+    worker_of(study).ask(study)
+    by_hand = study.ask()
+    elsewhere(monkeypatch, "here")
+    other = worker_of(study)
+    end = time.monotonic() + 4.5
+    while time.monotonic() < end:
+        other.fail_dead(study, at_once=True)
+        time.sleep(0.2)
+    assert [t.state for t in study.trials] == [TrialState.FAIL, TrialState.RUNNING]
+    assert study.tell(by_hand, 1.0).state == TrialState.COMPLETE, "who asked by hand is let be"
+
+
+def test_nobody_is_failed_for_a_storage_that_was_away(tmp_path, monkeypatch):
+    storage = open_storage(f"sqlite:///{tmp_path}/a.db")
+    study = optuna.create_study(storage=storage)
+    elsewhere(monkeypatch, "there")
+    worker_of(study).ask(study)
+    elsewhere(monkeypatch, "here")
+    other = worker_of(study)
+    other.fail_dead(study, at_once=True)
+    time.sleep(3.5)
+    storage.last_trouble = time.monotonic()  # it is back now, and nobody could beat until now
+    other.fail_dead(study, at_once=True)
+    assert study.trials[0].state == TrialState.RUNNING
+    storage.last_trouble -= 3.5
+    other.fail_dead(study, at_once=True)
+    assert study.trials[0].state == TrialState.FAIL
+    storage.engine.dispose()
+
+
+def test_a_worker_learns_that_its_trial_was_taken_over(study):
+    with worker_of(study) as worker:
+        trial = worker.ask(study)
+        with worker.beating(trial._trial_id):
+            assert not worker.wants_stop()
+            study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+            end = time.monotonic() + 5
+            while not worker.wants_stop():
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            assert worker.has_lost(trial._trial_id)
+        assert not worker.wants_stop()
+
+
+def test_a_lost_answer_makes_no_second_trial(tmp_path, monkeypatch):
+    storage = open_storage(f"sqlite:///{tmp_path}/a.db")
+    study = optuna.create_study(storage=storage)
+    create = storage._backend._create_new_trial
+    lost = []
+
+    def lose(*args, **keywords):
+        found = create(*args, **keywords)
+        if not lost:
+            lost.append(1)
+            gone = OperationalError("insert", None, RuntimeError("connection reset"))
+            raise StorageInternalError("lost") from gone
+        return found
+
+    monkeypatch.setattr(storage._backend, "_create_new_trial", lose)
+    worker = worker_of(study)
+    trial = worker.ask(study)
+    assert trial.number == 0
+    assert lost
+    assert len(study.trials) == 1
+    assert worker.ask(study).number == 1
+    storage.engine.dispose()
 
 
 def test_settling_waits_for_those_who_are_alive_and_says_so(study):

@@ -78,7 +78,7 @@ HEARTBEAT = 1.0
 def work(arguments: list[str], folder: str, machine: str, pause: float, log: str) -> None:
     """What a worker's process does: the command line, in a folder as if on its own machine."""
     from glora_automl import cli
-    from glora_automl.study import _search, _worker
+    from glora_automl.study import _proposals, _worker
 
     os.chdir(folder)
     with open(log, "a", encoding="utf-8") as file:
@@ -86,13 +86,13 @@ def work(arguments: list[str], folder: str, machine: str, pause: float, log: str
         os.dup2(file.fileno(), 2)
     # Elsewhere a process id says nothing, and an evaluation takes long enough to be hit.
     _worker._scope = lambda: machine
-    evaluate = _search.evaluate
+    evaluate = _proposals.evaluate
 
     def slowly(*args: Any) -> Any:
         time.sleep(pause)
         return evaluate(*args)
 
-    _search.evaluate = slowly
+    _proposals.evaluate = slowly
     sys.argv = ["glora", *arguments]
     cli.main()
 
@@ -285,11 +285,14 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
         with database(arguments.database, folder) as (storage, restart):
-            crew = Crew(folder, storage, arguments.workers, arguments.trials)
             plan = ["kill"] * arguments.kills + ["terminate"] * arguments.terminations
             plan += ["pause"] * arguments.pauses
             plan += ["restart"] * (arguments.restarts if restart else 0)
             rng.shuffle(plan)
+            # Long enough for all of them, however fast the machine is.
+            lasting = 1.5 * len(plan) / arguments.rate
+            pause = max(0.03, lasting * arguments.workers / arguments.trials)
+            crew = Crew(folder, storage, arguments.workers, arguments.trials, pause=pause)
             begin = time.monotonic()
             try:
                 faults = torment(crew, plan, arguments.rate, rng, restart)

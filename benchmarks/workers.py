@@ -54,7 +54,8 @@ def take_part(url: str, name: str, trials: int, names: list[str], sleep: float, 
 
         def evaluate() -> Evaluation:
             time.sleep(sleep)
-            return sum(value == "vector" for value in params.values()), {"seconds": sleep}
+            count = sum(value == "vector" for value in params.values())
+            return Evaluation(count, {"seconds": sleep})
 
         return evaluate
 

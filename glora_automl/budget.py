@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -133,19 +133,28 @@ class FeasibleRegion:
         uniform = self._valid / self._valid.sum(axis=1, keepdims=True)
         return self._params(self._choose(uniform, rng))
 
-    def repair(self, params: Mapping[str, Any], rng: np.random.Generator) -> dict[str, str]:
+    def repair(
+        self, params: Mapping[str, Any], rng: np.random.Generator, *, keep: Collection[str] = ()
+    ) -> dict[str, str]:
         """Bring parameters under the budget, changing as little as possible.
 
         Parameters that fit come back as they are. Where one cheaper choice is enough, the one
         that saves the least is taken; else choices are made cheaper one by one, the more likely
         the more they save. Every step saves parameters, so the steps are bounded by the number of
         choices.
+
+        Args:
+            params: A choice for each dimension.
+            rng: Chooses among equals.
+            keep: Names of dimensions that stay as they are; other names are ignored. If they alone
+                are over the budget, the rest comes back at its cheapest, and over it, too.
         """
         indices = np.array(
             [self._index[row][params[d.name]] for row, d in enumerate(self.space.dimensions)],
             dtype=np.int64,
         )
-        return self._params(self._fit(indices, rng))
+        kept = np.array([d.name in keep for d in self.space.dimensions], dtype=bool)
+        return self._params(self._fit(indices, rng, kept))
 
     def count(self, limit: int) -> int:
         """Number of architectures that fit, counted up to ``limit``.
@@ -168,7 +177,9 @@ class FeasibleRegion:
                     stack.append((row + 1, spent + cost))
         return found
 
-    def _fit(self, indices: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _fit(
+        self, indices: np.ndarray, rng: np.random.Generator, kept: np.ndarray | None = None
+    ) -> np.ndarray:
         rows = np.arange(len(indices))
         indices = indices.copy()
         while True:
@@ -177,6 +188,10 @@ class FeasibleRegion:
             if excess <= 0:
                 return indices
             savings = np.where(self._valid, costs[:, None] - self._costs, 0).clip(min=0)
+            if kept is not None:
+                savings[kept] = 0
+            if not savings.any():
+                return indices
             enough = savings >= excess
             if enough.any():
                 candidates = np.argwhere(savings == savings[enough].min())

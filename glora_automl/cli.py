@@ -69,6 +69,9 @@ def search(
     ] = None,
     trials: Trials = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all randomness.")] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="evolution, tpe, nsga2, random or qmc.")
+    ] = None,
     device: Device = "auto",
     runs: Runs = Path("runs"),
     heartbeat: Annotated[
@@ -84,8 +87,8 @@ def search(
 
     changes: dict[str, Any] = {"budget": budget, "seed": seed}
     changes = {key: value for key, value in changes.items() if value is not None}
-    if trials is not None:
-        changes["search"] = {"trials": trials}
+    settings = {"trials": trials, "sampler": sampler}
+    changes["search"] = {key: value for key, value in settings.items() if value is not None}
     with _stoppable() as stop:
         result = run(
             load_recipe(recipe).replace(**changes),
@@ -155,7 +158,7 @@ def status(storage: Storage = None, runs: Runs = Path("runs"), as_json: AsJson =
         table.add_row(
             summary["study"],
             summary["stage"],
-            f"{trials['complete']}/{trials['target']}",
+            f"{trials['complete'] + trials['pruned']}/{trials['target']}",
             f"{summary['budget']:,}",
             "–" if best is None else f"{best['value']:.4g}, {best['parameters']:,} parameters",
         )
@@ -182,8 +185,8 @@ def show(
     trials = summary["trials"]
     typer.echo(f"{name}: {summary['stage']}, {summary['recipe']['description']}")
     typer.echo(
-        f"Trials: {trials['complete']} of {trials['target']} complete, {trials['running']} "
-        f"running, {trials['failed']} failed"
+        f"Trials: {trials['complete']} of {trials['target']} complete, {trials['pruned']} stopped "
+        f"early, {trials['running']} running, {trials['failed']} failed"
     )
     seconds = ", ".join(f"{stage} {spent:.0f}" for stage, spent in summary["seconds"].items())
     typer.echo(f"Seconds: {seconds or 'none yet'}")

@@ -330,3 +330,23 @@ def test_a_large_count_is_exact(count):
 def test_what_is_no_count_is_refused(text):
     with pytest.raises(BudgetError):
         parse_budget(text, 100)
+
+
+@given(data=st.data())
+def test_what_is_kept_is_not_repaired(data):
+    space = data.draw(spaces)
+    region = FeasibleRegion(space, data.draw(st.integers(space.minimum, space.maximum)))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    params = region.draw_uniform(rng)
+    names = [d.name for d in space.dimensions]
+    keep = data.draw(st.sets(st.sampled_from(names))) if names else set()
+    found = region.repair(params, rng, keep=[*keep, "unknown"])
+    assert {name: found[name] for name in keep} == {name: params[name] for name in keep}
+    cheapest = {d.name: min(d.costs) for d in space.dimensions}
+    costs = {d.name: dict(zip(d.choices, d.costs, strict=True)) for d in space.dimensions}
+    least = space.fixed_count + sum(
+        costs[name][params[name]] if name in keep else cheapest[name] for name in names
+    )
+    assert space.count(found) <= max(region.budget, least)
+    if space.count(params) <= region.budget:
+        assert found == params

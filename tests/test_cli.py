@@ -83,12 +83,14 @@ def test_json_is_the_only_thing_on_standard_output(folder, glora):
 
 def test_options_override_the_recipe(folder, glora):
     options = ("--name", "mine", "--budget", "300", "--seed", 4, "--runs", "there", "--quiet")
+    options += ("--sampler", "random")
     _, out, err = glora("search", "tiny.toml", *FAST, *options, "--json")
     document = json.loads(out)
     assert err == ""
     assert document["study"] == "mine"
     assert document["budget"] == 300
     assert document["recipe"]["seed"] == 4
+    assert document["recipe"]["search"]["sampler"] == "random"
     assert (folder / "there/studies.db").is_file()
 
 
@@ -122,6 +124,7 @@ def test_lists(glora):
         (["search", "missing.toml"], ["missing.toml", "No such file"]),
         (["search", "tiny.toml", "--budget", "12q"], ["12q", "12k"]),
         (["search", "tiny.toml", "--trials", "0"], ["search.trials"]),
+        (["search", "tiny.toml", "--sampler", "cmaes"], ["search.sampler", "nsga2"]),
         (["search", "tiny.toml", "--device", "toaster"], ["toaster", "--device cpu"]),
         (["search", "tiny.toml", "--storage", "nonsense"], ["'nonsense'"]),
         (["search", "tiny.toml", "--storage", "sqlite:///no/where.db"], ["no folder"]),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from glora_automl import _declarations
 from glora_automl._declarations import Bool, Declaration, Float, Int
@@ -27,13 +27,22 @@ class SearchSettings(Declaration):
     """The evolutionary search; the defaults are GLoRA's published schedule.
 
     Attributes:
-        trials: Complete trials to reach. It may be raised while the study is open.
+        trials: Trials to reach, those that racing stopped included. It may be raised while the
+            study is open.
         population: Trials a generation.
         top: Best trials that become parents.
         mutation_share: Share of each generation that is mutated; the rest is crossed over.
         mutation_probability: Chance of each choice of a mutated architecture to change.
         objective: What a trial is judged by on the validation images: ``accuracy`` is maximised,
             cross-entropy ``loss`` minimised.
+        sampler: ``evolution``, or one of Optuna's with proposals that are repaired into the
+            budget: ``tpe``, ``nsga2``, ``random``, ``qmc`` (which draws categorical parameters at
+            random, too). Population is TPE's number of random trials, too.
+        screen: Children that are made for each trial of the evolution, of which a regression on
+            the trials so far picks one; 1 picks none.
+        racing_error: Stops an evaluation as soon as the architecture will hardly become a parent
+            or a candidate any more; this is the chance to stop one that would. None looks at all
+            validation images. Needs the objective ``accuracy``.
     """
 
     trials: Int = Field(default=1050, ge=1)
@@ -42,6 +51,17 @@ class SearchSettings(Declaration):
     mutation_share: Float = Field(default=0.5, ge=0, le=1)
     mutation_probability: Float = Field(default=0.2, ge=0, le=1)
     objective: Literal["accuracy", "loss"] = "accuracy"
+    sampler: Literal["evolution", "tpe", "nsga2", "random", "qmc"] = "evolution"
+    screen: Int = Field(default=1, ge=1)
+    racing_error: Float | None = Field(default=None, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _race_for_accuracy(self) -> SearchSettings:
+        if self.racing_error is not None and self.objective != "accuracy":
+            raise ValueError(
+                f"racing_error needs objective = 'accuracy', got {self.objective!r}; leave it out."
+            )
+        return self
 
 
 class SelectionSettings(Declaration):
@@ -49,12 +69,15 @@ class SelectionSettings(Declaration):
 
     Attributes:
         candidates: Best architectures that are scored again before one is chosen.
+        significance: Of the candidates that cannot be told from the best by a paired test on the
+            validation images at this level, the smallest is chosen; 1 chooses the best.
         finetune_epochs: Epochs for which the winner is trained on; 0 keeps inherited weights.
         finetune_lr: Peak learning rate of that; None takes the supernet's.
         controls: Whether linear probe, LoRA and BitFit are trained for comparison.
     """
 
     candidates: Int = Field(default=10, ge=1)
+    significance: Float = Field(default=1.0, ge=0, le=1)
     finetune_epochs: Int = Field(default=20, ge=0)
     finetune_lr: Float | None = Field(default=None, gt=0)
     controls: Bool = True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,7 +22,6 @@ from glora_automl._files import file_lock, make_folder, remove_torn
 from glora_automl._version import __version__
 from glora_automl.errors import RecipeError
 from glora_automl.progress import Progress
-from glora_automl.samplers import EvolutionSampler
 from glora_automl.storages import (
     Artifacts,
     PatientStorage,
@@ -35,6 +33,7 @@ from glora_automl.storages import (
     storage_errors,
 )
 from glora_automl.study._arm import control_architectures, load_arm, train_control
+from glora_automl.study._proposals import Proposer, create_sampler
 from glora_automl.study._recipe import NAME, Recipe
 from glora_automl.study._result import Row, Selection
 from glora_automl.study._run import Run
@@ -52,10 +51,10 @@ from glora_automl.study._study import (
     study_key,
 )
 from glora_automl.study._summary import stage_seconds
-from glora_automl.study._trials import CONSTRAINT, Evaluation, run_trials
+from glora_automl.study._trials import run_trials
 from glora_automl.study._weights import load_backbone, load_supernet
 from glora_automl.study._worker import Worker
-from glora_automl.supernet import Supernet, evaluate, save_checkpoint
+from glora_automl.supernet import evaluate, save_checkpoint
 
 __all__ = ["SearchResult", "resume", "search"]
 
@@ -246,16 +245,7 @@ def _open_study(
     setup: Setup, settings: Settings, stages: Stages, storage: BaseStorage, name: str
 ) -> optuna.Study:
     """Create the study or check that it is this one."""
-    recipe = setup.recipe
-    sampler = EvolutionSampler(
-        population=recipe.search.population,
-        top=recipe.search.top,
-        mutation_share=recipe.search.mutation_share,
-        mutation_probability=recipe.search.mutation_probability,
-        search_space=setup.space.distributions(),
-        region=setup.region,
-        seed=recipe.seed,
-    )
+    sampler = create_sampler(setup)
 
     def as_it_is() -> optuna.Study:
         study = load_study(storage, name, sampler)
@@ -278,7 +268,7 @@ def _open_study(
 
     if is_ours(storage, name):
         study = load_study(storage, name, sampler)
-        if read_recipe(study) == recipe:
+        if read_recipe(study) == setup.recipe:
             return as_it_is()
     return stages.exclusively("settings", create_or_change)
 
@@ -310,11 +300,12 @@ def _work(run: Run) -> SearchResult:
         supernet = load_supernet(run)
     # Settings may change as long as there is no supernet; from here on they stay.
     run.check_settings()
+    propose = None if supernet is None else Proposer(run, supernet)
     while True:
-        if supernet is not None and run.stages.outcome("selection") is None:
+        if propose is not None and run.stages.outcome("selection") is None:
             run_trials(
                 run.study,
-                partial(_propose, run, supernet),
+                propose,
                 worker=run.worker,
                 target=lambda: int(get_setting(run.study, "target")),
                 progress=run.setup.progress,
@@ -333,31 +324,6 @@ def _work(run: Run) -> SearchResult:
         tuple(Row.from_json(row) for row in rows),
         _winner(run, arms["selection"]),
     )
-
-
-def _propose(run: Run, supernet: Supernet, trial: optuna.Trial) -> Callable[[], Evaluation]:
-    space = run.setup.space
-    params = {
-        dimension.name: trial.suggest_categorical(dimension.name, dimension.choices)
-        for dimension in space.dimensions
-    }
-    count = space.count(params)
-    if "trainable_params" not in trial.user_attrs:  # a retried trial brings both along
-        trial.set_constraint(CONSTRAINT, count - run.setup.budget)
-        trial.set_user_attr("trainable_params", count)
-
-    def score() -> Evaluation:
-        begin = time.perf_counter()
-        with supernet.merged(space.architecture(params)) as model:
-            found = evaluate(model, *run.setup.validation)
-        by_loss = run.setup.recipe.search.objective == "loss"
-        return found.loss if by_loss else found.accuracy, {
-            "validation_accuracy": found.accuracy,
-            "validation_loss": found.loss,
-            "seconds": round(time.perf_counter() - begin, 6),
-        }
-
-    return score
 
 
 def _test(run: Run, arms: Mapping[str, dict[str, Any]], claim: Claim) -> dict[str, Any]:

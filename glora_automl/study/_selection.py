@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
+
+from scipy.stats import binomtest
+from torch import Tensor
 
 from glora_automl.adapters import merge
 from glora_automl.architecture import Architecture
@@ -12,15 +15,70 @@ from glora_automl.study._result import Row, Selection, quality
 from glora_automl.study._run import Run
 from glora_automl.study._stages import Claim
 from glora_automl.study._study import get_setting
-from glora_automl.study._trials import best_trials, complete_trials
+from glora_automl.study._trials import best_trials, done_trials
 from glora_automl.study._weights import fetch_supernet
-from glora_automl.supernet import Score, Supernet, evaluate, train
+from glora_automl.supernet import Score, Supernet, evaluate, evaluate_each, train
 
-__all__ = ["TargetRaised", "select"]
+__all__ = ["Candidate", "TargetRaised", "mcnemar", "rank", "select"]
 
 
 class TargetRaised(Exception):
     """Raised where the best are to be chosen, and there are to be more trials first."""
+
+
+class Candidate(NamedTuple):
+    """A trial that was scored again.
+
+    Attributes:
+        score: On all validation images.
+        right: For each of them whether it was right.
+        parameters: Its trainable parameters.
+        trial: Its number.
+        architecture: What it proposed.
+    """
+
+    score: Score
+    right: Tensor
+    parameters: int
+    trial: int
+    architecture: Architecture
+
+
+def rank(candidates: list[Candidate], significance: float) -> list[Candidate]:
+    """Best first: those that cannot be told from the best by size, then the others by quality.
+
+    Quality is accuracy, then loss, then size: on few images many are equally accurate. Two are
+    told apart by the exact McNemar test (a two-sided sign test on the images on which one of them
+    alone is right) at the level ``significance``.
+    """
+    ordered = sorted(
+        candidates, key=lambda c: (*(-q for q in quality(c.score)), c.parameters, c.trial)
+    )
+    if significance >= 1:
+        return ordered
+    best = ordered[0]
+    equal = [c for c in ordered if mcnemar(best.right, c.right) >= significance]
+    chosen = {c.trial for c in equal}
+    # Stable: of equal size, the one of better quality.
+    return sorted(equal, key=lambda c: c.parameters) + [c for c in ordered if c.trial not in chosen]
+
+
+def mcnemar(first: Tensor, second: Tensor) -> float:
+    """The p-value of the exact McNemar test, for two models on the same images.
+
+    Args:
+        first: For each image whether one model was right, ``(n,)``.
+        second: The same for the other.
+
+    Example:
+        >>> import torch
+        >>> mcnemar(torch.ones(9, dtype=torch.bool), torch.zeros(9, dtype=torch.bool))
+        0.00390625
+    """
+    only_first = int((first & ~second).sum())
+    only_second = int((second & ~first).sum())
+    apart = only_first + only_second
+    return float(binomtest(only_first, apart).pvalue) if apart else 1.0
 
 
 def select(run: Run, claim: Claim) -> dict[str, Any]:
@@ -32,7 +90,7 @@ def select(run: Run, claim: Claim) -> dict[str, Any]:
     """
     setup = run.setup
     recipe = setup.recipe
-    if len(complete_trials(run.study)) < get_setting(run.study, "target"):
+    if len(done_trials(run.study)) < get_setting(run.study, "target"):
         raise TargetRaised  # this worker now says that it chooses, so nobody raises it any more
     candidates = best_trials(run.study, recipe.selection.candidates)
     if not candidates:
@@ -42,19 +100,18 @@ def select(run: Run, claim: Claim) -> dict[str, Any]:
         )
     # Fresh from the artifact: fine-tuning changes it, and this may not be the first attempt.
     supernet = fetch_supernet(run)
-    scored: list[tuple[Score, int, int, Architecture]] = []
+    scored: list[Candidate] = []
     with setup.progress.stage("Score the best again", len(candidates), "trials") as advance:
         for trial in candidates:
             architecture = setup.space.architecture(trial.params)
             with supernet.merged(architecture) as model:
-                score = evaluate(model, *setup.validation)
+                score, right = evaluate_each(model, *setup.validation)
             count = architecture.count(setup.space.shapes)
-            scored.append((score, count, trial.number, architecture))
+            scored.append(Candidate(score, right.cpu(), count, trial.number, architecture))
             advance(1)
             run.worker.check_stop()
-    # Accuracy, then loss, then size: on few images many architectures are equally accurate.
-    scored.sort(key=lambda c: (*(-q for q in quality(c[0])), c[1], c[2]))
-    inherited, count, number, architecture = scored[0]
+    scored = rank(scored, recipe.selection.significance)
+    inherited, _, count, number, architecture = scored[0]
     supernet.activate(architecture)
     weights = supernet.state_dict()
     finetuned, images = _finetune(run, supernet, architecture)
@@ -64,7 +121,7 @@ def select(run: Run, claim: Claim) -> dict[str, Any]:
         parameters=count,
         inherited=inherited,
         finetuned=finetuned,
-        candidates=tuple(c[2] for c in scored),
+        candidates=tuple(candidate.trial for candidate in scored),
     )
     if not selection.uses_finetuned:
         supernet.load_state_dict(weights)

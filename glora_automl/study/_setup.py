@@ -17,7 +17,7 @@ from glora_automl.errors import BudgetError, TaskError
 from glora_automl.progress import Progress
 from glora_automl.search_space import SearchSpace
 from glora_automl.study._recipe import Recipe
-from glora_automl.supernet import Ranks, Supernet, tensor_digest
+from glora_automl.supernet import Ranks, Supernet, stage_rng, tensor_digest
 from glora_automl.tasks import (
     ImageSet,
     InputFormat,
@@ -138,6 +138,14 @@ class Setup:
     def validation(self) -> tuple[Tensor, Tensor]:
         """Images and labels that steer the search, on the device."""
         return self.task.validation.prepare(self.format, self.device)
+
+    @functools.cached_property
+    def shuffled_validation(self) -> tuple[Tensor, Tensor]:
+        """The same in one random order, in which models race."""
+        images, labels = self.validation
+        rng = stage_rng(self.recipe.seed, "racing")
+        order = torch.from_numpy(rng.permutation(len(labels))).to(labels.device)
+        return images[order], labels[order]
 
     def test(self) -> tuple[Tensor, Tensor]:
         """Images and labels of the final test. Only the end of a study asks for them."""

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from glora_automl.study._stages import stage_study_name
 from glora_automl.study._study import FORMAT, get_attribute, get_setting, study_key
-from glora_automl.study._trials import best_trials
+from glora_automl.study._trials import best_trials, done_trials
 
 __all__ = ["list_studies", "stage_seconds", "summarize"]
 
@@ -49,7 +49,7 @@ def summarize(study: optuna.Study) -> dict[str, Any]:
         stage = "finished"
     elif selection is not None:
         stage = "controls"
-    elif states[TrialState.COMPLETE] >= target:
+    elif states[TrialState.COMPLETE] + states[TrialState.PRUNED] >= target:
         stage = "selection"
     else:
         stage = "search" if supernet is not None else "supernet"
@@ -72,6 +72,7 @@ def summarize(study: optuna.Study) -> dict[str, Any]:
         "trials": {
             "target": target,
             "complete": states[TrialState.COMPLETE],
+            "pruned": states[TrialState.PRUNED],
             "running": states[TrialState.RUNNING],
             "failed": states[TrialState.FAIL],
             "all": len(trials),
@@ -122,9 +123,8 @@ def stage_seconds(study: optuna.Study, stages: optuna.Study | None) -> dict[str,
             counted = trial.user_attrs["outcome"].get("seconds")
             stage = "controls" if name.startswith("control-") else name
             spent[stage] = spent.get(stage, 0.0) + (counted or _seconds(trial))
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if complete:
-        spent["search"] = sum(map(_seconds, complete))
+    if done := done_trials(study):
+        spent["search"] = sum(map(_seconds, done))
     order = ("backbone", "supernet", "search", "selection", "controls", "test")
     return {stage: round(spent[stage], 2) for stage in order if stage in spent}
 
@@ -138,7 +138,7 @@ def _workers(trials: list[FrozenTrial], stages: optuna.Study | None) -> dict[str
         return workers.setdefault(name, {"trials": 0, "stages": [], "at": None})
 
     for trial in trials:
-        if trial.state == TrialState.COMPLETE:
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
             of(trial)["trials"] += 1
         elif trial.state == TrialState.RUNNING:
             of(trial)["at"] = f"trial {trial.number}"

@@ -7,9 +7,9 @@ import copy
 import math
 import random
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
@@ -23,14 +23,27 @@ from glora_automl.samplers import trial_positions
 from glora_automl.storages import hold_writes
 from glora_automl.study._worker import OWNER, Worker, fail
 
-__all__ = ["Evaluation", "Proposal", "best_trials", "complete_trials", "run_trials"]
+__all__ = ["Evaluation", "Proposal", "best_of", "best_trials", "done_trials", "run_trials"]
 
 CONSTRAINT = "trainable_params"
+_DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 MAX_RETRIES = 10
 """How often a trial is evaluated again whose worker died; an architecture may be what kills it."""
 
-Evaluation = tuple[float, dict[str, Any]]
-"""The value of a trial and what else is written with it."""
+
+class Evaluation(NamedTuple):
+    """What came out of a trial.
+
+    Attributes:
+        value: Its value.
+        attributes: What else is written with it.
+        stopped_at: Images after which it was stopped; it is pruned then, and the value is of those.
+    """
+
+    value: float
+    attributes: dict[str, Any]
+    stopped_at: int | None = None
+
 
 Proposal = Callable[[optuna.Trial], Callable[[], Evaluation]]
 """Suggests a trial's parameters; what it returns evaluates them."""
@@ -55,8 +68,8 @@ class _Places:
         return cls(trials, trial_positions(trials), target)
 
     def filled(self) -> list[FrozenTrial]:
-        """The complete trials."""
-        return [t for t in self.trials if t.state == TrialState.COMPLETE]
+        """The trials that have come to their end."""
+        return [t for t in self.trials if t.state in _DONE]
 
     def running(self) -> list[FrozenTrial]:
         """The running trials."""
@@ -93,7 +106,7 @@ class _Places:
         """Whether a trial that was created is wanted, seen what others created meanwhile."""
         position = self.positions[number]
         return position < self.target and not any(
-            t.state == TrialState.COMPLETE or (not t.state.is_finished() and t.number < number)
+            t.state in _DONE or (not t.state.is_finished() and t.number < number)
             for t, p in zip(self.trials, self.positions, strict=True)
             if p == position and t.number != number
         )
@@ -138,8 +151,9 @@ def run_trials(
             new = [t for t in places.filled() if t.number not in shown]
             if new:
                 shown.update(t.number for t in new)
-                best = sorted([*best, *new], key=lambda t: _rank(t, study.direction))[:1]
-                advance(len(new), _note(best[0], study), earlier=earlier)
+                whole = [t for t in new if t.state == TrialState.COMPLETE]
+                best = sorted([*best, *whole], key=lambda t: _rank(t, study.direction))[:1]
+                advance(len(new), _note(best[0], study) if best else "", earlier=earlier)
             earlier = False
             if len(shown) >= wanted:
                 if (raised := target()) > wanted:
@@ -180,17 +194,19 @@ def _run_one(
         with worker.beating(trial._trial_id):
             with hold_writes(worker.storage):
                 evaluate = propose(trial)
-            value, attributes = evaluate()
+            value, attributes, stopped_at = evaluate()
             if not math.isfinite(value):
                 raise TrainingError(
                     f"Each trial must have a finite score, trial {trial.number} has {value}; the "
                     "supernet's training went wrong, lower training.lr and start with another "
                     "--name."
                 )
+            if stopped_at is not None:
+                trial.report(value, step=stopped_at)
             with hold_writes(worker.storage):
                 for key, attribute in attributes.items():
                     trial.set_user_attr(key, attribute)
-                _tell(study, trial, value)
+                _tell(study, trial, value, pruned=stopped_at is not None)
     except UpdateFinishedTrialError:
         progress.say(
             f"This worker was taken for dead at trial {trial.number}; its result is dropped and "
@@ -206,10 +222,13 @@ def _run_one(
         raise
 
 
-def _tell(study: optuna.Study, trial: optuna.Trial, value: float) -> None:
+def _tell(study: optuna.Study, trial: optuna.Trial, value: float, *, pruned: bool) -> None:
     """:meth:`optuna.Study.tell`, with one exception for a trial that somebody else has failed."""
     try:
-        study.tell(trial, value)
+        if pruned:  # its value is what was reported last
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            study.tell(trial, value)
     except ValueError:
         if study._storage.get_trial(trial._trial_id).state.is_finished():
             raise UpdateFinishedTrialError from None
@@ -253,9 +272,9 @@ def _queue_again(study: optuna.Study, failed: Sequence[FrozenTrial]) -> None:
         retry(study, again)
 
 
-def complete_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """The complete trials, by number."""
-    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+def done_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that were evaluated, or stopped as they were of no use, by number."""
+    return study.get_trials(deepcopy=False, states=_DONE)
 
 
 def _rank(trial: FrozenTrial, direction: StudyDirection) -> tuple[float, float, int]:
@@ -268,9 +287,17 @@ def _rank(trial: FrozenTrial, direction: StudyDirection) -> tuple[float, float, 
 
 def best_trials(study: optuna.Study, count: int) -> list[FrozenTrial]:
     """The best feasible trials with different parameters, best first."""
+    return best_of(study.get_trials(deepcopy=False), study.direction, count)
+
+
+def best_of(
+    trials: Iterable[FrozenTrial], direction: StudyDirection, count: int
+) -> list[FrozenTrial]:
+    """The best feasible of the complete ones among trials, with different parameters."""
+    complete = (t for t in trials if t.state == TrialState.COMPLETE)
     found: dict[frozenset[tuple[str, str]], FrozenTrial] = {}
-    for trial in sorted(complete_trials(study), key=lambda t: _rank(t, study.direction)):
-        if len(found) == count or _rank(trial, study.direction)[0] > 0:
+    for trial in sorted(complete, key=lambda t: _rank(t, direction)):
+        if len(found) == count or _rank(trial, direction)[0] > 0:
             break
         found.setdefault(frozenset(trial.params.items()), trial)
     return list(found.values())

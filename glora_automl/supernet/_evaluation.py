@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Score", "evaluate"]
+__all__ = ["Score", "evaluate", "evaluate_each"]
 
 
 class Score(NamedTuple):
@@ -54,14 +54,29 @@ def evaluate(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int =
         ... # doctest: +ELLIPSIS
         Score(accuracy=0.666..., loss=0.884..., images=3)
     """
+    return evaluate_each(model, images, labels, batch_size)[0]
+
+
+@torch.inference_mode()
+def evaluate_each(
+    model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 512
+) -> tuple[Score, Tensor]:
+    """Like :func:`evaluate`, and for each image whether it was right.
+
+    Example:
+        >>> _, right = evaluate_each(nn.Flatten(), torch.eye(2)[:, :, None, None],
+        ...                          torch.tensor([0, 0]))
+        >>> right.tolist()
+        [True, False]
+    """
     # Sums stay on the device: the host waits once, at the end.
-    correct = torch.zeros((), dtype=torch.int64, device=labels.device)
+    right = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
     loss = torch.zeros((), dtype=torch.float64, device=labels.device)
     with evaluation_mode(model):
         for start in range(0, len(labels), batch_size):
             x, y = images[start : start + batch_size], labels[start : start + batch_size]
             logits = model(x).float()
-            correct += (logits.argmax(1) == y).sum()
+            right[start : start + batch_size] = logits.argmax(1) == y
             loss += F.cross_entropy(logits, y, reduction="sum").double()
     count = len(labels)
-    return Score(correct.item() / count, loss.item() / count, count)
+    return Score(int(right.sum().item()) / count, loss.item() / count, count), right

@@ -30,12 +30,12 @@ LONGER = (
 MACHINE = """
 import sys, time
 from glora_automl import cli
-from glora_automl.study import _search, _worker
+from glora_automl.study import _proposals, _worker
 machine = sys.argv[1]
 if machine:
     _worker._scope = lambda: machine
-pause, evaluate = float(sys.argv[2]), _search.evaluate
-_search.evaluate = lambda *args: time.sleep(pause) or evaluate(*args)
+pause, evaluate = float(sys.argv[2]), _proposals.evaluate
+_proposals.evaluate = lambda *args: time.sleep(pause) or evaluate(*args)
 sys.argv = ["glora", *sys.argv[3:]]
 cli.main()
 """

@@ -18,6 +18,7 @@ from glora_automl.errors import (
 )
 from glora_automl.progress import Progress
 from glora_automl.study import (
+    _proposals,
     _search,
     _selection,
     _weights,
@@ -76,7 +77,14 @@ def test_the_study_is_complete_and_says_what_it_is(finished, tiny):
     study = finished.study
     summary = summarize(study)
     assert summary["stage"] == "finished"
-    assert summary["trials"] == {"target": 12, "complete": 12, "running": 0, "failed": 0, "all": 12}
+    assert summary["trials"] == {
+        "target": 12,
+        "complete": 12,
+        "pruned": 0,
+        "running": 0,
+        "failed": 0,
+        "all": 12,
+    }
     assert summary["recipe"] == tiny.model_dump(mode="json")
     assert set(summary["digests"]) == {"data", "search space", "backbone", "supernet"}
     assert study.direction == optuna.study.StudyDirection.MAXIMIZE
@@ -173,9 +181,9 @@ def interrupt_after(monkeypatch, owner, name, calls):
     ("owner", "name", "calls"),
     [
         (Setup, "backbone", 1),
-        (_search, "evaluate", 1),
-        (_search, "evaluate", 6),
-        (_selection, "evaluate", 2),
+        (_proposals, "evaluate", 1),
+        (_proposals, "evaluate", 6),
+        (_selection, "evaluate_each", 2),
         (_search, "train_control", 2),
     ],
     ids=["backbone", "first trial", "sixth trial", "selection", "controls"],
@@ -193,7 +201,7 @@ def test_interrupted_equals_uninterrupted(
 def test_a_trial_that_dies_twice_is_still_evaluated_once(finished, tiny, tmp_path, monkeypatch):
     for calls in (3, 1):
         with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
-            interrupt_after(patch, _search, "evaluate", calls)
+            interrupt_after(patch, _proposals, "evaluate", calls)
             search(tiny, runs=tmp_path)
     result = search(tiny, runs=tmp_path)
     assert figures(result) == figures(finished)
@@ -264,7 +272,7 @@ def test_inherited_weights_are_kept_without_fine_tuning(tiny, tmp_path):
 def searching(tiny, tmp_path, monkeypatch):
     """A study that was interrupted in its fourth trial."""
     with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
-        interrupt_after(patch, _search, "evaluate", 4)
+        interrupt_after(patch, _proposals, "evaluate", 4)
         search(tiny, runs=tmp_path)
     return optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path}/studies.db")
 
@@ -336,7 +344,7 @@ def test_a_diverging_training_is_told_and_leaves_no_trial(tiny, tmp_path):
 
 def test_trials_may_not_be_taken_back(tiny, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
-        interrupt_after(patch, _search, "evaluate", 2)
+        interrupt_after(patch, _proposals, "evaluate", 2)
         search(tiny, runs=tmp_path)
     with pytest.raises(RecipeError, match="may be raised, from 12 on, got 3"):
         search(tiny.replace(search={"trials": 3}), runs=tmp_path)
@@ -389,7 +397,7 @@ def test_a_study_that_was_started_anew_with_other_settings_is_left(tiny, tmp_pat
 
 def test_attributes_of_the_users_own_do_no_harm(tiny, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
-        interrupt_after(patch, _search, "evaluate", 2)
+        interrupt_after(patch, _proposals, "evaluate", 2)
         search(tiny, runs=tmp_path)
     study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path}/studies.db")
     study.set_user_attr("note", "mine")

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from glora_automl.errors import Stopped, StudyError, TrainingError
 from glora_automl.progress import LineProgress, Progress
 from glora_automl.samplers import EvolutionSampler, trial_positions
-from glora_automl.study._trials import MAX_RETRIES, _Places, _queue_again, run_trials
+from glora_automl.study._trials import MAX_RETRIES, Evaluation, _Places, _queue_again, run_trials
 from glora_automl.study._worker import OWNER, Worker
 
 
@@ -31,7 +31,7 @@ def propose(trial):
     xs = [trial.suggest_categorical(f"x{i}", ["a", "b", "c"]) for i in range(6)]
     if not trial.constraints:
         trial.set_constraint("trainable_params", xs.count("c") - 4)
-    return lambda: (xs.count("a") / 6, {"length": len(xs)})
+    return lambda: Evaluation(xs.count("a") / 6, {"length": len(xs)})
 
 
 def work(storage, target=20, proposal=propose, **options):
@@ -183,7 +183,10 @@ def test_a_result_of_a_trial_that_was_taken_over_is_dropped(storage):
 
 def test_a_score_that_is_no_number_is_told(storage):
     with pytest.raises(TrainingError, match=r"trial 0 has nan.*lower training\.lr"):
-        work(storage, proposal=lambda trial: propose(trial) and (lambda: (float("nan"), {})))
+        work(
+            storage,
+            proposal=lambda trial: propose(trial) and (lambda: Evaluation(float("nan"), {})),
+        )
     assert not complete(study_of(storage))
 
 

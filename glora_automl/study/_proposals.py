@@ -1,0 +1,132 @@
+"""What the trials of a search propose, and how a proposal is scored."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
+
+from glora_automl.samplers import EvolutionSampler, RepairedSampler, trial_positions
+from glora_automl.study._run import Run
+from glora_automl.study._setup import Setup
+from glora_automl.study._trials import CONSTRAINT, Evaluation, best_of
+from glora_automl.supernet import Supernet, evaluate, race
+
+__all__ = ["Proposer", "create_sampler"]
+
+
+def create_sampler(setup: Setup) -> BaseSampler:
+    """The sampler of a recipe; those of Optuna have their proposals repaired into the budget."""
+    search = setup.recipe.search
+    space, seed = setup.space.distributions(), setup.recipe.seed
+    if search.sampler == "evolution":
+        return EvolutionSampler(
+            population=search.population,
+            top=search.top,
+            mutation_share=search.mutation_share,
+            mutation_probability=search.mutation_probability,
+            screen=search.screen,
+            search_space=space,
+            region=setup.region,
+            seed=seed,
+        )
+    makers: dict[str, Callable[[int], BaseSampler]] = {
+        "tpe": lambda drawn: TPESampler(seed=drawn, n_startup_trials=search.population),
+        "nsga2": lambda drawn: NSGAIISampler(seed=drawn, population_size=search.population),
+        "random": lambda drawn: RandomSampler(seed=drawn),
+        "qmc": partial(_qmc, seed),
+    }
+    return RepairedSampler(makers[search.sampler], space, setup.region, seed)
+
+
+def _qmc(seed: int, drawn: int) -> BaseSampler:
+    """Optuna's quasi-random sequence, which the study counts, so its seed is one for all trials.
+
+    Categorical parameters are not of it: those it draws at random.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return QMCSampler(
+            seed=seed,
+            scramble=True,
+            independent_sampler=RandomSampler(seed=drawn),
+            warn_independent_sampling=False,
+        )
+
+
+class Proposer:
+    """Suggests a trial's architecture, and scores it with the supernet's weights.
+
+    Args:
+        run: The study.
+        supernet: Its supernet.
+    """
+
+    def __init__(self, run: Run, supernet: Supernet) -> None:
+        self._run = run
+        self._supernet = supernet
+        self._thresholds: dict[int, float | None] = {}
+
+    def __call__(self, trial: optuna.Trial) -> Callable[[], Evaluation]:
+        """Suggest all parameters; returns what evaluates them."""
+        setup = self._run.setup
+        params = {
+            dimension.name: trial.suggest_categorical(dimension.name, dimension.choices)
+            for dimension in setup.space.dimensions
+        }
+        count = setup.space.count(params)
+        if "trainable_params" not in trial.user_attrs:  # a retried trial brings both along
+            trial.set_constraint(CONSTRAINT, count - setup.budget)
+            trial.set_user_attr("trainable_params", count)
+        return partial(self._score, trial.number, params)
+
+    def _score(self, number: int, params: dict[str, str]) -> Evaluation:
+        setup = self._run.setup
+        search = setup.recipe.search
+        begin = time.perf_counter()
+        threshold = None if search.racing_error is None else self._threshold(number)
+        with self._supernet.merged(setup.space.architecture(params)) as model:
+            if threshold is None:
+                found = evaluate(model, *setup.validation)
+            else:
+                assert search.racing_error is not None
+                found = race(
+                    model,
+                    *setup.shuffled_validation,
+                    threshold=threshold,
+                    error_rate=search.racing_error,
+                )
+        return Evaluation(
+            found.loss if search.objective == "loss" else found.accuracy,
+            {
+                "validation_accuracy": found.accuracy,
+                "validation_loss": found.loss,
+                "validation_images": found.images,
+                "seconds": round(time.perf_counter() - begin, 6),
+            },
+            stopped_at=found.images if found.images < len(setup.task.validation) else None,
+        )
+
+    def _threshold(self, number: int) -> float | None:
+        """The accuracy below which a trial is of no use any more; None if any may be of use.
+
+        It would neither become a parent nor a candidate of the selection: as many trials of
+        earlier generations are better. Those of its own generation may be running elsewhere.
+        """
+        setup = self._run.setup
+        search = setup.recipe.search
+        trials = self._run.study.get_trials(deepcopy=False)
+        positions = trial_positions(trials)
+        generation = positions[number] // search.population
+        if generation not in self._thresholds:
+            begin = generation * search.population
+            earlier = [t for t in trials if positions[t.number] < begin]
+            keep = max(search.top, setup.recipe.selection.candidates)
+            best = best_of(earlier, self._run.study.direction, keep)
+            self._thresholds[generation] = best[-1].value if len(best) == keep else None
+        return self._thresholds[generation]

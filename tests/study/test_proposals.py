@@ -1,0 +1,122 @@
+"""Samplers of a recipe, and racing."""
+
+import pytest
+from optuna.trial import TrialState
+
+from glora_automl.errors import RecipeError
+from glora_automl.study import _proposals, search, summarize
+from glora_automl.supernet import evaluate
+
+
+@pytest.fixture
+def searching(tiny):
+    """A recipe that ends with the search, so to say."""
+    return tiny.replace(
+        selection={"controls": False, "finetune_epochs": 0, "candidates": 2},
+        search={"trials": 40, "population": 8},
+    )
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random", "qmc"])
+def test_every_sampler_stays_within_the_budget(searching, tmp_path, sampler):
+    recipe = searching.replace(search={"sampler": sampler, "trials": 12})
+    result = search(recipe, runs=tmp_path)
+    budget = summarize(result.study)["budget"]
+    counts = [t.user_attrs["trainable_params"] for t in result.study.trials]
+    assert len(counts) == 12
+    assert max(counts) <= budget
+    assert len({tuple(t.params.items()) for t in result.study.trials}) > 6
+
+
+def test_screened_children_stay_within_the_budget(searching, tmp_path):
+    result = search(searching.replace(search={"screen": 8}), runs=tmp_path)
+    budget = summarize(result.study)["budget"]
+    assert max(t.user_attrs["trainable_params"] for t in result.study.trials) <= budget
+    plain = search(searching, runs=tmp_path / "plain")
+    assert [t.params for t in plain.study.trials[:8]] == [t.params for t in result.study.trials[:8]]
+    assert [t.params for t in plain.study.trials[8:]] != [t.params for t in result.study.trials[8:]]
+
+
+def test_racing_looks_at_fewer_images_and_keeps_the_best(searching, tmp_path):
+    full = search(searching, runs=tmp_path / "full")
+    raced = search(searching.replace(search={"racing_error": 0.1}), runs=tmp_path / "raced")
+    trials = raced.study.trials
+    pruned = [t for t in trials if t.state == TrialState.PRUNED]
+    assert 0 < len(pruned) < 40
+    assert summarize(raced.study)["trials"]["pruned"] == len(pruned)
+    assert len(trials) == 40
+    for trial in pruned:
+        assert trial.user_attrs["validation_images"] < 60
+        assert trial.intermediate_values == {trial.user_attrs["validation_images"]: trial.value}
+    assert all(
+        t.user_attrs["validation_images"] == 60 for t in trials if t.state == TrialState.COMPLETE
+    )
+    # The first generation has nothing to beat.
+    assert all(t.state == TrialState.COMPLETE for t in trials[:8])
+    assert raced.study.best_value >= full.study.best_value - 0.05
+    assert raced.rows[0].test is not None
+
+
+def test_racing_without_errors_finds_what_the_whole_search_finds(searching, tmp_path):
+    full = search(searching, runs=tmp_path / "full")
+    raced = search(searching.replace(search={"racing_error": 0.0}), runs=tmp_path / "raced")
+    assert [t.params for t in raced.study.trials] == [t.params for t in full.study.trials]
+    assert raced.selection == full.selection
+    assert raced.rows[0].test == full.rows[0].test
+
+
+def test_an_interrupted_race_ends_as_if_it_had_not_been(searching, tmp_path, monkeypatch):
+    recipe = searching.replace(search={"racing_error": 0.1})
+    whole = search(recipe, runs=tmp_path / "whole")
+    left = 20
+
+    def interrupted(*args, **keywords):
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise KeyboardInterrupt
+        return original(*args, **keywords)
+
+    original = _proposals.race
+    with monkeypatch.context() as patch:
+        patch.setattr(_proposals, "race", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            search(recipe, runs=tmp_path / "again")
+    again = search(recipe, runs=tmp_path / "again")
+
+    def done(study):
+        states = (TrialState.COMPLETE, TrialState.PRUNED)
+        return [(t.params, t.value, t.state) for t in study.get_trials(states=states)]
+
+    assert done(again.study) == done(whole.study)
+    assert again.rows[0].test == whole.rows[0].test
+
+
+def test_the_order_of_a_race_is_that_of_all_validation_images(searching, tmp_path):
+    from glora_automl.progress import Progress
+    from glora_automl.study._setup import prepare
+
+    setup = prepare(searching, runs=tmp_path, name="tiny", device="cpu", progress=Progress())
+    images, labels = setup.shuffled_validation
+    plain, ordered = setup.validation
+    assert sorted(labels.tolist()) == sorted(ordered.tolist())
+    assert labels.tolist() != ordered.tolist()
+    model = setup.bare_backbone()
+    assert evaluate(model, images, labels).accuracy == evaluate(model, plain, ordered).accuracy
+
+
+@pytest.mark.parametrize(
+    ("search_settings", "words"),
+    [
+        ({"racing_error": 1.0}, "racing_error"),
+        ({"racing_error": 0.1, "objective": "loss"}, "needs objective = 'accuracy'"),
+        ({"sampler": "cmaes"}, "sampler"),
+        ({"screen": 0}, "screen"),
+        ({"population": 0}, "population"),
+        ({"top": 0}, "top"),
+        ({"mutation_probability": 1.5}, "mutation_probability"),
+    ],
+)
+def test_wrong_settings_are_told(tiny, search_settings, words):
+    with pytest.raises(RecipeError, match=words):
+        tiny.replace(search=search_settings)

@@ -73,7 +73,7 @@ def test_the_python_example_runs(quick_digits, capsys):
 def test_the_recipe_that_is_shown_is_the_one_that_ships():
     import tomllib
 
-    shown, _ = blocks("toml")
+    shown = blocks("toml")[0]
     shipped = tomllib.loads((ROOT / "studies/digits.toml").read_text(encoding="utf-8"))
     for key, value in tomllib.loads(shown).items():
         if isinstance(value, dict):
@@ -85,9 +85,18 @@ def test_the_recipe_that_is_shown_is_the_one_that_ships():
 def test_the_search_space_that_is_shown_is_one():
     import tomllib
 
-    _, shown = blocks("toml")
+    shown = blocks("toml")[-1]
     spec = SearchSpaceSpec.model_validate(tomllib.loads(shown))
     assert spec.choices.E == ("none", "vector")
+
+
+def test_the_search_settings_that_are_shown_are_ones():
+    import tomllib
+
+    shown = tomllib.loads(blocks("toml")[1])
+    recipe = load_recipe("digits").replace(**shown)
+    assert recipe.search.screen == 24
+    assert recipe.selection.significance == 0.05
 
 
 def test_the_output_that_is_shown_is_of_the_recipe_that_ships():

@@ -21,7 +21,7 @@ from glora_automl.errors import StudyError, TrainingError
 from glora_automl.progress import Progress
 from glora_automl.samplers import trial_positions
 from glora_automl.storages import hold_writes
-from glora_automl.study._worker import OWNER, Worker, fail
+from glora_automl.study._worker import BEAT, OWNER, Worker, fail
 
 __all__ = ["Evaluation", "Proposal", "best_of", "best_trials", "done_trials", "run_trials"]
 
@@ -260,7 +260,7 @@ def _queue_again(study: optuna.Study, failed: Sequence[FrozenTrial]) -> None:
         # The callback extends the trial's own list, and that one may be cached.
         again = copy.copy(trial)
         again.system_attrs = copy.deepcopy(
-            {key: value for key, value in trial.system_attrs.items() if key != OWNER}
+            {k: v for k, v in trial.system_attrs.items() if k not in (OWNER, BEAT)}
         )
         tries = len(again.system_attrs.get("retry_history", ())) + 1
         if tries > MAX_RETRIES:

@@ -28,7 +28,8 @@ __all__ = ["Worker"]
 OWNER = "glora:worker"
 """Trial attribute that says which process runs it."""
 
-_BEAT = "glora:beat"
+BEAT = "glora:beat"
+"""Trial attribute that changes with every heartbeat."""
 
 
 class Worker:
@@ -118,7 +119,7 @@ class Worker:
             for trial_id in tuple(self._running):
                 try:
                     beat(self.storage, trial_id)
-                    self.storage.set_trial_system_attr(trial_id, _BEAT, count)
+                    self.storage.set_trial_system_attr(trial_id, BEAT, count)
                 except UpdateFinishedTrialError:
                     self._lost.add(trial_id)  # it has ended here, too, if it runs no more
                 except BaseException:
@@ -224,7 +225,7 @@ class Worker:
             return True
         if not stale and OWNER not in trial.system_attrs:
             return False  # asked for by hand, or by another program
-        beat_now = trial.system_attrs.get(_BEAT)
+        beat_now = trial.system_attrs.get(BEAT)
         beat_before, since = self._seen.setdefault(trial._trial_id, (beat_now, now))
         if beat_now != beat_before:
             self._seen[trial._trial_id] = beat_now, now

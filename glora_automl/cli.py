@@ -72,6 +72,9 @@ def search(
     sampler: Annotated[
         str | None, typer.Option(help="evolution, tpe, nsga2, random or qmc.")
     ] = None,
+    warm_start: Annotated[
+        str | None, typer.Option(help="Begin with the best architectures of an earlier study.")
+    ] = None,
     device: Device = "auto",
     runs: Runs = Path("runs"),
     heartbeat: Annotated[
@@ -97,6 +100,7 @@ def search(
             storage=storage,
             artifacts=artifacts,
             device=device,
+            warm_start=warm_start,
             heartbeat=heartbeat,
             patience=patience,
             stop=stop,

@@ -4,24 +4,71 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
+from optuna.storages import BaseStorage
 
+from glora_automl.errors import RecipeError, StudyError
 from glora_automl.samplers import EvolutionSampler, RepairedSampler, trial_positions
 from glora_automl.study._run import Run
 from glora_automl.study._setup import Setup
+from glora_automl.study._study import load_study
 from glora_automl.study._trials import CONSTRAINT, Evaluation, best_of
 from glora_automl.supernet import Supernet, evaluate, race
 
-__all__ = ["Proposer", "create_sampler"]
+__all__ = ["Proposer", "create_sampler", "warm_start"]
 
 
-def create_sampler(setup: Setup) -> BaseSampler:
-    """The sampler of a recipe; those of Optuna have their proposals repaired into the budget."""
+def warm_start(storage: BaseStorage, name: str, setup: Setup) -> tuple[dict[str, str], ...]:
+    """The best architectures of an earlier study, for half of the first generation.
+
+    Args:
+        storage: Where the earlier study is.
+        name: Its name.
+        setup: What they are for. Its budget may be another one: they are repaired into it.
+
+    Raises:
+        StudyError: If there is no such study.
+        RecipeError: If it has another search space, or the sampler knows no generations.
+    """
+    search = setup.recipe.search
+    if search.sampler != "evolution":
+        raise RecipeError(
+            f"A warm start needs search.sampler = 'evolution', got {search.sampler!r}; leave out "
+            "--warm-start."
+        )
+    study = load_study(storage, name)
+    best = best_of(
+        study.get_trials(deepcopy=False), study.direction, max(1, search.population // 2)
+    )
+    choices = {dimension.name: dimension.choices for dimension in setup.space.dimensions}
+    for trial in best:
+        for key in sorted(set(choices) | set(trial.params)):
+            if trial.params.get(key) not in choices.get(key, ()):
+                raise RecipeError(
+                    f"A warm start must come from a study of the same search space; that of "
+                    f"{name!r} has {key} = {trial.params.get(key)!r}, here it may be "
+                    f"{', '.join(choices.get(key, ())) or 'nothing'}; leave out --warm-start."
+                )
+    if not best:
+        raise StudyError(
+            f"A warm start needs complete trials, the study {name!r} has none within its budget; "
+            "leave out --warm-start."
+        )
+    return tuple(dict(trial.params) for trial in best)
+
+
+def create_sampler(setup: Setup, initial: Sequence[Mapping[str, str]] = ()) -> BaseSampler:
+    """The sampler of a recipe; those of Optuna have their proposals repaired into the budget.
+
+    Args:
+        setup: The recipe on this machine.
+        initial: What the evolution proposes first.
+    """
     search = setup.recipe.search
     space, seed = setup.space.distributions(), setup.recipe.seed
     if search.sampler == "evolution":
@@ -33,6 +80,7 @@ def create_sampler(setup: Setup) -> BaseSampler:
             screen=search.screen,
             search_space=space,
             region=setup.region,
+            initial=initial,
             seed=seed,
         )
     makers: dict[str, Callable[[int], BaseSampler]] = {

@@ -34,6 +34,7 @@ from glora_automl.storages import (
 )
 from glora_automl.study._arm import control_architectures, load_arm, train_control
 from glora_automl.study._proposals import Proposer, create_sampler
+from glora_automl.study._proposals import warm_start as find_initial
 from glora_automl.study._recipe import NAME, Recipe
 from glora_automl.study._result import Row, Selection
 from glora_automl.study._run import Run
@@ -89,6 +90,7 @@ def search(
     storage: str | BaseStorage | None = None,
     artifacts: str | None = None,
     device: str = "auto",
+    warm_start: str | None = None,
     heartbeat: float = 10.0,
     patience: float = 300.0,
     stop: Callable[[], bool] | None = None,
@@ -109,6 +111,8 @@ def search(
         artifacts: Folder or ``s3://bucket/prefix`` for supernet and winner, which other machines
             need; by default the study's, or in ``runs`` for a new one.
         device: ``auto``, or a device that torch knows.
+        warm_start: Name of an earlier study in the same storage, of the same search space; the
+            first generation begins with its best architectures.
         heartbeat: Seconds between signs of life of a worker. Who was silent for three of them
             counts as dead. A study keeps the one that it was created with.
         patience: Seconds to wait for a database that does not answer any more.
@@ -148,9 +152,13 @@ def search(
     ):
         setup = replace(setup, stop=worker.wants_stop)
         settings = _settings(setup, heartbeat, files.location)
+        if warm_start is not None:
+            initial = find_initial(opened, warm_start, setup)
+            settings = replace(settings, warm_start=warm_start, initial=initial)
         stages = Stages(name, opened, worker, setup.folder, progress, settings.key)
         study = _open_study(setup, settings, stages, opened, name)
         worker.heartbeat = get_setting(study, "heartbeat")
+        study.sampler = create_sampler(setup, get_setting(study, "initial"))
         return _work(Run(study, setup, stages, files, worker))
 
 
@@ -245,17 +253,16 @@ def _open_study(
     setup: Setup, settings: Settings, stages: Stages, storage: BaseStorage, name: str
 ) -> optuna.Study:
     """Create the study or check that it is this one."""
-    sampler = create_sampler(setup)
 
     def as_it_is() -> optuna.Study:
-        study = load_study(storage, name, sampler)
+        study = load_study(storage, name)
         settings.check(study)
         return study
 
     def create_or_change() -> optuna.Study:
         """Alone: others may have created it, or may be about to change it."""
         if not is_ours(storage, name) or _is_blank(load_study(storage, name), stages):
-            return create_study(storage, name, settings, sampler)
+            return create_study(storage, name, settings)
         study = as_it_is()
         settings.raise_target(
             study,
@@ -267,7 +274,7 @@ def _open_study(
         return study
 
     if is_ours(storage, name):
-        study = load_study(storage, name, sampler)
+        study = load_study(storage, name)
         if read_recipe(study) == setup.recipe:
             return as_it_is()
     return stages.exclusively("settings", create_or_change)

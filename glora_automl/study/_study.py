@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 
@@ -41,7 +40,9 @@ Format 1 kept supernet and winner in a folder of one machine.
 Attribute = Literal["format", "settings", "backbone", "supernet", "selection", "result"]
 """What a study keeps besides its trials; the storage has it as ``glora:<name>``."""
 
-Setting = Literal["recipe", "budget", "target", "digests", "versions", "heartbeat", "artifacts"]
+Setting = Literal[
+    "recipe", "budget", "target", "digests", "versions", "heartbeat", "artifacts", "initial"
+]
 """What is written at once, as the attribute ``settings``, when a study is created."""
 
 
@@ -61,7 +62,7 @@ def get_setting(study: optuna.Study, key: Setting) -> Any:
     return get_attribute(study, "settings")[key]
 
 
-def load_study(storage: BaseStorage, name: str, sampler: BaseSampler | None = None) -> optuna.Study:
+def load_study(storage: BaseStorage, name: str) -> optuna.Study:
     """Find a study of ours.
 
     Raises:
@@ -71,7 +72,7 @@ def load_study(storage: BaseStorage, name: str, sampler: BaseSampler | None = No
     if name not in known:
         names = ", ".join(sorted(n for n in known if "/" not in n)[:8]) or "none"
         raise StudyError(f"The storage has no study {name!r}; there are: {names}.")
-    study = optuna.load_study(study_name=name, storage=storage, sampler=sampler)
+    study = optuna.load_study(study_name=name, storage=storage)
     version = get_attribute(study, "format")
     if version is None:
         raise StudyError(
@@ -115,6 +116,8 @@ class Settings:
         versions: Of the packages, for the record.
         heartbeat: Seconds between heartbeats of its workers.
         artifacts: Where its files are.
+        warm_start: Study whose best architectures the search begins with, if any.
+        initial: Those architectures, as parameters of trials.
     """
 
     recipe: Recipe
@@ -124,6 +127,8 @@ class Settings:
     versions: dict[str, str]
     heartbeat: float
     artifacts: str
+    warm_start: str | None = None
+    initial: tuple[dict[str, str], ...] = ()
 
     @property
     def key(self) -> str:
@@ -145,7 +150,13 @@ class Settings:
             warnings.simplefilter("ignore", ExperimentalWarning)
             study.set_metric_names([f"validation_{self.recipe.search.objective}"])
         set_attribute(
-            study, "settings", {**self.__dict__, "recipe": self.recipe.model_dump(mode="json")}
+            study,
+            "settings",
+            {
+                **self.__dict__,
+                "recipe": self.recipe.model_dump(mode="json"),
+                "initial": list(self.initial),
+            },
         )
         set_attribute(study, "format", FORMAT)
 
@@ -157,6 +168,12 @@ class Settings:
             StudyError: If its images or its search space are others.
         """
         name = study.study_name
+        began = get_attribute(study, "settings").get("warm_start")
+        if self.warm_start not in (None, began):
+            raise RecipeError(
+                f"The study {name!r} has begun with a warm start from {began!r}, got "
+                f"{self.warm_start!r}; leave out --warm-start, or choose another name with --name."
+            )
         old, new = read_recipe(study).identity(), self.recipe.identity()
         for key in sorted(set(old) | set(new)):
             if old.get(key) != new.get(key):
@@ -231,9 +248,7 @@ def refuse_foreign(storage: BaseStorage, name: str) -> None:
             )
 
 
-def create_study(
-    storage: BaseStorage, name: str, settings: Settings, sampler: BaseSampler
-) -> optuna.Study:
+def create_study(storage: BaseStorage, name: str, settings: Settings) -> optuna.Study:
     """Create the study of a recipe, or write other settings into one on which nothing hangs yet.
 
     It is then new, its creation was interrupted, or its supernet was never trained to the end:
@@ -245,7 +260,6 @@ def create_study(
     study = optuna.create_study(
         study_name=name,
         storage=storage,
-        sampler=sampler,
         direction=settings.direction,
         load_if_exists=True,
     )

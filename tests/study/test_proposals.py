@@ -3,7 +3,7 @@
 import pytest
 from optuna.trial import TrialState
 
-from glora_automl.errors import RecipeError
+from glora_automl.errors import RecipeError, StudyError
 from glora_automl.study import _proposals, search, summarize
 from glora_automl.supernet import evaluate
 
@@ -120,3 +120,38 @@ def test_the_order_of_a_race_is_that_of_all_validation_images(searching, tmp_pat
 def test_wrong_settings_are_told(tiny, search_settings, words):
     with pytest.raises(RecipeError, match=words):
         tiny.replace(search=search_settings)
+
+
+def test_a_warm_start_begins_with_the_best_of_an_earlier_study(searching, tmp_path):
+    earlier = search(searching, runs=tmp_path)
+    recipe = searching.replace(seed=5, budget="10%", search={"trials": 8})
+    warm = search(recipe, runs=tmp_path, name="warm", warm_start="tiny")
+    budget = summarize(warm.study)["budget"]
+    assert budget < summarize(earlier.study)["budget"]
+    first = warm.study.trials[:4]  # half of a generation
+    best = _proposals.best_of(earlier.study.trials, earlier.study.direction, 4)
+    for trial, source in zip(first, best, strict=True):
+        same = [trial.params[name] == value for name, value in source.params.items()]
+        if source.user_attrs["trainable_params"] <= budget:
+            assert all(same)
+        else:
+            assert 0.5 < sum(same) / len(same) < 1, "repaired into the smaller budget"
+        assert trial.user_attrs["trainable_params"] <= budget
+    cold = search(recipe, runs=tmp_path, name="cold")
+    assert cold.study.trials[0].params != warm.study.trials[0].params
+    # The study keeps it: who joins need not say it, and may not say something else.
+    assert search(recipe, runs=tmp_path, name="warm").rows == warm.rows
+    with pytest.raises(RecipeError, match="warm start from 'tiny', got 'cold'"):
+        search(recipe, runs=tmp_path, name="warm", warm_start="cold")
+
+
+def test_a_warm_start_that_does_not_fit_is_told(searching, tmp_path):
+    spec = searching.search_space.model_copy(update={"share": "kind"})
+    other = searching.replace(search_space=spec.model_dump(mode="json"), search={"trials": 2})
+    search(other, runs=tmp_path, name="other")
+    with pytest.raises(RecipeError, match="of the same search space"):
+        search(searching, runs=tmp_path, warm_start="other")
+    with pytest.raises(StudyError, match="no study 'nothing'"):
+        search(searching, runs=tmp_path, warm_start="nothing")
+    with pytest.raises(RecipeError, match=r"needs search\.sampler = 'evolution'"):
+        search(searching.replace(search={"sampler": "random"}), runs=tmp_path, warm_start="other")

@@ -292,7 +292,7 @@ def _print_list(descriptions: dict[str, str], as_json: bool) -> None:
 
 
 def _print_found(result: SearchResult, runs: Path, storage: str | None, as_json: bool) -> None:
-    from glora_automl.storages import storage_errors
+    from glora_automl.storages import shown_location, storage_errors
     from glora_automl.study import summarize
 
     if not _is_first_rank():
@@ -304,7 +304,7 @@ def _print_found(result: SearchResult, runs: Path, storage: str | None, as_json:
         return
     _print_result(summary)
     typer.echo(f"Winner: {runs / summary['study'] / 'winner.json'}")
-    typer.echo(f"Study:  optuna-dashboard {_url(storage, runs)}")
+    typer.echo(f"Study:  optuna-dashboard {shown_location(_url(storage, runs))}")
 
 
 def _print_result(summary: dict[str, Any]) -> None:

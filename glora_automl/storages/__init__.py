@@ -15,6 +15,7 @@ from glora_automl.storages._open import (
     open_storage,
     quiet_optuna,
     set_heartbeat,
+    shown_location,
     storage_errors,
 )
 from glora_automl.storages._patience import PatientStorage
@@ -33,5 +34,6 @@ __all__ = [
     "open_storage",
     "quiet_optuna",
     "set_heartbeat",
+    "shown_location",
     "storage_errors",
 ]

@@ -29,6 +29,7 @@ __all__ = [
     "open_storage",
     "quiet_optuna",
     "set_heartbeat",
+    "shown_location",
     "storage_errors",
 ]
 
@@ -74,7 +75,7 @@ def open_storage(
     except (SQLAlchemyError, OptunaError, ImportError, RuntimeError, ValueError, OSError) as error:
         raise StorageError(
             "The storage must be the URL of a database or the path of a journal file that Optuna "
-            f"can write, {_shown(location)!r} cannot be opened: {_reason(error)}; choose another "
+            f"can write, {shown_location(location)!r} cannot be opened: {_reason(error)}; choose another "
             "with --storage."
         ) from error
 
@@ -241,8 +242,13 @@ def quiet_optuna() -> Iterator[None]:
         optuna.logging.set_verbosity(before)
 
 
-def _shown(url: str) -> str:
-    """The URL without its password."""
+def shown_location(url: str) -> str:
+    """A location without its password, for people to read.
+
+    Example:
+        >>> shown_location("postgresql://me:secret@host/studies")
+        'postgresql://me:***@host/studies'
+    """
     try:
         return sqlalchemy.make_url(url).render_as_string(hide_password=True)
     except (SQLAlchemyError, ValueError):

@@ -75,8 +75,8 @@ def open_storage(
     except (SQLAlchemyError, OptunaError, ImportError, RuntimeError, ValueError, OSError) as error:
         raise StorageError(
             "The storage must be the URL of a database or the path of a journal file that Optuna "
-            f"can write, {shown_location(location)!r} cannot be opened: {_reason(error)}; choose another "
-            "with --storage."
+            f"can write, {shown_location(location)!r} cannot be opened: {_reason(error)}; choose "
+            "another with --storage."
         ) from error
 
 

@@ -1,5 +1,7 @@
 """Recipes and the studies that they become: create, resume, search, select, compare."""
 
+from glora_automl.study._compare import Comparison, RankCorrelation, compare
+from glora_automl.study._pick import pick
 from glora_automl.study._recipe import (
     Recipe,
     SearchSettings,
@@ -14,16 +16,20 @@ from glora_automl.study._summary import list_studies, summarize
 
 __all__ = [
     "FORMAT",
+    "Comparison",
+    "RankCorrelation",
     "Recipe",
     "Row",
     "SearchResult",
     "SearchSettings",
     "Selection",
     "SelectionSettings",
+    "compare",
     "list_recipes",
     "list_studies",
     "load_recipe",
     "load_study",
+    "pick",
     "read_recipe",
     "resume",
     "search",

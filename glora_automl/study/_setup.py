@@ -68,6 +68,7 @@ class Setup:
         format: What the backbone wants to see.
         space: The search space on the backbone's layers.
         region: The architectures under the budget.
+        backbone_parameters: How many the backbone has without its classifier, for budgets in %.
         cache: Folder of pretrained backbones.
         folder: Folder of the study's checkpoints.
         progress: Shows long work.
@@ -82,6 +83,7 @@ class Setup:
     format: InputFormat
     space: SearchSpace
     region: FeasibleRegion
+    backbone_parameters: int
     cache: Path
     folder: Path
     progress: Progress
@@ -190,6 +192,7 @@ def prepare(
         format=target,
         space=space,
         region=region,
+        backbone_parameters=count,
         cache=runs / CACHE,
         folder=runs / name,
         progress=progress,

@@ -81,11 +81,17 @@ def validate(model: type[Model], table: object, where: str, error: type[GLoRAErr
     except ValidationError as faults:
         # A misspelt key tells more than the missing one that it leaves behind.
         fault = min(faults.errors(), key=lambda f: f["type"] != "extra_forbidden")
-    key = ".".join(str(part) for part in fault["loc"]) or "the table"
+    owner, path = _locate(model, fault["loc"])
+    if fault["type"].startswith("union_tag"):  # which kind a table is, such as a task's source
+        path.append(fault["ctx"]["discriminator"].strip("'"))
+    if fault["type"] == "union_tag_invalid":
+        fault["msg"] = f"Input should be one of {fault['ctx']['expected_tags']}"
+        fault["input"] = fault["ctx"]["tag"]
+    key = ".".join(path) or "the table"
     if fault["type"] == "extra_forbidden":
-        known = _known_keys(model, fault["loc"][:-1])
-        raise error(f"{where}: unknown key {key!r}; {suggest(str(fault['loc'][-1]), known)}")
-    if fault["type"] == "missing":
+        known = [] if owner is None else list(owner.model_fields)
+        raise error(f"{where}: unknown key {key!r}; {suggest(path[-1], known)}")
+    if fault["type"] in ("missing", "union_tag_not_found"):
         raise error(f"{where}: the key {key!r} is required and missing.")
     if fault["type"] == "value_error":  # raised by a validator of ours, which tells the value
         raise error(f"{where}: {key}: {fault['msg'].removeprefix('Value error, ')}")
@@ -95,13 +101,28 @@ def validate(model: type[Model], table: object, where: str, error: type[GLoRAErr
     raise error(f"{where}: {key}: {fault['msg']}, got {fault['input']!r}.")
 
 
-def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """The keys of the table at a place; a table that may be left out counts like any other."""
+def _locate(
+    model: type[BaseModel], location: tuple[int | str, ...]
+) -> tuple[type[BaseModel] | None, list[str]]:
+    """The model of the table in which a fault lies, and the keys that lead to the fault.
+
+    A table that may be left out counts like any other. Of a table of several kinds pydantic tells
+    the kind as if it were a key; here it is none.
+    """
     owner: Any = model
-    for part in location:
-        field = owner.model_fields.get(str(part))
+    path: list[str] = []
+    parts = list(location)
+    while parts:
+        part = str(parts.pop(0))
+        path.append(part)
+        if owner is None or not parts:
+            break
+        field = owner.model_fields.get(part)
         kinds = () if field is None else (field.annotation, *get_args(field.annotation))
-        owner = next((k for k in kinds if hasattr(k, "model_fields")), None)
-        if owner is None:
-            return []
-    return list(owner.model_fields)
+        tables = [kind for kind in kinds if hasattr(kind, "model_fields")]
+        if field is not None and field.discriminator:
+            tag = str(parts.pop(0))
+            by = str(field.discriminator)
+            tables = [t for t in tables if tag in get_args(t.model_fields[by].annotation)]
+        owner = tables[0] if tables else None
+    return owner, path

@@ -14,7 +14,7 @@ from glora_automl.budget import parse_budget
 from glora_automl.errors import BudgetError, RecipeError
 from glora_automl.search_space import SearchSpaceSpec, check_choices, load_search_space
 from glora_automl.supernet import SupernetSettings
-from glora_automl.tasks import BackboneSettings, DigitsSettings
+from glora_automl.tasks import BackboneSettings, TaskSettings
 
 __all__ = ["Recipe", "SearchSettings", "SelectionSettings", "list_recipes", "load_recipe"]
 
@@ -134,7 +134,7 @@ class Recipe(Declaration):
     description: str = ""
     seed: Int = Field(default=0, ge=0, lt=2**32)
     budget: int | str
-    task: DigitsSettings
+    task: TaskSettings
     backbone: BackboneSettings
     search_space: SearchSpaceSpec
     training: SupernetSettings
@@ -164,6 +164,7 @@ class Recipe(Declaration):
             "description",
             "search_space.description",
             "search.trials",
+            "task.path",  # the digest of the images tells whether they are the same
             "training.checkpoint_every",
             "backbone.pretraining.checkpoint_every",
         )
@@ -171,6 +172,8 @@ class Recipe(Declaration):
 
 
 def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    if changes.get("source", base.get("source")) != base.get("source"):
+        return dict(changes)  # a task of another kind has other keys
     merged = dict(base)
     for key, value in changes.items():
         if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):

@@ -19,14 +19,13 @@ from glora_automl.search_space import SearchSpace
 from glora_automl.study._recipe import Recipe
 from glora_automl.supernet import Ranks, Supernet, stage_rng, tensor_digest
 from glora_automl.tasks import (
-    ImageSet,
     InputFormat,
     Task,
     check_pretraining,
     create_backbone,
     create_model,
     input_format,
-    load_digits,
+    load_task,
 )
 
 __all__ = ["Setup", "prepare", "resolve_device"]
@@ -169,7 +168,7 @@ def prepare(
         GLoRAError: If anything in the recipe does not fit.
     """
     ranks = Ranks.from_environment(resolve_device(device))
-    task = load_digits(recipe.task, recipe.seed)
+    task = load_task(recipe.task, recipe.seed)
     check_pretraining(recipe.backbone, task)
     # The layers do not depend on the weights, which may cost a download or a training.
     model = _bare(recipe, task)
@@ -181,9 +180,7 @@ def prepare(
         region = FeasibleRegion(space, parse_budget(recipe.budget, count))
     except BudgetError as error:
         raise BudgetError(f"recipe {recipe.name}: {error}") from None
-    example, _ = ImageSet(task.fit.images[:2], task.fit.labels[:2]).prepare(
-        target, torch.device("cpu")
-    )
+    example, _ = task.fit.subset(torch.arange(2)).prepare(target, torch.device("cpu"))
     Supernet(model, space.layer_choices(), example=example)  # refuses what it cannot adapt
     return Setup(
         recipe=recipe,

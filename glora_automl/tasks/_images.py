@@ -46,6 +46,10 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def subset(self, indices: Tensor) -> ImageSet:
+        """The images of some indices ``(m,)``."""
+        return ImageSet(self.images[indices], self.labels[indices])
+
     def prepare(self, target: InputFormat, device: torch.device) -> tuple[Tensor, Tensor]:
         """Normalised images and labels on ``device``, in the size that a model wants.
 

@@ -63,6 +63,16 @@ def test_a_search_space_can_change_a_shipped_one(tmp_path, tiny_toml):
         ),
         ("classes = [5, 6, 7]", "classes = [0, 6, 7]", RecipeError, ["pretraining_classes"]),
         ("[task]", "[tsak]", RecipeError, ["tsak", "'task'"]),
+        ('"digits"', '"digitz"', RecipeError, ["task.source", "'digits', 'npz'", "'digitz'"]),
+        ('source = "digits"', "", RecipeError, ["'task.source'", "missing"]),
+        ('"digits"', '"npz"', RecipeError, ["unknown key 'task.", "known: ", "path"]),
+        (
+            "fit_per_class = 8",
+            "fit_per_clas = 8",
+            RecipeError,
+            ["'task.fit_per_clas'", "'fit_per_class'"],
+        ),
+        ("fit_per_class = 8", "fit_per_class = 0", RecipeError, [" task.fit_per_class must", "0"]),
         ("[training]", "[training", RecipeError, ["no TOML"]),
         ("epochs = 4\n", "epochs = 4\nrate = 2\n", RecipeError, ["backbone.pretraining.rate"]),
     ],
@@ -88,6 +98,21 @@ def test_replace_changes_nested_settings_and_checks_them(tiny):
     assert changed.search.population == tiny.search.population
     with pytest.raises(RecipeError, match="did you mean 'seed'"):
         tiny.replace(sede=3)
+
+
+def test_replace_takes_a_task_of_another_kind_as_a_whole(tiny):
+    changed = tiny.replace(task={"source": "npz", "path": "a.npz"})
+    assert changed.task.path == "a.npz"
+    assert changed.replace(task={"shots": 3}).task.path == "a.npz"
+    assert tiny.replace(task={"fit_per_class": 3}).task.classes == (5, 6, 7)
+    with pytest.raises(RecipeError, match=r"'task\.path' is required"):
+        tiny.replace(task={"source": "npz"})
+
+
+def test_where_the_images_are_is_no_matter_of_identity(tiny):
+    one, two = (tiny.replace(task={"source": "npz", "path": p}) for p in ("a.npz", "/b.npz"))
+    assert one.identity() == two.identity()
+    assert one.replace(task={"shots": 1}).identity() != one.identity()
 
 
 def test_identity_leaves_out_texts_and_the_trial_target(tiny):

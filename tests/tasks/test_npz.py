@@ -1,0 +1,177 @@
+import numpy as np
+import pytest
+import torch
+
+from glora_automl.errors import TaskError
+from glora_automl.tasks import NpzSettings, load_npz, load_task
+
+
+def images(count, seed=0, channels=3):
+    shape = (count, 6, 5, channels) if channels else (count, 6, 5)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def arrays(**changes):
+    """Three classes of 20 images to train on, 5 to validate on and 10 to test on, each."""
+    found = {
+        "x_train": images(60, 1),
+        "y_train": np.arange(60) % 3,
+        "x_val": images(15, 2),
+        "y_val": np.arange(15) % 3,
+        "x_test": images(30, 3),
+        "y_test": np.arange(30) % 3,
+        "class_names": np.array(["ant", "bee", "cat"]),
+    }
+    found |= changes
+    return {key: value for key, value in found.items() if value is not None}
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Writes a file of arrays and loads it as a task."""
+
+    def load(content, seed=0, **changes):
+        path = tmp_path / "mine.npz"
+        np.savez(path, **content)
+        return load_task(NpzSettings(source="npz", path=str(path), **changes), seed)
+
+    return load
+
+
+def test_all_splits_are_taken_as_they_are(load):
+    given = arrays()
+    task = load(given)
+    assert task.name == "mine"
+    assert task.classes == ("ant", "bee", "cat")
+    for part, split in ((task.fit, "train"), (task.validation, "val"), (task.test, "test")):
+        pixels = torch.from_numpy(given[f"x_{split}"]).permute(0, 3, 1, 2)
+        assert torch.equal(part.images, pixels)
+        assert part.images.is_contiguous()
+        assert part.labels.tolist() == given[f"y_{split}"].tolist()
+
+
+def test_grey_images_have_one_channel(load):
+    grey = {f"x_{split}": images(n, channels=0) for split, n in
+            (("train", 60), ("val", 15), ("test", 30))}  # fmt: skip
+    assert load(arrays(**grey)).fit.images.shape == (60, 1, 6, 5)
+
+
+def members(part, given, split):
+    """Positions in a split of the images of a part."""
+    known = {image.tobytes(): i for i, image in enumerate(given[f"x_{split}"])}
+    assert len(known) == len(given[f"x_{split}"])
+    return {known[np.ascontiguousarray(i.permute(1, 2, 0).numpy()).tobytes()] for i in part.images}
+
+
+def test_labelled_images_are_drawn_from_the_training_split_alone(load):
+    given = arrays()
+    task = load(given, labelled=30, validation=0.2)
+    fit, validation = members(task.fit, given, "train"), members(task.validation, given, "train")
+    assert (len(fit), len(validation), len(task.test)) == (24, 6, 30)
+    assert not fit & validation
+    assert torch.bincount(task.fit.labels).tolist() == [8, 8, 8]
+    assert load(given, labelled=30, validation=6).digest() == task.digest()
+    assert load(given, seed=1, labelled=30, validation=6).digest() != task.digest()
+
+
+def test_shots_are_so_many_images_of_each_class(load):
+    task = load(arrays(), shots=2)
+    assert torch.bincount(task.fit.labels).tolist() == [2, 2, 2]
+    assert torch.bincount(task.validation.labels).tolist() == [2, 2, 2]
+
+
+def test_without_a_test_split_the_test_images_come_from_the_training_split(load):
+    given = arrays(x_test=None, y_test=None, x_val=None, y_val=None)
+    task = load(given)
+    parts = [members(part, given, "train") for part in (task.fit, task.validation, task.test)]
+    assert [len(part) for part in parts] == [38, 10, 12]
+    assert len(set.union(*parts)) == 60
+    few = load(given, labelled=10)
+    assert few.test.digest() == task.test.digest()
+
+
+def test_other_labels_can_be_learnt(load):
+    height = {"height_train": np.repeat([90, 0, 45], 20), "height_val": np.repeat([0, 45, 90], 5),
+              "height_test": np.repeat([45, 0], 15)}  # fmt: skip
+    task = load(arrays(**height), label="height")
+    assert task.classes == ("0", "45", "90")
+    assert task.fit.labels.tolist() == np.repeat([2, 0, 1], 20).tolist()
+    named = arrays(**{k: v // 45 for k, v in height.items()}, height_names=np.array(list("abc")))
+    assert load(named, label="height").classes == ("a", "b", "c")
+
+
+def test_texts_are_labels_and_unused_names_are_left_out(load):
+    texts = {f"y_{s}": np.array(["b", "a", "c"])[np.arange(n) % 3] for s, n in
+             (("train", 60), ("val", 15), ("test", 30))}  # fmt: skip
+    assert load(arrays(**texts, class_names=None)).classes == ("a", "b", "c")
+    assert load(arrays(class_names=np.array(list("abcd")))).classes == ("a", "b", "c")
+
+
+def test_shared_random_state_is_left_alone(load):
+    np.random.seed(1)  # noqa: NPY002
+    first = load(arrays(), labelled=20).digest()
+    np.random.seed(2)  # noqa: NPY002
+    assert load(arrays(), labelled=20).digest() == first
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "words"),
+    [
+        ({"x_train": None}, {}, ["'x_train'", "did you mean"]),
+        ({"y_train": None}, {}, ["'y_train'"]),
+        ({}, {"label": "height"}, ["'height_train'"]),
+        ({"y_test": None}, {}, ["x_test", "'y_test'"]),
+        ({"x_train": images(60) / 255}, {}, ["x_train must be uint8", "float64"]),
+        ({"x_train": images(60)[0]}, {"label": "y"}, ["one label an image"]),
+        ({"x_train": images(60)[..., None]}, {}, ["(60, 6, 5, 3, 1)"]),
+        ({"y_train": np.zeros(60, int)}, {}, ["two classes", "has 1"]),
+        ({"y_train": np.arange(59)}, {}, ["(59,)", "60 images"]),
+        ({"y_train": np.arange(60) % 3 / 1}, {}, ["integers or texts", "float64"]),
+        ({"y_train": np.arange(60) % 4}, {}, ["from 0 to 2", "class_names", "got 3"]),
+        ({"y_test": np.arange(30) % 3 - 1}, {}, ["y_test", "from 0 to 2", "got -1"]),
+        ({"y_train": np.arange(60) % 2}, {}, ["y_val", "1 others", "such as 2"]),
+        ({"x_train": np.array([{}, 1])}, {}, ["plain arrays", "allow_pickle"]),
+        ({}, {"labelled": 61}, ["at most the 60", "got 61"]),
+        ({}, {"shots": 17}, ["21 images", "class 0 has 20"]),
+        ({}, {"shots": 3, "validation": 52}, ["at most the 51", "got 52"]),
+        ({}, {"validation": 60}, ["task.validation", "60"]),
+        ({"x_test": None}, {"test": 60}, ["task.test", "60"]),
+    ],
+)
+def test_mistakes_are_told_in_one_line(load, changes, settings, words):
+    with pytest.raises(TaskError) as caught:
+        load(arrays(**changes), **settings)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"no zip"])
+def test_what_is_no_npz_file_is_refused(tmp_path, content):
+    path = tmp_path / "torn.npz"
+    path.write_bytes(content)
+    with pytest.raises(TaskError, match=r"torn\.npz.* must be an \.npz file of plain arrays"):
+        load_npz(NpzSettings(source="npz", path=str(path)), 0)
+
+
+def test_a_truncated_file_is_refused(tmp_path):
+    path = tmp_path / "torn.npz"
+    np.savez(path, **arrays())
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(TaskError, match="plain arrays"):
+        load_npz(NpzSettings(source="npz", path=str(path)), 0)
+
+
+@pytest.mark.parametrize("name", ["nowhere.npz", ""])
+def test_a_missing_file_is_named(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TaskError, match=r"cannot be read.*working directory"):
+        load_npz(NpzSettings(source="npz", path=name or "."), 0)
+
+
+def test_an_npy_file_is_refused(tmp_path):
+    path = tmp_path / "one.npy"
+    np.save(path, images(3))
+    with pytest.raises(TaskError, match="one array without a name"):
+        load_npz(NpzSettings(source="npz", path=str(path)), 0)

@@ -2,6 +2,7 @@
 
 from glora_automl.tasks._backbone import (
     BackboneSettings,
+    check_backbone,
     check_pretraining,
     create_backbone,
     create_model,
@@ -16,6 +17,7 @@ __all__ = [
     "ImageSet",
     "InputFormat",
     "Task",
+    "check_backbone",
     "check_pretraining",
     "create_backbone",
     "create_model",

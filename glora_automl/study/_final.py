@@ -18,7 +18,7 @@ from glora_automl.study._stages import Claim
 from glora_automl.study._summary import stage_seconds
 from glora_automl.supernet import evaluate, save_checkpoint
 
-__all__ = ["keep_winner", "final_test"]
+__all__ = ["final_test", "keep_winner"]
 
 
 def final_test(

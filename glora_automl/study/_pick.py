@@ -12,7 +12,7 @@ from glora_automl.budget import parse_budget
 from glora_automl.errors import BudgetError, StudyError
 from glora_automl.progress import Progress
 from glora_automl.study._best import best_trials, front_of
-from glora_automl.study._final import keep_winner, final_test
+from glora_automl.study._final import final_test, keep_winner
 from glora_automl.study._join import find, join
 from glora_automl.study._result import Row, Selection
 from glora_automl.study._run import Run

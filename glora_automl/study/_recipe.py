@@ -166,6 +166,7 @@ class Recipe(Declaration):
             "search.trials",
             "task.path",  # the digest of the images tells whether they are the same
             "training.checkpoint_every",
+            "backbone.checkpoint",  # its sha256 says what it is
             "backbone.pretraining.checkpoint_every",
         )
         return {key: value for key, value in flat.items() if key not in free}
@@ -207,7 +208,8 @@ def load_recipe(name: str) -> Recipe:
     """Read a shipped recipe by name, or one of the user's by the path of its TOML file.
 
     ``search_space`` in the file is a name, a path (from the file's folder) or a table. A table
-    with the key ``base`` changes the search space of that name.
+    with the key ``base`` changes the search space of that name. ``backbone.checkpoint`` is a path
+    from the file's folder, too.
 
     Raises:
         RecipeError: If it is not found or misspelt.
@@ -216,6 +218,10 @@ def load_recipe(name: str) -> Recipe:
     stem, table = _declarations.read("studies", name, RecipeError)
     folder = Path(name).parent if name.endswith(".toml") else Path()
     table.setdefault("name", stem)
+    backbone = table.get("backbone")
+    if isinstance(backbone, Mapping) and isinstance(backbone.get("checkpoint"), str):
+        checkpoint = str(folder / Path(backbone["checkpoint"]).expanduser())
+        table["backbone"] = {**backbone, "checkpoint": checkpoint}
     space = table.get("search_space", "default")
     if isinstance(space, str):
         table["search_space"] = _space(space, folder)

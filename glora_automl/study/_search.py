@@ -14,7 +14,7 @@ from torch import nn
 
 from glora_automl.progress import Progress
 from glora_automl.study._arm import control_architectures, control_stage, train_control
-from glora_automl.study._final import keep_winner, final_test
+from glora_automl.study._final import final_test, keep_winner
 from glora_automl.study._join import find, join
 from glora_automl.study._proposals import Proposer
 from glora_automl.study._recipe import Recipe

@@ -21,6 +21,7 @@ from glora_automl.supernet import Ranks, Supernet, stage_rng, tensor_digest
 from glora_automl.tasks import (
     InputFormat,
     Task,
+    check_backbone,
     check_pretraining,
     create_backbone,
     create_model,
@@ -168,11 +169,13 @@ def prepare(
         GLoRAError: If anything in the recipe does not fit.
     """
     ranks = Ranks.from_environment(resolve_device(device))
+    recipe = recipe.model_copy(update={"backbone": recipe.backbone.pinned()})
     task = load_task(recipe.task, recipe.seed)
     check_pretraining(recipe.backbone, task)
     # The layers do not depend on the weights, which may cost a download or a training.
     model = _bare(recipe, task)
     target = input_format(model, recipe.backbone)
+    check_backbone(model, recipe.backbone, target, len(task.classes))
     space = SearchSpace(recipe.search_space, linear_shapes(model))
     head = {id(p) for module in classifiers(model) for p in module.parameters()}
     count = sum(p.numel() for p in model.parameters() if id(p) not in head)

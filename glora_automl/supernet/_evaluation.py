@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Score", "evaluate", "evaluate_each"]
+__all__ = ["Score", "evaluate", "evaluate_each", "evaluation_mode"]
 
 
 class Score(NamedTuple):

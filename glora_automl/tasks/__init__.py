@@ -2,6 +2,7 @@
 
 from glora_automl.tasks._backbone import (
     BackboneSettings,
+    check_backbone,
     check_pretraining,
     create_backbone,
     create_model,
@@ -22,6 +23,7 @@ __all__ = [
     "NpzSettings",
     "Task",
     "TaskSettings",
+    "check_backbone",
     "check_pretraining",
     "create_backbone",
     "create_model",

@@ -140,6 +140,9 @@ class Recipe(Declaration):
             "search_space.description",
             "search.trials",
             "task.path",  # the digest of the images tells whether they are the same
+            "task.download",
+            "task.memory",
+            "task.workers",
             "training.checkpoint_every",
             "backbone.pretraining.checkpoint_every",
         )

@@ -73,7 +73,8 @@ def input_format(model: nn.Module, settings: BackboneSettings) -> InputFormat:
     if len(mean) != channels:  # in_chans was overridden: take the mean over the colours
         mean = (sum(mean) / len(mean),) * channels
         std = (sum(std) / len(std),) * channels
-    return InputFormat((channels, height, width), mean, std)
+    size = (channels, height, width)
+    return InputFormat(size, mean, std, config["interpolation"], config["crop_pct"])
 
 
 def create_model(settings: BackboneSettings, classes: int, seed: int) -> nn.Module:

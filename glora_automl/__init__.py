@@ -16,11 +16,22 @@ if TYPE_CHECKING:
         list_search_spaces,
         load_search_space,
     )
-    from glora_automl.study import Recipe, SearchResult, list_recipes, load_recipe, resume, search
+    from glora_automl.study import (
+        Comparison,
+        Recipe,
+        SearchResult,
+        compare,
+        list_recipes,
+        load_recipe,
+        pick,
+        resume,
+        search,
+    )
 
 __all__ = [
     "Architecture",
     "Choice",
+    "Comparison",
     "FeasibleRegion",
     "GLoRAError",
     "LayerChoices",
@@ -30,12 +41,14 @@ __all__ = [
     "SearchSpace",
     "SearchSpaceSpec",
     "__version__",
+    "compare",
     "errors",
     "list_recipes",
     "list_search_spaces",
     "load_recipe",
     "load_search_space",
     "parse_budget",
+    "pick",
     "resume",
     "search",
 ]
@@ -45,7 +58,17 @@ _HOMES = {
     "budget": ("FeasibleRegion", "parse_budget"),
     "errors": ("GLoRAError",),
     "search_space": ("SearchSpace", "SearchSpaceSpec", "list_search_spaces", "load_search_space"),
-    "study": ("Recipe", "SearchResult", "list_recipes", "load_recipe", "resume", "search"),
+    "study": (
+        "Comparison",
+        "Recipe",
+        "SearchResult",
+        "compare",
+        "list_recipes",
+        "load_recipe",
+        "pick",
+        "resume",
+        "search",
+    ),
 }
 
 

@@ -20,7 +20,7 @@ from glora_automl.errors import GLoRAError, Stopped
 
 if TYPE_CHECKING:
     from glora_automl.progress import Progress
-    from glora_automl.study import SearchResult
+    from glora_automl.study import Comparison, SearchResult
 
 __all__ = ["app", "main"]
 
@@ -54,13 +54,27 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 Patience = Annotated[
     float, typer.Option(help="Seconds to wait for a database that does not answer any more.")
 ]
+Data = Annotated[
+    str | None, typer.Option(help="Your images: a folder with a folder for each class, or .npz.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
 @app.command()
 def search(
-    recipe: Annotated[str, typer.Argument(help="Name of a recipe, or path of a .toml file.")],
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="Name of a recipe, or path of a .toml file; with --data, own."),
+    ] = None,
+    data: Data = None,
+    model: Annotated[
+        str | None, typer.Option(help="A timm model, adapted from its pretrained weights.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any setting of the recipe, such as task.shots=4; repeatable."),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the study.")] = None,
     storage: Storage = None,
     artifacts: ArtifactStore = None,
@@ -85,16 +99,22 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe, go on where an earlier run stopped, or join those who run it."""
-    from glora_automl.study import load_recipe
+    from glora_automl.study import override_recipe
     from glora_automl.study import search as run
 
-    changes: dict[str, Any] = {"budget": budget, "seed": seed}
-    changes = {key: value for key, value in changes.items() if value is not None}
+    options = {"budget": budget, "seed": seed}
     settings = {"trials": trials, "sampler": sampler}
-    changes["search"] = {key: value for key, value in settings.items() if value is not None}
+    wanted = override_recipe(
+        recipe,
+        data=data,
+        model=model,
+        settings=changes or (),
+        search={key: value for key, value in settings.items() if value is not None},
+        **{key: value for key, value in options.items() if value is not None},
+    )
     with _stoppable() as stop:
         result = run(
-            load_recipe(recipe).replace(**changes),
+            wanted,
             name=name,
             runs=runs,
             storage=storage,
@@ -114,6 +134,7 @@ def resume(
     name: Annotated[str, typer.Argument(help="Name of the study.")],
     storage: Storage = None,
     artifacts: ArtifactStore = None,
+    data: Data = None,
     trials: Trials = None,
     device: Device = "auto",
     runs: Runs = Path("runs"),
@@ -129,6 +150,7 @@ def resume(
             name,
             storage=storage,
             artifacts=artifacts,
+            data=data,
             trials=trials,
             runs=runs,
             device=device,
@@ -137,6 +159,81 @@ def resume(
             progress=_progress(quiet),
         )
     _print_found(result, runs, storage, as_json)
+
+
+@app.command()
+def pick(
+    name: Annotated[str, typer.Argument(help="Name of the study.")],
+    budget: Annotated[str, typer.Option(help="Trainable parameters, at most the study's.")],
+    storage: Storage = None,
+    artifacts: ArtifactStore = None,
+    device: Device = "auto",
+    runs: Runs = Path("runs"),
+    patience: Patience = 300.0,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take the best adapter under a smaller budget from a finished study."""
+    from glora_automl.report import result_table
+    from glora_automl.study import pick as run
+
+    with _stoppable() as stop:
+        result = run(
+            name,
+            budget,
+            storage=storage,
+            artifacts=artifacts,
+            runs=runs,
+            device=device,
+            patience=patience,
+            stop=stop,
+            progress=_progress(quiet),
+        )
+    if not _is_first_rank():
+        return
+    if as_json:
+        row = result.rows[0].to_json()
+        _print_json({"study": name, "selection": result.selection.to_json(), "row": row})
+        return
+    _console().print(result_table(result.rows, result.budget))
+    typer.echo(f"Winner: {runs / name / f'winner-{result.budget}.json'}")
+
+
+@app.command()
+def compare(
+    name: Annotated[str, typer.Argument(help="Name of the study.")],
+    architectures: Annotated[
+        int, typer.Option(help="Random architectures to train alone, for the rank correlation.")
+    ] = 10,
+    storage: Storage = None,
+    artifacts: ArtifactStore = None,
+    device: Device = "auto",
+    runs: Runs = Path("runs"),
+    patience: Patience = 300.0,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put a finished study beside random search, uniform adapters, and training from scratch."""
+    from glora_automl.study import compare as run
+
+    with _stoppable() as stop:
+        comparison = run(
+            name,
+            architectures=architectures,
+            storage=storage,
+            artifacts=artifacts,
+            runs=runs,
+            device=device,
+            patience=patience,
+            stop=stop,
+            progress=_progress(quiet),
+        )
+    if not _is_first_rank():
+        return
+    if as_json:
+        _print_json({"study": name, **comparison.to_json()})
+    else:
+        _print_comparison(comparison)
 
 
 @app.command()
@@ -207,8 +304,22 @@ def show(
     if summary["selection"] is not None:
         typer.echo(f"Selected: trial {summary['selection']['trial']}")
         typer.echo(summary["selection"]["architecture"])
+    if summary["recipe"]["search"]["objectives"][1:] and summary["front"]:
+        from glora_automl.report import front_table
+
+        metric = summary["recipe"]["search"]["objectives"][0]
+        _console().print(front_table(summary["front"], metric))
     if summary["result"] is not None:
         _print_result(summary)
+    for found in summary["picks"]:
+        from glora_automl.report import result_table
+        from glora_automl.study import Row
+
+        _console().print(result_table([Row.from_json(found["row"])], found["budget"]))
+    if summary["comparison"] is not None:
+        from glora_automl.study import Comparison
+
+        _print_comparison(Comparison.from_json(summary["comparison"]))
 
 
 @app.command()
@@ -313,6 +424,15 @@ def _print_result(summary: dict[str, Any]) -> None:
 
     rows = [Row.from_json(row) for row in summary["result"]]
     _console().print(result_table(rows, summary["budget"]))
+
+
+def _print_comparison(comparison: Comparison) -> None:
+    from glora_automl.report import correlation_text, result_table
+
+    _console().print(result_table(comparison.rows, comparison.budget))
+    typer.echo(f"Best uniform adapter by validation: {comparison.best_uniform}")
+    if comparison.inherited is not None:
+        typer.echo(correlation_text(comparison.inherited))
 
 
 def main() -> None:

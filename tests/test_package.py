@@ -24,7 +24,7 @@ BELOW = {
     "supernet": {"adapters", "architecture"},
     "samplers": set(),
     "storages": set(),
-    "tasks": {"supernet", "progress"},
+    "tasks": {"adapters", "supernet", "progress"},
     "study": {
         "adapters",
         "architecture",

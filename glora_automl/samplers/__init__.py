@@ -2,7 +2,15 @@
 
 from glora_automl.samplers._evolution import EvolutionSampler
 from glora_automl.samplers._history import trial_positions
+from glora_automl.samplers._ranking import pareto_front
 from glora_automl.samplers._region import KeepingRegion, Region
 from glora_automl.samplers._repaired import RepairedSampler
 
-__all__ = ["EvolutionSampler", "KeepingRegion", "Region", "RepairedSampler", "trial_positions"]
+__all__ = [
+    "EvolutionSampler",
+    "KeepingRegion",
+    "Region",
+    "RepairedSampler",
+    "pareto_front",
+    "trial_positions",
+]

@@ -1,5 +1,8 @@
 """Recipes and the studies that they become: create, resume, search, select, compare."""
 
+from glora_automl.study._compare import Comparison, RankCorrelation, compare
+from glora_automl.study._overrides import override_recipe
+from glora_automl.study._pick import pick
 from glora_automl.study._recipe import (
     Recipe,
     SearchSettings,
@@ -14,16 +17,21 @@ from glora_automl.study._summary import list_studies, summarize
 
 __all__ = [
     "FORMAT",
+    "Comparison",
+    "RankCorrelation",
     "Recipe",
     "Row",
     "SearchResult",
     "SearchSettings",
     "Selection",
     "SelectionSettings",
+    "compare",
     "list_recipes",
     "list_studies",
     "load_recipe",
     "load_study",
+    "override_recipe",
+    "pick",
     "read_recipe",
     "resume",
     "search",

@@ -15,7 +15,16 @@ from glora_automl.study._setup import Setup
 from glora_automl.study._stages import Claim
 from glora_automl.supernet import Supernet, evaluate, train
 
-__all__ = ["alone", "arm_outcome", "control_architectures", "load_arm", "train_control"]
+__all__ = [
+    "alone",
+    "arm_outcome",
+    "control_architectures",
+    "control_stage",
+    "load_arm",
+    "train_alone",
+    "train_control",
+    "uniform_architectures",
+]
 
 
 def control_architectures(setup: Setup) -> dict[str, Architecture | None]:
@@ -25,20 +34,54 @@ def control_architectures(setup: Setup) -> dict[str, Architecture | None]:
     (arXiv 2106.10199).
     """
     shapes = setup.space.shapes
+    loras = _loras(setup)
     bitfit = Architecture.uniform(shapes, E="vector")
-    lora, rank = None, 1
-    try:
-        while (larger := Architecture.uniform(shapes, B=f"lora-{rank}")).count(
-            shapes
-        ) <= setup.budget:
-            lora, rank = larger, rank + 1
-    except ArchitectureError:
-        pass  # the rank has reached the size of the smallest layer
     return {
         "linear probe": Architecture.uniform(shapes),
-        f"LoRA r={rank - 1}" if lora is not None else "LoRA": lora,
+        f"LoRA r={len(loras)}" if loras else "LoRA": loras[-1] if loras else None,
         "BitFit": bitfit if bitfit.count(shapes) <= setup.budget else None,
     }
+
+
+def uniform_architectures(setup: Setup) -> dict[str, Architecture]:
+    """What fits the budget with the same choices in every layer: the controls, and more.
+
+    LoRA at the ranks that are powers of two, too, and a scale and a shift of each layer's outputs,
+    which is what SSF (arXiv 2210.08823) does to linear layers.
+    """
+    shapes = setup.space.shapes
+    found = {name: a for name, a in control_architectures(setup).items() if a is not None}
+    loras = _loras(setup)
+    for rank in (2**i for i in range(len(loras).bit_length())):
+        found.setdefault(f"LoRA r={rank}", loras[rank - 1])
+    ssf = Architecture.uniform(shapes, A="vector", E="vector")
+    if ssf.count(shapes) <= setup.budget:
+        found["SSF-like"] = ssf
+    return found
+
+
+def _loras(setup: Setup) -> list[Architecture]:
+    """LoRA of the same rank in every layer, of all ranks that fit the budget, from 1 on."""
+    shapes = setup.space.shapes
+    found: list[Architecture] = []
+    try:
+        while (larger := Architecture.uniform(shapes, B=f"lora-{len(found) + 1}")).count(
+            shapes
+        ) <= setup.budget:
+            found.append(larger)
+    except ArchitectureError:
+        pass  # the rank has reached the size of the smallest layer
+    return found
+
+
+def control_stage(name: str) -> str:
+    """The stage that trains a control.
+
+    Example:
+        >>> control_stage("LoRA r=2")
+        'control-LoRA-r2'
+    """
+    return f"control-{name.replace(' ', '-').replace('=', '')}"
 
 
 def alone(setup: Setup, architecture: Architecture) -> Supernet:
@@ -80,14 +123,30 @@ def load_arm(run: Run, outcome: dict[str, Any]) -> nn.Module | None:
 def train_control(
     run: Run, stage: str, name: str, architecture: Architecture | None, claim: Claim
 ) -> dict[str, Any]:
-    """Train one architecture alone: same loop, same settings, as many images as the search's."""
+    """Train a control, which is an arm like the searched one."""
     if architecture is None:
         return {"artifact": None, "row": Row(name).to_json()}
+    supernet, row = train_alone(run, stage, name, architecture, title=f"Control: {name}")
+    return arm_outcome(run, stage, row, supernet, architecture)
+
+
+def train_alone(
+    run: Run, stage: str, name: str, architecture: Architecture, *, title: str
+) -> tuple[Supernet, Row]:
+    """Train one architecture alone: same loop, same settings, as many images as the search's.
+
+    Args:
+        run: The study.
+        stage: The stage that this is.
+        name: Names the row, and the training, whose random numbers are its own.
+        architecture: What is trained.
+        title: What is said of it while it trains.
+    """
     setup = run.setup
     recipe = setup.recipe
     supernet = alone(setup, architecture)
     epochs = recipe.training.epochs + recipe.selection.finetune_epochs
-    with setup.progress.epochs(f"Control: {name}", epochs) as on_epoch:
+    with setup.progress.epochs(title, epochs) as on_epoch:
         result = train(
             supernet.model,
             supernet.trainable(),
@@ -109,4 +168,4 @@ def train_control(
         images=result.images,
         seconds=round(result.seconds, 2),
     )
-    return arm_outcome(run, stage, row, supernet, architecture)
+    return supernet, row

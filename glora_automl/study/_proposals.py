@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
@@ -14,10 +15,11 @@ from optuna.storages import BaseStorage
 
 from glora_automl.errors import RecipeError, StudyError
 from glora_automl.samplers import EvolutionSampler, RepairedSampler, trial_positions
+from glora_automl.study._best import CONSTRAINT, best_of, best_trials, front_of
 from glora_automl.study._run import Run
 from glora_automl.study._setup import Setup
 from glora_automl.study._study import load_study
-from glora_automl.study._trials import CONSTRAINT, Evaluation, best_of
+from glora_automl.study._trials import Evaluation
 from glora_automl.supernet import Supernet, evaluate, race
 
 __all__ = ["Proposer", "create_sampler", "warm_start"]
@@ -25,6 +27,8 @@ __all__ = ["Proposer", "create_sampler", "warm_start"]
 
 def warm_start(storage: BaseStorage, name: str, setup: Setup) -> tuple[dict[str, str], ...]:
     """The best architectures of an earlier study, for half of the first generation.
+
+    Where few parameters are an objective, too, they are spread over the earlier study's front.
 
     Args:
         storage: Where the earlier study is.
@@ -42,9 +46,12 @@ def warm_start(storage: BaseStorage, name: str, setup: Setup) -> tuple[dict[str,
             "--warm-start."
         )
     study = load_study(storage, name)
-    best = best_of(
-        study.get_trials(deepcopy=False), study.direction, max(1, search.population // 2)
-    )
+    most = max(1, search.population // 2)
+    best = best_trials(study, most)
+    if search.trades_off and best:
+        front = front_of(study.get_trials(deepcopy=False), study.directions[0])
+        spread = np.linspace(0, len(front) - 1, min(most, len(front)))
+        best = [front[i] for i in spread.round().astype(int)]
     choices = {dimension.name: dimension.choices for dimension in setup.space.dimensions}
     for trial in best:
         for key in sorted(set(choices) | set(trial.params)):
@@ -128,12 +135,12 @@ class Proposer:
             for dimension in setup.space.dimensions
         }
         count = setup.space.count(params)
-        if "trainable_params" not in trial.user_attrs:  # a retried trial brings both along
+        if CONSTRAINT not in trial.user_attrs:  # a retried trial brings both along
             trial.set_constraint(CONSTRAINT, count - setup.budget)
-            trial.set_user_attr("trainable_params", count)
-        return partial(self._score, trial.number, params)
+            trial.set_user_attr(CONSTRAINT, count)
+        return partial(self._score, trial.number, params, count)
 
-    def _score(self, number: int, params: dict[str, str]) -> Evaluation:
+    def _score(self, number: int, params: dict[str, str], count: int) -> Evaluation:
         setup = self._run.setup
         search = setup.recipe.search
         begin = time.perf_counter()
@@ -149,8 +156,9 @@ class Proposer:
                     threshold=threshold,
                     error_rate=search.racing_error,
                 )
+        quality = found.loss if search.metric == "loss" else found.accuracy
         return Evaluation(
-            found.loss if search.objective == "loss" else found.accuracy,
+            (quality, float(count)) if search.trades_off else (quality,),
             {
                 "validation_accuracy": found.accuracy,
                 "validation_loss": found.loss,
@@ -175,6 +183,6 @@ class Proposer:
             begin = generation * search.population
             earlier = [t for t in trials if positions[t.number] < begin]
             keep = max(search.top, setup.recipe.selection.candidates)
-            best = best_of(earlier, self._run.study.direction, keep)
+            best = best_of(earlier, self._run.study.directions[0], keep)
             self._thresholds[generation] = best[-1].value if len(best) == keep else None
         return self._thresholds[generation]

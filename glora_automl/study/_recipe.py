@@ -33,8 +33,9 @@ class SearchSettings(Declaration):
         top: Best trials that become parents.
         mutation_share: Share of each generation that is mutated; the rest is crossed over.
         mutation_probability: Chance of each choice of a mutated architecture to change.
-        objective: What a trial is judged by on the validation images: ``accuracy`` is maximised,
-            cross-entropy ``loss`` minimised.
+        objectives: What a trial is judged by: on the validation images, ``accuracy``, which is
+            maximised, or cross-entropy ``loss``, which is minimised. ``parameters`` after either
+            makes a search for the whole trade-off, with as few trainable parameters as possible.
         sampler: ``evolution``, or one of Optuna's with proposals that are repaired into the
             budget: ``tpe``, ``nsga2``, ``random``, ``qmc`` (which draws categorical parameters at
             random, too). Population is TPE's number of random trials, too.
@@ -42,7 +43,7 @@ class SearchSettings(Declaration):
             the trials so far picks one; 1 picks none.
         racing_error: Stops an evaluation as soon as the architecture will hardly become a parent
             or a candidate any more; this is the chance to stop one that would. None looks at all
-            validation images. Needs the objective ``accuracy``.
+            validation images. Needs the objective ``accuracy`` alone.
     """
 
     trials: Int = Field(default=1050, ge=1)
@@ -50,18 +51,42 @@ class SearchSettings(Declaration):
     top: Int = Field(default=10, ge=1)
     mutation_share: Float = Field(default=0.5, ge=0, le=1)
     mutation_probability: Float = Field(default=0.2, ge=0, le=1)
-    objective: Literal["accuracy", "loss"] = "accuracy"
+    objectives: tuple[Literal["accuracy", "loss", "parameters"], ...] = ("accuracy",)
     sampler: Literal["evolution", "tpe", "nsga2", "random", "qmc"] = "evolution"
     screen: Int = Field(default=1, ge=1)
     racing_error: Float | None = Field(default=None, ge=0, lt=1)
 
+    @field_validator("objectives")
+    @classmethod
+    def _check_objectives(cls, objectives: tuple[str, ...]) -> tuple[str, ...]:
+        if objectives[:1] not in (("accuracy",), ("loss",)) or objectives[1:] not in (
+            (),
+            ("parameters",),
+        ):
+            raise ValueError(
+                "must be ['accuracy'] or ['loss'], either with 'parameters' behind it for the "
+                f"trade-off, got {list(objectives)}."
+            )
+        return objectives
+
     @model_validator(mode="after")
     def _race_for_accuracy(self) -> SearchSettings:
-        if self.racing_error is not None and self.objective != "accuracy":
+        if self.racing_error is not None and self.objectives != ("accuracy",):
             raise ValueError(
-                f"racing_error needs objective = 'accuracy', got {self.objective!r}; leave it out."
+                "racing_error needs objectives = ['accuracy'], got "
+                f"{list(self.objectives)}; leave it out."
             )
         return self
+
+    @property
+    def metric(self) -> Literal["accuracy", "loss"]:
+        """What tells how good a trial is, whatever its size."""
+        return "loss" if self.objectives[0] == "loss" else "accuracy"
+
+    @property
+    def trades_off(self) -> bool:
+        """Whether few parameters are an objective, too."""
+        return len(self.objectives) > 1
 
 
 class SelectionSettings(Declaration):
@@ -144,6 +169,7 @@ class Recipe(Declaration):
             "task.memory",
             "task.workers",
             "training.checkpoint_every",
+            "backbone.checkpoint",  # its sha256 says what it is
             "backbone.pretraining.checkpoint_every",
         )
         return {key: value for key, value in flat.items() if key not in free}
@@ -185,7 +211,9 @@ def load_recipe(name: str) -> Recipe:
     """Read a shipped recipe by name, or one of the user's by the path of its TOML file.
 
     ``search_space`` in the file is a name, a path (from the file's folder) or a table. A table
-    with the key ``base`` changes the search space of that name.
+    with the key ``base`` changes the search space of that name. ``backbone.checkpoint`` and
+    ``task.path`` are paths from the file's folder, too, in a shipped recipe from the working
+    directory.
 
     Raises:
         RecipeError: If it is not found or misspelt.
@@ -194,6 +222,11 @@ def load_recipe(name: str) -> Recipe:
     stem, table = _declarations.read("studies", name, RecipeError)
     folder = Path(name).parent if name.endswith(".toml") else Path()
     table.setdefault("name", stem)
+    for section, key in (("backbone", "checkpoint"), ("task", "path")):
+        settings = table.get(section)
+        if isinstance(settings, Mapping) and isinstance(settings.get(key), str):
+            path = str(folder / Path(settings[key]).expanduser())
+            table[section] = {**settings, key: path}
     space = table.get("search_space", "default")
     if isinstance(space, str):
         table["search_space"] = _space(space, folder)

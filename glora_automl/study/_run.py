@@ -55,6 +55,18 @@ class Run:
                 "name with --name."
             )
 
+    def check_finished(self) -> None:
+        """Make sure that the study is finished.
+
+        Raises:
+            StudyError: If it is not.
+        """
+        if self.stages.outcome("test") is None:
+            name = self.study.study_name
+            raise StudyError(
+                f"The study {name!r} must be finished first: run 'glora resume {name}'."
+            )
+
     def checkpoint(self, stage: str, of: str = "") -> Path:
         """File for a checkpoint of a stage; that of other settings is another file."""
         return self.setup.folder / f"{stage}-{self.stages.key}{of}.json"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from optuna.trial import FrozenTrial
 from scipy.stats import binomtest
 from torch import Tensor
 
@@ -11,15 +13,15 @@ from glora_automl.adapters import merge
 from glora_automl.architecture import Architecture
 from glora_automl.errors import StudyError
 from glora_automl.study._arm import arm_outcome
+from glora_automl.study._best import best_trials, done_trials
 from glora_automl.study._result import Row, Selection, quality
 from glora_automl.study._run import Run
 from glora_automl.study._stages import Claim
 from glora_automl.study._study import get_setting
-from glora_automl.study._trials import best_trials, done_trials
 from glora_automl.study._weights import fetch_supernet
 from glora_automl.supernet import Score, Supernet, evaluate, evaluate_each, train
 
-__all__ = ["Candidate", "TargetRaised", "mcnemar", "rank", "select"]
+__all__ = ["Candidate", "TargetRaised", "choose", "mcnemar", "rank", "select"]
 
 
 class TargetRaised(Exception):
@@ -82,22 +84,39 @@ def mcnemar(first: Tensor, second: Tensor) -> float:
 
 
 def select(run: Run, claim: Claim) -> dict[str, Any]:
-    """Score the best trials again, choose one, train it on, keep what validates better.
+    """Choose among the best trials of the search, when all are done.
 
     Raises:
         TargetRaised: If the study has to have more trials first.
         StudyError: If no trial fits the budget.
     """
-    setup = run.setup
-    recipe = setup.recipe
     if len(done_trials(run.study)) < get_setting(run.study, "target"):
         raise TargetRaised  # this worker now says that it chooses, so nobody raises it any more
-    candidates = best_trials(run.study, recipe.selection.candidates)
+    candidates = best_trials(run.study, run.setup.recipe.selection.candidates)
     if not candidates:
         raise StudyError(
             f"The study {run.study.study_name!r} has no trial within the budget of "
-            f"{setup.budget} to select; raise search.trials."
+            f"{run.setup.budget} to select; raise search.trials."
         )
+    return choose(run, "selection", candidates)
+
+
+def choose(
+    run: Run, stage: str, candidates: Sequence[FrozenTrial], *, name: str = "searched"
+) -> dict[str, Any]:
+    """Score trials again, choose one, train it on, keep what validates better.
+
+    Args:
+        run: The study whose supernet they have been scored with.
+        stage: The stage that this is.
+        candidates: The trials.
+        name: Of the row in the result table.
+
+    Returns:
+        The stage's outcome: an arm and its selection.
+    """
+    setup = run.setup
+    recipe = setup.recipe
     # Fresh from the artifact: fine-tuning changes it, and this may not be the first attempt.
     supernet = fetch_supernet(run)
     scored: list[Candidate] = []
@@ -114,7 +133,7 @@ def select(run: Run, claim: Claim) -> dict[str, Any]:
     inherited, _, count, number, architecture = scored[0]
     supernet.activate(architecture)
     weights = supernet.state_dict()
-    finetuned, images = _finetune(run, supernet, architecture)
+    finetuned, images = _finetune(run, stage, supernet, architecture)
     selection = Selection(
         trial=number,
         architecture=str(architecture),
@@ -126,16 +145,18 @@ def select(run: Run, claim: Claim) -> dict[str, Any]:
     if not selection.uses_finetuned:
         supernet.load_state_dict(weights)
     row = Row(
-        "searched",
+        name,
         parameters=count,
         validation=finetuned if selection.uses_finetuned else inherited,
         images=images,
     )
-    outcome = arm_outcome(run, "selection", row, supernet, architecture)
+    outcome = arm_outcome(run, stage, row, supernet, architecture)
     return {**outcome, "selection": selection.to_json()}
 
 
-def _finetune(run: Run, supernet: Supernet, architecture: Architecture) -> tuple[Score | None, int]:
+def _finetune(
+    run: Run, stage: str, supernet: Supernet, architecture: Architecture
+) -> tuple[Score | None, int]:
     """Train the active architecture on; returns its score and the images seen since the start."""
     setup = run.setup
     recipe = setup.recipe
@@ -154,7 +175,7 @@ def _finetune(run: Run, supernet: Supernet, architecture: Architecture) -> tuple
             stage="fine-tuning",
             identity=setup.identity,
             # Of this winner: with more trials another one may be chosen.
-            checkpoint=run.checkpoint("selection", f"-{architecture.digest[:16]}"),
+            checkpoint=run.checkpoint(stage, f"-{architecture.digest[:16]}"),
             on_epoch=on_epoch,
             stop=setup.stop,
         )

@@ -28,6 +28,7 @@ from glora_automl.supernet import (
 from glora_automl.tasks import (
     InputFormat,
     Task,
+    check_backbone,
     check_pretraining,
     create_backbone,
     create_model,
@@ -74,6 +75,7 @@ class Setup:
         format: What the backbone wants to see.
         space: The search space on the backbone's layers.
         region: The architectures under the budget.
+        backbone_parameters: How many the backbone has without its classifier, for budgets in %.
         cache: Folder of pretrained backbones.
         folder: Folder of the study's checkpoints.
         progress: Shows long work.
@@ -88,6 +90,7 @@ class Setup:
     format: InputFormat
     space: SearchSpace
     region: FeasibleRegion
+    backbone_parameters: int
     cache: Path
     folder: Path
     progress: Progress
@@ -182,11 +185,13 @@ def prepare(
         GLoRAError: If anything in the recipe does not fit.
     """
     ranks = Ranks.from_environment(resolve_device(device))
+    recipe = recipe.model_copy(update={"backbone": recipe.backbone.pinned()})
     task = load_task(recipe.task, recipe.seed, progress)
     check_pretraining(recipe.backbone, task)
     # The layers do not depend on the weights, which may cost a download or a training.
     model = _bare(recipe, task)
     target = task.format(input_format(model, recipe.backbone))
+    check_backbone(model, recipe.backbone, target, len(task.classes))
     space = SearchSpace(recipe.search_space, linear_shapes(model))
     head = {id(p) for module in classifiers(model) for p in module.parameters()}
     count = sum(p.numel() for p in model.parameters() if id(p) not in head)
@@ -208,6 +213,7 @@ def prepare(
         format=target,
         space=space,
         region=region,
+        backbone_parameters=count,
         cache=runs / CACHE,
         folder=runs / name,
         progress=progress,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,13 +31,16 @@ __all__ = [
     "study_key",
 ]
 
-FORMAT = 2
+FORMAT = 3
 """Version of what is written into a study: parameter names, values and attributes.
 
-Format 1 kept supernet and winner in a folder of one machine.
+Format 1 kept supernet and winner in a folder of one machine; in format 2 a recipe had one
+objective.
 """
 
-Attribute = Literal["format", "settings", "backbone", "supernet", "selection", "result"]
+Attribute = Literal[
+    "format", "settings", "backbone", "supernet", "selection", "result", "comparison"
+]
 """What a study keeps besides its trials; the storage has it as ``glora:<name>``."""
 
 Setting = Literal[
@@ -136,10 +139,12 @@ class Settings:
         return _key(self.recipe, self.digests)
 
     @property
-    def direction(self) -> StudyDirection:
-        """Whether scores are maximised."""
-        loss = self.recipe.search.objective == "loss"
-        return StudyDirection.MINIMIZE if loss else StudyDirection.MAXIMIZE
+    def directions(self) -> list[StudyDirection]:
+        """For each objective whether it is maximised."""
+        return [
+            StudyDirection.MAXIMIZE if objective == "accuracy" else StudyDirection.MINIMIZE
+            for objective in self.recipe.search.objectives
+        ]
 
     def write(self, study: optuna.Study) -> None:
         """Write everything into a study; the format last, which makes it one of ours.
@@ -148,7 +153,8 @@ class Settings:
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            study.set_metric_names([f"validation_{self.recipe.search.objective}"])
+            names = [f"validation_{self.recipe.search.metric}", "trainable_params"]
+            study.set_metric_names(names[: len(self.directions)])
         set_attribute(
             study,
             "settings",
@@ -255,18 +261,23 @@ def create_study(storage: BaseStorage, name: str, settings: Settings) -> optuna.
     after a mistake in the recipe, the mended one starts over under the same name.
 
     Raises:
-        StudyError: If the study exists with the opposite direction.
+        StudyError: If the study exists with other directions.
     """
     study = optuna.create_study(
         study_name=name,
         storage=storage,
-        direction=settings.direction,
+        directions=settings.directions,
         load_if_exists=True,
     )
-    if study.directions != [settings.direction]:
+    if study.directions != settings.directions:
         raise StudyError(
-            f"The study {name!r} exists and is not to be {settings.direction.name.lower()}d; "
-            "choose another name with --name."
+            f"The study {name!r} exists with other objectives, "
+            f"{_text(study.directions)} instead of {_text(settings.directions)}; choose another "
+            "name with --name."
         )
     settings.write(study)
     return study
+
+
+def _text(directions: Sequence[StudyDirection]) -> str:
+    return ", ".join(direction.name.lower() for direction in directions)

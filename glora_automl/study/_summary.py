@@ -9,9 +9,9 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from glora_automl.study._best import CONSTRAINT, best_trials, done_trials, front_of
 from glora_automl.study._stages import stage_study_name
 from glora_automl.study._study import FORMAT, get_attribute, get_setting, study_key
-from glora_automl.study._trials import best_trials, done_trials
 
 __all__ = ["list_studies", "stage_seconds", "summarize"]
 
@@ -79,14 +79,20 @@ def summarize(study: optuna.Study) -> dict[str, Any]:
         },
         "best": {
             "trial": best[0].number,
-            "value": best[0].value,
-            "parameters": best[0].user_attrs["trainable_params"],
+            "value": best[0].values[0],
+            "parameters": best[0].user_attrs[CONSTRAINT],
         }
         if best
         else None,
+        "front": [
+            {"trial": t.number, "value": t.values[0], "parameters": t.user_attrs[CONSTRAINT]}
+            for t in front_of(trials, study.directions[0])
+        ],
         "selection": selection,
         "result": result,
-        "seconds": stage_seconds(study, stages),
+        "picks": _picks(study, stages),
+        "comparison": get_attribute(study, "comparison"),
+        "seconds": _grouped(stage_seconds(study, stages)),
         "workers": _workers(trials, stages),
         "digests": {**get_setting(study, "digests"), **made},
         "artifacts": get_setting(study, "artifacts"),
@@ -111,7 +117,7 @@ def _seconds(trial: FrozenTrial) -> float:
 
 
 def stage_seconds(study: optuna.Study, stages: optuna.Study | None) -> dict[str, float]:
-    """Seconds of work that were spent on each stage, by all workers together.
+    """Seconds of work that were spent on each stage and on the search, by all workers together.
 
     Of a training they are those that its checkpoint has counted, of other work those of what was
     brought to its end: what a dead worker did is not known.
@@ -121,12 +127,39 @@ def stage_seconds(study: optuna.Study, stages: optuna.Study | None) -> dict[str,
         if trial.state == TrialState.COMPLETE:
             name = str(trial.user_attrs["stage"])
             counted = trial.user_attrs["outcome"].get("seconds")
-            stage = "controls" if name.startswith("control-") else name
-            spent[stage] = spent.get(stage, 0.0) + (counted or _seconds(trial))
+            spent[name] = counted or _seconds(trial)
     if done := done_trials(study):
         spent["search"] = sum(map(_seconds, done))
-    order = ("backbone", "supernet", "search", "selection", "controls", "test")
-    return {stage: round(spent[stage], 2) for stage in order if stage in spent}
+    return spent
+
+
+def _grouped(spent: dict[str, float]) -> dict[str, float]:
+    """Seconds by what a person tells apart, in the order in which it is done."""
+    groups = {
+        "backbone": ("backbone",),
+        "supernet": ("supernet",),
+        "search": ("search",),
+        "selection": ("selection",),
+        "controls": ("control-",),
+        "test": ("test",),
+        "picks": ("pick-",),
+        "comparison": ("compare-",),
+    }
+    seconds = {
+        group: sum(spent[stage] for stage in spent if stage.startswith(stages))
+        for group, stages in groups.items()
+    }
+    return {group: round(value, 2) for group, value in seconds.items() if value}
+
+
+def _picks(study: optuna.Study, stages: optuna.Study | None) -> list[dict[str, Any]]:
+    """What was picked for smaller budgets, by budget."""
+    picks = [
+        trial.user_attrs["outcome"]
+        for trial in _attempts(study, stages)
+        if trial.state == TrialState.COMPLETE and "pick" in trial.user_attrs["outcome"]
+    ]
+    return sorted((outcome["pick"] for outcome in picks), key=lambda pick: int(pick["budget"]))
 
 
 def _workers(trials: list[FrozenTrial], stages: optuna.Study | None) -> dict[str, dict[str, Any]]:

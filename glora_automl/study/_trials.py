@@ -7,7 +7,7 @@ import copy
 import math
 import random
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,12 +21,11 @@ from glora_automl.errors import StudyError, TrainingError
 from glora_automl.progress import Progress
 from glora_automl.samplers import trial_positions
 from glora_automl.storages import hold_writes
+from glora_automl.study._best import DONE, rank
 from glora_automl.study._worker import BEAT, OWNER, Worker, fail
 
-__all__ = ["Evaluation", "Proposal", "best_of", "best_trials", "done_trials", "run_trials"]
+__all__ = ["Evaluation", "Proposal", "run_trials"]
 
-CONSTRAINT = "trainable_params"
-_DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 MAX_RETRIES = 10
 """How often a trial is evaluated again whose worker died; an architecture may be what kills it."""
 
@@ -35,12 +34,13 @@ class Evaluation(NamedTuple):
     """What came out of a trial.
 
     Attributes:
-        value: Its value.
+        values: Its values, one for each objective.
         attributes: What else is written with it.
-        stopped_at: Images after which it was stopped; it is pruned then, and the value is of those.
+        stopped_at: Images after which it was stopped; it is pruned then, and its only value is of
+            those.
     """
 
-    value: float
+    values: tuple[float, ...]
     attributes: dict[str, Any]
     stopped_at: int | None = None
 
@@ -69,7 +69,7 @@ class _Places:
 
     def filled(self) -> list[FrozenTrial]:
         """The trials that have come to their end."""
-        return [t for t in self.trials if t.state in _DONE]
+        return [t for t in self.trials if t.state in DONE]
 
     def running(self) -> list[FrozenTrial]:
         """The running trials."""
@@ -106,7 +106,7 @@ class _Places:
         """Whether a trial that was created is wanted, seen what others created meanwhile."""
         position = self.positions[number]
         return position < self.target and not any(
-            t.state in _DONE or (not t.state.is_finished() and t.number < number)
+            t.state in DONE or (not t.state.is_finished() and t.number < number)
             for t, p in zip(self.trials, self.positions, strict=True)
             if p == position and t.number != number
         )
@@ -119,6 +119,7 @@ def run_trials(
     worker: Worker,
     target: Callable[[], int],
     progress: Progress,
+    title: str = "Search",
 ) -> None:
     """Evaluate architectures, together with other workers, until ``target`` trials are complete.
 
@@ -132,6 +133,7 @@ def run_trials(
         worker: Who works here.
         target: Complete trials to reach; asked again in the end, as somebody may have raised it.
         progress: Shows the trials of all workers.
+        title: What they are called there.
 
     Raises:
         Stopped: If that was asked for; the trial that was running is queued again.
@@ -140,7 +142,7 @@ def run_trials(
     """
     worker.settle(study)
     wanted = target()
-    with progress.stage("Search", wanted, "trials") as advance:
+    with progress.stage(title, wanted, "trials") as advance:
         shown: set[int] = set()
         best: list[FrozenTrial] = []
         earlier, told = True, False
@@ -152,7 +154,7 @@ def run_trials(
             if new:
                 shown.update(t.number for t in new)
                 whole = [t for t in new if t.state == TrialState.COMPLETE]
-                best = sorted([*best, *whole], key=lambda t: _rank(t, study.direction))[:1]
+                best = sorted([*best, *whole], key=lambda t: rank(t, study.directions[0]))[:1]
                 advance(len(new), _note(best[0], study) if best else "", earlier=earlier)
             earlier = False
             if len(shown) >= wanted:
@@ -194,19 +196,19 @@ def _run_one(
         with worker.beating(trial._trial_id):
             with hold_writes(worker.storage):
                 evaluate = propose(trial)
-            value, attributes, stopped_at = evaluate()
-            if not math.isfinite(value):
+            values, attributes, stopped_at = evaluate()
+            if not all(map(math.isfinite, values)):
                 raise TrainingError(
-                    f"Each trial must have a finite score, trial {trial.number} has {value}; the "
-                    "supernet's training went wrong, lower training.lr and start with another "
+                    f"Each trial must have a finite score, trial {trial.number} has {values[0]}; "
+                    "the supernet's training went wrong, lower training.lr and start with another "
                     "--name."
                 )
             if stopped_at is not None:
-                trial.report(value, step=stopped_at)
+                trial.report(values[0], step=stopped_at)
             with hold_writes(worker.storage):
                 for key, attribute in attributes.items():
                     trial.set_user_attr(key, attribute)
-                _tell(study, trial, value, pruned=stopped_at is not None)
+                _tell(study, trial, values, pruned=stopped_at is not None)
     except UpdateFinishedTrialError:
         progress.say(
             f"This worker was taken for dead at trial {trial.number}; its result is dropped and "
@@ -222,13 +224,15 @@ def _run_one(
         raise
 
 
-def _tell(study: optuna.Study, trial: optuna.Trial, value: float, *, pruned: bool) -> None:
+def _tell(
+    study: optuna.Study, trial: optuna.Trial, values: Sequence[float], *, pruned: bool
+) -> None:
     """:meth:`optuna.Study.tell`, with one exception for a trial that somebody else has failed."""
     try:
         if pruned:  # its value is what was reported last
             study.tell(trial, state=TrialState.PRUNED)
         else:
-            study.tell(trial, value)
+            study.tell(trial, values)
     except ValueError:
         if study._storage.get_trial(trial._trial_id).state.is_finished():
             raise UpdateFinishedTrialError from None
@@ -272,40 +276,8 @@ def _queue_again(study: optuna.Study, failed: Sequence[FrozenTrial]) -> None:
         retry(study, again)
 
 
-def done_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that were evaluated, or stopped as they were of no use, by number."""
-    return study.get_trials(deepcopy=False, states=_DONE)
-
-
-def _rank(trial: FrozenTrial, direction: StudyDirection) -> tuple[float, float, int]:
-    """Lower is better: feasible trials by value, the others by violation; the earlier one."""
-    violation = max(0.0, trial.constraints.get(CONSTRAINT, 0.0))
-    sign = 1.0 if direction == StudyDirection.MINIMIZE else -1.0
-    assert trial.value is not None
-    return violation, sign * trial.value, trial.number
-
-
-def best_trials(study: optuna.Study, count: int) -> list[FrozenTrial]:
-    """The best feasible trials with different parameters, best first."""
-    return best_of(study.get_trials(deepcopy=False), study.direction, count)
-
-
-def best_of(
-    trials: Iterable[FrozenTrial], direction: StudyDirection, count: int
-) -> list[FrozenTrial]:
-    """The best feasible of the complete ones among trials, with different parameters."""
-    complete = (t for t in trials if t.state == TrialState.COMPLETE)
-    found: dict[frozenset[tuple[str, str]], FrozenTrial] = {}
-    for trial in sorted(complete, key=lambda t: _rank(t, direction)):
-        if len(found) == count or _rank(trial, direction)[0] > 0:
-            break
-        found.setdefault(frozenset(trial.params.items()), trial)
-    return list(found.values())
-
-
 def _note(best: FrozenTrial, study: optuna.Study) -> str:
-    assert best.value is not None
-    minimize = study.direction == StudyDirection.MINIMIZE
-    value = f"{best.value:.3f}" if minimize else f"{best.value:.1%}"
+    minimize = study.directions[0] == StudyDirection.MINIMIZE
+    value = f"{best.values[0]:.3f}" if minimize else f"{best.values[0]:.1%}"
     count = best.user_attrs.get("trainable_params")
     return f"best {value}" + (f", {count:,} parameters" if count is not None else "")

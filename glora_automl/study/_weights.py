@@ -22,15 +22,15 @@ __all__ = ["fetch_supernet", "load_backbone", "load_supernet"]
 def load_backbone(run: Run) -> Run:
     """Make the study's backbone, or get it from whoever has made it.
 
-    One that was pretrained on the fly is an artifact of the study; others come from where timm
-    has them, and have to be the same.
+    One that was pretrained on the fly, or that comes from a local checkpoint, is an artifact of
+    the study; others come from where timm has them, and have to be the same.
     """
     made = []
 
     def make(claim: Claim) -> dict[str, Any]:
         model = run.setup.create_backbone()
         made.append(model)
-        if run.setup.recipe.backbone.pretraining is not None:
+        if run.setup.recipe.backbone.is_local:
             return run.upload("backbone", model.state_dict())
         return {"digest": tensor_digest(model.state_dict()), "artifact": None}
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from glora_automl.supernet._batches import ImageBatches, batches
 
-__all__ = ["Score", "evaluate", "evaluate_each"]
+__all__ = ["Score", "evaluate", "evaluate_each", "evaluation_mode"]
 
 
 class Score(NamedTuple):

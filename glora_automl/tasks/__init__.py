@@ -2,6 +2,7 @@
 
 from glora_automl.tasks._backbone import (
     BackboneSettings,
+    check_backbone,
     check_pretraining,
     create_backbone,
     create_model,
@@ -46,6 +47,7 @@ __all__ = [
     "TimmSettings",
     "TorchvisionSettings",
     "VtabSettings",
+    "check_backbone",
     "check_pretraining",
     "create_backbone",
     "create_model",

@@ -42,8 +42,8 @@ def read_arrays(path: str, labels: Sequence[str]) -> Arrays:
             known = list(file.files)
     except OSError as error:
         raise TaskError(
-            f"task.path: {path!r} cannot be read: {error.strerror or error}; relative paths begin "
-            "at the working directory."
+            f"task.path: {path!r} cannot be read: {error.strerror or error}; in a recipe file it "
+            "is a path from that file's folder."
         ) from None
     except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else "it ends early"

@@ -35,7 +35,7 @@ class DomainsSettings(LabelledSettings, ReadingSettings):
 
     Attributes:
         source: Names this kind of task.
-        path: The folder; relative to the working directory.
+        path: The folder; in a recipe file a path from its folder.
         fit: The domain that is learnt.
         tests: The others that are tested on; none means all.
     """

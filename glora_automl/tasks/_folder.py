@@ -31,7 +31,7 @@ class FolderSettings(LabelledSettings, ReadingSettings):
 
     Attributes:
         source: Names this kind of task.
-        path: The folder; relative to the working directory.
+        path: The folder; in a recipe file a path from its folder.
     """
 
     source: Literal["folder"]
@@ -61,7 +61,8 @@ def existing_folder(path: str) -> Path:
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise TaskError(
-            f"task.path: {path!r} must be a folder; relative paths begin at the working directory."
+            f"task.path: {path!r} must be a folder; in a recipe file it is a path from that file's "
+            "folder."
         )
     return folder
 

@@ -33,7 +33,7 @@ class NpzSettings(LabelledSettings, ReadingSettings):
 
     Attributes:
         source: Names this kind of task.
-        path: The file; relative to the working directory.
+        path: The file; in a recipe file a path from its folder.
         label: Which labels are learnt: ``elevation`` are those of ``elevation_train``. Where they
             are no indices into ``class_names`` (``elevation_names``), each value is a class.
         domain: Name of the domain that is learnt, where ``domain_train`` tells the domain of each

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, TypeVar
@@ -27,7 +28,7 @@ from glora_automl.tasks._decoding import (
     resizing,
 )
 from glora_automl.tasks._encoded import EncodedImages
-from glora_automl.tasks._images import Images, ImageSet, InputFormat, NormalisedImages
+from glora_automl.tasks._images import WHOLE, Images, InputFormat, NormalisedImages
 
 __all__ = ["EncodedSet", "Reader", "ReadingSettings"]
 
@@ -41,9 +42,8 @@ class ReadingSettings(Declaration):
         resize: ``squash`` brings the whole image to the model's size, as is usual on VTAB;
             ``center`` keeps its shape and crops as the backbone was evaluated; ``border`` keeps it
             and fills up.
-        memory: Most bytes, such as ``"2GB"``, of decoded images that are kept, on the device that
-            trains, at the model's size in 8 bits; others are read again each time. It does not
-            change what is found.
+        memory: Most bytes, such as ``"2GB"``, of images that are kept on the device that trains, at
+            the model's size; others are read again each time. It does not change what is found.
         workers: Threads that read; None is one a processor, at most 16.
         unreadable: Whether an image that cannot be decoded is refused, or skipped before images
             are drawn.
@@ -76,6 +76,11 @@ class Reader:
             fits = count <= self._left
             self._left -= count if fits else 0
         return fits
+
+    def release(self, count: int) -> None:
+        """Give so many bytes back."""
+        with self._lock:
+            self._left += count
 
     def map(self, function: Callable[[int], T], indices: Iterable[int]) -> Iterator[T]:
         """The function's values, in order, from all threads; few of them wait to be taken."""
@@ -160,15 +165,30 @@ class EncodedSet(Images):
         """
         check_channels(target)
         streamed = StreamedImages(self, target, device)
-        if not self.reader.reserve(len(self) * int(np.prod(target.size))):
-            return streamed, self.labels.to(device)
-        pixels = torch.empty((len(self), *target.size), dtype=torch.uint8)
+        count = len(self) * int(np.prod(target.size))
+        labels = self.labels.to(device)
+        prepared: ImageBatches
+        if 4 * count <= WHOLE and self.reader.reserve(4 * count):
+            prepared, kept = (
+                NormalisedImages(self._pixels(streamed).to(device), target)[:],
+                4 * count,
+            )
+        elif self.reader.reserve(count):
+            prepared, kept = NormalisedImages(self._pixels(streamed).to(device), target), count
+        else:
+            return streamed, labels
+        weakref.finalize(prepared, self.reader.release, kept)
+        return prepared, labels
+
+    def _pixels(self, streamed: StreamedImages) -> Tensor:
+        """All images, uint8 ``(n, channels, height, width)``."""
+        pixels = torch.empty((len(self), *streamed.size), dtype=torch.uint8)
         with self.reader.progress.stage("Read images", len(self), "images") as advance:
             everything = self.reader.map(streamed.pixels, range(len(self)))
             for place, image in zip(pixels, everything, strict=True):
                 place.copy_(image)
                 advance(1)
-        return ImageSet(pixels, self.labels).prepare(target, device)
+        return pixels
 
     def digest(self) -> str:
         """sha256 of the files' bytes and labels."""
@@ -196,6 +216,7 @@ class StreamedImages:
     def __init__(self, images: EncodedSet, target: InputFormat, device: torch.device) -> None:
         self._images = images
         self._target = target
+        self.size = target.size
         self._transform = resizing(target, images.reader.settings.resize)
         self.device = device
 
@@ -204,7 +225,7 @@ class StreamedImages:
 
     def __getitem__(self, index: Tensor | slice) -> Tensor:
         chosen = torch.arange(len(self))[index if isinstance(index, slice) else index.cpu()]
-        pixels = torch.empty((len(chosen), *self._target.size), dtype=torch.uint8)
+        pixels = torch.empty((len(chosen), *self.size), dtype=torch.uint8)
         decoded = self._images.reader.map(self.pixels, chosen.tolist())
         for place, image in zip(pixels, decoded, strict=True):
             place.copy_(image)
@@ -219,7 +240,7 @@ class StreamedImages:
         number = int(self._images.indices[index])
         source = self._images.source
         try:
-            return decode(source.read(number), self._target.size[0], self._transform)
+            return decode(source.read(number), self.size[0], self._transform)
         except Unreadable as error:
             raise TaskError(
                 f"The image {source.name(number)} cannot be read any more: {error}; bring it back "

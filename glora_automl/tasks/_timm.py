@@ -28,8 +28,8 @@ class TimmSettings(LabelledSettings, ReadingSettings):
         name: What ``timm.data.create_dataset`` calls it: ``hfds/...`` is a data set of the Hugging
             Face hub, or a folder of their format (needs ``glora-automl[huggingface]``), an empty
             name a folder or tar file.
-        path: The folder or tar file, or where data sets are kept; relative to the working
-            directory. None is the reader's own place.
+        path: The folder or tar file, or where data sets are kept; in a recipe file a path
+            from its folder. None is the reader's own place.
         train_split: Name of the training split.
         validation_split: Name of the split to validate on, if there is one.
         test_split: Name of the split to test on, if there is one.

@@ -33,7 +33,7 @@ class TorchvisionSettings(LabelledSettings, ReadingSettings):
         source: Names this kind of task.
         name: Its class, such as ``Food101``, ``StanfordCars``, ``Flowers102``, ``FGVCAircraft``,
             ``OxfordIIITPet`` or ``CIFAR10``.
-        path: Folder that torchvision keeps data sets in; relative to the working directory.
+        path: Folder that torchvision keeps data sets in; in a recipe file a path from its folder.
         download: Whether it is downloaded if it is not there.
         kwargs: Further keyword arguments of the class.
     """

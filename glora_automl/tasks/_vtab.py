@@ -66,7 +66,7 @@ class VtabSettings(ReadingSettings):
     Attributes:
         source: Names this kind of task.
         name: One of the 19 names in :data:`VTAB`.
-        path: The folder that holds all tasks; relative to the working directory.
+        path: The folder that holds all tasks; in a recipe file a path from its folder.
         normalisation: ``imagenet`` takes ImageNet's mean and deviation whatever the backbone was
             trained with, ``none`` leaves values from 0 to 1, ``backbone`` takes the backbone's.
             Published figures differ by it.
@@ -75,7 +75,7 @@ class VtabSettings(ReadingSettings):
     source: Literal["vtab"]
     name: str
     path: str
-    normalisation: Literal["imagenet", "none", "backbone"] = "imagenet"
+    normalisation: Literal["imagenet", "none", "backbone"] = "backbone"
 
     @field_validator("name")
     @classmethod

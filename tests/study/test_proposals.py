@@ -109,7 +109,15 @@ def test_the_order_of_a_race_is_that_of_all_validation_images(searching, tmp_pat
     ("search_settings", "words"),
     [
         ({"racing_error": 1.0}, "racing_error"),
-        ({"racing_error": 0.1, "objective": "loss"}, "needs objective = 'accuracy'"),
+        ({"racing_error": 0.1, "objectives": ["loss"]}, "needs objectives = ['accuracy']"),
+        (
+            {"racing_error": 0.1, "objectives": ["accuracy", "parameters"]},
+            "needs objectives = ['accuracy']",
+        ),
+        ({"objectives": []}, "objectives"),
+        ({"objectives": ["parameters"]}, "objectives"),
+        ({"objectives": ["accuracy", "loss"]}, "objectives"),
+        ({"objectives": ["accuracy", "latency"]}, "objectives"),
         ({"sampler": "cmaes"}, "sampler"),
         ({"screen": 0}, "screen"),
         ({"population": 0}, "population"),

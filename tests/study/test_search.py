@@ -22,7 +22,6 @@ from glora_automl.study import (
     _search,
     _selection,
     _weights,
-    load_recipe,
     load_study,
     resume,
     search,
@@ -31,7 +30,6 @@ from glora_automl.study import (
 from glora_automl.study._recipe import parse_recipe
 from glora_automl.study._setup import Setup, prepare
 from glora_automl.supernet import Supernet, evaluate, load_checkpoint, load_tensors
-from tests.conftest import TINY
 
 
 def figures(result):
@@ -51,20 +49,6 @@ def figures(result):
         summary["result"],
         summary["digests"],
     )
-
-
-@pytest.fixture(scope="session")
-def finished_runs(tmp_path_factory):
-    """The runs folder of one uninterrupted run of the tiny recipe."""
-    return tmp_path_factory.mktemp("finished")
-
-
-@pytest.fixture(scope="session")
-def finished(finished_runs):
-    """That run."""
-    path = finished_runs / "tiny.toml"
-    path.write_text(TINY, encoding="utf-8")
-    return search(load_recipe(str(path)), runs=finished_runs)
 
 
 @pytest.fixture
@@ -253,7 +237,7 @@ def test_a_budget_below_the_smallest_is_refused_before_anything_is_written(tiny,
 
 
 def test_the_loss_can_be_the_objective(tiny, tmp_path):
-    recipe = tiny.replace(search={"objective": "loss"}, selection={"controls": False})
+    recipe = tiny.replace(search={"objectives": ["loss"]}, selection={"controls": False})
     result = search(recipe, runs=tmp_path)
     assert result.study.direction == optuna.study.StudyDirection.MINIMIZE
     assert result.study.best_value == min(

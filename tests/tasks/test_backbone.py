@@ -11,6 +11,7 @@ from glora_automl.tasks import (
     DigitsSettings,
     ImageSet,
     _backbone,
+    check_backbone,
     create_backbone,
     create_model,
     input_format,
@@ -255,3 +256,50 @@ def test_other_channels_take_the_mean_over_the_colours():
     wanted = input_format(create_model(chosen, 3, seed=0), chosen)
     assert wanted.mean == (pytest.approx((0.485 + 0.456 + 0.406) / 3),)
     assert wanted.std == (pytest.approx((0.229 + 0.224 + 0.225) / 3),)
+
+
+def test_means_and_deviations_can_be_set():
+    model = create_model(settings(kwargs={**SMALL, "in_chans": 3}), 3, seed=0)
+    chosen = settings(mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 3.0))
+    rgb = chosen.model_copy(update={"kwargs": {**SMALL, "in_chans": 3}})
+    assert input_format(model, rgb)[:3] == ((3, 8, 8), (0.1, 0.2, 0.3), (1.0, 2.0, 3.0))
+    with pytest.raises(TaskError, match=r"backbone\.mean .*each of the model's 1 channels, got"):
+        input_format(model, chosen)
+    with pytest.raises(ValueError, match="greater than 0"):
+        settings(std=(0.0,))
+
+
+class TestCheckBackbone:
+    def check(self, classes=3, size=None, **changes):
+        chosen = settings(**changes)
+        model = create_model(chosen, 3, seed=0)
+        target = input_format(model, chosen)
+        target = target if size is None else target._replace(size=size)
+        training = [m.training for m in model.modules()]
+        try:
+            check_backbone(model, chosen, target, classes)
+        finally:
+            assert [m.training for m in model.modules()] == training
+
+    def test_a_classifier_that_takes_the_images_passes(self):
+        self.check()
+
+    def test_images_of_a_size_that_does_not_fit_are_refused_with_a_way_out(self):
+        with pytest.raises(TaskError, match=r"images of 1 x 12 x 12: .*kwargs\.img_size") as caught:
+            self.check(size=(1, 12, 12))
+        assert "\n" not in str(caught.value)
+
+    def test_a_size_for_a_model_that_takes_any_is_refused_with_a_way_out(self):
+        with pytest.raises(TaskError, match=r"pretrained_cfg_overlay\.input_size sets"):
+            self.check(model="resnet10t", kwargs={"img_size": 32})
+        overlay = {"input_size": [3, 32, 32]}
+        chosen = settings(model="resnet10t", kwargs={"pretrained_cfg_overlay": overlay})
+        assert input_format(create_model(chosen, 3, seed=0), chosen).size == (3, 32, 32)
+
+    def test_a_model_without_classifier_is_refused(self):
+        with pytest.raises(TaskError, match="must have a classifier"):
+            self.check(model="test_convnext", kwargs={"features_only": True})
+
+    def test_scores_for_other_classes_are_refused(self):
+        with pytest.raises(TaskError, match="one score for each of 4 classes"):
+            self.check(classes=4)

@@ -8,6 +8,8 @@ from PIL import Image
 from glora_automl.errors import TaskError
 from glora_automl.progress import LineProgress
 from glora_automl.tasks import FolderSettings, InputFormat, load_task
+from glora_automl.tasks._images import NormalisedImages
+from glora_automl.tasks._reading import StreamedImages
 from tests.tasks.files import picture, write_classes
 
 CPU = torch.device("cpu")
@@ -89,11 +91,15 @@ def test_streamed_images_are_the_same_as_those_in_memory(flat):
     assert streamed[torch.arange(0)].shape == (0, 3, 20, 24)
 
 
-def test_the_memory_is_for_all_sets_together(flat):
-    room = 40 * 3 * 20 * 24
-    task = load(flat, memory=room)
-    assert isinstance(task.fit.prepare(TARGET, CPU)[0], torch.Tensor)
-    assert not isinstance(task.test.prepare(TARGET, CPU)[0], torch.Tensor)
+def test_the_memory_is_for_all_sets_together_and_given_back(flat):
+    task = load(flat, memory=40 * 3 * 20 * 24)
+    kept, _ = task.fit.prepare(TARGET, CPU)
+    assert isinstance(kept, NormalisedImages)  # there is no room for it as normalised numbers
+    assert isinstance(task.test.prepare(TARGET, CPU)[0], StreamedImages)
+    del kept
+    again, _ = task.test.prepare(TARGET, CPU)
+    assert not isinstance(again, StreamedImages)
+    assert torch.equal(again[:], load(flat).test.prepare(TARGET, CPU)[0][:])
 
 
 def test_the_digest_is_of_the_files_bytes_wherever_they_lie(flat, tmp_path):
@@ -175,7 +181,7 @@ def test_mistakes_are_told_in_one_line(tmp_path, flat):
     write_classes(extra / "train", CLASSES)
     write_classes(extra / "test", {"dog": 3})
     for folder, changes, words in (
-        (tmp_path / "nowhere", {}, ["nowhere", "must be a folder", "working directory"]),
+        (tmp_path / "nowhere", {}, ["nowhere", "must be a folder", "that file's folder"]),
         (empty, {}, ["a folder of images for each class", "no folder"]),
         (one, {}, ["two classes", "'ant'"]),
         (hollow, {}, ["must hold images", "'dog' holds none", ".png"]),

@@ -169,7 +169,7 @@ def test_a_truncated_file_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["nowhere.npz", ""])
 def test_a_missing_file_is_named(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(TaskError, match=r"cannot be read.*working directory"):
+    with pytest.raises(TaskError, match=r"cannot be read.*that file's folder"):
         load_npz(NpzSettings(source="npz", path=name or "."), 0)
 
 

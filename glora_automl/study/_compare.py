@@ -1,0 +1,291 @@
+"""What the search was worth: random search at the same cost, uniform adapters, and ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+from scipy import stats
+
+from glora_automl.errors import RecipeError
+from glora_automl.progress import Progress
+from glora_automl.study._arm import (
+    control_stage,
+    train_alone,
+    train_control,
+    uniform_architectures,
+)
+from glora_automl.study._best import best_trials, done_trials
+from glora_automl.study._final import final_test
+from glora_automl.study._join import find, join
+from glora_automl.study._proposals import Proposer, create_sampler
+from glora_automl.study._result import Row, quality
+from glora_automl.study._run import Run
+from glora_automl.study._selection import choose
+from glora_automl.study._stages import Claim
+from glora_automl.study._study import get_setting
+from glora_automl.study._summary import stage_seconds
+from glora_automl.study._trials import run_trials
+from glora_automl.study._weights import fetch_supernet, load_backbone
+
+__all__ = ["Comparison", "RankCorrelation", "compare", "kendall"]
+
+Work = Callable[[Claim], dict[str, Any]]
+
+RANDOM = "compare-random"
+"""The stage that chooses among the trials of the random search."""
+
+
+@dataclass(frozen=True)
+class RankCorrelation:
+    """How well one score ranks architectures by another.
+
+    Attributes:
+        tau: Kendall's tau-b, from -1 to 1; None if one of the scores is always the same.
+        low: Lower end of its 95% interval, by bootstrap over the architectures.
+        high: Upper end.
+        pvalue: Of the hypothesis that the ranks have nothing to do with each other.
+        pairs: The two scores of each architecture.
+    """
+
+    tau: float | None
+    low: float | None
+    high: float | None
+    pvalue: float | None
+    pairs: tuple[tuple[float, float], ...]
+
+    @classmethod
+    def from_json(cls, table: dict[str, Any]) -> RankCorrelation:
+        """The inverse of the attributes as JSON."""
+        return cls(**{**table, "pairs": tuple((a, b) for a, b in table["pairs"])})
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A study's adapter beside what it is to be compared with.
+
+    Attributes:
+        budget: The most trainable parameters of each, as a plain count.
+        rows: The searched adapter, the best of a random search at the same cost, and adapters with
+            the same choices in every layer.
+        best_uniform: Name of the row of those last ones with the best validation score.
+        inherited: How well accuracy with the supernet's weights ranks architectures by their
+            accuracy when each is trained alone, both on the validation images; None if no
+            architectures were trained for it.
+    """
+
+    budget: int
+    rows: tuple[Row, ...]
+    best_uniform: str
+    inherited: RankCorrelation | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        ranks = self.inherited
+        return {
+            "budget": self.budget,
+            "rows": [row.to_json() for row in self.rows],
+            "best_uniform": self.best_uniform,
+            "inherited": None
+            if ranks is None
+            else {**ranks.__dict__, "pairs": [list(pair) for pair in ranks.pairs]},
+        }
+
+    @classmethod
+    def from_json(cls, table: dict[str, Any]) -> Comparison:
+        """The inverse of :meth:`to_json`."""
+        ranks = table["inherited"]
+        return cls(
+            table["budget"],
+            tuple(Row.from_json(row) for row in table["rows"]),
+            table["best_uniform"],
+            None if ranks is None else RankCorrelation.from_json(ranks),
+        )
+
+
+def kendall(pairs: Sequence[Sequence[float]], seed: int = 0) -> RankCorrelation:
+    """Kendall's tau-b of paired scores, with a bootstrap interval.
+
+    Args:
+        pairs: Two scores of each of at least two architectures.
+        seed: Seeds the bootstrap's 1,000 resamples.
+
+    Example:
+        >>> found = kendall([(0.1, 0.2), (0.2, 0.4), (0.3, 0.3), (0.4, 0.6)])
+        >>> round(found.tau, 3), round(found.pvalue, 3)
+        (0.667, 0.333)
+    """
+    values = np.array(pairs)
+    kept = tuple((float(a), float(b)) for a, b in pairs)
+    result = stats.kendalltau(values[:, 0], values[:, 1])
+    if not np.isfinite(result.statistic):
+        return RankCorrelation(None, None, None, None, kept)
+    rng = np.random.default_rng(seed)
+    drawn = [values[rng.integers(len(values), size=len(values))] for _ in range(1000)]
+    # A resample in which one of the scores is always the same has no tau.
+    taus = [stats.kendalltau(d[:, 0], d[:, 1]).statistic for d in drawn if np.ptp(d, axis=0).all()]
+    low, high = np.quantile(taus, [0.025, 0.975])
+    return RankCorrelation(
+        float(result.statistic), float(low), float(high), float(result.pvalue), kept
+    )
+
+
+def compare(
+    name: str,
+    *,
+    architectures: int = 10,
+    storage: str | BaseStorage | None = None,
+    artifacts: str | None = None,
+    runs: str | Path = "runs",
+    device: str = "auto",
+    patience: float = 300.0,
+    stop: Callable[[], bool] | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Put a study's adapter beside a random search of the same cost and uniform adapters.
+
+    The random search scores as many random architectures under the budget with the same supernet
+    and chooses among the best of them in the same way. The uniform adapters are trained like the
+    study's controls. Each is tested once. Some of the random architectures are trained alone, to
+    see whether the supernet ranks them as they deserve. All of it is kept in the study, can be
+    interrupted, and is shared out if several workers call this at the same time.
+
+    Args:
+        name: Name of the study, which must be finished.
+        architectures: How many are trained alone; each costs as much as a control.
+        storage: As for :func:`glora_automl.search`.
+        artifacts: Where this machine finds the study's artifacts, if not where the study says.
+        runs: As for :func:`glora_automl.search`.
+        device: As for :func:`glora_automl.search`.
+        patience: As for :func:`glora_automl.search`.
+        stop: As for :func:`glora_automl.search`.
+        progress: As for :func:`glora_automl.search`.
+
+    Raises:
+        RecipeError: If ``architectures`` is neither 0 nor from 2 to the study's trials.
+        StudyError: If the study is not finished.
+        GLoRAError: If anything else is wrong with the input.
+        Stopped: If ``stop`` asked for it.
+    """
+    storage, recipe = find(name, storage=storage, runs=runs, patience=patience)
+    with join(
+        recipe,
+        name=name,
+        storage=storage,
+        artifacts=artifacts,
+        runs=runs,
+        device=device,
+        patience=patience,
+        stop=stop,
+        progress=progress,
+    ) as run:
+        target = int(get_setting(run.study, "target"))
+        if architectures != 0 and not 2 <= architectures <= target:
+            raise RecipeError(
+                f"The architectures to train alone must be 0 or from 2 to the {target} trials of "
+                f"the study {name!r}, got {architectures}."
+            )
+        run.check_finished()
+        return _compare(load_backbone(run), target, architectures)
+
+
+def _compare(run: Run, target: int, architectures: int) -> Comparison:
+    recipe = run.setup.recipe
+    random = _random_search(run, target)
+    candidates = best_trials(random, recipe.selection.candidates)
+    uniform = uniform_architectures(run.setup)
+    works: dict[str, Work] = {
+        RANDOM: lambda _: choose(run, RANDOM, candidates, name="random search")
+    }
+    for label, architecture in uniform.items():
+        stage = control_stage(label)
+        works[stage] = partial(train_control, run, stage, label, architecture)
+    sample = random.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))[:architectures]
+    for number, trial in enumerate(sample, 1):
+        stage = f"compare-alone-{number}"
+        title = f"Architecture {number} of {architectures} alone"
+        works[stage] = partial(_train_sample, run, stage, trial, title)
+    found = run.stages.run(works)
+    outcome = run.stages.outcome("test")
+    assert outcome is not None, "the study is finished"
+    rows = {row["name"]: Row.from_json(row) for row in outcome["rows"]}
+    untested = [RANDOM, *(control_stage(label) for label in uniform if label not in rows)]
+    test = partial(_test, run, random, {stage: found[stage] for stage in untested})
+    added = run.stages.run({"compare-test": test})["compare-test"]["rows"]
+    rows |= {row["name"]: Row.from_json(row) for row in added}
+    pairs = [found[stage]["pair"] for stage in works if stage.startswith("compare-alone")]
+    comparison = Comparison(
+        budget=run.setup.budget,
+        rows=tuple(rows[label] for label in ("searched", "random search", *uniform)),
+        best_uniform=max(uniform, key=lambda label: _quality(rows[label])),
+        inherited=kendall(pairs, recipe.seed) if pairs else None,
+    )
+    run.record("comparison", comparison.to_json())
+    return comparison
+
+
+def _random_search(run: Run, target: int) -> optuna.Study:
+    """As many trials as the search's, all of them like those of its first generation."""
+    setup = run.setup
+    search = setup.recipe.search
+    recipe = setup.recipe.replace(
+        search={
+            "sampler": "evolution",
+            "population": target,
+            "screen": 1,
+            "racing_error": None,
+            "objectives": [search.metric],
+        }
+    )
+    setup = replace(setup, recipe=recipe)
+    study = optuna.create_study(
+        study_name=f"{run.study.study_name}/random-{run.stages.key}",
+        storage=run.worker.storage,
+        sampler=create_sampler(setup),
+        direction=run.study.directions[0],
+        load_if_exists=True,
+    )
+    if len(done_trials(study)) < target:
+        alone = replace(run, study=study, setup=setup)
+        run_trials(
+            study,
+            Proposer(alone, fetch_supernet(run)),
+            worker=run.worker,
+            target=lambda: target,
+            progress=setup.progress,
+            title="Random search",
+        )
+    return study
+
+
+def _train_sample(
+    run: Run, stage: str, trial: FrozenTrial, title: str, claim: Claim
+) -> dict[str, Any]:
+    """Train a random architecture alone, to compare it with what it has inherited."""
+    architecture = run.setup.space.architecture(trial.params)
+    _, row = train_alone(run, stage, stage, architecture, title=title)
+    assert row.validation is not None
+    inherited = float(trial.user_attrs["validation_accuracy"])
+    return {"pair": [inherited, row.validation.accuracy], "seconds": row.seconds}
+
+
+def _test(
+    run: Run, random: optuna.Study, arms: Mapping[str, dict[str, Any]], claim: Claim
+) -> dict[str, Any]:
+    """Test what was not tested at the end of the study."""
+    outcome = final_test(run, arms, {RANDOM: ("supernet", RANDOM)}, claim)
+    row = outcome["rows"][0]
+    row["seconds"] = round(row["seconds"] + stage_seconds(random, None)["search"], 2)
+    return outcome
+
+
+def _quality(row: Row) -> tuple[float, float]:
+    assert row.validation is not None
+    return quality(row.validation)

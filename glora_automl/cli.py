@@ -54,13 +54,27 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 Patience = Annotated[
     float, typer.Option(help="Seconds to wait for a database that does not answer any more.")
 ]
+Data = Annotated[
+    str | None, typer.Option(help="Your images: a folder with a folder for each class, or .npz.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
 @app.command()
 def search(
-    recipe: Annotated[str, typer.Argument(help="Name of a recipe, or path of a .toml file.")],
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="Name of a recipe, or path of a .toml file; with --data, own."),
+    ] = None,
+    data: Data = None,
+    model: Annotated[
+        str | None, typer.Option(help="A timm model, adapted from its pretrained weights.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any setting of the recipe, such as task.shots=4; repeatable."),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the study.")] = None,
     storage: Storage = None,
     artifacts: ArtifactStore = None,
@@ -85,16 +99,22 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe, go on where an earlier run stopped, or join those who run it."""
-    from glora_automl.study import load_recipe
+    from glora_automl.study import override_recipe
     from glora_automl.study import search as run
 
-    changes: dict[str, Any] = {"budget": budget, "seed": seed}
-    changes = {key: value for key, value in changes.items() if value is not None}
+    options = {"budget": budget, "seed": seed}
     settings = {"trials": trials, "sampler": sampler}
-    changes["search"] = {key: value for key, value in settings.items() if value is not None}
+    wanted = override_recipe(
+        recipe,
+        data=data,
+        model=model,
+        settings=changes or (),
+        search={key: value for key, value in settings.items() if value is not None},
+        **{key: value for key, value in options.items() if value is not None},
+    )
     with _stoppable() as stop:
         result = run(
-            load_recipe(recipe).replace(**changes),
+            wanted,
             name=name,
             runs=runs,
             storage=storage,
@@ -114,6 +134,7 @@ def resume(
     name: Annotated[str, typer.Argument(help="Name of the study.")],
     storage: Storage = None,
     artifacts: ArtifactStore = None,
+    data: Data = None,
     trials: Trials = None,
     device: Device = "auto",
     runs: Runs = Path("runs"),
@@ -129,6 +150,7 @@ def resume(
             name,
             storage=storage,
             artifacts=artifacts,
+            data=data,
             trials=trials,
             runs=runs,
             device=device,

@@ -15,9 +15,11 @@ import torch
 from glora_automl import cli
 from glora_automl._files import write_atomic
 from glora_automl.errors import Stopped
-from glora_automl.study import _search, _weights, load_recipe, search
+from glora_automl.study import _search, _weights, load_recipe, override_recipe, search
+from glora_automl.study._overrides import with_data
 from glora_automl.study._setup import Setup
 from tests.conftest import TINY
+from tests.tasks.files import write_classes
 
 
 @pytest.fixture
@@ -94,6 +96,53 @@ def test_options_override_the_recipe(folder, glora):
     assert (folder / "there/studies.db").is_file()
 
 
+def sets(**settings):
+    """Options that change any setting of a recipe."""
+    return [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+
+
+def test_images_of_ones_own_need_no_recipe(folder, glora):
+    write_classes(folder / "my zoo", {"ant": 12, "bee": 12})
+    kwargs = "{ img_size = 16, patch_size = 8, embed_dim = 16, depth = 1, num_heads = 2 }"
+    options = sets(**{
+        "backbone.pretrained": "false", "backbone.kwargs": kwargs, "training.epochs": 2,
+        "training.warmup_epochs": 0, "selection.finetune_epochs": 0, "task.shots": 4,
+        "selection.candidates": 1,
+    })  # fmt: skip
+    model = ("--model", "vit_tiny_patch16_224")
+    options = ("--data", "my zoo", *model, "--budget", "20%", *FAST, *options)
+    code, out, _ = glora("search", *options, "--json")
+    assert code == 0
+    document = json.loads(out)
+    assert document["study"] == "my-zoo"
+    assert document["recipe"]["task"]["shots"] == 4
+    assert document["recipe"]["backbone"]["model"] == "vit_tiny_patch16_224"
+    assert document["recipe"]["budget"] == "20%"
+    (folder / "my zoo").rename(folder / "elsewhere")
+    code, _, err = glora("resume", "my-zoo")
+    assert code == 2
+    assert "'my zoo' must be a folder" in err
+    code, again, _ = glora("resume", "my-zoo", "--data", "elsewhere", "--json")
+    assert code == 0
+    assert json.loads(again)["result"] == document["result"]
+
+
+def test_images_and_model_of_a_recipe_can_be_others(folder):
+    write_classes(folder / "zoo", {"ant": 3, "bee": 3})
+    (folder / "a.npz").write_bytes(b"")
+    recipe = override_recipe("tiny.toml", data="zoo", model="vit_base_patch16_224", seed=3)
+    assert (recipe.name, recipe.seed) == ("tiny", 3)
+    assert (recipe.task.source, recipe.task.path) == ("folder", "zoo")
+    assert recipe.backbone.pretrained
+    assert recipe.backbone.kwargs == {}
+    assert override_recipe("tiny.toml", data="a.npz").task.source == "npz"
+    shots = override_recipe(data="a.npz", settings=["task.shots=2"])
+    assert shots.name == "a"
+    assert with_data(shots, str(folder / "a.npz")).task.shots == 2
+    assert with_data(load_recipe("vtab1k"), "zoo").task.source == "vtab"
+    assert with_data(load_recipe("vtab1k"), "zoo").task.path == "zoo"
+
+
 def test_status_and_show_tell_of_a_study(runs, glora):
     code, out, _ = glora("status", "--runs", runs)
     assert code == 0
@@ -122,6 +171,15 @@ def test_lists(glora):
     [
         (["search", "nothing"], ["'nothing'", "digits"]),
         (["search", "missing.toml"], ["missing.toml", "No such file"]),
+        (["search"], ["--data", "digits"]),
+        (["search", "--data", "nowhere"], ["'nowhere'", "--data"]),
+        (["search", "--data", "."], ["must hold a folder of images", "no folder"]),
+        (["search", "--data", "torn.npz"], ["torn.npz", ".npz file"]),
+        (["search", "tiny.toml", "--model", "vit_tiny"], ["vit_tiny", "timm"]),
+        (["search", "tiny.toml", "--set", "search.trails=3"], ["search.trails", "'trials'"]),
+        (["search", "tiny.toml", "--set", "trials 3"], ["'trials 3'", "--set"]),
+        (["search", "tiny.toml", "--set", "search.trials=many"], ["search.trials", "'many'"]),
+        (["search", "vtab1k", "--data", "."], ["train800.txt", "NOAH"]),
         (["search", "tiny.toml", "--budget", "12q"], ["12q", "12k"]),
         (["search", "tiny.toml", "--trials", "0"], ["search.trials"]),
         (["search", "tiny.toml", "--sampler", "cmaes"], ["search.sampler", "nsga2"]),
@@ -154,6 +212,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(folder, glora, tiny_toml, argum
     for name, (old, new) in variants.items():
         assert old in tiny_toml
         (folder / f"{name}.toml").write_text(tiny_toml.replace(old, new), encoding="utf-8")
+    (folder / "torn.npz").write_bytes(b"PK")
     before = {path: path.stat().st_size for path in folder.rglob("*")}
     code, out, err = glora(*arguments)
     assert code == 2

@@ -33,7 +33,10 @@ def accuracy_text(score: Score | None) -> str:
 
 
 def result_table(rows: Sequence[Row], budget: int) -> Table:
-    """The searched adapter beside the controls."""
+    """The searched adapter beside the controls; what was tested on several domains has a line each.
+
+    The mean of the domains is without the one that was learnt.
+    """
     table = Table(
         title=f"Accuracy in % (95% interval) under a budget of {budget:,} trainable parameters"
     )
@@ -52,6 +55,11 @@ def result_table(rows: Sequence[Row], budget: int) -> Table:
             f"{row.images:,}",
             f"{row.seconds:.1f}",
         )
+        for domain, score in row.domains.items():
+            table.add_row(f"  on {domain}", "", "", accuracy_text(score), "", "")
+        if row.domain_mean is not None:
+            mean = f"{100 * row.domain_mean:.1f}"
+            table.add_row(f"  mean of {len(row.domains)} domains", "", "", mean, "", "")
     return table
 
 

@@ -1,6 +1,7 @@
 """Recipes and the studies that they become: create, resume, search, select, compare."""
 
 from glora_automl.study._compare import Comparison, RankCorrelation, compare
+from glora_automl.study._overrides import override_recipe
 from glora_automl.study._pick import pick
 from glora_automl.study._recipe import (
     Recipe,
@@ -29,6 +30,7 @@ __all__ = [
     "list_studies",
     "load_recipe",
     "load_study",
+    "override_recipe",
     "pick",
     "read_recipe",
     "resume",

@@ -16,7 +16,7 @@ from glora_automl.study._result import Row
 from glora_automl.study._run import Run
 from glora_automl.study._stages import Claim
 from glora_automl.study._summary import stage_seconds
-from glora_automl.supernet import evaluate, save_checkpoint
+from glora_automl.supernet import Score, evaluate, save_checkpoint
 
 __all__ = ["final_test", "keep_winner"]
 
@@ -35,15 +35,27 @@ def final_test(
     spent = stage_seconds(run.study, run.stages.study)
     models = {stage: load_arm(run, outcome) for stage, outcome in arms.items()}
     images, labels = run.setup.test()
+    domains = _test_domains(run, models)
     rows = []
     for stage, model in models.items():
         row = Row.from_json(arms[stage]["row"])
         if stage in parts:
             row = replace(row, seconds=round(sum(spent[part] for part in parts[stage]), 2))
         if model is not None:
-            row = replace(row, test=evaluate(model, images, labels))
+            score = evaluate(model, images, labels)
+            row = replace(row, test=score, domains=domains[stage])
         rows.append(row.to_json())
     return {"rows": rows}
+
+
+def _test_domains(run: Run, models: Mapping[str, nn.Module | None]) -> dict[str, dict[str, Score]]:
+    """Scores of all arms on the test sets of other domains, which are read one after the other."""
+    scores: dict[str, dict[str, Score]] = {stage: {} for stage in models}
+    for name, (images, labels), among in run.setup.domains():
+        for stage, model in models.items():
+            if model is not None:
+                scores[stage][name] = evaluate(model, images, labels, among=among)
+    return scores
 
 
 def keep_winner(run: Run, name: str, outcome: dict[str, Any]) -> nn.Module:

@@ -165,6 +165,9 @@ class Recipe(Declaration):
             "search_space.description",
             "search.trials",
             "task.path",  # the digest of the images tells whether they are the same
+            "task.download",
+            "task.memory",
+            "task.workers",
             "training.checkpoint_every",
             "backbone.checkpoint",  # its sha256 says what it is
             "backbone.pretraining.checkpoint_every",
@@ -208,8 +211,9 @@ def load_recipe(name: str) -> Recipe:
     """Read a shipped recipe by name, or one of the user's by the path of its TOML file.
 
     ``search_space`` in the file is a name, a path (from the file's folder) or a table. A table
-    with the key ``base`` changes the search space of that name. ``backbone.checkpoint`` is a path
-    from the file's folder, too.
+    with the key ``base`` changes the search space of that name. ``backbone.checkpoint`` and
+    ``task.path`` are paths from the file's folder, too, in a shipped recipe from the working
+    directory.
 
     Raises:
         RecipeError: If it is not found or misspelt.
@@ -218,10 +222,11 @@ def load_recipe(name: str) -> Recipe:
     stem, table = _declarations.read("studies", name, RecipeError)
     folder = Path(name).parent if name.endswith(".toml") else Path()
     table.setdefault("name", stem)
-    backbone = table.get("backbone")
-    if isinstance(backbone, Mapping) and isinstance(backbone.get("checkpoint"), str):
-        checkpoint = str(folder / Path(backbone["checkpoint"]).expanduser())
-        table["backbone"] = {**backbone, "checkpoint": checkpoint}
+    for section, key in (("backbone", "checkpoint"), ("task", "path")):
+        settings = table.get(section)
+        if isinstance(settings, Mapping) and isinstance(settings.get(key), str):
+            path = str(folder / Path(settings[key]).expanduser())
+            table[section] = {**settings, key: path}
     space = table.get("search_space", "default")
     if isinstance(space, str):
         table["search_space"] = _space(space, folder)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from glora_automl.supernet import Score
@@ -22,6 +23,7 @@ class Row:
         images: Images trained on, repeated ones counted each time.
         seconds: Wall time of all that the arm took: for the searched adapter that is supernet,
             search and selection.
+        domains: Scores on the test sets of other domains, by name.
     """
 
     name: str
@@ -30,18 +32,28 @@ class Row:
     test: Score | None = None
     images: int = 0
     seconds: float = 0.0
+    domains: Mapping[str, Score] = field(default_factory=dict)
+
+    @property
+    def domain_mean(self) -> float | None:
+        """Mean accuracy over the other domains, each counting the same; None without any."""
+        if not self.domains:
+            return None
+        return sum(score.accuracy for score in self.domains.values()) / len(self.domains)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         table = dict(self.__dict__)
         for key in ("validation", "test"):
             table[key] = None if table[key] is None else table[key]._asdict()
+        table["domains"] = {name: score._asdict() for name, score in self.domains.items()}
         return table
 
     @classmethod
     def from_json(cls, table: dict[str, Any]) -> Row:
         """The inverse of :meth:`to_json`."""
-        return cls(**{**table, **_scores(table, "validation", "test")})
+        domains = {name: Score(**score) for name, score in table.get("domains", {}).items()}
+        return cls(**{**table, **_scores(table, "validation", "test"), "domains": domains})
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from glora_automl.progress import Progress
 from glora_automl.study._arm import control_architectures, control_stage, train_control
 from glora_automl.study._final import final_test, keep_winner
 from glora_automl.study._join import find, join
+from glora_automl.study._overrides import with_data
 from glora_automl.study._proposals import Proposer
 from glora_automl.study._recipe import Recipe
 from glora_automl.study._result import Row, Selection
@@ -110,6 +111,7 @@ def resume(
     *,
     storage: str | BaseStorage | None = None,
     artifacts: str | None = None,
+    data: str | None = None,
     trials: int | None = None,
     runs: str | Path = "runs",
     device: str = "auto",
@@ -123,6 +125,7 @@ def resume(
         name: Name of the study.
         storage: As for :func:`search`.
         artifacts: Where this machine finds the study's artifacts, if not where the study says.
+        data: Where this machine finds the images, if not where the study says.
         trials: Complete trials to reach from now on, if not the study's.
         runs: As for :func:`search`.
         device: As for :func:`search`.
@@ -135,6 +138,8 @@ def resume(
         Stopped: If ``stop`` asked for it. What was done is kept.
     """
     storage, recipe = find(name, storage=storage, runs=runs, patience=patience)
+    if data is not None:
+        recipe = with_data(recipe, data)
     if trials is not None:
         recipe = recipe.replace(search={"trials": trials})
     return search(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,14 @@ from glora_automl.errors import BudgetError, TaskError
 from glora_automl.progress import Progress
 from glora_automl.search_space import SearchSpace
 from glora_automl.study._recipe import Recipe
-from glora_automl.supernet import Ranks, Supernet, stage_rng, tensor_digest
+from glora_automl.supernet import (
+    ImageBatches,
+    Ranks,
+    Reordered,
+    Supernet,
+    stage_rng,
+    tensor_digest,
+)
 from glora_automl.tasks import (
     InputFormat,
     Task,
@@ -132,26 +139,35 @@ class Setup:
         return copy.deepcopy(self.loaded)
 
     @functools.cached_property
-    def fit(self) -> tuple[Tensor, Tensor]:
+    def fit(self) -> tuple[ImageBatches, Tensor]:
         """Images and labels to train on, on the device."""
         return self.task.fit.prepare(self.format, self.device)
 
     @functools.cached_property
-    def validation(self) -> tuple[Tensor, Tensor]:
+    def validation(self) -> tuple[ImageBatches, Tensor]:
         """Images and labels that steer the search, on the device."""
         return self.task.validation.prepare(self.format, self.device)
 
     @functools.cached_property
-    def shuffled_validation(self) -> tuple[Tensor, Tensor]:
+    def shuffled_validation(self) -> tuple[ImageBatches, Tensor]:
         """The same in one random order, in which models race."""
         images, labels = self.validation
         rng = stage_rng(self.recipe.seed, "racing")
         order = torch.from_numpy(rng.permutation(len(labels))).to(labels.device)
-        return images[order], labels[order]
+        return Reordered(images, order), labels[order]
 
-    def test(self) -> tuple[Tensor, Tensor]:
+    def test(self) -> tuple[ImageBatches, Tensor]:
         """Images and labels of the final test. Only the end of a study asks for them."""
         return self.task.test.prepare(self.format, self.device)
+
+    def domains(self) -> Iterator[tuple[str, tuple[ImageBatches, Tensor], Tensor | None]]:
+        """Further test sets, one at a time: name, images and labels, classes to decide among.
+
+        The end of a study asks for them, too.
+        """
+        for name, domain in self.task.domains.items():
+            among = None if domain.among is None else domain.among.to(self.device)
+            yield name, domain.images.prepare(self.format, self.device), among
 
 
 def prepare(
@@ -170,11 +186,11 @@ def prepare(
     """
     ranks = Ranks.from_environment(resolve_device(device))
     recipe = recipe.model_copy(update={"backbone": recipe.backbone.pinned()})
-    task = load_task(recipe.task, recipe.seed)
+    task = load_task(recipe.task, recipe.seed, progress)
     check_pretraining(recipe.backbone, task)
     # The layers do not depend on the weights, which may cost a download or a training.
     model = _bare(recipe, task)
-    target = input_format(model, recipe.backbone)
+    target = task.format(input_format(model, recipe.backbone))
     check_backbone(model, recipe.backbone, target, len(task.classes))
     space = SearchSpace(recipe.search_space, linear_shapes(model))
     head = {id(p) for module in classifiers(model) for p in module.parameters()}
@@ -184,7 +200,12 @@ def prepare(
     except BudgetError as error:
         raise BudgetError(f"recipe {recipe.name}: {error}") from None
     example, _ = task.fit.subset(torch.arange(2)).prepare(target, torch.device("cpu"))
-    Supernet(model, space.layer_choices(), example=example)  # refuses what it cannot adapt
+    Supernet(model, space.layer_choices(), example=example[:])  # refuses what it cannot adapt
+    for name_of_set, count in task.repeated().items():
+        progress.say(
+            f"{count} images of the test set {name_of_set!r} are also among those that are trained "
+            "or validated on; its accuracy is flattered by them."
+        )
     return Setup(
         recipe=recipe,
         task=task,

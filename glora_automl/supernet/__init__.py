@@ -1,5 +1,6 @@
 """Activate, train, evaluate and checkpoint the weight-shared supernet."""
 
+from glora_automl.supernet._batches import ImageBatches, Reordered, batches
 from glora_automl.supernet._checkpoint import (
     CheckpointFiles,
     load_checkpoint,
@@ -23,12 +24,15 @@ from glora_automl.supernet._training import (
 
 __all__ = [
     "CheckpointFiles",
+    "ImageBatches",
     "Ranks",
+    "Reordered",
     "Score",
     "Supernet",
     "SupernetSettings",
     "TrainingResult",
     "TrainingSettings",
+    "batches",
     "evaluate",
     "evaluate_each",
     "evaluation_mode",

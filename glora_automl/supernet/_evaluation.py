@@ -1,4 +1,4 @@
-"""Scoring a plain model on images that sit on its device."""
+"""Scoring a plain model on images that come to its device."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from glora_automl.supernet._batches import ImageBatches, batches
 
 __all__ = ["Score", "evaluate", "evaluate_each", "evaluation_mode"]
 
@@ -40,7 +42,14 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 512) -> Score:
+def evaluate(
+    model: nn.Module,
+    images: ImageBatches,
+    labels: Tensor,
+    batch_size: int = 512,
+    *,
+    among: Tensor | None = None,
+) -> Score:
     """Score a model; the modes of its modules are restored afterwards.
 
     Args:
@@ -48,18 +57,25 @@ def evaluate(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int =
         images: Normalised images ``(n, channels, height, width)`` on the model's device.
         labels: Class indices ``(n,)`` on the same device.
         batch_size: Images a forward pass.
+        among: Classes ``(m,)`` that the decision is among, for images of some of the classes; the
+            logits of the others count for nothing. None is all of them.
 
     Example:
         >>> evaluate(nn.Flatten(), torch.eye(3)[:, :, None, None], torch.tensor([0, 1, 0]))
         ... # doctest: +ELLIPSIS
         Score(accuracy=0.666..., loss=0.884..., images=3)
     """
-    return evaluate_each(model, images, labels, batch_size)[0]
+    return evaluate_each(model, images, labels, batch_size, among=among)[0]
 
 
 @torch.inference_mode()
 def evaluate_each(
-    model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 512
+    model: nn.Module,
+    images: ImageBatches,
+    labels: Tensor,
+    batch_size: int = 512,
+    *,
+    among: Tensor | None = None,
 ) -> tuple[Score, Tensor]:
     """Like :func:`evaluate`, and for each image whether it was right.
 
@@ -72,11 +88,15 @@ def evaluate_each(
     # Sums stay on the device: the host waits once, at the end.
     right = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
     loss = torch.zeros((), dtype=torch.float64, device=labels.device)
+    parts = [slice(start, start + batch_size) for start in range(0, len(labels), batch_size)]
     with evaluation_mode(model):
-        for start in range(0, len(labels), batch_size):
-            x, y = images[start : start + batch_size], labels[start : start + batch_size]
-            logits = model(x).float()
-            right[start : start + batch_size] = logits.argmax(1) == y
+        for part, x in zip(parts, batches(images, parts), strict=True):
+            y, logits = labels[part], model(x).float()
+            if among is not None:
+                others = torch.ones(logits.shape[1], dtype=torch.bool, device=labels.device)
+                others[among] = False
+                logits = logits.masked_fill(others, -torch.inf)
+            right[part] = logits.argmax(1) == y
             loss += F.cross_entropy(logits, y, reduction="sum").double()
     count = len(labels)
     return Score(int(right.sum().item()) / count, loss.item() / count, count), right

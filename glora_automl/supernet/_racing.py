@@ -10,6 +10,7 @@ from scipy.stats import hypergeom
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from glora_automl.supernet._batches import ImageBatches, batches
 from glora_automl.supernet._evaluation import Score, evaluation_mode
 
 __all__ = ["race"]
@@ -58,7 +59,7 @@ def _under(right: int, images: int, needed: int, seen: int, level: float) -> boo
 @torch.inference_mode()
 def race(
     model: nn.Module,
-    images: Tensor,
+    images: ImageBatches,
     labels: Tensor,
     *,
     threshold: float,
@@ -98,9 +99,10 @@ def race(
     with evaluation_mode(model):
         for end, most in (*rule, (count, -1)):
             correct = torch.zeros((), dtype=torch.int64, device=labels.device)
-            for first in range(start, end, batch_size):
-                part = slice(first, min(first + batch_size, end))
-                logits = model(images[part]).float()
+            firsts = range(start, end, batch_size)
+            parts = [slice(first, min(first + batch_size, end)) for first in firsts]
+            for part, x in zip(parts, batches(images, parts), strict=True):
+                logits = model(x).float()
                 correct += (logits.argmax(1) == labels[part]).sum()
                 loss += F.cross_entropy(logits, labels[part], reduction="sum").double()
             right, start = right + int(correct.item()), end

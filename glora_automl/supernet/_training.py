@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from glora_automl._declarations import Declaration, Float, Int
 from glora_automl.errors import Stopped, TrainingError
+from glora_automl.supernet._batches import ImageBatches, batches
 from glora_automl.supernet._position import Keeper, Position
 from glora_automl.supernet._ranks import Ranks
 
@@ -93,7 +94,7 @@ def seeded(seed: int) -> Iterator[None]:
 def train(
     model: nn.Module,
     parameters: Mapping[str, nn.Parameter],
-    images: Tensor,
+    images: ImageBatches,
     labels: Tensor,
     settings: TrainingSettings,
     *,
@@ -200,8 +201,11 @@ def train(
                 for _ in range(at.step):
                     before_step(path_rng)
         with seeded(0):  # to leave the global generators alone; each step seeds anew
+            begins = range(0, len(order), size)
+            shares = [ranks.share(order[start : start + size]) for start in begins]
+            coming = batches(images, shares[at.step :])
             while at.step < steps and not stopping:
-                batch = order[at.step * size : (at.step + 1) * size]
+                batch = min(size, len(order) - at.step * size)
                 noise_rng = stage_rng(seed, stage, epoch, 2, at.step, *ranks.address)
                 torch.manual_seed(int(noise_rng.integers(2**63)))  # drop-path and dropout
                 scheduler.step_update(epoch * steps + at.step)
@@ -210,8 +214,7 @@ def train(
                 with ranks.sum_gradients(trained, loss):
                     if before_step is not None:
                         before_step(path_rng)
-                    mine = ranks.share(batch)
-                    loss += _backward(model, images[mine], labels[mine], len(batch))
+                    loss += _backward(model, next(coming), labels[shares[at.step]], batch)
                 if settings.clip_grad:
                     nn.utils.clip_grad_norm_(trained, settings.clip_grad)
                 optimizer.step()

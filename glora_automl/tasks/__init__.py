@@ -9,20 +9,44 @@ from glora_automl.tasks._backbone import (
     input_format,
 )
 from glora_automl.tasks._digits import DigitsSettings, load_digits
-from glora_automl.tasks._images import ImageSet, InputFormat, Task, stratified_split
+from glora_automl.tasks._domains import DomainsSettings, load_domains
+from glora_automl.tasks._folder import FolderSettings, load_folder
+from glora_automl.tasks._images import (
+    Domain,
+    Images,
+    ImageSet,
+    InputFormat,
+    Normalisation,
+    Task,
+    stratified_split,
+)
 from glora_automl.tasks._labelled import LabelledSettings, draw_labelled, stratified_draw
 from glora_automl.tasks._npz import NpzSettings, load_npz
+from glora_automl.tasks._reading import ReadingSettings
 from glora_automl.tasks._sources import TaskSettings, load_task
+from glora_automl.tasks._timm import TimmSettings, load_timm
+from glora_automl.tasks._torchvision import TorchvisionSettings, load_torchvision
+from glora_automl.tasks._vtab import VTAB, VtabSettings, load_vtab
 
 __all__ = [
+    "VTAB",
     "BackboneSettings",
     "DigitsSettings",
+    "Domain",
+    "DomainsSettings",
+    "FolderSettings",
     "ImageSet",
+    "Images",
     "InputFormat",
     "LabelledSettings",
+    "Normalisation",
     "NpzSettings",
+    "ReadingSettings",
     "Task",
     "TaskSettings",
+    "TimmSettings",
+    "TorchvisionSettings",
+    "VtabSettings",
     "check_backbone",
     "check_pretraining",
     "create_backbone",
@@ -30,8 +54,13 @@ __all__ = [
     "draw_labelled",
     "input_format",
     "load_digits",
+    "load_domains",
+    "load_folder",
     "load_npz",
     "load_task",
+    "load_timm",
+    "load_torchvision",
+    "load_vtab",
     "stratified_draw",
     "stratified_split",
 ]

@@ -132,7 +132,8 @@ def input_format(model: nn.Module, settings: BackboneSettings) -> InputFormat:
                 f"got {list(value)}."
             )
     mean, std = settings.mean or mean, settings.std or std
-    return InputFormat((channels, height, width), mean, std)
+    size = (channels, height, width)
+    return InputFormat(size, mean, std, config["interpolation"], config["crop_pct"])
 
 
 def create_model(settings: BackboneSettings, classes: int, seed: int) -> nn.Module:

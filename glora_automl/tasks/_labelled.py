@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
@@ -61,6 +63,7 @@ def draw_labelled(
     *,
     validation: bool = True,
     test: bool = False,
+    names: Sequence[str] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draw the images to fit on, to validate on and to test on; disjoint and stratified.
 
@@ -73,6 +76,7 @@ def draw_labelled(
         seed: Decides which.
         validation: Whether images to validate on are drawn.
         test: Whether images to test on are drawn, from the same split.
+        names: Class names, for messages.
 
     Returns:
         Three arrays of indices in ascending order; what is not to be drawn is empty.
@@ -92,7 +96,7 @@ def draw_labelled(
         tested = stratified_draw(labels, count, stage_rng(seed, "test images"))
         rest = np.setdiff1d(rest, tested)
     if settings.shots is not None:
-        return (*_draw_shots(labels, rest, settings, seed, validation), tested)
+        return (*_draw_shots(labels, rest, settings, seed, validation, names), tested)
     used = rest
     if settings.labelled is not None:
         if settings.labelled > len(rest):
@@ -124,7 +128,12 @@ def _count(key: str, part: int | float | None, images: int, default: float) -> i
 
 
 def _draw_shots(
-    labels: np.ndarray, rest: np.ndarray, settings: LabelledSettings, seed: int, validation: bool
+    labels: np.ndarray,
+    rest: np.ndarray,
+    settings: LabelledSettings,
+    seed: int,
+    validation: bool,
+    names: Sequence[str] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     shots = settings.shots
     assert shots is not None
@@ -140,9 +149,10 @@ def _draw_shots(
         members = stage_rng(seed, "shots", int(label)).permutation(members)
         needed = shots + (extra if validation else 0)
         if len(members) < needed:
+            name = label if names is None else repr(names[label])
             raise TaskError(
                 f"task.shots: each class must have {needed} images, {shots} to train on and "
-                f"{needed - shots} to validate on; class {label} has {len(members)}; lower shots."
+                f"{needed - shots} to validate on; class {name} has {len(members)}; lower shots."
             )
         fit.append(members[:shots])
         validated.append(members[shots:needed])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Literal
 
@@ -11,160 +10,160 @@ import torch
 
 from glora_automl._declarations import suggest
 from glora_automl.errors import TaskError
-from glora_automl.tasks._images import ImageSet, Task
-from glora_automl.tasks._labelled import LabelledSettings, draw_labelled
+from glora_automl.progress import Progress
+from glora_automl.tasks._arrays import SPLITS, Arrays, names_key, read_arrays
+from glora_automl.tasks._encoded import PackedImages
+from glora_automl.tasks._images import Domain, Images, ImageSet, Task
+from glora_automl.tasks._labelled import LabelledSettings
+from glora_automl.tasks._reading import Reader, ReadingSettings
+from glora_automl.tasks._splits import Examples, check_classes, checked, encoded_sets, split_task
 
 __all__ = ["NpzSettings", "load_npz"]
 
-SPLITS = ("train", "val", "test")
-Arrays = dict[str, np.ndarray]
 
-
-class NpzSettings(LabelledSettings):
+class NpzSettings(LabelledSettings, ReadingSettings):
     """Images and labels in one ``.npz`` file, as ``numpy.savez`` writes it.
 
     ``x_train`` holds the images of the training split, uint8 of shape ``(n, height, width)`` or
     ``(n, height, width, channels)``, and ``y_train`` their labels ``(n,)``. ``x_val`` and
     ``x_test`` with their labels may be there; ``class_names`` may name the classes.
 
+    Instead of ``x_train`` there may be image files: ``jpeg_train`` with their bytes, one after the
+    other, and ``off_train`` with the ``n + 1`` places where one ends and the next begins.
+
     Attributes:
         source: Names this kind of task.
-        path: The file; relative to the working directory.
+        path: The file; in a recipe file a path from its folder.
         label: Which labels are learnt: ``elevation`` are those of ``elevation_train``. Where they
             are no indices into ``class_names`` (``elevation_names``), each value is a class.
+        domain: Name of the domain that is learnt, where ``domain_train`` tells the domain of each
+            image (as an index into ``domain_names``, if there is that). Its test split is the
+            test; all images of each other domain are a further test set.
     """
 
     source: Literal["npz"]
     path: str
     label: str = "y"
+    domain: str | None = None
 
 
-def load_npz(settings: NpzSettings, seed: int) -> Task:
+def load_npz(settings: NpzSettings, seed: int, progress: Progress | None = None) -> Task:
     """Load a task from an ``.npz`` file; nothing in it is unpickled.
 
     Raises:
         TaskError: If the file, or an array in it, is not there or not as it should be.
     """
-    arrays = _read(settings)
-    label = settings.label
-    targets = {s: _targets(arrays, s, settings) for s in SPLITS if _has(arrays, s)}
-    values = np.unique(targets["train"])
-    if len(values) < 2:
-        raise TaskError(
-            f"task.path: {settings.path!r} must hold at least two classes, {label}_train has "
-            f"{len(values)}."
-        )
-    labels = {}
-    for split, found in targets.items():
-        if len(strange := np.setdiff1d(found, values)):
-            raise TaskError(
-                f"task.label: each label must occur in {label}_train, {label}_{split} of "
-                f"{settings.path!r} has {len(strange)} others, such as {strange[0]!s}."
-            )
-        labels[split] = np.searchsorted(values, found)
-    own = "val" in labels and settings.takes_own_validation
-    fit, validation, test = draw_labelled(
-        labels["train"], settings, seed, validation=not own, test="test" not in labels
+    keys = [settings.label] + (["domain"] if settings.domain is not None else [])
+    arrays = read_arrays(settings.path, keys)
+    splits = [s for s in SPLITS if f"{settings.label}_{s}" in arrays]
+    learnt = {split: np.arange(len(arrays[f"{settings.label}_{split}"])) for split in splits}
+    others: dict[str, dict[str, np.ndarray]] = {}
+    if settings.domain is not None:
+        by_domain = _by_domain(arrays, splits, settings)
+        learnt = by_domain.pop(settings.domain)
+        others = by_domain
+    values = np.unique(arrays[f"{settings.label}_train"][learnt["train"]])
+    names = _names(arrays, values, settings.label)
+    check_classes(Path(settings.path).stem, names)
+    labels = {split: _indices(arrays, split, values, settings) for split in splits}
+    images = _Images(arrays, labels, settings, Reader(settings, progress))
+    task = split_task(
+        Path(settings.path).stem,
+        names,
+        {split: images.of(split, chosen) for split, chosen in learnt.items()},
+        settings,
+        seed,
     )
+    domains = {name: Domain(images.joined(chosen)) for name, chosen in others.items()}
+    return checked(Task(**{**task.__dict__, "domains": domains}))
 
-    def subset(split: str, chosen: np.ndarray | None = None) -> ImageSet:
-        pixels, indices = arrays[f"x_{split}"], labels[split]
-        if chosen is not None:
-            pixels, indices = pixels[chosen], indices[chosen]
+
+class _Images:
+    """Image sets of an ``.npz`` file."""
+
+    def __init__(
+        self, arrays: Arrays, labels: Arrays, settings: NpzSettings, reader: Reader
+    ) -> None:
+        self._arrays = arrays
+        self._labels = labels
+        self._settings = settings
+        self._packed: dict[str, Images] = {}
+        packed = {
+            split: Examples(
+                PackedImages(
+                    arrays[f"jpeg_{split}"], arrays[f"off_{split}"], f"{settings.path}:{split}"
+                ),
+                labels[split],
+            )
+            for split in labels
+            if f"jpeg_{split}" in arrays
+        }
+        if packed:
+            self._packed = encoded_sets(packed, reader)
+        elif settings.resize != "squash":
+            raise TaskError(
+                f"task.resize is for image files, the images of {settings.path!r} are arrays of "
+                f"one size, got {settings.resize!r}; leave it out."
+            )
+
+    def of(self, split: str, chosen: np.ndarray) -> Images:
+        """Those of a split that are chosen."""
+        if split in self._packed:
+            return self._packed[split]
+        pixels = self._arrays[f"x_{split}"][chosen]
         pixels = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
         return ImageSet(
-            torch.from_numpy(np.ascontiguousarray(pixels)), torch.from_numpy(indices.copy())
+            torch.from_numpy(np.ascontiguousarray(pixels)),
+            torch.from_numpy(self._labels[split][chosen]),
         )
 
-    return Task(
-        name=Path(settings.path).stem,
-        classes=_names(arrays, values, label),
-        fit=subset("train", fit),
-        validation=subset("val") if own else subset("train", validation),
-        test=subset("test") if "test" in labels else subset("train", test),
-    )
-
-
-def _read(settings: NpzSettings) -> Arrays:
-    """All arrays that are needed, checked."""
-    path, label = settings.path, settings.label
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            raise ValueError("it holds one array without a name")
-        with loaded as file:
-            wanted = [f"{key}_{split}" for split in SPLITS for key in ("x", label)]
-            wanted += [_names_key(label)]
-            arrays = {key: file[key] for key in wanted if key in file.files}
-            known = file.files
-    except OSError as error:
-        raise TaskError(
-            f"task.path: {path!r} cannot be read: {error.strerror or error}; relative paths begin "
-            "at the working directory."
-        ) from None
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else "it ends early"
-        raise TaskError(
-            f"task.path: {path!r} must be an .npz file of plain arrays: {reason}."
-        ) from None
-    for key in ("x_train", f"{label}_train"):
-        if key not in arrays:
-            raise TaskError(
-                f"task.path: {path!r} must hold the array {key!r}; {suggest(key, list(known))}"
-            )
-    for split in SPLITS:
-        if _has(arrays, split):
-            _check(arrays, split, settings)
-    return arrays
-
-
-def _has(arrays: Arrays, split: str) -> bool:
-    return f"x_{split}" in arrays
-
-
-def _check(arrays: Arrays, split: str, settings: NpzSettings) -> None:
-    """Refuse images or labels of a split that are not as they should be."""
-    where = f"task.path: {settings.path!r}: "
-    images, key = arrays[f"x_{split}"], f"{settings.label}_{split}"
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or not images.size:
-        raise TaskError(
-            f"{where}x_{split} must be uint8 of shape (n, height, width) or (n, height, width, "
-            f"channels), got {images.dtype} of shape {images.shape}."
-        )
-    if key not in arrays:
-        raise TaskError(f"{where}the images x_{split} need labels {key!r}.")
-    if arrays[key].shape != (len(images),):
-        raise TaskError(
-            f"{where}{key} must have one label an image, got shape {arrays[key].shape} for "
-            f"{len(images)} images."
+    def joined(self, chosen: dict[str, np.ndarray]) -> ImageSet:
+        """Those of all splits that are chosen."""
+        parts = [self.of(split, indices) for split, indices in chosen.items()]
+        sets = [part for part in parts if isinstance(part, ImageSet)]
+        return ImageSet(
+            torch.cat([part.images for part in sets]), torch.cat([part.labels for part in sets])
         )
 
 
-def _targets(arrays: Arrays, split: str, settings: NpzSettings) -> np.ndarray:
-    """Labels of a split; where classes have names, they are within their number."""
+def _by_domain(
+    arrays: Arrays, splits: list[str], settings: NpzSettings
+) -> dict[str, dict[str, np.ndarray]]:
+    """Which images of each split belong to each domain."""
+    if "x_train" not in arrays:
+        raise TaskError(
+            f"task.domain needs images as x_train, {settings.path!r} holds image files; leave it "
+            "out."
+        )
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for split in splits:
+        domains = arrays[f"domain_{split}"]
+        for value in np.unique(domains):
+            (name,) = _names(arrays, np.array([value]), "domain")
+            found.setdefault(name, {})[split] = np.flatnonzero(domains == value)
+    known = [name for name in found if "train" in found[name]]
+    if settings.domain not in known:
+        raise TaskError(
+            f"task.domain: {settings.path!r} has no domain {settings.domain!r} to train on; "
+            f"{suggest(str(settings.domain), known)}"
+        )
+    return found
+
+
+def _indices(arrays: Arrays, split: str, values: np.ndarray, settings: NpzSettings) -> np.ndarray:
+    """The labels of a split as indices into the values that are learnt."""
     key = f"{settings.label}_{split}"
-    values = arrays[key]
-    if values.dtype.kind not in "iuUSb":
+    if len(strange := np.setdiff1d(arrays[key], values)):
         raise TaskError(
-            f"task.path: {settings.path!r}: {key} must hold integers or texts, got {values.dtype}."
+            f"task.label: each label must occur among those that are trained on, {key} of "
+            f"{settings.path!r} has {len(strange)} others, such as {strange[0]!s}."
         )
-    names = arrays.get(_names_key(settings.label))
-    if names is None or values.dtype.kind not in "iu":
-        return values
-    if (wrong := values[(values < 0) | (values >= len(names))]).size:
-        raise TaskError(
-            f"task.path: {settings.path!r}: {key} must be from 0 to {len(names) - 1}, indices "
-            f"into {_names_key(settings.label)}, got {wrong[0]}."
-        )
-    return values
-
-
-def _names_key(label: str) -> str:
-    return "class_names" if label == "y" else f"{label}_names"
+    return np.searchsorted(values, arrays[key])
 
 
 def _names(arrays: Arrays, values: np.ndarray, label: str) -> tuple[str, ...]:
-    """Names of the classes that occur."""
-    names = arrays.get(_names_key(label))
-    indexed = names is not None and values.dtype.kind in "iu"
-    return tuple(str(names[value] if indexed else value) for value in values)  # type: ignore[index]
+    """Names of labels."""
+    names = arrays.get(names_key(label))
+    if names is not None and values.dtype.kind in "iu":
+        return tuple(str(names[value]) for value in values)
+    return tuple(str(value) for value in values)

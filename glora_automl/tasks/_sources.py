@@ -6,22 +6,38 @@ from typing import Annotated
 
 from pydantic import Field
 
+from glora_automl.progress import Progress
 from glora_automl.tasks._digits import DigitsSettings, load_digits
+from glora_automl.tasks._domains import DomainsSettings, load_domains
+from glora_automl.tasks._folder import FolderSettings, load_folder
 from glora_automl.tasks._images import Task
 from glora_automl.tasks._npz import NpzSettings, load_npz
+from glora_automl.tasks._timm import TimmSettings, load_timm
+from glora_automl.tasks._torchvision import TorchvisionSettings, load_torchvision
+from glora_automl.tasks._vtab import VtabSettings, load_vtab
 
 __all__ = ["TaskSettings", "load_task"]
 
-TaskSettings = Annotated[DigitsSettings | NpzSettings, Field(discriminator="source")]
+TaskSettings = Annotated[
+    DigitsSettings
+    | NpzSettings
+    | FolderSettings
+    | TorchvisionSettings
+    | TimmSettings
+    | VtabSettings
+    | DomainsSettings,
+    Field(discriminator="source"),
+]
 """Settings of a task; ``source`` says of which kind."""
 
 
-def load_task(settings: TaskSettings, seed: int) -> Task:
+def load_task(settings: TaskSettings, seed: int, progress: Progress | None = None) -> Task:
     """Load a task, whatever its source.
 
     Args:
         settings: Where its images come from.
         seed: Decides which images are fitted, validated and tested on, where that is drawn.
+        progress: Shows the reading of image files.
 
     Raises:
         TaskError: If the images cannot be had.
@@ -30,4 +46,14 @@ def load_task(settings: TaskSettings, seed: int) -> Task:
         case DigitsSettings():
             return load_digits(settings, seed)
         case NpzSettings():
-            return load_npz(settings, seed)
+            return load_npz(settings, seed, progress)
+        case FolderSettings():
+            return load_folder(settings, seed, progress)
+        case TorchvisionSettings():
+            return load_torchvision(settings, seed, progress)
+        case TimmSettings():
+            return load_timm(settings, seed, progress)
+        case VtabSettings():
+            return load_vtab(settings, progress)
+        case DomainsSettings():
+            return load_domains(settings, seed, progress)

@@ -100,6 +100,15 @@ def test_replace_changes_nested_settings_and_checks_them(tiny):
         tiny.replace(sede=3)
 
 
+def test_images_are_found_from_the_recipes_folder(tmp_path, tiny_toml):
+    before, after = tiny_toml.split("[task]")
+    after = after[after.index("[backbone]") :].split("[backbone.pretraining]")
+    after = after[0] + after[1][after[1].index("[training]") :]
+    for path, found in (("a.npz", str(tmp_path / "a.npz")), ("/there/a.npz", "/there/a.npz")):
+        text = f'{before}[task]\nsource = "npz"\npath = "{path}"\n\n{after}'
+        assert load_recipe(write(tmp_path, text)).task.path == found
+
+
 def test_replace_takes_a_task_of_another_kind_as_a_whole(tiny):
     changed = tiny.replace(task={"source": "npz", "path": "a.npz"})
     assert changed.task.path == "a.npz"

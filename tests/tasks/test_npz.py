@@ -1,9 +1,12 @@
+import io
+
 import numpy as np
 import pytest
 import torch
 
 from glora_automl.errors import TaskError
-from glora_automl.tasks import NpzSettings, load_npz, load_task
+from glora_automl.tasks import InputFormat, NpzSettings, load_npz, load_task
+from tests.tasks.files import picture
 
 
 def images(count, seed=0, channels=3):
@@ -124,7 +127,7 @@ def test_shared_random_state_is_left_alone(load):
         ({"x_train": images(60) / 255}, {}, ["x_train must be uint8", "float64"]),
         ({"x_train": images(60)[0]}, {"label": "y"}, ["one label an image"]),
         ({"x_train": images(60)[..., None]}, {}, ["(60, 6, 5, 3, 1)"]),
-        ({"y_train": np.zeros(60, int)}, {}, ["two classes", "has 1"]),
+        ({"y_train": np.zeros(60, int)}, {}, ["two classes", "got 1"]),
         ({"y_train": np.arange(59)}, {}, ["(59,)", "60 images"]),
         ({"y_train": np.arange(60) % 3 / 1}, {}, ["integers or texts", "float64"]),
         ({"y_train": np.arange(60) % 4}, {}, ["from 0 to 2", "class_names", "got 3"]),
@@ -132,7 +135,7 @@ def test_shared_random_state_is_left_alone(load):
         ({"y_train": np.arange(60) % 2}, {}, ["y_val", "1 others", "such as 2"]),
         ({"x_train": np.array([{}, 1])}, {}, ["plain arrays", "allow_pickle"]),
         ({}, {"labelled": 61}, ["at most the 60", "got 61"]),
-        ({}, {"shots": 17}, ["21 images", "class 0 has 20"]),
+        ({}, {"shots": 17}, ["21 images", "class 'ant' has 20"]),
         ({}, {"shots": 3, "validation": 52}, ["at most the 51", "got 52"]),
         ({}, {"validation": 60}, ["task.validation", "60"]),
         ({"x_test": None}, {"test": 60}, ["task.test", "60"]),
@@ -166,7 +169,7 @@ def test_a_truncated_file_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["nowhere.npz", ""])
 def test_a_missing_file_is_named(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(TaskError, match=r"cannot be read.*working directory"):
+    with pytest.raises(TaskError, match=r"cannot be read.*that file's folder"):
         load_npz(NpzSettings(source="npz", path=name or "."), 0)
 
 
@@ -175,3 +178,65 @@ def test_an_npy_file_is_refused(tmp_path):
     np.save(path, images(3))
     with pytest.raises(TaskError, match="one array without a name"):
         load_npz(NpzSettings(source="npz", path=str(path)), 0)
+
+
+def packed(count, first=0, kind="jpeg"):
+    """Files of pictures of three digits, one after the other, and where each begins and ends."""
+    files = []
+    for i in range(count):
+        buffer = io.BytesIO()
+        picture(i % 3, first + i // 3).save(buffer, kind)
+        files.append(buffer.getvalue())
+    offsets = np.cumsum([0, *map(len, files)])
+    return np.frombuffer(b"".join(files), dtype=np.uint8), offsets
+
+
+def packed_arrays(**changes):
+    given = arrays(x_train=None, x_val=None, x_test=None)
+    for split, count, first in (("train", 60, 0), ("val", 15, 30), ("test", 30, 50)):
+        given[f"jpeg_{split}"], given[f"off_{split}"] = packed(count, first)
+    given |= changes
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def test_image_files_can_be_packed_into_arrays(load):
+    given = packed_arrays()
+    task = load(given)
+    assert [len(part) for part in (task.fit, task.validation, task.test)] == [60, 15, 30]
+    target = InputFormat((3, 20, 24), (0.0,) * 3, (1.0,) * 3)
+    x, y = task.fit.prepare(target, torch.device("cpu"))
+    assert y.tolist() == given["y_train"].tolist()
+    buffer = io.BytesIO()
+    picture(1, 2).save(buffer, "jpeg")
+    from PIL import Image
+
+    expected = torch.from_numpy(np.asarray(Image.open(buffer)).copy()).permute(2, 0, 1) / 255
+    assert torch.equal(x[7], expected)
+    few = load(given, labelled=12, resize="center", memory=0)
+    assert (len(few.fit), len(few.test)) == (10, 30)
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "words"),
+    [
+        ({"off_train": None}, {}, ["off_train", "(n + 1,)"]),
+        ({"off_train": np.array([5, 3, 9])}, {}, ["off_train", "rising"]),
+        ({"off_train": np.array([0, 10**9])}, {}, ["within"]),
+        ({"off_train": np.arange(61)}, {}, ["60 of 105", "mine.npz:train[0]"]),
+        ({"y_train": np.arange(59) % 3}, {}, ["(59,)", "60 images"]),
+        ({"domain_train": np.arange(60) % 2, "domain_val": np.arange(15) % 2,
+          "domain_test": np.arange(30) % 2}, {"domain": "0"}, ["x_train", "image files"]),
+    ],
+)  # fmt: skip
+def test_mistakes_in_packed_files_are_told_in_one_line(load, changes, settings, words):
+    with pytest.raises(TaskError) as caught:
+        load(packed_arrays(**changes), **settings)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_a_way_to_resize_is_for_image_files(load):
+    with pytest.raises(TaskError, match=r"task\.resize.*'center'"):
+        load(arrays(), resize="center")

@@ -1,0 +1,206 @@
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from glora_automl.errors import TaskError
+from glora_automl.progress import LineProgress
+from glora_automl.tasks import FolderSettings, InputFormat, load_task
+from glora_automl.tasks._images import NormalisedImages
+from glora_automl.tasks._reading import StreamedImages
+from tests.tasks.files import picture, write_classes
+
+CPU = torch.device("cpu")
+TARGET = InputFormat((3, 20, 24), (0.25, 0.5, 0.75), (0.5, 1.0, 2.0))
+CLASSES = {"ant": 10, "bee": 20, "cat": 30}
+
+
+def load(folder, seed=0, progress=None, **changes):
+    settings = FolderSettings(source="folder", path=str(folder), **changes)
+    return load_task(settings, seed, progress)
+
+
+def names(part):
+    return [part.source.name(i) for i in part.indices]
+
+
+@pytest.fixture
+def flat(tmp_path):
+    return write_classes(tmp_path / "zoo", CLASSES)
+
+
+@pytest.fixture
+def split(tmp_path):
+    folder = tmp_path / "zoo"
+    write_classes(folder / "train", CLASSES)
+    write_classes(folder / "validation", dict.fromkeys(CLASSES, 5), first=40)
+    write_classes(folder / "test", dict.fromkeys(CLASSES, 6), first=50)
+    return folder
+
+
+def test_a_folder_of_classes_is_split_stratified(flat):
+    task = load(flat)
+    assert task.name == "zoo"
+    assert task.classes == ("ant", "bee", "cat")
+    parts = (task.fit, task.validation, task.test)
+    assert [len(part) for part in parts] == [38, 10, 12]
+    assert len({name for part in parts for name in names(part)}) == 60
+    assert torch.bincount(task.test.labels).tolist() == [2, 4, 6]
+    for part in parts:
+        for name, label in zip(names(part), part.labels.tolist(), strict=True):
+            assert task.classes[label] in name
+
+
+def test_splits_that_are_there_are_taken(split):
+    task = load(split)
+    assert [len(part) for part in (task.fit, task.validation, task.test)] == [60, 15, 18]
+    assert all("/validation/" in name for name in names(task.validation))
+    few = load(split, labelled=20)
+    assert [len(part) for part in (few.fit, few.validation, few.test)] == [16, 4, 18]
+    assert all("/train/" in name for name in names(few.validation))
+
+
+def test_a_validation_split_is_the_test_split_where_it_is_not_needed(split):
+    shutil.rmtree(split / "test")
+    task = load(split, shots=2)
+    assert (len(task.fit), len(task.validation), len(task.test)) == (6, 6, 15)
+    assert len(load(split).test) == 12
+
+
+def test_files_become_normalised_images(flat):
+    task = load(flat)
+    x, y = task.fit.prepare(TARGET, CPU)
+    assert y.tolist() == task.fit.labels.tolist()
+    assert x.shape == (38, 3, 20, 24)
+    for image, name in list(zip(x, names(task.fit), strict=True))[:5]:
+        raw = torch.from_numpy(np.asarray(Image.open(name)).copy()).permute(2, 0, 1) / 255
+        mean, std = (torch.tensor(v)[:, None, None] for v in (TARGET.mean, TARGET.std))
+        torch.testing.assert_close(image, (raw - mean) / std)
+
+
+def test_streamed_images_are_the_same_as_those_in_memory(flat):
+    kept, _ = load(flat).fit.prepare(TARGET, CPU)
+    streamed, _ = load(flat, memory="10kB", workers=3).fit.prepare(TARGET, CPU)
+    assert isinstance(kept, torch.Tensor)
+    assert not isinstance(streamed, torch.Tensor)
+    assert (len(streamed), streamed.device) == (38, CPU)
+    for index in (slice(0, 7), slice(30, 99), slice(None), torch.tensor([5, 0, 5])):
+        assert torch.equal(streamed[index], kept[index])
+    assert streamed[torch.arange(0)].shape == (0, 3, 20, 24)
+
+
+def test_the_memory_is_for_all_sets_together_and_given_back(flat):
+    task = load(flat, memory=40 * 3 * 20 * 24)
+    kept, _ = task.fit.prepare(TARGET, CPU)
+    assert isinstance(kept, NormalisedImages)  # there is no room for it as normalised numbers
+    assert isinstance(task.test.prepare(TARGET, CPU)[0], StreamedImages)
+    del kept
+    again, _ = task.test.prepare(TARGET, CPU)
+    assert not isinstance(again, StreamedImages)
+    assert torch.equal(again[:], load(flat).test.prepare(TARGET, CPU)[0][:])
+
+
+def test_the_digest_is_of_the_files_bytes_wherever_they_lie(flat, tmp_path):
+    before = load(flat).digest()
+    shutil.move(flat, tmp_path / "elsewhere")
+    moved = tmp_path / "elsewhere"
+    assert load(moved).digest() == before
+    path = next((moved / "bee").iterdir())
+    picture(8, 100).save(path)
+    assert load(moved).digest() != before
+
+
+def test_test_images_that_are_trained_on_are_found(split):
+    assert load(split).repeated() == {}
+    for i in (50, 51):
+        for suffix in (".png", ".jpg"):
+            source = split / "test" / "bee" / f"{i:03}{suffix}"
+            if source.exists():
+                shutil.copy(source, split / "train" / "bee" / f"again-{i}{suffix}")
+    assert load(split).repeated() == {"test": 2}
+
+
+def test_the_seed_decides_and_nothing_else(flat):
+    assert load(flat, labelled=20).digest() == load(flat, labelled=20).digest()
+    assert load(flat, labelled=20, seed=1).digest() != load(flat, labelled=20).digest()
+
+
+def test_hidden_folders_and_other_files_are_left_out(flat):
+    (flat / ".cache").mkdir()
+    (flat / "readme.txt").write_text("hello")
+    (flat / "ant" / "notes.txt").write_text("hello")
+    assert load(flat).classes == ("ant", "bee", "cat")
+
+
+@pytest.fixture
+def torn(flat):
+    for name in ("000.png", "001.jpg", "002.png", "003.jpg"):
+        path = flat / "cat" / name
+        path.write_bytes(path.read_bytes()[:-100])
+    (flat / "bee" / "004.png").write_bytes(b"")
+    return flat
+
+
+def test_unreadable_images_are_refused_and_named(torn):
+    with pytest.raises(TaskError) as caught:
+        load(torn)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in ("5 of 60", ".png (", "truncated", ", ...", 'unreadable = "skip"'):
+        assert word in message
+
+
+def test_unreadable_images_can_be_skipped(torn):
+    lines = []
+    task = load(torn, unreadable="skip", progress=LineProgress(lines.append))
+    assert sum(map(len, (task.fit, task.validation, task.test))) == 55
+    (told,) = (line for line in lines if "cannot be read" in line)
+    assert "5 of 60" in told
+    assert "it is empty" in told
+    assert "left out" in told
+    task.test.prepare(TARGET, CPU)
+
+
+@pytest.mark.parametrize("memory", ["2GB", 0])
+def test_files_that_go_away_later_are_named(flat, memory):
+    task = load(flat, memory=memory)
+    shutil.rmtree(flat / "bee")
+    with pytest.raises(TaskError, match=r"zoo/bee/.*cannot be read any more: No such file"):
+        task.fit.prepare(TARGET, CPU)[0][:]
+
+
+def test_mistakes_are_told_in_one_line(tmp_path, flat):
+    one = write_classes(tmp_path / "one", {"ant": 5})
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    hollow = write_classes(tmp_path / "hollow", CLASSES)
+    (hollow / "dog").mkdir()
+    extra = tmp_path / "extra"
+    write_classes(extra / "train", CLASSES)
+    write_classes(extra / "test", {"dog": 3})
+    for folder, changes, words in (
+        (tmp_path / "nowhere", {}, ["nowhere", "must be a folder", "that file's folder"]),
+        (empty, {}, ["a folder of images for each class", "no folder"]),
+        (one, {}, ["two classes", "'ant'"]),
+        (hollow, {}, ["must hold images", "'dog' holds none", ".png"]),
+        (extra, {}, ["one of the 3 classes", "'dog'"]),
+        (flat, {"shots": 7}, ["11 images", "class 'ant' has 8"]),
+        (flat, {"labelled": 50}, ["at most the 48"]),
+    ):
+        with pytest.raises(TaskError) as caught:
+            load(folder, **changes)
+        message = str(caught.value)
+        assert "\n" not in message
+        for word in words:
+            assert word in message
+
+
+@pytest.mark.parametrize(
+    "changes", [{"memory": "much"}, {"memory": -1}, {"workers": 0}, {"resize": "zoom"},
+                {"unreadable": "ignore"}]
+)  # fmt: skip
+def test_settings_out_of_range_are_refused(flat, changes):
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        load(flat, **changes)

@@ -7,8 +7,7 @@ from typing import Any
 from torch import nn
 
 from glora_automl.adapters import merge
-from glora_automl.architecture import TENSORS, Architecture
-from glora_automl.errors import ArchitectureError
+from glora_automl.architecture import TENSORS, Architecture, Choice, LayerChoices
 from glora_automl.study._result import Row
 from glora_automl.study._run import Run
 from glora_automl.study._setup import Setup
@@ -21,19 +20,22 @@ __all__ = ["alone", "arm_outcome", "control_architectures", "load_arm", "train_c
 def control_architectures(setup: Setup) -> dict[str, Architecture | None]:
     """What anybody would try first, under the same budget; None where nothing fits.
 
-    The linear probe, LoRA at the highest rank that fits when every layer has the same, and BitFit
-    (arXiv 2106.10199).
+    The linear probe, LoRA at the highest rank that fits when every layer has the same (or its
+    size, if that is less), and BitFit (arXiv 2106.10199).
     """
     shapes = setup.space.shapes
     bitfit = Architecture.uniform(shapes, E="vector")
     lora, rank = None, 1
-    try:
-        while (larger := Architecture.uniform(shapes, B=f"lora-{rank}")).count(
-            shapes
-        ) <= setup.budget:
-            lora, rank = larger, rank + 1
-    except ArchitectureError:
-        pass  # the rank has reached the size of the smallest layer
+    while rank <= max(min(shape[:2]) for shape in shapes.values()):
+        larger = Architecture(
+            {
+                name: LayerChoices(B=Choice("lora", min(rank, *shape[:2])))
+                for name, shape in shapes.items()
+            }
+        )
+        if larger.count(shapes) > setup.budget:
+            break
+        lora, rank = larger, rank + 1
     return {
         "linear probe": Architecture.uniform(shapes),
         f"LoRA r={rank - 1}" if lora is not None else "LoRA": lora,

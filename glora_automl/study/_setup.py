@@ -17,7 +17,7 @@ from glora_automl.errors import BudgetError, TaskError
 from glora_automl.progress import Progress
 from glora_automl.search_space import SearchSpace
 from glora_automl.study._recipe import Recipe
-from glora_automl.supernet import Ranks, Supernet, stage_rng, tensor_digest
+from glora_automl.supernet import Ranks, stage_rng, tensor_digest
 from glora_automl.tasks import (
     ImageSet,
     InputFormat,
@@ -175,17 +175,16 @@ def prepare(
     model = _bare(recipe, task)
     target = input_format(model, recipe.backbone)
     check_backbone(model, recipe.backbone, target, len(task.classes))
-    space = SearchSpace(recipe.search_space, linear_shapes(model))
+    example, _ = ImageSet(task.fit.images[:2], task.fit.labels[:2]).prepare(
+        target, torch.device("cpu")
+    )
+    space = SearchSpace(recipe.search_space, linear_shapes(model, example=example))
     head = {id(p) for module in classifiers(model) for p in module.parameters()}
     count = sum(p.numel() for p in model.parameters() if id(p) not in head)
     try:
         region = FeasibleRegion(space, parse_budget(recipe.budget, count))
     except BudgetError as error:
         raise BudgetError(f"recipe {recipe.name}: {error}") from None
-    example, _ = ImageSet(task.fit.images[:2], task.fit.labels[:2]).prepare(
-        target, torch.device("cpu")
-    )
-    Supernet(model, space.layer_choices(), example=example)  # refuses what it cannot adapt
     return Setup(
         recipe=recipe,
         task=task,

@@ -7,8 +7,7 @@ from typing import Any
 from torch import nn
 
 from glora_automl.adapters import merge
-from glora_automl.architecture import TENSORS, Architecture
-from glora_automl.errors import ArchitectureError
+from glora_automl.architecture import TENSORS, Architecture, Choice, LayerChoices
 from glora_automl.study._result import Row
 from glora_automl.study._run import Run
 from glora_automl.study._setup import Setup
@@ -30,8 +29,8 @@ __all__ = [
 def control_architectures(setup: Setup) -> dict[str, Architecture | None]:
     """What anybody would try first, under the same budget; None where nothing fits.
 
-    The linear probe, LoRA at the highest rank that fits when every layer has the same, and BitFit
-    (arXiv 2106.10199).
+    The linear probe, LoRA at the highest rank that fits when every layer has the same (or its
+    size, if that is less), and BitFit (arXiv 2106.10199).
     """
     shapes = setup.space.shapes
     loras = _loras(setup)
@@ -61,16 +60,22 @@ def uniform_architectures(setup: Setup) -> dict[str, Architecture]:
 
 
 def _loras(setup: Setup) -> list[Architecture]:
-    """LoRA of the same rank in every layer, of all ranks that fit the budget, from 1 on."""
+    """LoRA of the same rank in every layer, of all ranks that fit the budget, from 1 on.
+
+    A layer that is smaller than the rank has its size for a rank.
+    """
     shapes = setup.space.shapes
     found: list[Architecture] = []
-    try:
-        while (larger := Architecture.uniform(shapes, B=f"lora-{len(found) + 1}")).count(
-            shapes
-        ) <= setup.budget:
-            found.append(larger)
-    except ArchitectureError:
-        pass  # the rank has reached the size of the smallest layer
+    for rank in range(1, max(min(shape[:2]) for shape in shapes.values()) + 1):
+        larger = Architecture(
+            {
+                name: LayerChoices(B=Choice("lora", min(rank, *shape[:2])))
+                for name, shape in shapes.items()
+            }
+        )
+        if larger.count(shapes) > setup.budget:
+            break
+        found.append(larger)
     return found
 
 

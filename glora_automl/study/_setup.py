@@ -21,7 +21,6 @@ from glora_automl.supernet import (
     ImageBatches,
     Ranks,
     Reordered,
-    Supernet,
     stage_rng,
     tensor_digest,
 )
@@ -192,15 +191,14 @@ def prepare(
     model = _bare(recipe, task)
     target = task.format(input_format(model, recipe.backbone))
     check_backbone(model, recipe.backbone, target, len(task.classes))
-    space = SearchSpace(recipe.search_space, linear_shapes(model))
+    example, _ = task.fit.subset(torch.arange(2)).prepare(target, torch.device("cpu"))
+    space = SearchSpace(recipe.search_space, linear_shapes(model, example=example[:]))
     head = {id(p) for module in classifiers(model) for p in module.parameters()}
     count = sum(p.numel() for p in model.parameters() if id(p) not in head)
     try:
         region = FeasibleRegion(space, parse_budget(recipe.budget, count))
     except BudgetError as error:
         raise BudgetError(f"recipe {recipe.name}: {error}") from None
-    example, _ = task.fit.subset(torch.arange(2)).prepare(target, torch.device("cpu"))
-    Supernet(model, space.layer_choices(), example=example[:])  # refuses what it cannot adapt
     for name_of_set, count in task.repeated().items():
         progress.say(
             f"{count} images of the test set {name_of_set!r} are also among those that are trained "

@@ -9,7 +9,7 @@ from glora_automl.supernet._checkpoint import (
     save_tensors,
     tensor_digest,
 )
-from glora_automl.supernet._evaluation import Score, evaluate, evaluate_each, evaluation_mode
+from glora_automl.supernet._evaluation import Score, evaluate, evaluate_each
 from glora_automl.supernet._racing import race
 from glora_automl.supernet._ranks import Ranks
 from glora_automl.supernet._supernet import Supernet
@@ -35,7 +35,6 @@ __all__ = [
     "batches",
     "evaluate",
     "evaluate_each",
-    "evaluation_mode",
     "load_checkpoint",
     "load_tensors",
     "race",

@@ -1,6 +1,6 @@
 """Activate, train, evaluate and checkpoint the weight-shared supernet."""
 
-from glora_automl.supernet._batches import ImageBatches, Reordered, batches
+from glora_automl.supernet._batches import ImageBatches, Joined, Reordered, batches
 from glora_automl.supernet._checkpoint import (
     CheckpointFiles,
     load_checkpoint,
@@ -25,6 +25,7 @@ from glora_automl.supernet._training import (
 __all__ = [
     "CheckpointFiles",
     "ImageBatches",
+    "Joined",
     "Ranks",
     "Reordered",
     "Score",

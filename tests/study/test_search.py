@@ -415,7 +415,7 @@ def test_an_interrupted_creation_is_done_over(tiny, tmp_path, finished):
 
 def test_an_empty_study_of_another_direction_is_refused(tiny, tmp_path):
     optuna.create_study(study_name="tiny", storage=f"sqlite:///{tmp_path}/studies.db")
-    with pytest.raises(StudyError, match="not to be maximized"):
+    with pytest.raises(StudyError, match="other objectives, minimize instead of maximize"):
         search(tiny, runs=tmp_path)
 
 

@@ -22,7 +22,7 @@ from glora_automl.study._study import get_setting
 from glora_automl.study._weights import fetch_supernet
 from glora_automl.supernet import Score, Supernet, evaluate, evaluate_each
 
-__all__ = ["Candidate", "TargetRaised", "choose", "mcnemar", "rank", "select"]
+__all__ = ["Candidate", "TargetRaised", "choose", "mcnemar", "rank", "score_again", "select"]
 
 
 class TargetRaised(Exception):
@@ -121,7 +121,7 @@ def choose(
     # Fresh from the artifact: fine-tuning changes it, and this may not be the first attempt.
     supernet = fetch_supernet(run)
     weights = supernet.state_dict()
-    scored, images = _score_again(run, supernet, candidates)
+    scored, images = score_again(run, supernet, candidates)
     scored = rank(scored, settings.significance)
     score, _, count, number, architecture = scored[0]
     with supernet.merged(architecture) as model:
@@ -168,7 +168,7 @@ def choose(
     return {**outcome, "selection": selection.to_json()}
 
 
-def _score_again(
+def score_again(
     run: Run, supernet: Supernet, candidates: Sequence[FrozenTrial]
 ) -> tuple[list[Candidate], int]:
     """The candidates' scores on all validation images, and how many images were trained on."""

@@ -46,6 +46,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+from _rejection import rejection
 from optuna.samplers import BaseSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 from optuna.storages import InMemoryStorage
 from rich.console import Console
@@ -260,46 +261,18 @@ def optimize(task: Problem, job: Job) -> Found:
     return found
 
 
-def reject(task: Problem, job: Job, population: int = 50, top: int = 10) -> Found:
-    """The paper's search: evolution under a budget by drawing again."""
+def reject(task: Problem, job: Job) -> Found:
+    """What the paper's search finds."""
     rng = np.random.default_rng(job.seed)
-    dimensions = task.space.dimensions
-    widths = np.array([len(d.choices) for d in dimensions])
-    costs = np.array([[*d.costs, *[0] * (6 - len(d.costs))] for d in dimensions])
-    rows = np.arange(len(dimensions))
-
-    def admit(draw: Callable[[], np.ndarray]) -> np.ndarray:
-        for _ in range(1000):
-            genes = draw()
-            if costs[rows, genes].sum() <= task.budget:
-                break
-        return genes
-
-    def mutate() -> np.ndarray:
-        parent = parents[rng.integers(len(parents))]
-        fresh = rng.random(len(widths)) < 0.2
-        return np.where(fresh, rng.integers(widths), parent)
-
-    def cross() -> np.ndarray:
-        one, other = (parents[rng.integers(len(parents))] for _ in range(2))
-        return np.where(rng.random(len(widths)) < 0.5, one, other)
-
-    generation = [admit(lambda: rng.integers(widths)) for _ in range(population)]
-    ranking: list[tuple[bool, float, int, np.ndarray]] = []
     found: Found = []
-    while True:
-        for genes in generation:
-            names = {d.name: d.choices[g] for d, g in zip(dimensions, genes, strict=True)}
-            value, size = task.value(names), task.space.count(names)
-            noisy = value / task.optimum + rng.normal(0, NOISE)
-            ranking.append((size > task.budget, -noisy, len(found), genes))
-            found.append((value, size))
-            if len(found) == job.evaluations:
-                return found
-        ranking = sorted(ranking, key=lambda entry: entry[:3])[:top]
-        parents = [genes for *_, genes in ranking]
-        draws = [mutate] * (population // 2) + [cross] * (population - population // 2)
-        generation = [admit(draw) for draw in draws]
+
+    def evaluate(params: dict[str, str], size: int) -> float:
+        value = task.value(params)
+        found.append((value, size))
+        return value / task.optimum + float(rng.normal(0, NOISE))
+
+    rejection(task.space, task.budget, evaluate, evaluations=job.evaluations, rng=rng)
+    return found
 
 
 def ask_milliseconds(finished: int, blocks: int, repeats: int) -> dict[str, list[float]]:

@@ -1,14 +1,23 @@
-"""Ways to search one supernet: samplers, racing, screening, and how the winner is chosen.
+"""Ways to search one supernet: samplers, one objective or two, racing, and how to choose.
 
-For each seed a recipe's supernet is trained once, and searched in each way with as many trials.
-Told are, as means over the seeds with a 95% confidence interval (Student's t) of the paired
-difference to the recipe's own way: the best validation accuracy under the budget, the images that
-were evaluated, and of the architecture that is chosen, with the weights of the supernet, its
-parameters, its validation accuracy and its test accuracy: by the best accuracy, and by the smallest
-of those that a paired test cannot tell from it. Test images are looked at once a way, for what was
-chosen.
+For each seed a recipe's supernet is trained once, and searched in each way with as many trials, all
+with the weights of that supernet. Told are, as means over the seeds with a 95% confidence interval
+(Student's t) of the paired difference to the recipe's own way:
+
+- the best validation accuracy under the budget after 100, 300 and 1000 trials,
+- the hypervolume: the mean over all budgets up to the recipe's of the best validation accuracy that
+  fits, which is what several objectives are for,
+- the images that were evaluated, as a share of the first way's,
+- of the architecture that is chosen at the end: its parameters, its test accuracy, and the gap
+  between validation and test accuracy; chosen by the best accuracy, and as the smallest of those
+  that a paired test cannot tell from it. Test images are looked at once a way, for what was chosen.
+
+"rejection" is the search of the GLoRA paper, written anew: candidates above the budget are drawn
+again, at most 1000 times. Those above it all the same count as trials and are worth nothing.
 
     python benchmarks/searches.py digits --seeds 5 --out benchmarks/results/searches-digits.json
+    python benchmarks/searches.py benchmarks/npz.toml --set task.path=FOLDER/sign_digits32.npz \\
+        --set backbone.checkpoint=FOLDER/backbone.safetensors --trials 300
     python benchmarks/searches.py digits --small
 """
 
@@ -18,8 +27,12 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import sys
 import tempfile
+import time
+import tomllib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +40,9 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
+from _rejection import rejection
 from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from rich.console import Console
 from rich.table import Table
 from scipy import stats
@@ -36,29 +51,41 @@ from glora_automl._files import write_atomic
 from glora_automl.progress import LineProgress, Progress
 from glora_automl.storages import open_artifacts
 from glora_automl.study import Recipe, load_recipe
+from glora_automl.study._best import best_trials, front_of
 from glora_automl.study._proposals import Proposer, create_sampler
 from glora_automl.study._run import Run
 from glora_automl.study._selection import Candidate, rank
 from glora_automl.study._setup import prepare
 from glora_automl.study._stages import Stages
-from glora_automl.study._trials import best_trials, run_trials
+from glora_automl.study._trials import run_trials
 from glora_automl.study._weights import load_backbone, load_supernet
 from glora_automl.study._worker import Worker
 from glora_automl.supernet import Supernet, evaluate, evaluate_each
 
+BOTH = ["accuracy", "parameters"]
 WAYS: dict[str, dict[str, Any]] = {
     "evolution": {},
-    "evolution, racing 0": {"racing_error": 0.0},
-    "evolution, racing 0.05": {"racing_error": 0.05},
-    "evolution, racing 0.3": {"racing_error": 0.3},
     "evolution, screen 24": {"screen": 24},
     "tpe": {"sampler": "tpe"},
     "nsga2": {"sampler": "nsga2"},
     "random": {"sampler": "random"},
+    "rejection": {},
+    "evolution, two objectives": {"objectives": BOTH},
+    "evolution, screen 24, two objectives": {"screen": 24, "objectives": BOTH},
+    "tpe, two objectives": {"sampler": "tpe", "objectives": BOTH},
+    "nsga2, two objectives": {"sampler": "nsga2", "objectives": BOTH},
+    "evolution, racing 0": {"racing_error": 0.0},
+    "evolution, racing 0.05": {"racing_error": 0.05},
+    "evolution, racing 0.3": {"racing_error": 0.3},
 }
+COUNTS = (100, 300, 1000)
 SIGNIFICANCE = 0.05
 SMALL = {
-    "backbone": {"pretraining": {"epochs": 2}},
+    "task": {"validation_per_class": 20},
+    "backbone": {
+        "kwargs": {"embed_dim": 16, "depth": 2, "num_heads": 2},
+        "pretraining": {"epochs": 2},
+    },
     "training": {"epochs": 4, "warmup_epochs": 1},
     "search": {"trials": 8, "population": 4, "top": 2},
     "selection": {"candidates": 2},
@@ -68,7 +95,7 @@ SMALL = {
 def trained(recipe: Recipe, folder: Path) -> tuple[Run, Supernet]:
     """A recipe's supernet."""
     storage = InMemoryStorage()
-    progress = LineProgress(lambda line: print(line, file=sys.stderr, flush=True))
+    progress = LineProgress(lambda line: print(line, file=sys.stderr, flush=True), interval=60)
     setup = prepare(recipe, runs=folder, name="s", device="auto", progress=progress)
     worker = Worker(storage)
     stages = Stages("s", storage, worker, setup.folder, progress, "")
@@ -78,23 +105,45 @@ def trained(recipe: Recipe, folder: Path) -> tuple[Run, Supernet]:
     return run, load_supernet(run)
 
 
-def searched(run: Run, supernet: Supernet, changes: dict[str, Any]) -> dict[str, Any]:
+def searched(run: Run, supernet: Supernet, way: str) -> dict[str, Any]:
     """Figures of one way to search a supernet."""
-    recipe = run.setup.recipe.replace(search=changes)
+    recipe = run.setup.recipe.replace(search=WAYS[way])
     storage = InMemoryStorage()
     setup = replace(run.setup, recipe=recipe, progress=Progress())
     study = optuna.create_study(
-        storage=storage, direction="maximize", sampler=create_sampler(setup)
+        storage=storage,
+        directions=["maximize", "minimize"][: len(recipe.search.objectives)],
+        sampler=create_sampler(setup),
     )
     worker = Worker(storage)
     run = replace(run, study=study, setup=setup, worker=worker)
-    run_trials(
-        study,
-        Proposer(run, supernet),
-        worker=worker,
-        target=lambda: recipe.search.trials,
-        progress=setup.progress,
-    )
+    begin = time.perf_counter()
+    if way == "rejection":
+        reject(run, supernet)
+    else:
+        run_trials(
+            study,
+            Proposer(run, supernet),
+            worker=worker,
+            target=lambda: recipe.search.trials,
+            progress=setup.progress,
+        )
+    seconds = time.perf_counter() - begin
+    trials = study.get_trials(deepcopy=False)
+    figures: dict[str, Any] = {
+        "after": {
+            str(count): {
+                "best": reached(trials[:count]),
+                "hypervolume": hypervolume(trials[:count], setup.budget),
+            }
+            for count in {*COUNTS, recipe.search.trials}
+            if count <= recipe.search.trials
+        },
+        "images": sum(t.user_attrs.get("validation_images", 0) for t in trials),
+        "pruned": sum(t.state == TrialState.PRUNED for t in trials),
+        "infeasible": sum(t.constraints["trainable_params"] > 0 for t in trials),
+        "seconds": round(seconds, 1),
+    }
     candidates = []
     for trial in best_trials(study, recipe.selection.candidates):
         architecture = setup.space.architecture(trial.params)
@@ -102,13 +151,9 @@ def searched(run: Run, supernet: Supernet, changes: dict[str, Any]) -> dict[str,
             score, right = evaluate_each(model, *setup.validation)
         count = architecture.count(setup.space.shapes)
         candidates.append(Candidate(score, right.cpu(), count, trial.number, architecture))
-    trials = study.get_trials(deepcopy=False)
-    figures: dict[str, Any] = {
-        "best": study.best_value,
-        "images": sum(t.user_attrs["validation_images"] for t in trials),
-        "pruned": sum(t.state == optuna.trial.TrialState.PRUNED for t in trials),
-    }
     for rule, significance in (("highest", 1.0), ("smallest", SIGNIFICANCE)):
+        if not candidates:
+            continue
         chosen = rank(candidates, significance)[0]
         with supernet.merged(chosen.architecture) as model:
             test = evaluate(model, *setup.test())
@@ -119,6 +164,53 @@ def searched(run: Run, supernet: Supernet, changes: dict[str, Any]) -> dict[str,
             "gap": chosen.score.accuracy - test.accuracy,
         }
     return figures
+
+
+def reject(run: Run, supernet: Supernet) -> None:
+    """Put the trials of the paper's search into a study."""
+    setup = run.setup
+    space, recipe = setup.space, setup.recipe
+
+    def evaluated(params: dict[str, str], count: int) -> float:
+        if count > setup.budget:
+            score, images = 0.0, 0
+        else:
+            with supernet.merged(space.architecture(params)) as model:
+                score, _, images = evaluate(model, *setup.validation)
+        run.study.add_trial(
+            create_trial(
+                value=score,
+                params=params,
+                distributions=space.distributions(),
+                user_attrs={"trainable_params": count, "validation_images": images},
+                constraints={"trainable_params": count - setup.budget},
+            )
+        )
+        return score
+
+    rejection(
+        space,
+        setup.budget,
+        evaluated,
+        evaluations=recipe.search.trials,
+        rng=np.random.default_rng([recipe.seed, 2306]),
+        population=recipe.search.population,
+        top=recipe.search.top,
+    )
+
+
+def reached(trials: Sequence[FrozenTrial]) -> float:
+    """The best validation accuracy under the budget; 0 without any."""
+    front = front_of(trials, optuna.study.StudyDirection.MAXIMIZE)
+    return float(front[-1].values[0]) if front else 0.0
+
+
+def hypervolume(trials: Sequence[FrozenTrial], budget: int) -> float:
+    """The mean over all budgets up to ``budget`` of the best validation accuracy that fits."""
+    front = front_of(trials, optuna.study.StudyDirection.MAXIMIZE)
+    sizes = [t.user_attrs["trainable_params"] for t in front] + [budget]
+    steps = np.diff(sizes)
+    return float(steps @ [t.values[0] for t in front]) / budget if front and budget else 0.0
 
 
 def interval(values: np.ndarray) -> float:
@@ -138,34 +230,80 @@ def shown(values: list[float], base: list[float]) -> str:
     return f"{mean} ({difference.mean():+.1f} ± {interval(difference):.1f})"
 
 
-def show(runs: dict[str, list[dict[str, Any]]], trials: int) -> None:
-    """Print the table."""
+def show(runs: dict[str, list[dict[str, Any]]], name: str) -> None:
+    """Print the tables."""
+    base = next(iter(runs.values()))
+    counts = sorted(map(int, base[0]["after"]))
+    title = (
+        f"{name}, {len(base)} seeds; differences to the first line are paired, with 95% intervals"
+    )
     table = Table(
         "way",
-        "best val %",
-        "images, of all",
-        "chosen test %",
-        "gap",
-        "smallest: parameters",
-        "test %",
-        "gap",
-        title=f"{trials} trials; differences to the first line are paired, with 95% intervals",
+        *(f"best %, {n}" for n in counts),
+        *(f"hypervolume %, {n}" for n in counts),
+        title=title,
     )
-    base = next(iter(runs.values()))
-    most = max(run["images"] for run in base)
     for way, figures in runs.items():
+        cells = []
+        for key in ("best", "hypervolume"):
+            for n in map(str, counts):
+                cells.append(
+                    shown([f["after"][n][key] for f in figures], [f["after"][n][key] for f in base])
+                    if all(n in f["after"] for f in figures)
+                    else "–"
+                )
+        table.add_row(way, *cells)
+    Console(width=180).print(table)
+    table = Table(
+        "way",
+        "images, of the first",
+        "chosen: test %",
+        "gap",
+        "smallest: test %",
+        "gap",
+        "its parameters",
+        title="What was looked at, and what was chosen in the end, by either rule",
+    )
+    images = np.mean([f["images"] for f in base])
+    for way, figures in runs.items():
+        if not all("highest" in f for f in figures):
+            table.add_row(way, f"{np.mean([f['images'] for f in figures]) / images:.2f}")
+            continue
+        tests = [
+            shown([f[rule]["test"] for f in figures], [f["highest"]["test"] for f in base])
+            for rule in ("highest", "smallest")
+        ]
+        gaps = [
+            f"{100 * np.mean([f[rule]['gap'] for f in figures]):.1f}"
+            for rule in ("highest", "smallest")
+        ]
+        sizes = [
+            np.mean([f[rule]["parameters"] for f in figures]) for rule in ("smallest", "highest")
+        ]
         table.add_row(
             way,
-            shown([f["best"] for f in figures], [f["best"] for f in base]),
-            f"{np.mean([f['images'] for f in figures]) / most:.2f}",
-            shown([f["highest"]["test"] for f in figures], [f["highest"]["test"] for f in base]),
-            f"{100 * np.mean([f['highest']['gap'] for f in figures]):.1f}",
-            f"{np.mean([f['smallest']['parameters'] for f in figures]):,.0f} of "
-            f"{np.mean([f['highest']['parameters'] for f in figures]):,.0f}",
-            f"{100 * np.mean([f['smallest']['test'] for f in figures]):.1f}",
-            f"{100 * np.mean([f['smallest']['gap'] for f in figures]):.1f}",
+            f"{np.mean([f['images'] for f in figures]) / images:.2f}",
+            tests[0],
+            gaps[0],
+            tests[1],
+            gaps[1],
+            f"{sizes[0]:,.0f} of {sizes[1]:,.0f}",
         )
     Console(width=150).print(table)
+
+
+def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+    """A recipe with settings such as ``task.validation_per_class=120``; bare words are text."""
+    for setting in settings:
+        key, _, text = setting.partition("=")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        recipe = recipe.replace(**value)
+    return recipe
 
 
 def main() -> None:
@@ -173,38 +311,45 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("recipe", help="name of a recipe, or path of a .toml file")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--trials", type=int, help="trials of each search; the recipe's by default")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=[*WAYS], metavar="WAY")
     parser.add_argument("--out", type=Path, help="file for the figures as JSON")
     parser.add_argument("--small", action="store_true", help="seconds: two seeds, tiny searches")
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    recipe = load_recipe(arguments.recipe)
+    recipe = changed(load_recipe(arguments.recipe), arguments.settings)
     if arguments.trials is not None:
         recipe = recipe.replace(search={"trials": arguments.trials})
     if arguments.small:
         arguments.seeds, recipe = 2, recipe.replace(**SMALL)
-    runs: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
+    runs: dict[str, list[dict[str, Any]]] = {way: [] for way in arguments.ways}
     for seed in range(arguments.seeds):
         with tempfile.TemporaryDirectory() as folder:
             run, supernet = trained(recipe.replace(seed=seed), Path(folder))
-            for way, changes in WAYS.items():
-                figures = searched(run, supernet, changes)
+            for way in arguments.ways:
+                figures = searched(run, supernet, way)
                 runs[way].append(figures)
                 print(f"seed {seed}, {way}: {figures}", file=sys.stderr, flush=True)
-    show(runs, recipe.search.trials)
-    if arguments.out is not None:
-        document = {
-            "benchmark": "searches",
-            "command": "python " + " ".join([Path(sys.argv[0]).as_posix(), *sys.argv[1:]]),
-            "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
-            "torch": torch.__version__,
-            "recipe": recipe.model_dump(mode="json"),
-            "significance": SIGNIFICANCE,
-            "runs": runs,
-        }
-        text = json.dumps(document, indent=1)
-        write_atomic(arguments.out, lambda file: file.write_text(text, encoding="utf-8"))
+        if arguments.out is not None:  # after each seed: all of them may take hours
+            keep(arguments.out, recipe, {way: found for way, found in runs.items() if found})
+    show(runs, run.setup.task.name)
+
+
+def keep(path: Path, recipe: Recipe, runs: dict[str, list[dict[str, Any]]]) -> None:
+    """Write the figures as JSON."""
+    document = {
+        "benchmark": "searches",
+        "command": shlex.join(["python", "benchmarks/searches.py", *sys.argv[1:]]),
+        "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+        "torch": torch.__version__,
+        "recipe": recipe.model_dump(mode="json"),
+        "significance": SIGNIFICANCE,
+        "runs": runs,
+    }
+    text = json.dumps(document, indent=1)
+    write_atomic(path, lambda file: file.write_text(text, encoding="utf-8"))
 
 
 if __name__ == "__main__":

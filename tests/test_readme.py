@@ -46,6 +46,8 @@ def test_the_commands_run(quick_digits, monkeypatch, capsys):
     commands = "".join(blocks("bash")).splitlines()
     ours = [part for line in commands for part in line.split(" && ") if part.startswith("glora ")]
     assert {shlex.split(command)[1] for command in ours} == {
+        "compare",
+        "pick",
         "resume",
         "search",
         "status",
@@ -93,7 +95,9 @@ def test_the_search_space_that_is_shown_is_one():
 def test_the_search_settings_that_are_shown_are_ones():
     import tomllib
 
-    shown = tomllib.loads(blocks("toml")[1])
+    traded = load_recipe("digits").replace(**tomllib.loads(blocks("toml")[1]))
+    assert traded.search.trades_off
+    shown = tomllib.loads(blocks("toml")[2])
     recipe = load_recipe("digits").replace(**shown)
     assert recipe.search.screen == 24
     assert recipe.selection.significance == 0.05

@@ -141,6 +141,7 @@ def join(
             settings = replace(settings, warm_start=warm_start, initial=initial)
         stages = Stages(name, opened, worker, setup.folder, progress, settings.key)
         study = _open_study(setup, settings, stages, opened, name)
+        stages.key = study_key(study)
         worker.heartbeat = get_setting(study, "heartbeat")
         study.sampler = create_sampler(setup, get_setting(study, "initial"))
         yield Run(study, setup, stages, files, worker)

@@ -77,7 +77,7 @@ class Stages:
 
     Attributes:
         study: The study of the stages.
-        key: See above.
+        key: See above; the one that the study keeps, as soon as it is there.
     """
 
     def __init__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -35,7 +35,7 @@ FORMAT = 3
 """Version of what is written into a study: parameter names, values and attributes.
 
 Format 1 kept supernet and winner in a folder of one machine; in format 2 a recipe had one
-objective.
+objective, and the key was not kept.
 """
 
 Attribute = Literal[
@@ -44,7 +44,7 @@ Attribute = Literal[
 """What a study keeps besides its trials; the storage has it as ``glora:<name>``."""
 
 Setting = Literal[
-    "recipe", "budget", "target", "digests", "versions", "heartbeat", "artifacts", "initial"
+    "recipe", "budget", "target", "digests", "versions", "heartbeat", "artifacts", "initial", "key"
 ]
 """What is written at once, as the attribute ``settings``, when a study is created."""
 
@@ -135,8 +135,13 @@ class Settings:
 
     @property
     def key(self) -> str:
-        """A digest of what may not change while there are trials."""
-        return _key(self.recipe, self.digests)
+        """A digest of what may not change while there are trials.
+
+        A study keeps the one that it was created with: a later version of the package that knows
+        more settings would compute another one for the same study.
+        """
+        text = json.dumps([self.recipe.identity(), self.digests], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def directions(self) -> list[StudyDirection]:
@@ -162,6 +167,7 @@ class Settings:
                 **self.__dict__,
                 "recipe": self.recipe.model_dump(mode="json"),
                 "initial": list(self.initial),
+                "key": self.key,
             },
         )
         set_attribute(study, "format", FORMAT)
@@ -231,12 +237,7 @@ class Settings:
 
 def study_key(study: optuna.Study) -> str:
     """The :attr:`Settings.key` that a study was created with."""
-    return _key(read_recipe(study), get_setting(study, "digests"))
-
-
-def _key(recipe: Recipe, digests: Mapping[str, str]) -> str:
-    text = json.dumps([recipe.identity(), digests], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return str(get_setting(study, "key"))
 
 
 def refuse_foreign(storage: BaseStorage, name: str) -> None:

@@ -11,6 +11,8 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 def benchmark_script(monkeypatch):
     """Loads a benchmark and runs it as from the command line; returns the module."""
 
+    monkeypatch.syspath_prepend(FOLDER)  # as for a script
+
     def run(name, *arguments):
         spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
         module = importlib.util.module_from_spec(spec)

@@ -503,3 +503,28 @@ def test_a_model_that_cannot_be_adapted_is_refused_before_anything_is_written(ti
     with pytest.raises(LayerError, match=r"search_space\.exclude"):
         search(parse_recipe(table, "recipe"), runs=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_study_of_a_version_with_fewer_settings_is_not_done_again(
+    finished, finished_place, monkeypatch
+):
+    storage = f"sqlite:///{finished_place['runs']}/studies.db"
+    study = optuna.load_study(study_name="tiny", storage=storage)
+    settings = study.user_attrs["glora:settings"]
+    del settings["recipe"]["search"]["screen"]
+    del settings["recipe"]["selection"]["significance"]
+    study.set_user_attr("glora:settings", {**settings, "key": "0123456789abcdef"})
+    stages = optuna.load_study(study_name="tiny/stages", storage=storage)
+    for trial in stages.trials:  # such a version's key was another one
+        finished_one = (
+            trial.state == TrialState.COMPLETE and trial.user_attrs["stage"] != "settings"
+        )
+        if finished_one:
+            copied = optuna.trial.create_trial(
+                value=trial.value,
+                user_attrs={**trial.user_attrs, "key": "0123456789abcdef"},
+            )
+            stages.add_trial(copied)
+    for name in ("load_supernet", "run_trials", "select", "train_control", "final_test"):
+        monkeypatch.setattr(_search, name, lambda *_, **__: pytest.fail("it is done"))
+    assert resume("tiny", **finished_place).rows == finished.rows

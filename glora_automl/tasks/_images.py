@@ -205,11 +205,12 @@ class Task:
 
     def format(self, target: InputFormat) -> InputFormat:
         """What the backbone wants to see, normalised as the task has it."""
-        return (
-            target
-            if self.normalisation is None
-            else target._replace(**self.normalisation._asdict())
-        )
+        if self.normalisation is None:
+            return target
+        mean, std = self.normalisation
+        if target.size[0] != len(mean):  # a model of grey images
+            mean, std = ((sum(v) / len(v),) * target.size[0] for v in (mean, std))
+        return target._replace(mean=mean, std=std)
 
     def digest(self) -> str:
         """sha256 of everything in the task."""

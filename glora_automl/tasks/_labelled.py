@@ -111,6 +111,11 @@ def draw_labelled(
     if not validation:
         return used, np.arange(0), tested
     count = _count("validation", settings.validation, len(used), 0.2)
+    if len(used) - count < (needed := len(np.unique(labels))):
+        raise TaskError(
+            f"task.labelled must leave an image of each of the {needed} classes to train on, got "
+            f"{len(used)} of which {count} are validated on; raise it or lower task.validation."
+        )
     # Drawn are those to fit on, of which each class gets one first.
     fit = used[stratified_draw(labels[used], len(used) - count, stage_rng(seed, "fitted images"))]
     return fit, np.setdiff1d(used, fit), tested

@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from glora_automl._declarations import Declaration, Int
 from glora_automl.errors import TaskError
-from glora_automl.progress import Progress
+from glora_automl.progress import Advance, Progress
 from glora_automl.supernet import ImageBatches
 from glora_automl.tasks._decoding import (
     Resize,
@@ -33,6 +34,8 @@ from glora_automl.tasks._images import WHOLE, Images, InputFormat, NormalisedIma
 __all__ = ["EncodedSet", "Reader", "ReadingSettings"]
 
 T = TypeVar("T")
+MANY = 1000
+"""Images from which on their reading is shown."""
 
 
 class ReadingSettings(Declaration):
@@ -69,6 +72,11 @@ class Reader:
         self.workers = settings.workers or min(16, os.cpu_count() or 1)
         self._left = int(settings.memory)
         self._lock = threading.Lock()
+
+    def stage(self, title: str, count: int) -> AbstractContextManager[Advance]:
+        """Show the reading of images, unless they are few."""
+        shown = self.progress if count >= MANY else Progress()
+        return shown.stage(title, count, "images")
 
     def reserve(self, count: int) -> bool:
         """Take so many bytes of the memory, if they are left."""
@@ -114,7 +122,7 @@ class Reader:
             return fault(encoded)
 
         faults: list[str | None] = []
-        with self.progress.stage("Check images", len(places), "images") as advance:
+        with self.stage("Check images", len(places)) as advance:
             for found in self.map(look, range(len(places))):
                 faults.append(found)
                 advance(1)
@@ -183,7 +191,7 @@ class EncodedSet(Images):
     def _pixels(self, streamed: StreamedImages) -> Tensor:
         """All images, uint8 ``(n, channels, height, width)``."""
         pixels = torch.empty((len(self), *streamed.size), dtype=torch.uint8)
-        with self.reader.progress.stage("Read images", len(self), "images") as advance:
+        with self.reader.stage("Read images", len(self)) as advance:
             everything = self.reader.map(streamed.pixels, range(len(self)))
             for place, image in zip(pixels, everything, strict=True):
                 place.copy_(image)

@@ -29,6 +29,8 @@ SPLITS = {"train": ("train", "trainval"), "val": ("val", "valid"), "test": ("tes
 class TorchvisionSettings(LabelledSettings, ReadingSettings):
     """A data set of torchvision.
 
+    Those of CIFAR are pickles, which torchvision reads when it has found their MD5 right.
+
     Attributes:
         source: Names this kind of task.
         name: Its class, such as ``Food101``, ``StanfordCars``, ``Flowers102``, ``FGVCAircraft``,

@@ -36,11 +36,7 @@ def figures(result):
 def test_a_folder_gives_the_same_study_in_memory_and_streamed(small, tmp_path):
     write_classes(tmp_path / "zoo", CLASSES)
     task = {"source": "folder", "path": str(tmp_path / "zoo"), "labelled": 20}
-    lines = []
-    kept = search(
-        small.replace(task=task), runs=tmp_path / "a", progress=LineProgress(lines.append)
-    )
-    assert any("Check images" in line for line in lines)
+    kept = search(small.replace(task=task), runs=tmp_path / "a")
     streamed = small.replace(task={**task, "memory": 0, "workers": 2})
     assert figures(search(streamed, runs=tmp_path / "b")) == figures(kept)
     assert kept.rows[0].test.images == 7

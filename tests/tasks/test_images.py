@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from glora_automl.errors import TaskError
-from glora_automl.tasks import ImageSet, InputFormat, Task, stratified_split
+from glora_automl.tasks import (
+    Domain,
+    ImageSet,
+    InputFormat,
+    Normalisation,
+    Task,
+    stratified_split,
+)
 
 CPU = torch.device("cpu")
 MEAN, STD = (0.2, 0.5, 0.8), (0.1, 0.5, 2.0)
@@ -149,3 +156,36 @@ def test_another_seed_splits_otherwise():
 def test_a_class_without_images_for_the_rest_is_refused():
     with pytest.raises(TaskError, match=r"more than 2 \+ 1 images.*class 7 has 3"):
         stratified_split([5] * 4 + [7] * 3, [2, 1], np.random.default_rng(0))
+
+
+def test_many_images_are_normalised_batch_by_batch(monkeypatch):
+    raw = image_set(1, count=9)
+    target = InputFormat((3, 16, 16), MEAN, STD)
+    whole, _ = raw.prepare(target, CPU)
+    monkeypatch.setattr("glora_automl.tasks._images.WHOLE", 100)
+    lazy, labels = raw.prepare(target, CPU)
+    assert isinstance(whole, torch.Tensor)
+    assert not isinstance(lazy, torch.Tensor)
+    assert (len(lazy), lazy.device) == (9, CPU)
+    assert torch.equal(labels, raw.labels)
+    for index in (slice(2, 5), slice(0, 99), torch.tensor([8, 0, 0])):
+        torch.testing.assert_close(lazy[index], whole[index])
+
+
+def test_a_task_may_have_a_normalisation_of_its_own():
+    target = InputFormat((3, 8, 8), MEAN, STD, "bilinear", 0.9)
+    parts = [image_set(seed=seed) for seed in range(3)]
+    plain = Task("t", ("a", "b"), *parts)
+    own = Task("t", ("a", "b"), *parts, normalisation=Normalisation((0.25, 0.5, 0.75), (1.0,) * 3))
+    assert plain.format(target) == target
+    assert own.format(target) == target._replace(mean=(0.25, 0.5, 0.75), std=(1.0,) * 3)
+    grey = own.format(target._replace(size=(1, 8, 8), mean=(0.5,), std=(0.5,)))
+    assert (grey.mean, grey.std) == ((0.5,), (1.0,))
+
+
+def test_images_that_are_in_two_sets_are_counted_by_set():
+    parts = [image_set(seed=seed) for seed in range(4)]
+    both = ImageSet(torch.cat([parts[0].images[:1], parts[3].images]), torch.zeros(5).long())
+    task = Task("t", ("a", "b"), *parts[:3], domains={"far": Domain(both), "new": Domain(parts[3])})
+    assert task.repeated() == {"far": 1}
+    assert Task("t", ("a", "b"), parts[0], parts[1], parts[1]).repeated() == {"test": 4}

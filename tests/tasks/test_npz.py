@@ -134,6 +134,7 @@ def test_shared_random_state_is_left_alone(load):
         ({"y_test": np.arange(30) % 3 - 1}, {}, ["y_test", "from 0 to 2", "got -1"]),
         ({"y_train": np.arange(60) % 2}, {}, ["y_val", "1 others", "such as 2"]),
         ({"x_train": np.array([{}, 1])}, {}, ["plain arrays", "allow_pickle"]),
+        ({}, {"labelled": 4, "validation": 2}, ["each of the 3 classes", "got 4"]),
         ({}, {"labelled": 61}, ["at most the 60", "got 61"]),
         ({}, {"shots": 17}, ["21 images", "class 'ant' has 20"]),
         ({}, {"shots": 3, "validation": 52}, ["at most the 51", "got 52"]),

@@ -1,0 +1,152 @@
+"""Memory and speed of a folder of images, kept and streamed.
+
+Writes a folder of JPEG files of random shapes and colours, then goes through all of it in batches,
+in random order, as a training does, once for each memory limit, each in a process of its own. Told
+are the bytes that the decoded images would take at the model's size, the most memory that the
+process had beyond what it had before it touched an image, the first pass (which reads what is
+kept) and the later ones.
+
+    python benchmarks/data.py --images 4000 --out benchmarks/results/data.json
+    python benchmarks/data.py --small
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from glora_automl._files import write_atomic
+from glora_automl.supernet import batches
+from glora_automl.tasks import FolderSettings, InputFormat, load_folder
+
+CLASSES = 10
+
+
+def write_images(folder: Path, count: int, side: int) -> None:
+    """Write JPEG files about as large as photos of that side: smooth colours with some noise."""
+    rng = np.random.default_rng(0)
+    for index in range(count):
+        width, height = rng.integers(side // 2, side * 3 // 2, 2)
+        coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+        smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
+        noisy = (smooth + rng.normal(0, 8, smooth.shape)).clip(0, 255).astype(np.uint8)
+        path = folder / f"class{index % CLASSES}" / f"{index}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(noisy).save(path, quality=90)
+
+
+def peak() -> int:
+    """The most memory that this process has had, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def measure(folder: str, memory: str, size: int, batch: int, passes: int) -> dict:
+    """Go through a folder in this process."""
+    torch.set_num_threads(1)
+    format_ = InputFormat((3, size, size), (0.5,) * 3, (0.5,) * 3)
+    settings = FolderSettings(source="folder", path=folder, memory=memory, validation=1, test=1)
+    before = peak()
+    begin = time.perf_counter()
+    task = load_folder(settings, 0)
+    checked = time.perf_counter() - begin
+    seconds = []
+    begin = time.perf_counter()
+    images, labels = task.fit.prepare(format_, torch.device("cpu"))
+    for number in range(passes):
+        order = torch.from_numpy(np.random.default_rng(number).permutation(len(labels)))
+        parts = [order[start : start + batch] for start in range(0, len(order), batch)]
+        seen = sum(len(x) for x in batches(images, parts))
+        assert seen == len(labels)
+        seconds.append(time.perf_counter() - begin)
+        begin = time.perf_counter()
+    return {
+        "memory": memory,
+        "kept": not getattr(images, "slow", False),
+        "images": len(labels),
+        "decoded_bytes": len(labels) * 3 * size * size,
+        "peak_bytes": peak() - before,
+        "check_seconds": checked,
+        "first_pass_seconds": seconds[0],
+        "later_pass_seconds": float(np.median(seconds[1:])),
+        "workers": task.fit.reader.workers,
+    }
+
+
+def show(rows: list[dict]) -> None:
+    """Print the figures."""
+    columns = ("limit", "", "decoded MB", "peak MB", "check s", "first pass s", "images/s later")
+    table = Table(*columns, title=f"{rows[0]['images']:,} images, {rows[0]['workers']} workers")
+    for row in rows:
+        table.add_row(
+            row["memory"],
+            "kept" if row["kept"] else "streamed",
+            f"{row['decoded_bytes'] / 1e6:,.0f}",
+            f"{row['peak_bytes'] / 1e6:,.0f}",
+            f"{row['check_seconds']:.1f}",
+            f"{row['first_pass_seconds']:.1f}",
+            f"{row['images'] / row['later_pass_seconds']:,.0f}",
+        )
+    Console(width=120).print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=int, default=4000)
+    parser.add_argument("--side", type=int, default=400, help="mean side of a file's image")
+    parser.add_argument("--size", type=int, default=224, help="side at the model")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--passes", type=int, default=3)
+    parser.add_argument("--limits", nargs="+", default=["10GB", "100MB"])
+    parser.add_argument("--out", type=Path, help="file for the figures as JSON")
+    parser.add_argument("--small", action="store_true", help="seconds: 60 small images")
+    parser.add_argument("--measure", nargs=2, metavar=("FOLDER", "LIMIT"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.small:
+        arguments.images, arguments.side, arguments.size, arguments.batch = 60, 64, 32, 8
+        arguments.limits = ["10GB", "10kB"]
+    figures = (arguments.size, arguments.batch, arguments.passes)
+    if arguments.measure:
+        print(json.dumps(measure(*arguments.measure, *figures)))
+        return
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        write_images(Path(folder), arguments.images, arguments.side)
+        for limit in arguments.limits:
+            options = ("--size", "--batch", "--passes")
+            given = [part for pair in zip(options, map(str, figures), strict=True) for part in pair]
+            command = [sys.executable, __file__, *given, "--measure", folder, limit]
+            ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            rows.append(json.loads(ran.stdout))
+    show(rows)
+    if arguments.out is not None:
+        document = {
+            "benchmark": "data",
+            "command": "python benchmarks/data.py " + " ".join(sys.argv[1:]),
+            "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+            "torch": torch.__version__,
+            "size": arguments.size,
+            "batch": arguments.batch,
+            "rows": rows,
+        }
+        text = json.dumps(document, indent=1)
+        write_atomic(arguments.out, lambda file: file.write_text(text, encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,6 @@
 """Recipes and the studies that they become: create, resume, search, select, compare."""
 
+from glora_automl.study._layers import LayerGroup, list_layers
 from glora_automl.study._recipe import (
     Recipe,
     SearchSettings,
@@ -14,12 +15,14 @@ from glora_automl.study._summary import list_studies, summarize
 
 __all__ = [
     "FORMAT",
+    "LayerGroup",
     "Recipe",
     "Row",
     "SearchResult",
     "SearchSettings",
     "Selection",
     "SelectionSettings",
+    "list_layers",
     "list_recipes",
     "list_studies",
     "load_recipe",

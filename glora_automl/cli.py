@@ -403,6 +403,30 @@ def suites(as_json: AsJson = False) -> None:
     _print_list({name: load_suite(name).description for name in list_suites()}, as_json)
 
 
+@app.command()
+def layers(
+    backbone: Annotated[str, typer.Argument(help="Name of a timm model or path of a recipe.")],
+    as_json: AsJson = False,
+) -> None:
+    """List the layers of a backbone that can be adapted, and why others cannot."""
+    from glora_automl.study import list_layers, list_recipes, load_recipe
+    from glora_automl.tasks import BackboneSettings
+
+    is_recipe = backbone.endswith(".toml") or backbone in list_recipes()
+    settings = load_recipe(backbone).backbone if is_recipe else BackboneSettings(model=backbone)
+    groups = list_layers(settings)
+    if as_json:
+        _print_json([group._asdict() for group in groups])
+        return
+    from rich.table import Column, Table
+
+    table = Table(Column("layers", overflow="fold"), "how many", "out x in", "tensors, or why not")
+    for group in groups:
+        size = "–" if group.size is None else " x ".join(map(str, group.size))
+        table.add_row(group.pattern, str(group.layers), size, group.reason or group.tensors)
+    _console().print(table)
+
+
 @contextmanager
 def _stoppable() -> Iterator[StopOnSignal]:
     """End at a safe point when a signal asks for it, with the exit code that shells give it."""

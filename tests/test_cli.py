@@ -434,3 +434,25 @@ def test_a_read_only_database_is_one_line(folder, glora, tmp_path_factory):
         assert optuna.get_all_study_names(url) == ["other"]
     finally:
         server.cleanup()
+
+
+def test_layers_lists_what_can_be_adapted_and_why_the_rest_cannot(folder, glora):
+    code, out, _ = glora("layers", "tiny.toml", "--json")
+    assert code == 0
+    first, *_, last = json.loads(out)
+    assert first == {
+        "pattern": "blocks.*.attn.qkv",
+        "layers": 2,
+        "size": [48, 16],
+        "tensors": "ABCDE",
+        "reason": None,
+    }
+    assert (last["pattern"], last["reason"]) == ("head", "the classifier, which is always trained")
+    code, out, _ = glora("layers", "test_vit")
+    assert code == 0
+    assert "blocks.*.attn.qkv" in out
+    assert "192 x 64" in out
+    code, _, err = glora("layers", "test_vitt")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "did you mean" in err

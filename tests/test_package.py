@@ -37,7 +37,7 @@ BELOW = {
         "tasks",
     },
     "report": {"study", "supernet"},
-    "cli": {"progress", "report", "search_space", "storages", "study"},
+    "cli": {"progress", "report", "search_space", "storages", "study", "tasks"},
 }
 FREE = {"errors", "_declarations", "_files", "_signals", "_version"}
 

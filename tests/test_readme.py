@@ -54,6 +54,7 @@ def test_the_commands_run(quick_digits, monkeypatch, capsys):
         "show",
         "recipes",
         "spaces",
+        "layers",
     }
     for command in ours:
         monkeypatch.setattr(sys, "argv", shlex.split(command))

@@ -107,7 +107,7 @@ def unadaptable(model: nn.Module, example: Tensor | None = None) -> dict[str, st
 
     Example:
         >>> unadaptable(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.Flatten()))
-        {'0': 'a 3 x 3 convolution, which mixes pixels'}
+        {'0': 'a convolution over 3 x 3 pixels'}
     """
     heads = _heads(model)
     usage = None if example is None else _observe(model, example)

@@ -29,7 +29,7 @@ def refusal(layer: nn.Module) -> str | None:
     elif layer.groups != 1:
         return "a grouped convolution"
     elif layer.kernel_size != (1, 1):
-        return f"a {' x '.join(map(str, layer.kernel_size))} convolution, which mixes pixels"
+        return f"a convolution over {' x '.join(map(str, layer.kernel_size))} pixels"
     elif layer.stride != (1, 1) or layer.padding not in ((0, 0), "valid", "same"):
         return "a 1 x 1 convolution with stride or padding"
     else:

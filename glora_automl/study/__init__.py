@@ -1,6 +1,7 @@
 """Recipes and the studies that they become: create, resume, search, select, compare."""
 
 from glora_automl.study._compare import Comparison, RankCorrelation, compare
+from glora_automl.study._layers import LayerGroup, list_layers
 from glora_automl.study._overrides import override_recipe
 from glora_automl.study._pick import pick
 from glora_automl.study._recipe import (
@@ -20,6 +21,7 @@ from glora_automl.study._summary import list_studies, summarize
 __all__ = [
     "FORMAT",
     "Comparison",
+    "LayerGroup",
     "RankCorrelation",
     "Recipe",
     "Row",
@@ -31,6 +33,7 @@ __all__ = [
     "SuiteResult",
     "SuiteTask",
     "compare",
+    "list_layers",
     "list_recipes",
     "list_studies",
     "list_suites",

@@ -75,7 +75,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         rule = "safetensors" if safe else "tensors alone, as torch.save(model.state_dict()) writes"
         if safe and _is_pickle(path):
             reason = "it is a pickle, as torch.save writes; those end in .pth"
-        elif isinstance(error.__cause__, pickle.UnpicklingError):
+        elif any(isinstance(e, pickle.UnpicklingError) for e in (error, error.__cause__)):
             reason = "it is a pickle that asks to run code"
         else:
             reason = f"it was altered or cut short ({one_line(error)})"

@@ -78,7 +78,9 @@ class TestLinearShapes:
 
     def test_a_model_with_nothing_to_adapt_is_told_why(self):
         model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1, groups=2))
-        with pytest.raises(LayerError, match=r"0: a 3 x 3 convolution.*2: a grouped") as caught:
+        with pytest.raises(
+            LayerError, match=r"0: a convolution over 3 x 3.*2: a grouped"
+        ) as caught:
             linear_shapes(model)
         assert "\n" not in str(caught.value)
 
@@ -147,7 +149,7 @@ class TestUsage:
         ("model", "kwargs", "leaf"),
         [
             ("beit_base_patch16_224", models.VIT, "attn.qkv"),
-            ("eva02_tiny_patch14_224", {**models.VIT, "rope_grid_offset": 0.0}, "attn.qkv"),
+            ("eva02_tiny_patch14_224", models.VIT, "attn.qkv"),
             (
                 "swinv2_tiny_window8_256",
                 {
@@ -178,7 +180,7 @@ class TestUnadaptable:
             (Own(4, 4), "of class Own, which does not compute what Linear does"),
             (nn.Conv2d(4, 4, 1), None),
             (nn.Conv2d(4, 4, 1, padding="same"), None),
-            (nn.Conv2d(4, 4, (1, 3)), "a 1 x 3 convolution, which mixes pixels"),
+            (nn.Conv2d(4, 4, (1, 3)), "a convolution over 1 x 3 pixels"),
             (nn.Conv2d(4, 4, 1, stride=2), "a 1 x 1 convolution with stride or padding"),
             (nn.Conv2d(4, 4, 1, padding=1), "a 1 x 1 convolution with stride or padding"),
             (nn.Conv2d(4, 4, 3, groups=4), "a grouped convolution"),
@@ -197,7 +199,7 @@ class TestUnadaptable:
     def test_names_the_classifier(self):
         found = unadaptable(models.backbone("distilled"))
         assert found == {
-            "patch_embed.proj": "a 8 x 8 convolution, which mixes pixels",
+            "patch_embed.proj": "a convolution over 8 x 8 pixels",
             "head": "the classifier, which is always trained",
             "head_dist": "the classifier, which is always trained",
         }

@@ -500,7 +500,7 @@ def test_a_model_that_cannot_be_adapted_is_refused_before_anything_is_written(ti
         "kwargs": {"pretrained_cfg_overlay": {"input_size": [3, 32, 32]}},
     }
     table = tiny.model_dump(mode="json") | {"backbone": backbone}
-    with pytest.raises(LayerError, match=r"conv1: a 7 x 7 convolution"):
+    with pytest.raises(LayerError, match=r"conv1: a convolution over 7 x 7 pixels"):
         search(parse_recipe(table, "recipe tiny"), runs=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 

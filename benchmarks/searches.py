@@ -9,8 +9,9 @@ with the weights of that supernet. Told are, as means over the seeds with a 95% 
   fits, which is what several objectives are for,
 - the images that were evaluated, as a share of the first way's,
 - of the architecture that is chosen at the end: its parameters, its test accuracy, and the gap
-  between validation and test accuracy; chosen by the best accuracy, and as the smallest of those
-  that a paired test cannot tell from it. Test images are looked at once a way, for what was chosen.
+  between validation and test accuracy; chosen by the best accuracy, as the smallest of those that
+  a paired test cannot tell from it, and with ``--folds`` for the first way by cross-validation.
+  Test images are looked at once a way and rule, for what was chosen.
 
 "rejection" is the search of the GLoRA paper, written anew: candidates above the budget are drawn
 again, at most 1000 times. Those above it all the same count as trials and are worth nothing.
@@ -31,7 +32,6 @@ import shlex
 import sys
 import tempfile
 import time
-import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -50,17 +50,17 @@ from scipy import stats
 from glora_automl._files import write_atomic
 from glora_automl.progress import LineProgress, Progress
 from glora_automl.storages import open_artifacts
-from glora_automl.study import Recipe, load_recipe
+from glora_automl.study import Recipe, override_recipe
 from glora_automl.study._best import best_trials, front_of
 from glora_automl.study._proposals import Proposer, create_sampler
 from glora_automl.study._run import Run
-from glora_automl.study._selection import Candidate, rank
+from glora_automl.study._selection import rank, score_again
 from glora_automl.study._setup import prepare
 from glora_automl.study._stages import Stages
 from glora_automl.study._trials import run_trials
 from glora_automl.study._weights import load_backbone, load_supernet
 from glora_automl.study._worker import Worker
-from glora_automl.supernet import Supernet, evaluate, evaluate_each
+from glora_automl.supernet import Supernet, evaluate
 
 BOTH = ["accuracy", "parameters"]
 WAYS: dict[str, dict[str, Any]] = {
@@ -88,7 +88,7 @@ SMALL = {
     },
     "training": {"epochs": 4, "warmup_epochs": 1},
     "search": {"trials": 8, "population": 4, "top": 2},
-    "selection": {"candidates": 2},
+    "selection": {"candidates": 2, "finetune_epochs": 1},
 }
 
 
@@ -105,9 +105,9 @@ def trained(recipe: Recipe, folder: Path) -> tuple[Run, Supernet]:
     return run, load_supernet(run)
 
 
-def searched(run: Run, supernet: Supernet, way: str) -> dict[str, Any]:
+def searched(run: Run, supernet: Supernet, way: str, folds: int = 0) -> dict[str, Any]:
     """Figures of one way to search a supernet."""
-    recipe = run.setup.recipe.replace(search=WAYS[way])
+    recipe = run.setup.recipe.replace(search=WAYS[way], selection={"folds": folds})
     storage = InMemoryStorage()
     setup = replace(run.setup, recipe=recipe, progress=Progress())
     study = optuna.create_study(
@@ -144,17 +144,14 @@ def searched(run: Run, supernet: Supernet, way: str) -> dict[str, Any]:
         "infeasible": sum(t.constraints["trainable_params"] > 0 for t in trials),
         "seconds": round(seconds, 1),
     }
-    candidates = []
-    for trial in best_trials(study, recipe.selection.candidates):
-        architecture = setup.space.architecture(trial.params)
-        with supernet.merged(architecture) as model:
-            score, right = evaluate_each(model, *setup.validation)
-        count = architecture.count(setup.space.shapes)
-        candidates.append(Candidate(score, right.cpu(), count, trial.number, architecture))
-    for rule, significance in (("highest", 1.0), ("smallest", SIGNIFICANCE)):
-        if not candidates:
+    best = best_trials(study, recipe.selection.candidates)
+    rules = {"highest": (1.0, 0), "smallest": (SIGNIFICANCE, 0), "cross-validated": (1.0, folds)}
+    for rule, (significance, parts) in rules.items():
+        if not best or (rule == "cross-validated" and not folds):
             continue
-        chosen = rank(candidates, significance)[0]
+        settings = recipe.replace(selection={"folds": parts})
+        again = replace(run, setup=replace(setup, recipe=settings))
+        chosen = rank(score_again(again, supernet, best)[0], significance)[0]
         with supernet.merged(chosen.architecture) as model:
             test = evaluate(model, *setup.test())
         figures[rule] = {
@@ -262,6 +259,8 @@ def show(runs: dict[str, list[dict[str, Any]]], name: str) -> None:
         "smallest: test %",
         "gap",
         "its parameters",
+        "cross-validated: test %",
+        "gap",
         title="What was looked at, and what was chosen in the end, by either rule",
     )
     images = np.mean([f["images"] for f in base])
@@ -269,14 +268,12 @@ def show(runs: dict[str, list[dict[str, Any]]], name: str) -> None:
         if not all("highest" in f for f in figures):
             table.add_row(way, f"{np.mean([f['images'] for f in figures]) / images:.2f}")
             continue
+        rules = [rule for rule in ("highest", "smallest", "cross-validated") if rule in figures[0]]
         tests = [
             shown([f[rule]["test"] for f in figures], [f["highest"]["test"] for f in base])
-            for rule in ("highest", "smallest")
+            for rule in rules
         ]
-        gaps = [
-            f"{100 * np.mean([f[rule]['gap'] for f in figures]):.1f}"
-            for rule in ("highest", "smallest")
-        ]
+        gaps = [f"{100 * np.mean([f[rule]['gap'] for f in figures]):.1f}" for rule in rules]
         sizes = [
             np.mean([f[rule]["parameters"] for f in figures]) for rule in ("smallest", "highest")
         ]
@@ -288,22 +285,9 @@ def show(runs: dict[str, list[dict[str, Any]]], name: str) -> None:
             tests[1],
             gaps[1],
             f"{sizes[0]:,.0f} of {sizes[1]:,.0f}",
+            *(tests[2:] + gaps[2:]),
         )
     Console(width=150).print(table)
-
-
-def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:
-    """A recipe with settings such as ``task.validation_per_class=120``; bare words are text."""
-    for setting in settings:
-        key, _, text = setting.partition("=")
-        try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = text
-        for part in reversed(key.split(".")):
-            value = {part: value}
-        recipe = recipe.replace(**value)
-    return recipe
 
 
 def main() -> None:
@@ -315,11 +299,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--trials", type=int, help="trials of each search; the recipe's by default")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=[*WAYS], metavar="WAY")
+    parser.add_argument("--folds", type=int, default=0, help="parts of the cross-validation")
     parser.add_argument("--out", type=Path, help="file for the figures as JSON")
     parser.add_argument("--small", action="store_true", help="seconds: two seeds, tiny searches")
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    recipe = changed(load_recipe(arguments.recipe), arguments.settings)
+    recipe = override_recipe(arguments.recipe, settings=arguments.settings)
     if arguments.trials is not None:
         recipe = recipe.replace(search={"trials": arguments.trials})
     if arguments.small:
@@ -329,7 +314,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             run, supernet = trained(recipe.replace(seed=seed), Path(folder))
             for way in arguments.ways:
-                figures = searched(run, supernet, way)
+                folds = arguments.folds if way == arguments.ways[0] else 0
+                figures = searched(run, supernet, way, folds)
                 runs[way].append(figures)
                 print(f"seed {seed}, {way}: {figures}", file=sys.stderr, flush=True)
         if arguments.out is not None:  # after each seed: all of them may take hours

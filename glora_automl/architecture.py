@@ -37,11 +37,31 @@ _ALLOWED: dict[str, tuple[Kind, ...]] = {
 
 
 class LayerShape(NamedTuple):
-    """What counting needs to know of a linear layer."""
+    """What counting needs to know of a linear layer.
+
+    Attributes:
+        out_features: Rows of its weight.
+        in_features: Columns of its weight.
+        bias: Whether it has a bias.
+        takes_bias: Whether the model uses the bias that C, D and E change or make. Some models
+            read a layer's weight and add a bias of their own.
+    """
 
     out_features: int
     in_features: int
     bias: bool = True
+    takes_bias: bool = True
+
+    def has(self, tensor: str) -> bool:
+        """Whether a support tensor of this layer can be anything but ``none``.
+
+        Example:
+            >>> [tensor for tensor in TENSORS if LayerShape(8, 4, bias=False).has(tensor)]
+            ['A', 'B', 'C', 'E']
+        """
+        if tensor in "AB":
+            return True
+        return self.takes_bias and (tensor != "D" or self.bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +119,7 @@ class Choice:
 
         Raises:
             ArchitectureError: If the tensor does not allow the kind, the layer has no bias for
-                ``D`` to scale, or the rank exceeds the layer's size.
+                ``D`` to scale or takes none, or the rank exceeds the layer's size.
         """
         allowed = _ALLOWED[tensor]
         if self.kind not in allowed:
@@ -107,7 +127,12 @@ class Choice:
             raise ArchitectureError(f"{tensor} must be one of {names}, got {str(self)!r}.")
         if shape is None:
             return
-        if tensor == "D" and not shape.bias and self.kind != "none":
+        if self.kind != "none" and not shape.has(tensor):
+            if not shape.takes_bias:
+                raise ArchitectureError(
+                    f"{tensor} of a layer whose bias the model does not use must be none, got "
+                    f"{str(self)!r}; A and B change its weight."
+                )
             raise ArchitectureError(
                 f"D of a layer without bias must be none, got {str(self)!r}; C and E give it one."
             )
@@ -251,17 +276,17 @@ class Architecture(Mapping[str, LayerChoices]):
         D: str = "none",
         E: str = "none",
     ) -> Architecture:
-        """The same choices in every layer; a layer without bias keeps ``D = none``.
+        """The same choices in every layer; one without bias keeps ``D = none``, and so on.
 
         LoRA is ``B="lora-r"``, BitFit ``E="vector"``, SSF-like ``A="vector", E="vector"``.
 
         Raises:
             ArchitectureError: If a choice does not fit a layer.
         """
-        choices = LayerChoices(*map(Choice.parse, (A, B, C, D, E)))
+        wanted = list(zip(TENSORS, map(Choice.parse, (A, B, C, D, E)), strict=True))
         layers = {}
         for name, shape in shapes.items():
-            layers[name] = choices if shape.bias else choices._replace(D=_NONE)
+            layers[name] = LayerChoices(*(c if shape.has(t) else _NONE for t, c in wanted))
             for tensor, choice in zip(TENSORS, layers[name], strict=True):
                 choice.check(tensor, shape)
         return cls(layers)

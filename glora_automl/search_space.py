@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -49,7 +49,8 @@ class SearchSpaceSpec(Declaration):
         exclude: Patterns of layers that are not.
         share: Which layers choose together: each ``layer`` for itself, all of a ``kind``
             (``blocks.*.attn.qkv``), all of a ``block`` (``blocks.0``) or the whole ``model``.
-        choices: The choices of each support tensor.
+        choices: The choices of each support tensor. A layer is not offered what it cannot have:
+            ``D`` without a bias, a LoRA rank above its size.
     """
 
     description: str = ""
@@ -182,7 +183,7 @@ class SearchSpace:
         dimensions: One per Optuna parameter. A tensor with a single choice is none of them.
 
     Raises:
-        SearchSpaceError: If a pattern matches nothing or a choice does not fit a layer.
+        SearchSpaceError: If a pattern matches nothing, a choice fits no layer, or none fits one.
 
     Example:
         >>> shapes = {"blocks.0.fc1": LayerShape(8, 4), "blocks.1.fc1": LayerShape(8, 4)}
@@ -197,6 +198,7 @@ class SearchSpace:
         check_choices(spec, "search_space")
         self.spec = spec
         self.shapes = {name: shapes[name] for name in spec.select(list(shapes))}
+        self._check_ranks()
         groups: dict[str, list[str]] = {}
         for name in self.shapes:
             groups.setdefault(group(name, spec.share), []).append(name)
@@ -214,27 +216,42 @@ class SearchSpace:
         self.fixed_count = fixed
 
     def _effective(self, choice: Choice, tensor: str, name: str) -> Choice:
-        """A layer without bias has no ``D`` to choose."""
-        if tensor == "D" and not self.shapes[name].bias:
-            return Choice("none")
-        return choice
+        """A layer without bias has no ``D`` to choose, and so on."""
+        return choice if self.shapes[name].has(tensor) else Choice("none")
 
     def _dimension(self, key: str, tensor: str, layers: tuple[str, ...]) -> Dimension:
         texts: tuple[str, ...] = getattr(self.spec.choices, tensor)
-        if tensor == "D" and not any(self.shapes[name].bias for name in layers):
+        if not any(self.shapes[name].has(tensor) for name in layers):
             texts = ("none",)
-        costs = []
-        for text in texts:
-            cost = 0
-            for name in layers:
-                choice = self._effective(Choice.parse(text), tensor, name)
-                try:
-                    choice.check(tensor, self.shapes[name])
-                except ArchitectureError as error:
-                    raise SearchSpaceError(f"search_space: {name}: {error}") from None
-                cost += choice.count(tensor, self.shapes[name])
-            costs.append(cost)
-        return Dimension(f"{key}.{tensor}", tensor, layers, texts, tuple(costs))
+        misfits = {text: self._misfit(text, tensor, layers) for text in texts}
+        fitting = tuple(text for text in texts if misfits[text] is None)
+        if not fitting:
+            raise SearchSpaceError(f"search_space: {misfits[texts[0]]}")
+        costs = tuple(
+            sum(
+                self._effective(Choice.parse(text), tensor, name).count(tensor, self.shapes[name])
+                for name in layers
+            )
+            for text in fitting
+        )
+        return Dimension(f"{key}.{tensor}", tensor, layers, fitting, costs)
+
+    def _misfit(self, text: str, tensor: str, layers: Iterable[str]) -> str | None:
+        """Why one of the layers cannot have a choice; None if all can."""
+        for name in layers:
+            try:
+                self._effective(Choice.parse(text), tensor, name).check(tensor, self.shapes[name])
+            except ArchitectureError as error:
+                return f"{name}: {error}"
+        return None
+
+    def _check_ranks(self) -> None:
+        """Refuse choices that no layer can have: they are mistakes."""
+        for tensor in TENSORS:
+            for text in getattr(self.spec.choices, tensor):
+                misfits = [self._misfit(text, tensor, [name]) for name in self.shapes]
+                if None not in misfits:
+                    raise SearchSpaceError(f"search_space: {misfits[0]}")
 
     def distributions(self) -> dict[str, CategoricalDistribution]:
         """What Optuna sees: a categorical distribution per dimension."""
@@ -274,9 +291,7 @@ class SearchSpace:
             for dimension in self.dimensions:
                 # In a tied group, a layer without bias says nothing about the group's D.
                 teller = next(
-                    name
-                    for name in dimension.layers
-                    if dimension.tensor != "D" or self.shapes[name].bias
+                    name for name in dimension.layers if self.shapes[name].has(dimension.tensor)
                 )
                 found[dimension.name] = str(getattr(architecture[teller], dimension.tensor))
             if self.architecture(found) == architecture:

@@ -27,7 +27,10 @@ MODELS = {
             "num_heads": (1, 2, 2, 2),
         },
     ),
-    "convnext": ("test_convnext", {}),
+    "convnext": ("test_convnext", {"conv_mlp": False}),
+    "convnext-conv-mlp": ("test_convnext", {"conv_mlp": True}),
+    # Reads the weight of qkv and adds a bias of its own.
+    "beit": ("beit_base_patch16_224", VIT),
 }
 
 RANKS = (1, 2, 4)
@@ -73,8 +76,7 @@ def choices_of(shapes: dict[str, LayerShape]) -> dict[str, dict[str, list[Choice
     found: dict[str, dict[str, list[Choice]]] = {}
     for name, shape in shapes.items():
         found[name] = {t: [Choice.parse(text) for text in texts] for t, texts in CHOICES.items()}
-        if not shape.bias:
-            found[name]["D"] = [Choice("none")]
+        found[name] |= {tensor: [Choice("none")] for tensor in TENSORS if not shape.has(tensor)}
     return found
 
 
@@ -83,7 +85,7 @@ def adapted(
 ) -> tuple[nn.Module, dict[str, LayerShape]]:
     """An adapted model and the shapes of its layers; ``trained`` makes every parameter non-zero."""
     model = backbone(name, dtype)
-    shapes = linear_shapes(model)
+    shapes = linear_shapes(model, example=images(dtype))
     attach(model, choices_of(shapes), torch.Generator().manual_seed(2))
     if trained:
         randomise(model)

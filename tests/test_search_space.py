@@ -250,11 +250,12 @@ class TestRefusals:
         [
             ({"A": ("none", "lora-5")}, "fc1: The rank of A must be at most 4"),
             ({"B": ("lora-5",)}, "fc1: The rank of B must be at most 4"),
-            ({"C": ("none", "lora-8")}, "fc1: The rank of C must be at most 4"),
+            ({"C": ("lora-8",)}, "fc1: The rank of C must be at most 4"),
+            ({"C": ("none", "lora-9")}, "fc1: The rank of C must be at most 4"),
         ],
     )
     @pytest.mark.parametrize("share", ["layer", "model"])
-    def test_ranks_above_a_layers_size_name_layer_and_limit(self, choices, why, share):
+    def test_ranks_that_no_layer_can_have_name_layer_and_limit(self, choices, why, share):
         with pytest.raises(SearchSpaceError) as caught:
             SearchSpace(spec(share=share, **choices), SMALL)
         assert why in str(caught.value)
@@ -262,6 +263,33 @@ class TestRefusals:
     def test_a_rank_as_large_as_the_layer_is_allowed(self):
         space = SearchSpace(spec(A=("none", "lora-4"), C=("none", "lora-4")), SMALL)
         assert space.maximum == 2 * 4 * 12 + 4 * 5 + 4 * 9
+
+    @pytest.mark.parametrize(
+        ("share", "choices"),
+        [
+            ("layer", {"fc1.C": ("none", "lora-2"), "fc2.C": ("none", "lora-2", "lora-8")}),
+            ("model", {"*.C": ("none", "lora-2")}),
+        ],
+    )
+    def test_a_rank_is_not_offered_where_it_does_not_fit(self, share, choices):
+        space = SearchSpace(spec(share=share, C=("none", "lora-2", "lora-8")), SMALL)
+        assert {d.name: d.choices for d in space.dimensions} == choices
+        assert {n: space.layer_choices()[n]["C"][-1].rank for n in SMALL} == {
+            "fc1": 2,
+            "fc2": 8 if share == "layer" else 2,
+        }
+
+    def test_a_layer_whose_bias_is_not_used_has_a_and_b_alone(self):
+        shapes = {**SMALL, "qkv": LayerShape(8, 4, bias=False, takes_bias=False)}
+        texts = dict.fromkeys("ABCDE", ("none", "vector"))
+        space = SearchSpace(spec(**texts), shapes)
+        assert [d.tensor for d in space.dimensions if d.layers == ("qkv",)] == ["A", "B"]
+        tied = SearchSpace(spec(share="model", **texts), shapes)
+        params = {f"*.{tensor}": "vector" for tensor in "ABCDE"}
+        architecture = tied.architecture(params)
+        assert str(architecture["qkv"]) == "A=vector B=vector"
+        assert tied.params(architecture) == params
+        assert tied.count(params) == architecture.count(shapes)
 
     def test_excluding_the_layer_that_is_too_small_is_the_way_out(self):
         shapes = {**SMALL, "large": LayerShape(32, 32)}

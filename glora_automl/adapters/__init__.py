@@ -1,16 +1,15 @@
 """What one adapted layer computes; attach, activate, merge, detach. Needs torch alone."""
 
-from glora_automl.adapters._attach import (
-    activate,
-    adapted_layers,
-    attach,
+from glora_automl.adapters._adaptable import (
     classifiers,
-    detach,
     is_adaptable,
     linear_shapes,
+    unadaptable,
 )
+from glora_automl.adapters._attach import activate, adapted_layers, attach, detach
 from glora_automl.adapters._layer import GLoRALinear
 from glora_automl.adapters._merge import MergeHandle, merge
+from glora_automl.adapters._modes import evaluation_mode
 
 __all__ = [
     "GLoRALinear",
@@ -20,7 +19,9 @@ __all__ = [
     "attach",
     "classifiers",
     "detach",
+    "evaluation_mode",
     "is_adaptable",
     "linear_shapes",
     "merge",
+    "unadaptable",
 ]

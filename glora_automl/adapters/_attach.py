@@ -2,84 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 import torch
 from torch import nn
 
-from glora_automl.adapters._layer import GLoRALinear
-from glora_automl.architecture import Architecture, Choice, LayerShape
+from glora_automl.adapters._layer import GLoRALinear, refusal
+from glora_automl.architecture import Architecture, Choice
 from glora_automl.errors import ArchitectureError, LayerError
 
 __all__ = [
     "activate",
     "adapted_layers",
     "attach",
-    "classifiers",
     "detach",
-    "is_adaptable",
-    "linear_shapes",
 ]
 
 M = TypeVar("M", bound=nn.Module)
-
-
-def classifiers(model: nn.Module) -> list[nn.Module]:
-    """The classifier modules that timm's ``get_classifier`` names: two for distilled models.
-
-    A model without ``get_classifier`` has none that could be told from its other layers.
-    """
-    get_classifier = getattr(model, "get_classifier", None)
-    if get_classifier is None:
-        return []
-    found = get_classifier()
-    return list(found) if isinstance(found, tuple | list | nn.ModuleList) else [found]
-
-
-def is_adaptable(model: nn.Module) -> Callable[[str, nn.Module], bool]:
-    """The predicate that selects layers: every ``nn.Linear`` outside the classifier."""
-    heads = {id(module) for head in classifiers(model) for module in head.modules()}
-    return lambda name, module: (
-        isinstance(module, nn.Linear) and module is not model and id(module) not in heads
-    )
-
-
-def linear_shapes(
-    model: nn.Module, predicate: Callable[[str, nn.Module], bool] | None = None
-) -> dict[str, LayerShape]:
-    """Shapes of the layers that can be adapted, by dotted name, in the model's order.
-
-    Args:
-        model: Any module.
-        predicate: Takes a name and a module; by default :func:`is_adaptable`.
-
-    Raises:
-        LayerError: If no layer is left, or the predicate takes one that is no ``nn.Linear``.
-
-    Example:
-        >>> linear_shapes(nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2, bias=False)))
-        ... # doctest: +NORMALIZE_WHITESPACE
-        {'0': LayerShape(out_features=4, in_features=8, bias=True),
-         '2': LayerShape(out_features=2, in_features=4, bias=False)}
-    """
-    take = predicate or is_adaptable(model)
-    shapes = {}
-    for name, module in model.named_modules():
-        if take(name, module):
-            if not isinstance(module, nn.Linear):
-                raise LayerError(
-                    f"An adapted layer must be an nn.Linear, {name!r} is {type(module).__name__}."
-                )
-            shapes[name] = LayerShape(
-                module.out_features, module.in_features, module.bias is not None
-            )
-    if not shapes:
-        raise LayerError(
-            f"The model must have an nn.Linear besides its classifier, {type(model).__name__} "
-            "has none."
-        )
-    return shapes
 
 
 Site = tuple[nn.Module, str, nn.Module]
@@ -124,7 +64,7 @@ def attach(
         The adapted layers by name. The model computes what it computed before.
 
     Raises:
-        LayerError: If a name is no ``nn.Linear`` of the model.
+        LayerError: If a name is no linear layer of the model.
         ArchitectureError: If a layer cannot take one of its choices.
 
     Example:
@@ -139,13 +79,17 @@ def attach(
     layers: dict[str, GLoRALinear] = {}
     for name, of_layer in choices.items():
         linear = modules.get(name)
-        if not isinstance(linear, nn.Linear) or linear is model:
-            known = [n for n, m in modules.items() if isinstance(m, nn.Linear) and n]
+        reason = "the model has none of that name" if linear is None else refusal(linear)
+        if linear is model:
+            reason = "the model itself"
+        if reason is not None:
+            known = [n for n, m in modules.items() if refusal(m) is None and n]
             raise LayerError(
-                "A layer to adapt must be the dotted name of an nn.Linear inside the model, got "
-                f"{name!r}; "
+                "A layer to adapt must be the dotted name of a linear layer inside the model, got "
+                f"{name!r} ({reason}); "
                 f"known: {', '.join(known[:6]) or 'none'}{', ...' if len(known) > 6 else ''}."
             )
+        assert isinstance(linear, nn.Linear | nn.Conv2d)
         try:
             layers[name] = GLoRALinear(linear, of_layer, generator)
         except ArchitectureError as error:

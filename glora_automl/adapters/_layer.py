@@ -12,7 +12,31 @@ from torch.nn import functional as F
 from glora_automl.architecture import TENSORS, Choice, LayerChoices, LayerShape
 from glora_automl.errors import ArchitectureError
 
-__all__ = ["GLoRALinear"]
+__all__ = ["GLoRALinear", "refusal"]
+
+
+def refusal(layer: nn.Module) -> str | None:
+    """Why :class:`GLoRALinear` cannot take the place of a layer; None if it can.
+
+    Example:
+        >>> refusal(nn.Conv2d(8, 8, 3, groups=8)), refusal(nn.Conv2d(8, 4, 1))
+        ('a grouped convolution', None)
+    """
+    if isinstance(layer, nn.Linear):
+        base: type[nn.Module] = nn.Linear
+    elif not isinstance(layer, nn.Conv2d):
+        return f"of class {type(layer).__name__}"
+    elif layer.groups != 1:
+        return "a grouped convolution"
+    elif layer.kernel_size != (1, 1):
+        return f"a {' x '.join(map(str, layer.kernel_size))} convolution, which mixes pixels"
+    elif layer.stride != (1, 1) or layer.padding not in ((0, 0), "valid", "same"):
+        return "a 1 x 1 convolution with stride or padding"
+    else:
+        base = nn.Conv2d
+    if type(layer).forward is not base.forward:
+        return f"of class {type(layer).__name__}, which does not compute what {base.__name__} does"
+    return None
 
 
 class GLoRALinear(nn.Module):
@@ -25,8 +49,11 @@ class GLoRALinear(nn.Module):
     of their own. At initialisation one factor of every product is zero, so every architecture
     computes what the frozen layer computes.
 
+    A 1 x 1 convolution is the same linear layer at each pixel, with ``W0 (out, in, 1, 1)``.
+
     Args:
-        linear: The layer to adapt. It is kept, frozen, as :attr:`linear` and never written to.
+        linear: The layer to adapt, which :func:`refusal` allows. It is kept, frozen, as
+            :attr:`linear` and never written to.
         choices: The choices that each support tensor may take.
         generator: Source of the non-zero factors' initial values, uniform in
             ``+-1 / sqrt(in_features)`` as in LoRA. Must be a CPU generator.
@@ -38,7 +65,8 @@ class GLoRALinear(nn.Module):
         ArchitectureError: If a tensor of this layer cannot take one of its choices.
 
     Shape:
-        ``(*, in_features)`` to ``(*, out_features)``, as :class:`torch.nn.Linear`.
+        ``(*, in_features)`` to ``(*, out_features)``, as :class:`torch.nn.Linear`, or
+        ``(batch, in_features, height, width)`` to ``(batch, out_features, height, width)``.
 
     Example:
         >>> frozen = nn.Linear(6, 4)
@@ -53,14 +81,13 @@ class GLoRALinear(nn.Module):
 
     def __init__(
         self,
-        linear: nn.Linear,
+        linear: nn.Linear | nn.Conv2d,
         choices: Mapping[str, Iterable[Choice]],
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.in_features = linear.in_features
-        self.out_features = linear.out_features
-        self.shape = LayerShape(linear.out_features, linear.in_features, linear.bias is not None)
+        self.shape = self.shape_of(linear)
+        self.out_features, self.in_features = self.shape[:2]
         self.choices = {t: frozenset(choices.get(t, ())) | {Choice("none")} for t in TENSORS}
         self.active = LayerChoices()
         for tensor in TENSORS:
@@ -71,6 +98,12 @@ class GLoRALinear(nn.Module):
         self.linear = linear.requires_grad_(False)
         for tensor in TENSORS:
             self._allocate(tensor, generator)
+
+    @staticmethod
+    def shape_of(linear: nn.Linear | nn.Conv2d) -> LayerShape:
+        """The shape of a layer, adapted or not."""
+        out_features, in_features = linear.weight.shape[:2]
+        return LayerShape(out_features, in_features, linear.bias is not None)
 
     def _allocate(self, tensor: str, generator: torch.Generator | None) -> None:
         rows, columns = self._factor_shape(tensor)
@@ -108,7 +141,7 @@ class GLoRALinear(nn.Module):
                 raise ArchitectureError(f"{tensor} must be one of {known}, got {str(choice)!r}.")
         self.active = choices
 
-    def release(self) -> nn.Linear:
+    def release(self) -> nn.Linear | nn.Conv2d:
         """Give the layer back as it came: trainable again where it was."""
         for name, parameter in self.linear.named_parameters():
             parameter.requires_grad_(self._required_grad[name])
@@ -149,9 +182,11 @@ class GLoRALinear(nn.Module):
     def effective(self) -> tuple[Tensor, Tensor | None]:
         """Weight ``(out, in)`` and bias ``(out,)`` of the active choices.
 
-        Where nothing is added, the frozen tensor itself comes back, without a copy.
+        Where nothing is added, the frozen tensor itself comes back, without a copy; of a
+        convolution, its weight in two dimensions.
         """
-        weight: Tensor = self.linear.weight
+        frozen = self.linear.weight.flatten(1)
+        weight: Tensor = frozen
         bias: Tensor | None = self.linear.bias
         a, b, c, d, e = map(self._value, TENSORS)
         if a is not None:
@@ -162,7 +197,7 @@ class GLoRALinear(nn.Module):
             assert bias is not None  # check() allows D only where there is a bias
             bias = torch.addcmul(bias, bias, d)
         if c is not None:
-            shift = self.linear.weight @ c
+            shift = frozen @ c
             bias = shift if bias is None else bias + shift
         if e is not None:
             bias = e.expand(self.out_features) if bias is None else bias + e
@@ -171,7 +206,13 @@ class GLoRALinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The effective weight, for modules that read it instead of calling the layer."""
-        return self.effective()[0]
+        weight = self.effective()[0]
+        return weight[:, :, None, None] if self.is_convolution else weight
+
+    @property
+    def is_convolution(self) -> bool:
+        """Whether it stands for a 1 x 1 convolution."""
+        return isinstance(self.linear, nn.Conv2d)
 
     @property
     def bias(self) -> Tensor | None:
@@ -180,7 +221,10 @@ class GLoRALinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer with its active choices."""
-        return F.linear(x, *self.effective())
+        weight, bias = self.effective()
+        if self.is_convolution:
+            return F.conv2d(x, weight[:, :, None, None], bias)
+        return F.linear(x, weight, bias)
 
     def extra_repr(self) -> str:
         """Shape and active choices, as they print."""

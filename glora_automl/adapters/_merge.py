@@ -13,13 +13,19 @@ from glora_automl.adapters._layer import GLoRALinear
 __all__ = ["MergeHandle", "merge"]
 
 
-def _plain(layer: GLoRALinear, share: bool) -> nn.Linear:
+def _plain(layer: GLoRALinear, share: bool) -> nn.Linear | nn.Conv2d:
     weight, bias = layer.effective()
+    size = (layer.in_features, layer.out_features)
+    # The meta device allocates nothing: the parameters are replaced in the next lines.
+    plain: nn.Linear | nn.Conv2d
+    if layer.is_convolution:
+        plain = nn.Conv2d(*size, 1, bias=bias is not None, device="meta")
+        weight = weight[:, :, None, None]
+    else:
+        plain = nn.Linear(*size, bias=bias is not None, device="meta")
     if not share:
         # What nothing is added to is the frozen tensor itself, or a parameter of the adapter.
         weight, bias = weight.clone(), None if bias is None else bias.clone()
-    # The meta device allocates nothing: the parameters are replaced in the next lines.
-    plain = nn.Linear(layer.in_features, layer.out_features, bias=bias is not None, device="meta")
     plain.weight = nn.Parameter(weight.detach(), requires_grad=False)
     if bias is not None:
         plain.bias = nn.Parameter(bias.detach().contiguous(), requires_grad=False)
@@ -52,7 +58,7 @@ class MergeHandle:
 
 @torch.no_grad()
 def merge(model: nn.Module, *, share: bool = False) -> MergeHandle:
-    """Replace the adapted layers by plain ``nn.Linear`` layers with the effective weights.
+    """Replace the adapted layers by plain ones (``nn.Linear``, ``nn.Conv2d``), with their weights.
 
     The model is then an ordinary one, at the speed and with the parameter names of the backbone.
     The frozen weights are kept aside and never written to, so the undo is exact. A layer without

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from glora_automl.adapters import merge
-from glora_automl.architecture import TENSORS, Architecture
-from glora_automl.errors import ArchitectureError
+from glora_automl.architecture import TENSORS, Architecture, Choice, LayerChoices
 from glora_automl.study._result import Row
 from glora_automl.study._run import Run
 from glora_automl.study._setup import Setup
 from glora_automl.study._stages import Claim
-from glora_automl.supernet import Supernet, evaluate, train
+from glora_automl.supernet import ImageBatches, Supernet, TrainingResult, evaluate, train
 
 __all__ = [
     "alone",
@@ -30,8 +29,8 @@ __all__ = [
 def control_architectures(setup: Setup) -> dict[str, Architecture | None]:
     """What anybody would try first, under the same budget; None where nothing fits.
 
-    The linear probe, LoRA at the highest rank that fits when every layer has the same, and BitFit
-    (arXiv 2106.10199).
+    The linear probe, LoRA at the highest rank that fits when every layer has the same (or its
+    size, if that is less), and BitFit (arXiv 2106.10199).
     """
     shapes = setup.space.shapes
     loras = _loras(setup)
@@ -61,16 +60,22 @@ def uniform_architectures(setup: Setup) -> dict[str, Architecture]:
 
 
 def _loras(setup: Setup) -> list[Architecture]:
-    """LoRA of the same rank in every layer, of all ranks that fit the budget, from 1 on."""
+    """LoRA of the same rank in every layer, of all ranks that fit the budget, from 1 on.
+
+    A layer that is smaller than the rank has its size for a rank.
+    """
     shapes = setup.space.shapes
     found: list[Architecture] = []
-    try:
-        while (larger := Architecture.uniform(shapes, B=f"lora-{len(found) + 1}")).count(
-            shapes
-        ) <= setup.budget:
-            found.append(larger)
-    except ArchitectureError:
-        pass  # the rank has reached the size of the smallest layer
+    for rank in range(1, max(min(shape[:2]) for shape in shapes.values()) + 1):
+        larger = Architecture(
+            {
+                name: LayerChoices(B=Choice("lora", min(rank, *shape[:2])))
+                for name, shape in shapes.items()
+            }
+        )
+        if larger.count(shapes) > setup.budget:
+            break
+        found.append(larger)
     return found
 
 
@@ -142,30 +147,50 @@ def train_alone(
         architecture: What is trained.
         title: What is said of it while it trains.
     """
-    setup = run.setup
-    recipe = setup.recipe
-    supernet = alone(setup, architecture)
+    recipe = run.setup.recipe
+    supernet = alone(run.setup, architecture)
+    result = _train(run, stage, name, supernet, *run.setup.fit, title=title)
+    with merge(supernet.model, share=True) as model:
+        score = evaluate(model, *run.setup.validation)
+    images, seconds = result.images, result.seconds
+    if recipe.selection.refit:
+        supernet = alone(run.setup, architecture)
+        title = f"{title}, on all labelled images"
+        result = _train(run, f"{stage}-all", name, supernet, *run.setup.labelled, title=title)
+        images, seconds = images + result.images, seconds + result.seconds
+    row = Row(
+        name,
+        parameters=architecture.count(run.setup.space.shapes),
+        validation=score,
+        images=images,
+        seconds=round(seconds, 2),
+    )
+    return supernet, row
+
+
+def _train(
+    run: Run,
+    stage: str,
+    name: str,
+    supernet: Supernet,
+    images: ImageBatches,
+    labels: Tensor,
+    *,
+    title: str,
+) -> TrainingResult:
+    recipe = run.setup.recipe
     epochs = recipe.training.epochs + recipe.selection.finetune_epochs
-    with setup.progress.epochs(title, epochs) as on_epoch:
-        result = train(
+    with run.setup.progress.epochs(title, epochs) as on_epoch:
+        return train(
             supernet.model,
             supernet.trainable(),
-            *setup.fit,
+            images,
+            labels,
             recipe.training.model_copy(update={"epochs": epochs}),
             seed=recipe.seed,
             stage=name,
-            identity=setup.identity,
+            identity=run.setup.identity,
             checkpoint=run.checkpoint(stage),
             on_epoch=on_epoch,
-            stop=setup.stop,
+            stop=run.setup.stop,
         )
-    with merge(supernet.model, share=True) as model:
-        score = evaluate(model, *setup.validation)
-    row = Row(
-        name,
-        parameters=architecture.count(setup.space.shapes),
-        validation=score,
-        images=result.images,
-        seconds=round(result.seconds, 2),
-    )
-    return supernet, row

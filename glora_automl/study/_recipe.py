@@ -96,6 +96,11 @@ class SelectionSettings(Declaration):
         candidates: Best architectures that are scored again before one is chosen.
         significance: Of the candidates that cannot be told from the best by a paired test on the
             validation images at this level, the smallest is chosen; 1 chooses the best.
+        folds: Parts of the validation images for a cross-validation of the candidates: each is
+            trained on with the fitted images and all parts but one, and scored on that one. 0
+            scores them as they are. For small validation sets.
+        refit: Whether the adapters that are tested are trained once more with the validation
+            images among those to fit: the winner is trained on, controls from their start.
         finetune_epochs: Epochs for which the winner is trained on; 0 keeps inherited weights.
         finetune_lr: Peak learning rate of that; None takes the supernet's.
         controls: Whether linear probe, LoRA and BitFit are trained for comparison.
@@ -103,9 +108,21 @@ class SelectionSettings(Declaration):
 
     candidates: Int = Field(default=10, ge=1)
     significance: Float = Field(default=1.0, ge=0, le=1)
+    folds: Int = Field(default=0, ge=0)
+    refit: Bool = False
     finetune_epochs: Int = Field(default=20, ge=0)
     finetune_lr: Float | None = Field(default=None, gt=0)
     controls: Bool = True
+
+    @model_validator(mode="after")
+    def _train_on(self) -> SelectionSettings:
+        if self.folds == 1:
+            raise ValueError("folds must be 0 or at least 2, got 1.")
+        if (self.folds or self.refit) and not self.finetune_epochs:
+            raise ValueError(
+                "folds and refit need finetune_epochs of at least 1, got 0; leave them out."
+            )
+        return self
 
 
 class Recipe(Declaration):

@@ -67,6 +67,8 @@ class Selection:
         inherited: Score with the supernet's weights.
         finetuned: Score after training on; None if that was switched off.
         candidates: Numbers of the trials that were scored again, best first.
+        cross_validated: Score in the cross-validation by which it was chosen; None if it was
+            chosen by its inherited score.
     """
 
     trial: int
@@ -75,6 +77,9 @@ class Selection:
     inherited: Score
     finetuned: Score | None
     candidates: tuple[int, ...]
+    cross_validated: Score | None = None
+
+    _SCORES = ("inherited", "finetuned", "cross_validated")
 
     @property
     def uses_finetuned(self) -> bool:
@@ -83,18 +88,20 @@ class Selection:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        finetuned = None if self.finetuned is None else self.finetuned._asdict()
-        return {**self.__dict__, "inherited": self.inherited._asdict(), "finetuned": finetuned}
+        table = dict(self.__dict__)
+        for key in self._SCORES:
+            table[key] = None if table[key] is None else table[key]._asdict()
+        return table
 
     @classmethod
     def from_json(cls, table: dict[str, Any]) -> Selection:
         """The inverse of :meth:`to_json`."""
-        scores = _scores(table, "inherited", "finetuned")
+        scores = _scores(table, *cls._SCORES)
         return cls(**{**table, **scores, "candidates": tuple(table["candidates"])})
 
 
 def _scores(table: dict[str, Any], *keys: str) -> dict[str, Score | None]:
-    return {key: None if table[key] is None else Score(**table[key]) for key in keys}
+    return {key: None if table.get(key) is None else Score(**table[key]) for key in keys}
 
 
 def quality(score: Score) -> tuple[float, float]:

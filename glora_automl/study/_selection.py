@@ -14,14 +14,15 @@ from glora_automl.architecture import Architecture
 from glora_automl.errors import StudyError
 from glora_automl.study._arm import arm_outcome
 from glora_automl.study._best import best_trials, done_trials
+from glora_automl.study._finetuning import cross_validate, finetune
 from glora_automl.study._result import Row, Selection, quality
 from glora_automl.study._run import Run
 from glora_automl.study._stages import Claim
 from glora_automl.study._study import get_setting
 from glora_automl.study._weights import fetch_supernet
-from glora_automl.supernet import Score, Supernet, evaluate, evaluate_each, train
+from glora_automl.supernet import Score, Supernet, evaluate, evaluate_each
 
-__all__ = ["Candidate", "TargetRaised", "choose", "mcnemar", "rank", "select"]
+__all__ = ["Candidate", "TargetRaised", "choose", "mcnemar", "rank", "score_again", "select"]
 
 
 class TargetRaised(Exception):
@@ -116,24 +117,24 @@ def choose(
         The stage's outcome: an arm and its selection.
     """
     setup = run.setup
-    recipe = setup.recipe
+    settings = setup.recipe.selection
     # Fresh from the artifact: fine-tuning changes it, and this may not be the first attempt.
     supernet = fetch_supernet(run)
-    scored: list[Candidate] = []
-    with setup.progress.stage("Score the best again", len(candidates), "trials") as advance:
-        for trial in candidates:
-            architecture = setup.space.architecture(trial.params)
-            with supernet.merged(architecture) as model:
-                score, right = evaluate_each(model, *setup.validation)
-            count = architecture.count(setup.space.shapes)
-            scored.append(Candidate(score, right.cpu(), count, trial.number, architecture))
-            advance(1)
-            run.worker.check_stop()
-    scored = rank(scored, recipe.selection.significance)
-    inherited, _, count, number, architecture = scored[0]
-    supernet.activate(architecture)
     weights = supernet.state_dict()
-    finetuned, images = _finetune(run, stage, supernet, architecture)
+    scored, images = score_again(run, supernet, candidates)
+    scored = rank(scored, settings.significance)
+    score, _, count, number, architecture = scored[0]
+    with supernet.merged(architecture) as model:
+        inherited = evaluate(model, *setup.validation)
+    finetuned = None
+    images += setup.recipe.training.epochs * len(setup.task.fit)
+    if settings.finetune_epochs:
+        with setup.progress.epochs("Fine-tune the winner", settings.finetune_epochs) as on_epoch:
+            images += finetune(
+                run, supernet, architecture, *setup.fit, stage=stage, on_epoch=on_epoch
+            )
+        with merge(supernet.model, share=True) as model:
+            finetuned = evaluate(model, *setup.validation)
     selection = Selection(
         trial=number,
         architecture=str(architecture),
@@ -141,8 +142,21 @@ def choose(
         inherited=inherited,
         finetuned=finetuned,
         candidates=tuple(candidate.trial for candidate in scored),
+        cross_validated=score if settings.folds else None,
     )
-    if not selection.uses_finetuned:
+    if settings.refit:
+        supernet.load_state_dict(weights)
+        title = "Fine-tune the winner on all labelled images"
+        with setup.progress.epochs(title, settings.finetune_epochs) as on_epoch:
+            images += finetune(
+                run,
+                supernet,
+                architecture,
+                *setup.labelled,
+                stage=f"{stage}-all",
+                on_epoch=on_epoch,
+            )
+    elif not selection.uses_finetuned:
         supernet.load_state_dict(weights)
     row = Row(
         name,
@@ -154,30 +168,26 @@ def choose(
     return {**outcome, "selection": selection.to_json()}
 
 
-def _finetune(
-    run: Run, stage: str, supernet: Supernet, architecture: Architecture
-) -> tuple[Score | None, int]:
-    """Train the active architecture on; returns its score and the images seen since the start."""
+def score_again(
+    run: Run, supernet: Supernet, candidates: Sequence[FrozenTrial]
+) -> tuple[list[Candidate], int]:
+    """The candidates' scores on all validation images, and how many images were trained on."""
     setup = run.setup
-    recipe = setup.recipe
-    images = recipe.training.epochs * len(setup.task.fit)
-    epochs = recipe.selection.finetune_epochs
-    if not epochs:
-        return None, images
-    with setup.progress.epochs("Fine-tune the winner", epochs) as on_epoch:
-        lr = recipe.selection.finetune_lr or recipe.training.lr
-        result = train(
-            supernet.model,
-            supernet.trainable(),
-            *setup.fit,
-            recipe.training.model_copy(update={"epochs": epochs, "lr": lr}),
-            seed=recipe.seed,
-            stage="fine-tuning",
-            identity=setup.identity,
-            # Of this winner: with more trials another one may be chosen.
-            checkpoint=run.checkpoint(stage, f"-{architecture.digest[:16]}"),
-            on_epoch=on_epoch,
-            stop=setup.stop,
-        )
-    with merge(supernet.model, share=True) as model:
-        return evaluate(model, *setup.validation), images + result.images
+    folds = setup.recipe.selection.folds
+    title = f"Cross-validate the best in {folds} parts" if folds else "Score the best again"
+    scored: list[Candidate] = []
+    images = 0
+    with setup.progress.stage(title, len(candidates), "trials") as advance:
+        for trial in candidates:
+            architecture = setup.space.architecture(trial.params)
+            if folds:
+                score, right, seen = cross_validate(run, supernet, architecture)
+                images += seen
+            else:
+                with supernet.merged(architecture) as model:
+                    score, right = evaluate_each(model, *setup.validation)
+            count = architecture.count(setup.space.shapes)
+            scored.append(Candidate(score, right.cpu(), count, trial.number, architecture))
+            advance(1)
+            run.worker.check_stop()
+    return scored, images

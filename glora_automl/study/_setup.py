@@ -9,19 +9,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from sklearn.model_selection import StratifiedKFold
 from torch import Tensor, nn
 
 from glora_automl.adapters import classifiers, linear_shapes
 from glora_automl.budget import FeasibleRegion, parse_budget
-from glora_automl.errors import BudgetError, TaskError
+from glora_automl.errors import BudgetError, RecipeError, TaskError
 from glora_automl.progress import Progress
 from glora_automl.search_space import SearchSpace
 from glora_automl.study._recipe import Recipe
 from glora_automl.supernet import (
     ImageBatches,
+    Joined,
     Ranks,
     Reordered,
-    Supernet,
     stage_rng,
     tensor_digest,
 )
@@ -149,6 +150,20 @@ class Setup:
         return self.task.validation.prepare(self.format, self.device)
 
     @functools.cached_property
+    def labelled(self) -> tuple[ImageBatches, Tensor]:
+        """Images and labels to train on, then those that steer the search, on the device."""
+        (images, labels), (more, others) = self.fit, self.validation
+        return Joined(images, more), torch.cat([labels, others])
+
+    def folds(self) -> list[Tensor]:
+        """Indices of the validation images in each part of a cross-validation, stratified."""
+        labels = self.task.validation.labels.numpy()
+        parts = StratifiedKFold(
+            self.recipe.selection.folds, shuffle=True, random_state=self.recipe.seed
+        )
+        return [torch.from_numpy(part) for _, part in parts.split(labels, labels)]
+
+    @functools.cached_property
     def shuffled_validation(self) -> tuple[ImageBatches, Tensor]:
         """The same in one random order, in which models race."""
         images, labels = self.validation
@@ -188,19 +203,19 @@ def prepare(
     recipe = recipe.model_copy(update={"backbone": recipe.backbone.pinned()})
     task = load_task(recipe.task, recipe.seed, progress)
     check_pretraining(recipe.backbone, task)
+    _check_folds(recipe, task)
     # The layers do not depend on the weights, which may cost a download or a training.
     model = _bare(recipe, task)
     target = task.format(input_format(model, recipe.backbone))
     check_backbone(model, recipe.backbone, target, len(task.classes))
-    space = SearchSpace(recipe.search_space, linear_shapes(model))
+    example, _ = task.fit.subset(torch.arange(2)).prepare(target, torch.device("cpu"))
+    space = SearchSpace(recipe.search_space, linear_shapes(model, example=example[:]))
     head = {id(p) for module in classifiers(model) for p in module.parameters()}
     count = sum(p.numel() for p in model.parameters() if id(p) not in head)
     try:
         region = FeasibleRegion(space, parse_budget(recipe.budget, count))
     except BudgetError as error:
         raise BudgetError(f"recipe {recipe.name}: {error}") from None
-    example, _ = task.fit.subset(torch.arange(2)).prepare(target, torch.device("cpu"))
-    Supernet(model, space.layer_choices(), example=example[:])  # refuses what it cannot adapt
     for name_of_set, count in task.repeated().items():
         progress.say(
             f"{count} images of the test set {name_of_set!r} are also among those that are trained "
@@ -225,3 +240,13 @@ def prepare(
 def _bare(recipe: Recipe, task: Task) -> nn.Module:
     bare = recipe.backbone.model_copy(update={"pretrained": False})
     return create_model(bare, len(task.classes), recipe.seed)
+
+
+def _check_folds(recipe: Recipe, task: Task) -> None:
+    """Refuse a cross-validation with a class that not every part has."""
+    fewest = int(torch.bincount(task.validation.labels, minlength=len(task.classes)).min())
+    if recipe.selection.folds > fewest:
+        raise RecipeError(
+            "selection.folds must be at most the validation images of each class, got "
+            f"{recipe.selection.folds} for {fewest}; take fewer folds, or more images."
+        )

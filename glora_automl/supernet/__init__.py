@@ -1,6 +1,6 @@
 """Activate, train, evaluate and checkpoint the weight-shared supernet."""
 
-from glora_automl.supernet._batches import ImageBatches, Reordered, batches
+from glora_automl.supernet._batches import ImageBatches, Joined, Reordered, batches
 from glora_automl.supernet._checkpoint import (
     CheckpointFiles,
     load_checkpoint,
@@ -9,7 +9,7 @@ from glora_automl.supernet._checkpoint import (
     save_tensors,
     tensor_digest,
 )
-from glora_automl.supernet._evaluation import Score, evaluate, evaluate_each, evaluation_mode
+from glora_automl.supernet._evaluation import Score, evaluate, evaluate_each
 from glora_automl.supernet._racing import race
 from glora_automl.supernet._ranks import Ranks
 from glora_automl.supernet._supernet import Supernet
@@ -25,6 +25,7 @@ from glora_automl.supernet._training import (
 __all__ = [
     "CheckpointFiles",
     "ImageBatches",
+    "Joined",
     "Ranks",
     "Reordered",
     "Score",
@@ -35,7 +36,6 @@ __all__ = [
     "batches",
     "evaluate",
     "evaluate_each",
-    "evaluation_mode",
     "load_checkpoint",
     "load_tensors",
     "race",

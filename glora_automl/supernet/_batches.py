@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["ImageBatches", "Reordered", "batches"]
+__all__ = ["ImageBatches", "Joined", "Reordered", "batches"]
 
 Index = Tensor | slice
 
@@ -58,6 +58,46 @@ class Reordered:
 
     def __len__(self) -> int:
         return len(self._order)
+
+
+class Joined:
+    """The images of two sets one after the other, without a copy of them.
+
+    Args:
+        first: Images ``(m, ...)``.
+        second: Images ``(n, ...)`` of the same size on the same device.
+
+    Example:
+        >>> joined = Joined(torch.tensor([5, 6]), torch.tensor([7, 8, 9]))
+        >>> len(joined), joined[torch.tensor([3, 0, 2])].tolist(), joined[1:3].tolist()
+        (5, [8, 5, 7], [6, 7])
+    """
+
+    def __init__(self, first: ImageBatches, second: ImageBatches) -> None:
+        self._first = first
+        self._second = second
+        self.slow = _is_slow(first) or _is_slow(second)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the batches are."""
+        return self._first.device
+
+    def __getitem__(self, index: Index) -> Tensor:
+        indices = torch.arange(len(self), device=self.device)[index]
+        of_second = indices >= len(self._first)
+        if not of_second.any():
+            return self._first[indices]
+        if of_second.all():
+            return self._second[indices - len(self._first)]
+        second = self._second[indices[of_second] - len(self._first)]
+        joined = second.new_empty((len(indices), *second.shape[1:]))
+        joined[of_second] = second
+        joined[~of_second] = self._first[indices[~of_second]]
+        return joined
+
+    def __len__(self) -> int:
+        return len(self._first) + len(self._second)
 
 
 def batches(images: ImageBatches, indices: Iterable[Index]) -> Iterator[Tensor]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from glora_automl.adapters import evaluation_mode
 from glora_automl.supernet._batches import ImageBatches, batches
 
-__all__ = ["Score", "evaluate", "evaluate_each", "evaluation_mode"]
+__all__ = ["Score", "evaluate", "evaluate_each"]
 
 
 class Score(NamedTuple):
@@ -27,18 +26,6 @@ class Score(NamedTuple):
     accuracy: float
     loss: float
     images: int
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; then each module has its own mode back."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 @torch.inference_mode()

@@ -10,8 +10,9 @@ from scipy.stats import hypergeom
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from glora_automl.adapters import evaluation_mode
 from glora_automl.supernet._batches import ImageBatches, batches
-from glora_automl.supernet._evaluation import Score, evaluation_mode
+from glora_automl.supernet._evaluation import Score
 
 __all__ = ["race"]
 

@@ -7,10 +7,17 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from glora_automl.adapters import GLoRALinear, MergeHandle, activate, attach, classifiers, merge
+from glora_automl.adapters import (
+    GLoRALinear,
+    MergeHandle,
+    activate,
+    attach,
+    classifiers,
+    linear_shapes,
+    merge,
+)
 from glora_automl.architecture import Architecture, Choice
 from glora_automl.errors import CheckpointError, LayerError
-from glora_automl.supernet._evaluation import evaluation_mode
 
 __all__ = ["Supernet"]
 
@@ -28,14 +35,15 @@ class Supernet:
             (:meth:`~glora_automl.search_space.SearchSpace.layer_choices`).
         seed: Seeds the adapters' initial values.
         example: Images ``(batch, channels, height, width)``. When given, one forward pass makes
-            sure that the model calls every adapted layer.
+            sure that the model uses what the adapted layers compute.
 
     Attributes:
         model: The backbone with adapters.
         layers: The adapted layers by dotted name.
 
     Raises:
-        LayerError: If a layer is not there, or the model reads its weights without calling it.
+        LayerError: If a layer is not there, or the model does not use it, or not its bias where
+            that has choices.
         ArchitectureError: If a layer cannot take one of its choices.
     """
 
@@ -48,6 +56,8 @@ class Supernet:
         example: Tensor | None = None,
     ) -> None:
         self.model = model
+        if example is not None:
+            _check_used(model, choices, example)
         model.requires_grad_(False)
         generator = torch.Generator().manual_seed(seed)
         self.layers: dict[str, GLoRALinear] = attach(model, choices, generator)
@@ -62,29 +72,6 @@ class Supernet:
         self._trainable = {name: p for name, p in named.items() if id(p) in adapters | heads}
         for parameter in self._trainable.values():
             parameter.requires_grad_(True)
-        if example is not None:
-            self._check_called(example)
-
-    @torch.no_grad()
-    def _check_called(self, example: Tensor) -> None:
-        called: set[str] = set()
-        hooks = [
-            layer.register_forward_hook(lambda *_, name=name: called.add(name))
-            for name, layer in self.layers.items()
-        ]
-        try:
-            with evaluation_mode(self.model):
-                self.model(example)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        missed = [name for name in self.layers if name not in called]
-        if missed:
-            raise LayerError(
-                f"The model must call each adapted layer; it reads the weights of {len(missed)} "
-                f"without calling them, such as {missed[0]!r}; leave them out with "
-                "search_space.exclude."
-            )
 
     def activate(self, architecture: Architecture) -> None:
         """Make one architecture the active one."""
@@ -142,3 +129,25 @@ class Supernet:
                 )
         for name, parameter in self._trainable.items():
             parameter.copy_(state[name])
+
+
+def _check_used(
+    model: nn.Module, choices: Mapping[str, Mapping[str, Iterable[Choice]]], example: Tensor
+) -> None:
+    """Refuse choices that would train parameters without any effect."""
+    shapes = linear_shapes(model, example=example)
+    there = linear_shapes(model)
+    for name, of_layer in choices.items():
+        if name not in there:
+            continue  # attach() tells which names there are
+        way_out = "leave it out with search_space.exclude."
+        if name not in shapes:
+            raise LayerError(
+                f"The model must use each adapted layer, {name!r} it does not; {way_out}"
+            )
+        for tensor, options in of_layer.items():
+            if not shapes[name].has(tensor) and any(choice.kind != "none" for choice in options):
+                raise LayerError(
+                    f"The model must call a layer for its {tensor} to have an effect; of {name!r} "
+                    f"it reads the weight alone; {way_out}"
+                )

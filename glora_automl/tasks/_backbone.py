@@ -17,12 +17,11 @@ from torch import nn
 
 from glora_automl._declarations import Bool, Declaration, Float, suggest
 from glora_automl._files import file_lock, make_folder
-from glora_automl.adapters import classifiers
+from glora_automl.adapters import classifiers, evaluation_mode
 from glora_automl.errors import TaskError
 from glora_automl.progress import Progress
 from glora_automl.supernet import (
     TrainingSettings,
-    evaluation_mode,
     load_checkpoint,
     save_checkpoint,
     seeded,

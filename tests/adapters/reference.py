@@ -5,7 +5,8 @@ rank, then added up as the paper does:
 
     W = W0 + W0 * A + B            b = b0 + b0 * D + E + W0 C
 
-Nothing of the package is called; only parameters and active choices are read.
+A 1 x 1 convolution is the linear layer of its weight without the last two dimensions. Nothing of
+the package is called; only parameters and active choices are read.
 """
 
 import torch
@@ -39,6 +40,7 @@ def dense(layer: nn.Module, tensor: str, rows: int, columns: int) -> Tensor:
 def weight_and_bias(layer: nn.Module) -> tuple[Tensor, Tensor]:
     """The effective weight and bias; a layer without bias has b0 = 0."""
     W0 = layer.linear.weight
+    W0 = W0.reshape(W0.shape[0], W0.shape[1])
     out, in_ = W0.shape
     b0 = layer.linear.bias
     if b0 is None:
@@ -62,7 +64,7 @@ def forward(layer: nn.Module, x: Tensor) -> Tensor:
 
 def count(layer: nn.Module) -> int:
     """Trainable numbers of the active choices, from the table of the paper."""
-    out, in_ = layer.linear.weight.shape
+    out, in_ = layer.linear.weight.shape[:2]
     total = 0
     for tensor in "ABCDE":
         choice = getattr(layer.active, tensor)

@@ -1,7 +1,6 @@
 import copy
 
 import pytest
-import timm
 import torch
 from torch import nn
 
@@ -10,12 +9,10 @@ from glora_automl.adapters import (
     activate,
     adapted_layers,
     attach,
-    classifiers,
     detach,
-    is_adaptable,
     linear_shapes,
 )
-from glora_automl.architecture import Architecture, Choice, LayerChoices, LayerShape
+from glora_automl.architecture import Architecture, Choice, LayerChoices
 from glora_automl.errors import ArchitectureError, LayerError
 from tests import models
 from tests.adapters import reference
@@ -49,66 +46,6 @@ class Shared(nn.Module):
 
     def forward(self, x):
         return self.second(self.between(self.first(x)))
-
-
-class TestLinearShapes:
-    def test_are_those_of_a_vits_layers_by_dotted_name_in_order(self):
-        assert linear_shapes(models.backbone("vit")) == {
-            f"blocks.{i}.{name}": shape
-            for i in range(2)
-            for name, shape in {
-                "attn.qkv": LayerShape(96, 32),
-                "attn.proj": LayerShape(32, 32),
-                "mlp.fc1": LayerShape(128, 32),
-                "mlp.fc2": LayerShape(32, 128),
-            }.items()
-        }
-
-    @EVERY_MODEL
-    def test_leave_out_the_classifier_and_keep_every_other_linear_layer(self, name):
-        model = models.backbone(name)
-        linear = {n for n, m in model.named_modules() if isinstance(m, nn.Linear)}
-        heads = {n for n in linear if n.startswith("head")}
-        assert heads
-        assert set(linear_shapes(model)) == linear - heads
-
-    def test_leave_out_both_classifiers_of_a_distilled_model(self):
-        model = models.backbone("distilled")
-        assert classifiers(model) == [model.head, model.head_dist]
-        assert not {"head", "head_dist"} & set(linear_shapes(model))
-
-    def test_tell_layers_without_bias(self):
-        bare = {n for n, s in linear_shapes(models.backbone("swin")).items() if not s.bias}
-        assert bare == {f"layers.{i}.downsample.reduction" for i in (1, 2, 3)}
-        bare = {
-            n for n, s in linear_shapes(models.backbone("vit-no-qkv-bias")).items() if not s.bias
-        }
-        assert bare == {"blocks.0.attn.qkv", "blocks.1.attn.qkv"}
-
-    def test_of_a_model_without_classifier_are_all_of_its_layers(self):
-        model = timm.create_model(
-            "vit_tiny_patch16_224", pretrained=False, num_classes=0, **models.VIT
-        )
-        assert len(linear_shapes(model)) == 8
-
-    def test_of_a_plain_module_are_all_of_its_layers(self):
-        model = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2, bias=False))
-        assert classifiers(model) == []
-        assert linear_shapes(model) == {"0": LayerShape(4, 8), "2": LayerShape(2, 4, False)}
-
-    def test_follow_the_callers_predicate(self):
-        model = models.backbone("vit")
-        take = is_adaptable(model)
-        shapes = linear_shapes(model, lambda name, m: take(name, m) and name.endswith("fc1"))
-        assert list(shapes) == ["blocks.0.mlp.fc1", "blocks.1.mlp.fc1"]
-
-    def test_refuse_a_predicate_that_takes_another_kind_of_layer(self):
-        with pytest.raises(LayerError, match="'1' is ReLU"):
-            linear_shapes(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), lambda name, _: name == "1")
-
-    def test_refuse_a_model_with_nothing_to_adapt(self):
-        with pytest.raises(LayerError, match="Sequential has none"):
-            linear_shapes(nn.Sequential(nn.ReLU()))
 
 
 class TestIdentityAtInitialisation:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from glora_automl.adapters import GLoRALinear
+from glora_automl.adapters import GLoRALinear, activate, attach, detach, merge
 from glora_automl.architecture import TENSORS, Architecture, Choice, LayerChoices, LayerShape
 from glora_automl.errors import ArchitectureError
 from glora_automl.search_space import SearchSpace, SearchSpaceSpec
@@ -434,3 +434,54 @@ class TestShapesOfInputs:
         x = torch.randn(*leading, 7, dtype=torch.float64)
         assert layer(x).shape == (*leading, 5)
         torch.testing.assert_close(layer(x), reference.forward(layer, x), rtol=0, atol=1e-12)
+
+
+class TestPointwiseConvolution:
+    def make(self, shape):
+        """A convolution and a linear layer with the same weights and adapters."""
+        linear = make_layer(shape)
+        conv = nn.Conv2d(shape.in_features, shape.out_features, 1, bias=shape.bias).double()
+        with torch.no_grad():
+            conv.weight.copy_(linear.linear.weight[:, :, None, None])
+            if shape.bias:
+                conv.bias.copy_(linear.linear.bias)
+        layer = GLoRALinear(conv, all_choices(shape))
+        own = dict(linear.named_parameters(recurse=False))
+        with torch.no_grad():
+            for name, parameter in layer.named_parameters(recurse=False):
+                parameter.copy_(own[name])
+        return layer, linear
+
+    @QUICK
+    @given(shapes_and_choices())
+    def test_is_the_linear_layer_at_each_pixel(self, drawn):
+        shape, choices = drawn
+        layer, linear = self.make(shape)
+        x = inputs(shape)[..., None].expand(-1, -1, -1, 2).transpose(1, 2)  # (2, in, 3, 2)
+        for each in (layer, linear):
+            each.activate(choices)
+        actual, expected = layer(x), linear(x.movedim(1, -1)).movedim(-1, 1)
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
+        assert layer.weight.shape == layer.linear.weight.shape
+        assert torch.equal(layer.weight.flatten(1), linear.weight)
+        assert layer.active_parameters().keys() == linear.active_parameters().keys()
+        assert layer.shape == linear.shape
+
+    @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+    def test_merges_into_a_convolution_and_comes_back(self, layout):
+        conv = nn.Conv2d(6, 4, 1, bias=False).to(memory_format=layout)
+        model = nn.Sequential(conv, nn.ReLU())
+        before = conv.weight.detach().clone()
+        choices = {"B": [Choice("lora", 2)], "E": [Choice("vector")]}
+        attach(model, {"0": choices})
+        models.randomise(model)
+        activate(model, Architecture.parse("0: B=lora-2 E=vector"))
+        x = torch.randn(2, 6, 3, 3).to(memory_format=layout)
+        expected = model(x)
+        with merge(model):
+            assert type(model[0]) is nn.Conv2d
+            assert model[0].weight.shape == (4, 6, 1, 1)
+            assert model[0].bias.shape == (4,)
+            torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-5)
+        assert detach(model)[0] is conv
+        assert torch.equal(conv.weight, before)

@@ -51,8 +51,9 @@ def by_reference(name: str, model: nn.Module) -> nn.Module:
     for path, layer in adapted_layers(model).items():
         weight, bias = reference.weight_and_bias(layer)
         linear = plain.get_submodule(path)
-        linear.weight.copy_(weight)
-        linear.bias = nn.Parameter(bias.clone())
+        linear.weight.copy_(weight.reshape(linear.weight.shape))
+        if linear.bias is not None or bias.any():
+            linear.bias = nn.Parameter(bias.clone())
     return plain
 
 

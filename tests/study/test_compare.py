@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 
 import optuna
 import pytest
@@ -18,9 +19,17 @@ from glora_automl.study._compare import kendall
 from glora_automl.study._setup import prepare
 
 
-@pytest.fixture
-def compared(finished_place):
-    return compare("tiny", architectures=3, **finished_place)
+@pytest.fixture(scope="module")
+def compared_place(finished, finished_runs, tmp_path_factory):
+    """Where a study is that was compared."""
+    runs = tmp_path_factory.mktemp("compared") / "runs"
+    shutil.copytree(finished_runs, runs)
+    return {"runs": runs, "artifacts": str(runs / "artifacts")}
+
+
+@pytest.fixture(scope="module")
+def compared(compared_place):
+    return compare("tiny", architectures=3, **compared_place)
 
 
 def study_of(place, ending):
@@ -30,10 +39,10 @@ def study_of(place, ending):
 
 
 def test_the_table_has_search_random_search_and_uniform_adapters(
-    compared, finished, finished_place, tiny
+    compared, finished, compared_place, tiny
 ):
     setup = prepare(
-        tiny, runs=finished_place["runs"], name="tiny", device="cpu", progress=Progress()
+        tiny, runs=compared_place["runs"], name="tiny", device="cpu", progress=Progress()
     )
     uniform = uniform_architectures(setup)
     assert [row.name for row in compared.rows] == ["searched", "random search", *uniform]
@@ -52,8 +61,8 @@ def test_the_table_has_search_random_search_and_uniform_adapters(
     assert rows[compared.best_uniform].validation.accuracy == best
 
 
-def test_the_random_search_costs_the_same(compared, finished, finished_place):
-    random = study_of(finished_place, "/random-")
+def test_the_random_search_costs_the_same(compared, finished, compared_place):
+    random = study_of(compared_place, "/random-")
     trials = random.trials
     assert len(trials) == len(finished.study.trials)
     budget = finished.budget
@@ -66,10 +75,10 @@ def test_the_random_search_costs_the_same(compared, finished, finished_place):
     assert row.parameters in {t.user_attrs["trainable_params"] for t in trials}
 
 
-def test_inherited_scores_are_those_of_the_random_search(compared, finished_place):
-    trials = study_of(finished_place, "/random-").trials
+def test_inherited_scores_are_those_of_the_random_search(compared, compared_place):
+    trials = study_of(compared_place, "/random-").trials
     assert [a for a, _ in compared.inherited.pairs] == [t.value for t in trials[:3]]
-    alone = study_of(finished_place, "tiny/stages").trials
+    alone = study_of(compared_place, "tiny/stages").trials
     retrained = [
         t.user_attrs["outcome"]["pair"][1]
         for t in alone
@@ -78,8 +87,8 @@ def test_inherited_scores_are_those_of_the_random_search(compared, finished_plac
     assert sorted(b for _, b in compared.inherited.pairs) == sorted(retrained)
 
 
-def test_it_is_kept_in_the_study(compared, finished_place):
-    storage = f"sqlite:///{finished_place['runs']}/studies.db"
+def test_it_is_kept_in_the_study(compared, compared_place):
+    storage = f"sqlite:///{compared_place['runs']}/studies.db"
     study = optuna.load_study(study_name="tiny", storage=storage)
     kept = summarize(study)["comparison"]
     assert Comparison.from_json(json.loads(json.dumps(kept))) == compared
@@ -87,8 +96,10 @@ def test_it_is_kept_in_the_study(compared, finished_place):
 
 
 def test_more_architectures_are_added_and_nothing_is_done_twice(
-    compared, finished_place, monkeypatch
+    compared, compared_place, tmp_path, monkeypatch
 ):
+    shutil.copytree(compared_place["runs"], tmp_path / "runs")
+    place = {"runs": tmp_path / "runs", "artifacts": str(tmp_path / "runs/artifacts")}
     calls = []
     original = _compare.train_alone
 
@@ -99,15 +110,13 @@ def test_more_architectures_are_added_and_nothing_is_done_twice(
     monkeypatch.setattr(_compare, "train_alone", counted)
     for name in ("choose", "final_test", "run_trials", "train_control"):
         monkeypatch.setattr(_compare, name, lambda *_, **__: pytest.fail("it is done"))
-    again = compare("tiny", architectures=4, **finished_place)
+    again = compare("tiny", architectures=4, **place)
     assert calls == ["compare-alone-4"]
     assert again.rows == compared.rows
     assert again.inherited.pairs[:3] == compared.inherited.pairs
 
 
 def test_an_interrupted_comparison_goes_on(compared, finished, tmp_path, finished_runs, tiny):
-    import shutil
-
     place = {"runs": tmp_path / "again", "artifacts": str(tmp_path / "again/artifacts")}
     shutil.copytree(finished_runs, place["runs"])
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
@@ -124,8 +133,10 @@ def test_an_interrupted_comparison_goes_on(compared, finished, tmp_path, finishe
     assert again.inherited == compared.inherited
 
 
-def test_no_architectures_no_correlation(finished_place):
-    assert compare("tiny", architectures=0, **finished_place).inherited is None
+def test_no_architectures_no_correlation(compared, compared_place, tmp_path):
+    shutil.copytree(compared_place["runs"], tmp_path / "runs")
+    place = {"runs": tmp_path / "runs", "artifacts": str(tmp_path / "runs/artifacts")}
+    assert compare("tiny", architectures=0, **place).inherited is None
 
 
 @pytest.mark.parametrize("count", [-1, 1, 13])
@@ -150,7 +161,7 @@ def test_uniform_adapters_fit_and_are_all_that_fit(tiny, tmp_path):
     assert above.count(setup.space.shapes) > setup.budget
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=12))
 def test_kendalls_tau_is_scipys_and_in_its_interval(points):
     found = kendall(points)

@@ -10,23 +10,31 @@ from glora_automl.adapters import classifiers, linear_shapes
 from glora_automl.architecture import Architecture
 from glora_automl.errors import BudgetError, StudyError
 from glora_automl.progress import Progress
-from glora_automl.study import Selection, _pick, pick, search, summarize
+from glora_automl.study import Selection, _pick, load_recipe, pick, search, summarize
 from glora_automl.study._setup import prepare
 from glora_automl.supernet import evaluate, load_checkpoint
+from tests.conftest import TINY
 
 
-@pytest.fixture
-def trading(tiny):
+@pytest.fixture(scope="module")
+def trading(tmp_path_factory):
     """A recipe for the whole trade-off."""
-    return tiny.replace(
+    path = tmp_path_factory.mktemp("trading") / "tiny.toml"
+    path.write_text(TINY, encoding="utf-8")
+    return load_recipe(str(path)).replace(
         search={"objectives": ["accuracy", "parameters"], "trials": 32, "population": 8, "top": 4},
-        selection={"controls": False},
+        selection={"controls": False, "finetune_epochs": 0},
     )
 
 
-@pytest.fixture
-def traded(trading, tmp_path):
-    return search(trading, runs=tmp_path / "runs")
+@pytest.fixture(scope="module")
+def traded_runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("traded")
+
+
+@pytest.fixture(scope="module")
+def traded(trading, traded_runs):
+    return search(trading, runs=traded_runs)
 
 
 def test_a_study_of_the_trade_off_has_two_objectives(traded):
@@ -92,10 +100,10 @@ def test_an_interrupted_search_of_the_trade_off_ends_as_if_it_had_not_been(
     assert done(again.study) == done(traded.study)
 
 
-def test_a_warm_start_takes_the_front(traded, trading, tmp_path):
+def test_a_warm_start_takes_the_front(traded, trading, traded_runs):
     front = {p["trial"] for p in summarize(traded.study)["front"]}
     known = [traded.study.trials[number].params for number in front]
-    again = search(trading, name="again", runs=tmp_path / "runs", warm_start="tiny")
+    again = search(trading, name="again", runs=traded_runs, warm_start="tiny")
     first = again.study.trials[: min(4, len(front))]
     assert all(trial.params in known for trial in first)
 

@@ -415,7 +415,7 @@ def test_an_interrupted_creation_is_done_over(tiny, tmp_path, finished):
 
 def test_an_empty_study_of_another_direction_is_refused(tiny, tmp_path):
     optuna.create_study(study_name="tiny", storage=f"sqlite:///{tmp_path}/studies.db")
-    with pytest.raises(StudyError, match="not to be maximized"):
+    with pytest.raises(StudyError, match="other objectives, minimize instead of maximize"):
         search(tiny, runs=tmp_path)
 
 
@@ -495,13 +495,13 @@ def test_a_finished_study_gives_its_winner_to_another_folder(finished, finished_
 
 def test_a_model_that_cannot_be_adapted_is_refused_before_anything_is_written(tiny, tmp_path):
     backbone = {
-        "model": "beit_base_patch16_224",
+        "model": "resnet18",
         "pretraining": None,
-        "kwargs": {"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2},
+        "kwargs": {"pretrained_cfg_overlay": {"input_size": [3, 32, 32]}},
     }
     table = tiny.model_dump(mode="json") | {"backbone": backbone}
-    with pytest.raises(LayerError, match=r"search_space\.exclude"):
-        search(parse_recipe(table, "recipe"), runs=tmp_path / "runs")
+    with pytest.raises(LayerError, match=r"conv1: a 7 x 7 convolution"):
+        search(parse_recipe(table, "recipe tiny"), runs=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 
 
@@ -528,3 +528,13 @@ def test_a_study_of_a_version_with_fewer_settings_is_not_done_again(
     for name in ("load_supernet", "run_trials", "select", "train_control", "final_test"):
         monkeypatch.setattr(_search, name, lambda *_, **__: pytest.fail("it is done"))
     assert resume("tiny", **finished_place).rows == finished.rows
+
+
+def test_layers_whose_weight_is_read_without_a_call_are_searched_without_bias(tiny, tmp_path):
+    kwargs = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
+    backbone = {"model": "beit_base_patch16_224", "pretraining": None, "kwargs": kwargs}
+    table = tiny.model_dump(mode="json") | {"backbone": backbone}
+    recipe = parse_recipe(table, "recipe beit")
+    setup = prepare(recipe, runs=tmp_path, name="beit", device="cpu", progress=Progress())
+    names = {d.name for d in setup.space.dimensions if "qkv" in d.name}
+    assert names == {"blocks.0.attn.qkv.A", "blocks.0.attn.qkv.B"}

@@ -262,6 +262,7 @@ class Reader(nn.Module):
         super().__init__()
         self.before = nn.Linear(4, 4)
         self.fc = nn.Linear(4, 4)
+        self.unused = nn.Linear(4, 4)
         self.other_bias = nn.Parameter(torch.zeros(4))
 
     def forward(self, x):
@@ -272,9 +273,13 @@ def choices_of(*names):
     return {name: {"E": [Choice.parse("vector")]} for name in names}
 
 
-def test_a_layer_whose_weights_are_read_without_a_call_is_refused():
-    with pytest.raises(LayerError, match=r"1 .*'fc'.*search_space\.exclude"):
+def test_choices_without_effect_are_refused():
+    with pytest.raises(LayerError, match=r"its E .*'fc' it reads the weight.*space\.exclude"):
         Supernet(Reader(), choices_of("before", "fc"), example=torch.zeros(1, 4))
+    with pytest.raises(LayerError, match=r"'unused' it does not; .*space\.exclude"):
+        Supernet(Reader(), choices_of("before", "unused"), example=torch.zeros(1, 4))
+    of_weight = {"fc": {"B": [Choice.parse("lora-2")]}}
+    assert set(Supernet(Reader(), of_weight, example=torch.zeros(1, 4)).layers) == {"fc"}
 
 
 def test_a_model_that_calls_the_adapted_layers_passes_and_is_left_as_it_was(images):

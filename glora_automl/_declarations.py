@@ -16,7 +16,7 @@ Int = Annotated[int, Strict()]
 Float = Annotated[float, Strict()]
 Bool = Annotated[bool, Strict()]
 
-Folder = Literal["studies", "search_spaces"]
+Folder = Literal["studies", "search_spaces", "suites"]
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -53,7 +53,7 @@ def read(kind: Folder, name: str, error: type[GLoRAError]) -> tuple[str, dict[st
     Raises:
         GLoRAError: As the given ``error`` class, if nothing is found or it is no TOML.
     """
-    what = {"studies": "recipe", "search_spaces": "search space"}[kind]
+    what = {"studies": "recipe", "search_spaces": "search space", "suites": "suite"}[kind]
     path = Path(name)
     if path.suffix != ".toml":
         path = folder(kind) / f"{name}.toml"

@@ -48,6 +48,14 @@ ArtifactStore = Annotated[
         "the runs folder.",
     ),
 ]
+Model = Annotated[
+    str | None, typer.Option(help="A timm model, adapted from its pretrained weights.")
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any setting of the recipe, such as task.shots=4; repeatable."),
+]
+Budget = Annotated[str | None, typer.Option(help="Trainable parameters: 12000, 12k, 0.3M or 1%.")]
 Runs = Annotated[Path, typer.Option(help="Folder for database, artifacts and checkpoints.")]
 Trials = Annotated[int | None, typer.Option(help="Complete trials to reach, of all workers.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
@@ -68,19 +76,12 @@ def search(
         typer.Argument(help="Name of a recipe, or path of a .toml file; with --data, own."),
     ] = None,
     data: Data = None,
-    model: Annotated[
-        str | None, typer.Option(help="A timm model, adapted from its pretrained weights.")
-    ] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any setting of the recipe, such as task.shots=4; repeatable."),
-    ] = None,
+    model: Model = None,
+    changes: Changes = None,
     name: Annotated[str | None, typer.Option(help="Name of the study.")] = None,
     storage: Storage = None,
     artifacts: ArtifactStore = None,
-    budget: Annotated[
-        str | None, typer.Option(help="Trainable parameters: 12000, 12k, 0.3M or 1%.")
-    ] = None,
+    budget: Budget = None,
     trials: Trials = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all randomness.")] = None,
     sampler: Annotated[
@@ -102,15 +103,13 @@ def search(
     from glora_automl.study import override_recipe
     from glora_automl.study import search as run
 
-    options = {"budget": budget, "seed": seed}
-    settings = {"trials": trials, "sampler": sampler}
     wanted = override_recipe(
         recipe,
         data=data,
         model=model,
         settings=changes or (),
-        search={key: value for key, value in settings.items() if value is not None},
-        **{key: value for key, value in options.items() if value is not None},
+        search=_changes(trials=trials, sampler=sampler),
+        **_changes(budget=budget, seed=seed),
     )
     with _stoppable() as stop:
         result = run(
@@ -167,6 +166,7 @@ def pick(
     budget: Annotated[str, typer.Option(help="Trainable parameters, at most the study's.")],
     storage: Storage = None,
     artifacts: ArtifactStore = None,
+    data: Data = None,
     device: Device = "auto",
     runs: Runs = Path("runs"),
     patience: Patience = 300.0,
@@ -183,6 +183,7 @@ def pick(
             budget,
             storage=storage,
             artifacts=artifacts,
+            data=data,
             runs=runs,
             device=device,
             patience=patience,
@@ -207,6 +208,7 @@ def compare(
     ] = 10,
     storage: Storage = None,
     artifacts: ArtifactStore = None,
+    data: Data = None,
     device: Device = "auto",
     runs: Runs = Path("runs"),
     patience: Patience = 300.0,
@@ -222,6 +224,7 @@ def compare(
             architectures=architectures,
             storage=storage,
             artifacts=artifacts,
+            data=data,
             runs=runs,
             device=device,
             patience=patience,
@@ -234,6 +237,59 @@ def compare(
         _print_json({"study": name, **comparison.to_json()})
     else:
         _print_comparison(comparison)
+
+
+@app.command()
+def suite(
+    name: Annotated[
+        str, typer.Argument(help="Name of a suite, path of a .toml file, or folder of tasks.")
+    ],
+    data: Annotated[
+        str | None, typer.Option(help="Folder of the suite's images, if not where it says.")
+    ] = None,
+    model: Model = None,
+    changes: Changes = None,
+    seeds: Annotated[int, typer.Option(help="Studies a task, each with a seed of its own.")] = 1,
+    storage: Storage = None,
+    artifacts: ArtifactStore = None,
+    budget: Budget = None,
+    trials: Trials = None,
+    device: Device = "auto",
+    runs: Runs = Path("runs"),
+    patience: Patience = 300.0,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run the same recipe on many tasks, and print and save a table of them all."""
+    from glora_automl.report import save_suite, suite_table
+    from glora_automl.study import load_suite, run_suite
+
+    wanted = load_suite(name, data=data)
+    with _stoppable() as stop:
+        result = run_suite(
+            wanted,
+            data=data,
+            model=model,
+            settings=changes or (),
+            seeds=seeds,
+            changes=_changes(budget=budget, search=_changes(trials=trials)),
+            runs=runs,
+            storage=storage,
+            artifacts=artifacts,
+            device=device,
+            patience=patience,
+            stop=stop,
+            progress=_progress(quiet),
+        )
+    if not _is_first_rank():
+        return
+    saved = save_suite(result, runs / f"suite-{wanted.name}")
+    if as_json:
+        _print_json(result.to_json())
+        return
+    _console().print(suite_table(result))
+    for path in saved:
+        typer.echo(f"Table: {path}")
 
 
 @app.command()
@@ -339,6 +395,14 @@ def spaces(as_json: AsJson = False) -> None:
     _print_list(found, as_json)
 
 
+@app.command()
+def suites(as_json: AsJson = False) -> None:
+    """List the suites that ship."""
+    from glora_automl.study import list_suites, load_suite
+
+    _print_list({name: load_suite(name).description for name in list_suites()}, as_json)
+
+
 @contextmanager
 def _stoppable() -> Iterator[StopOnSignal]:
     """End at a safe point when a signal asks for it, with the exit code that shells give it."""
@@ -356,6 +420,11 @@ def _stoppable() -> Iterator[StopOnSignal]:
         except KeyboardInterrupt:
             say(again)
             raise
+
+
+def _changes(**options: Any) -> dict[str, Any]:
+    """The options that were given."""
+    return {key: value for key, value in options.items() if value is not None}
 
 
 def _url(storage: str | None, runs: Path) -> str:

@@ -1,5 +1,6 @@
 """What a person sees of a study."""
 
+from glora_automl.report._suites import save_suite, suite_table
 from glora_automl.report._tables import (
     accuracy_text,
     correlation_text,
@@ -7,4 +8,11 @@ from glora_automl.report._tables import (
     result_table,
 )
 
-__all__ = ["accuracy_text", "correlation_text", "front_table", "result_table"]
+__all__ = [
+    "accuracy_text",
+    "correlation_text",
+    "front_table",
+    "result_table",
+    "save_suite",
+    "suite_table",
+]

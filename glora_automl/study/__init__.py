@@ -13,6 +13,8 @@ from glora_automl.study._recipe import (
 from glora_automl.study._result import Row, Selection
 from glora_automl.study._search import SearchResult, resume, search
 from glora_automl.study._study import FORMAT, load_study, read_recipe
+from glora_automl.study._suite import Suite, SuiteTask, list_suites, load_suite, suite_recipes
+from glora_automl.study._suite_run import SuiteResult, run_suite, suite_result
 from glora_automl.study._summary import list_studies, summarize
 
 __all__ = [
@@ -25,15 +27,23 @@ __all__ = [
     "SearchSettings",
     "Selection",
     "SelectionSettings",
+    "Suite",
+    "SuiteResult",
+    "SuiteTask",
     "compare",
     "list_recipes",
     "list_studies",
+    "list_suites",
     "load_recipe",
     "load_study",
+    "load_suite",
     "override_recipe",
     "pick",
     "read_recipe",
     "resume",
+    "run_suite",
     "search",
+    "suite_recipes",
+    "suite_result",
     "summarize",
 ]

@@ -143,6 +143,7 @@ def compare(
     architectures: int = 10,
     storage: str | BaseStorage | None = None,
     artifacts: str | None = None,
+    data: str | None = None,
     runs: str | Path = "runs",
     device: str = "auto",
     patience: float = 300.0,
@@ -162,6 +163,7 @@ def compare(
         architectures: How many are trained alone; each costs as much as a control.
         storage: As for :func:`glora_automl.search`.
         artifacts: Where this machine finds the study's artifacts, if not where the study says.
+        data: Where this machine finds the images, if not where the study says.
         runs: As for :func:`glora_automl.search`.
         device: As for :func:`glora_automl.search`.
         patience: As for :func:`glora_automl.search`.
@@ -174,7 +176,7 @@ def compare(
         GLoRAError: If anything else is wrong with the input.
         Stopped: If ``stop`` asked for it.
     """
-    storage, recipe = find(name, storage=storage, runs=runs, patience=patience)
+    storage, recipe = find(name, storage=storage, data=data, runs=runs, patience=patience)
     with join(
         recipe,
         name=name,

@@ -29,6 +29,7 @@ from glora_automl.storages import (
     quiet_optuna,
     storage_errors,
 )
+from glora_automl.study._overrides import with_data
 from glora_automl.study._proposals import create_sampler
 from glora_automl.study._proposals import warm_start as find_initial
 from glora_automl.study._recipe import NAME, Recipe
@@ -59,10 +60,18 @@ def find(
     name: str,
     *,
     storage: str | BaseStorage | None = None,
+    data: str | None = None,
     runs: str | Path = "runs",
     patience: float = 300.0,
 ) -> tuple[BaseStorage, Recipe]:
     """The storage of a study that exists, and its recipe.
+
+    Args:
+        name: Name of the study.
+        storage: See :func:`glora_automl.search`, as for all that follows.
+        data: Where this machine finds the images, if not where the study says.
+        runs: Folder for files of this machine.
+        patience: Seconds to wait for a database.
 
     Raises:
         StorageError: If the storage is not there.
@@ -71,7 +80,8 @@ def find(
     if not isinstance(storage, BaseStorage):
         storage = open_storage(storage or default_url(Path(runs)), create=False, patience=patience)
     with storage_errors():
-        return storage, read_recipe(load_study(storage, name))
+        recipe = read_recipe(load_study(storage, name))
+    return storage, recipe if data is None else with_data(recipe, data)
 
 
 @contextmanager

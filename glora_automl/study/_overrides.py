@@ -11,7 +11,7 @@ from typing import Any
 from glora_automl.errors import RecipeError
 from glora_automl.study._recipe import Recipe, list_recipes, load_recipe, parse_recipe
 
-__all__ = ["override_recipe", "with_data"]
+__all__ = ["OWN", "override_recipe", "with_data", "with_settings"]
 
 OWN = "own"
 """The recipe for images of the user's own."""

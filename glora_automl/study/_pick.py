@@ -30,6 +30,7 @@ def pick(
     *,
     storage: str | BaseStorage | None = None,
     artifacts: str | None = None,
+    data: str | None = None,
     runs: str | Path = "runs",
     device: str = "auto",
     patience: float = 300.0,
@@ -48,6 +49,7 @@ def pick(
         budget: The most trainable parameters: at most the study's budget, written as there.
         storage: As for :func:`glora_automl.search`.
         artifacts: Where this machine finds the study's artifacts, if not where the study says.
+        data: Where this machine finds the images, if not where the study says.
         runs: As for :func:`glora_automl.search`.
         device: As for :func:`glora_automl.search`.
         patience: As for :func:`glora_automl.search`.
@@ -63,7 +65,7 @@ def pick(
         GLoRAError: If anything else is wrong with the input.
         Stopped: If ``stop`` asked for it.
     """
-    storage, recipe = find(name, storage=storage, runs=runs, patience=patience)
+    storage, recipe = find(name, storage=storage, data=data, runs=runs, patience=patience)
     with join(
         recipe,
         name=name,

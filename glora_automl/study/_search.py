@@ -16,7 +16,6 @@ from glora_automl.progress import Progress
 from glora_automl.study._arm import control_architectures, control_stage, train_control
 from glora_automl.study._final import final_test, keep_winner
 from glora_automl.study._join import find, join
-from glora_automl.study._overrides import with_data
 from glora_automl.study._proposals import Proposer
 from glora_automl.study._recipe import Recipe
 from glora_automl.study._result import Row, Selection
@@ -137,9 +136,7 @@ def resume(
         GLoRAError: If anything is wrong with the input; see :mod:`glora_automl.errors`.
         Stopped: If ``stop`` asked for it. What was done is kept.
     """
-    storage, recipe = find(name, storage=storage, runs=runs, patience=patience)
-    if data is not None:
-        recipe = with_data(recipe, data)
+    storage, recipe = find(name, storage=storage, data=data, runs=runs, patience=patience)
     if trials is not None:
         recipe = recipe.replace(search={"trials": trials})
     return search(

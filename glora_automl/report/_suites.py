@@ -1,0 +1,94 @@
+"""The table of a suite, in the terminal and as files."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from operator import methodcaller
+from pathlib import Path
+from statistics import fmean, stdev
+
+from rich.table import Table
+from scipy import stats
+
+from glora_automl._files import write_atomic
+from glora_automl.study import SuiteResult
+
+__all__ = ["save_suite", "suite_table"]
+
+
+def suite_table(result: SuiteResult) -> Table:
+    """Test accuracies of all tasks, with the means of the groups and of those."""
+    arms = result.arms()
+    table = Table(title=_title(result))
+    table.add_column("task")
+    for arm in arms:
+        table.add_column(arm, justify="right")
+    for name, cells, is_mean in _lines(result, arms):
+        table.add_row(name, *cells, style="bold" if is_mean else None, end_section=is_mean)
+    return table
+
+
+def save_suite(result: SuiteResult, stem: Path) -> list[Path]:
+    """Write the table as Markdown and everything in it as JSON.
+
+    Args:
+        result: The suite's result.
+        stem: The files' path without their endings.
+
+    Returns:
+        The paths.
+
+    Raises:
+        StorageError: If they cannot be written.
+    """
+    arms = result.arms()
+    rows = [["task", *arms], ["---", *["---:"] * len(arms)]]
+    rows += [[name.strip(), *cells] for name, cells, _ in _lines(result, arms)]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    text = "\n".join([f"{_title(result)}.", "", *lines, ""])
+    document = json.dumps(result.to_json(), indent=1, ensure_ascii=False)
+    paths = [stem.with_name(f"{stem.name}{ending}") for ending in (".md", ".json")]
+    for path, content in zip(paths, (text, document), strict=True):
+        write_atomic(path, methodcaller("write_text", content, encoding="utf-8"))
+    return paths
+
+
+def _title(result: SuiteResult) -> str:
+    done = sum(map(len, result.rows.values()))
+    wanted = result.seeds * len(result.suite.tasks)
+    what = f"Test accuracy in % on {result.suite.name}, {result.seeds} studies a task"
+    if result.seeds > 1:
+        what += " (mean and 95% interval)"
+    return what if done == wanted else f"{what}; {done} of {wanted} studies are finished"
+
+
+def _lines(result: SuiteResult, arms: Sequence[str]) -> Iterator[tuple[str, list[str], bool]]:
+    """Each line: its name, a cell an arm, and whether it is a mean of others."""
+    groups = result.groups()
+    for group, tasks in groups.items():
+        for task in tasks:
+            domains = result.domains(task)
+            for domain in domains:
+                cells = [_cell(result.accuracies(task, arm, domain)) for arm in arms]
+                yield f"  {task} on {domain}", cells, False
+            yield task, [_cell(result.accuracies(task, arm)) for arm in arms], False
+        if group and len(groups) > 1:
+            yield f"mean of {group}", [_mean(result.group_mean(group, arm)) for arm in arms], True
+    name = "mean of the groups" if len(groups) > 1 else "mean"
+    yield name, [_mean(result.mean(arm)) for arm in arms], True
+
+
+def _cell(values: Sequence[float]) -> str:
+    if not values:
+        return "–"
+    mean = f"{100 * fmean(values):.1f}"
+    if len(values) == 1:
+        return mean
+    half = stats.t.ppf(0.975, len(values) - 1) * stdev(values) / math.sqrt(len(values))
+    return f"{mean} ± {100 * half:.1f}"
+
+
+def _mean(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"

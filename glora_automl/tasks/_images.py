@@ -158,12 +158,13 @@ class NormalisedImages:
 
     def __getitem__(self, index: Tensor | slice) -> Tensor:
         channels, height, width = self._size
-        x = self._pixels[index].float() / 255
+        x = self._pixels[index].float().div_(255)
         if x.shape[1] == 1:
             x = x.expand(-1, channels, -1, -1)
         if x.shape[2:] != (height, width):
-            x = F.interpolate(x, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
-        return ((x - self._mean) / self._std).contiguous()
+            x = F.interpolate(x, (height, width), mode="bicubic", antialias=True).clamp_(0, 1)
+        # In place, as a batch may be as large as all the rest.
+        return x.contiguous().sub_(self._mean).div_(self._std)
 
 
 class Domain(NamedTuple):

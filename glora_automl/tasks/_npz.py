@@ -39,12 +39,15 @@ class NpzSettings(LabelledSettings, ReadingSettings):
         domain: Name of the domain that is learnt, where ``domain_train`` tells the domain of each
             image (as an index into ``domain_names``, if there is that). Its test split is the
             test; all images of each other domain are a further test set.
+        only: The one split that all images are drawn from, such as where the others have other
+            classes; None uses each for what its name says.
     """
 
     source: Literal["npz"]
     path: str
     label: str = "y"
     domain: str | None = None
+    only: Literal["train", "val", "test"] | None = None
 
 
 def load_npz(settings: NpzSettings, seed: int, progress: Progress | None = None) -> Task:
@@ -55,6 +58,8 @@ def load_npz(settings: NpzSettings, seed: int, progress: Progress | None = None)
     """
     keys = [settings.label] + (["domain"] if settings.domain is not None else [])
     arrays = read_arrays(settings.path, keys)
+    if settings.only is not None:
+        arrays = _only(arrays, settings.only, settings.path)
     splits = [s for s in SPLITS if f"{settings.label}_{s}" in arrays]
     learnt = {split: np.arange(len(arrays[f"{settings.label}_{split}"])) for split in splits}
     others: dict[str, dict[str, np.ndarray]] = {}
@@ -76,6 +81,16 @@ def load_npz(settings: NpzSettings, seed: int, progress: Progress | None = None)
     )
     domains = {name: Domain(images.joined(chosen)) for name, chosen in others.items()}
     return checked(Task(**{**task.__dict__, "domains": domains}))
+
+
+def _only(arrays: Arrays, split: str, path: str) -> Arrays:
+    """The arrays of one split, as if they were those to train on."""
+    ends = tuple(f"_{other}" for other in SPLITS)
+    found = {key: value for key, value in arrays.items() if not key.endswith(ends)}
+    own = {key: value for key, value in arrays.items() if key.endswith(f"_{split}")}
+    if not own:
+        raise TaskError(f"task.only: {path!r} has no images {f'x_{split}'!r}; leave it out.")
+    return found | {f"{key.removesuffix(split)}train": value for key, value in own.items()}
 
 
 class _Images:
@@ -156,7 +171,8 @@ def _indices(arrays: Arrays, split: str, values: np.ndarray, settings: NpzSettin
     if len(strange := np.setdiff1d(arrays[key], values)):
         raise TaskError(
             f"task.label: each label must occur among those that are trained on, {key} of "
-            f"{settings.path!r} has {len(strange)} others, such as {strange[0]!s}."
+            f"{settings.path!r} has {len(strange)} others, such as {strange[0]!s}; task.only draws "
+            "all images from one split."
         )
     return np.searchsorted(values, arrays[key])
 

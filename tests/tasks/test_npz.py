@@ -103,6 +103,19 @@ def test_other_labels_can_be_learnt(load):
     assert load(named, label="height").classes == ("a", "b", "c")
 
 
+def test_all_images_can_come_from_one_split(load):
+    given = arrays(y_test=np.arange(30) % 3 + 3, y_val=None, x_val=None, class_names=None)
+    with pytest.raises(TaskError, match=r"y_test.*3 others, such as 3"):
+        load(given)
+    task = load(given, only="test", shots=2)
+    assert task.classes == ("3", "4", "5")
+    parts = [members(part, given, "test") for part in (task.fit, task.validation, task.test)]
+    assert [len(part) for part in parts] == [6, 6, 6]
+    assert load(given, only="train", shots=2).classes == ("0", "1", "2")
+    with pytest.raises(TaskError, match=r"task\.only.*'x_val'"):
+        load(given, only="val")
+
+
 def test_texts_are_labels_and_unused_names_are_left_out(load):
     texts = {f"y_{s}": np.array(["b", "a", "c"])[np.arange(n) % 3] for s, n in
              (("train", 60), ("val", 15), ("test", 30))}  # fmt: skip

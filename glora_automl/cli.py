@@ -194,7 +194,14 @@ def pick(
         return
     if as_json:
         row = result.rows[0].to_json()
-        _print_json({"study": name, "selection": result.selection.to_json(), "row": row})
+        _print_json(
+            {
+                "study": name,
+                "budget": result.budget,
+                "selection": result.selection.to_json(),
+                "row": row,
+            }
+        )
         return
     _console().print(result_table(result.rows, result.budget))
     typer.echo(f"Winner: {runs / name / f'winner-{result.budget}.json'}")

@@ -456,3 +456,67 @@ def test_layers_lists_what_can_be_adapted_and_why_the_rest_cannot(folder, glora)
     assert code == 2
     assert err.count("\n") == 1
     assert "did you mean" in err
+
+
+def test_a_smaller_budget_is_picked(runs, glora):
+    code, out, err = glora("pick", "tiny", "--budget", "15%", "--runs", runs)
+    assert code == 0, err
+    assert "searched" in out
+    (winner,) = (line for line in out.splitlines() if line.startswith("Winner: "))
+    assert Path(winner.removeprefix("Winner: ")).is_file()
+    document = json.loads(glora("pick", "tiny", "--budget", "15%", "--runs", runs, "--json")[1])
+    assert document["row"]["parameters"] == document["selection"]["parameters"]
+    shown = glora("show", "tiny", "--runs", runs)[1]
+    assert f"under a budget of {document['budget']:,} trainable" in shown
+
+
+def test_a_comparison_is_printed_and_shown(runs, glora):
+    code, out, err = glora("compare", "tiny", "--architectures", 2, "--runs", runs)
+    assert code == 0, err
+    for words in ("random search", "SSF-like", "Best uniform adapter", "Kendall"):
+        assert words in out
+    assert "Random search: 3/3 trials" in err
+    arguments = ("compare", "tiny", "--architectures", 2, "--runs", runs)
+    document = json.loads(glora(*arguments, "--json")[1])
+    assert len(document["inherited"]["pairs"]) == 2
+    assert "Kendall" in glora("show", "tiny", "--runs", runs)[1]
+
+
+def test_the_trade_off_is_shown(folder, glora):
+    options = sets(**{"search.objectives": '["accuracy", "parameters"]'})
+    assert glora("search", "tiny.toml", *FAST, *options, "--quiet")[0] == 0
+    document = json.loads(glora("show", "tiny", "--json")[1])
+    shown = glora("show", "tiny")[1]
+    assert "Trade-off" in shown
+    assert all(f"{point['parameters']:,}" in shown for point in document["front"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("pick", "tiny", "--budget", "90%"), "at most that of the study 'tiny'"),
+        (("pick", "tiny", "--budget", "some"), "must be a count"),
+        (("pick", "other", "--budget", "1%"), "has no study 'other'"),
+        (("compare", "tiny", "--architectures", 1), "0 or from 2 to the 3 trials"),
+        (("suite", "nothing"), "known: dg, fewshot, vtab1k"),
+    ],
+)
+def test_what_cannot_be_picked_or_compared_is_one_line(runs, glora, arguments, words):
+    code, out, err = glora(*arguments, "--runs", runs)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert words in err
+
+
+def test_a_suite_prints_and_saves_a_table(folder, glora):
+    text = 'recipe = "tiny.toml"\n[[tasks]]\nname = "a"\n[[tasks]]\nname = "b"\n'
+    (folder / "two.toml").write_text(text + "set = { seed = 5 }\n", encoding="utf-8")
+    options = sets(**{"selection.controls": "false"})
+    code, out, err = glora("suite", "two.toml", *FAST, *options)
+    assert code == 0, err
+    assert "Study two-b-seed5: 2 of 2" in err
+    assert "searched" in out
+    assert (folder / "runs/suite-two.md").is_file()
+    document = json.loads((folder / "runs/suite-two.json").read_text(encoding="utf-8"))
+    assert document == json.loads(glora("suite", "two.toml", *FAST, *options, "--json")[1])
+    assert set(json.loads(glora("suites", "--json")[1])) == {"dg", "fewshot", "vtab1k"}

@@ -9,7 +9,7 @@ import pytest
 
 from glora_automl import _declarations, cli
 from glora_automl.search_space import SearchSpaceSpec
-from glora_automl.study import load_recipe
+from glora_automl.study import load_recipe, load_suite, suite_recipes
 from tests.conftest import TINY
 
 ROOT = Path(__file__).parents[1]
@@ -18,6 +18,12 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def toml(words):
+    """The one TOML block with these words."""
+    (block,) = (block for block in blocks("toml") if words in block)
+    return block
 
 
 @pytest.fixture
@@ -54,6 +60,7 @@ def test_the_commands_run(quick_digits, monkeypatch, capsys):
         "show",
         "recipes",
         "spaces",
+        "suites",
         "layers",
     }
     for command in ours:
@@ -76,7 +83,7 @@ def test_the_python_example_runs(quick_digits, capsys):
 def test_the_recipe_that_is_shown_is_the_one_that_ships():
     import tomllib
 
-    shown = blocks("toml")[0]
+    shown = toml("[backbone]")
     shipped = tomllib.loads((ROOT / "studies/digits.toml").read_text(encoding="utf-8"))
     for key, value in tomllib.loads(shown).items():
         if isinstance(value, dict):
@@ -88,7 +95,7 @@ def test_the_recipe_that_is_shown_is_the_one_that_ships():
 def test_the_search_space_that_is_shown_is_one():
     import tomllib
 
-    shown = blocks("toml")[-1]
+    shown = toml("[choices]")
     spec = SearchSpaceSpec.model_validate(tomllib.loads(shown))
     assert spec.choices.E == ("none", "vector")
 
@@ -96,12 +103,22 @@ def test_the_search_space_that_is_shown_is_one():
 def test_the_search_settings_that_are_shown_are_ones():
     import tomllib
 
-    traded = load_recipe("digits").replace(**tomllib.loads(blocks("toml")[1]))
+    traded = load_recipe("digits").replace(**tomllib.loads(toml("objectives =")))
     assert traded.search.trades_off
-    shown = tomllib.loads(blocks("toml")[2])
+    shown = tomllib.loads(toml("significance ="))
     recipe = load_recipe("digits").replace(**shown)
     assert recipe.search.screen == 24
     assert recipe.selection.significance == 0.05
+
+
+def test_the_suite_that_is_shown_is_one(tmp_path):
+    (tmp_path / "mine.toml").write_text(toml("[[tasks]]"), encoding="utf-8")
+    (tmp_path / "satellite.npz").touch()
+    suite = load_suite(str(tmp_path / "mine.toml"))
+    ((task, recipe),) = suite_recipes(suite, model="test_vit")
+    assert (task, recipe.name) == ("satellite", "mine-satellite-seed0")
+    assert recipe.search.trials == 300
+    assert recipe.task.path == str(tmp_path / "satellite.npz")
 
 
 def test_the_output_that_is_shown_is_of_the_recipe_that_ships():

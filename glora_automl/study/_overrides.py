@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Sequence
@@ -64,7 +65,7 @@ def with_data(recipe: Recipe, path: str) -> Recipe:
     Raises:
         RecipeError: If there is nothing at the path.
     """
-    place = Path(path).expanduser()
+    place = Path(os.path.expanduser(path))
     if not place.exists():
         raise RecipeError(
             f"The images must be an .npz file or a folder, but there is nothing at {path!r}; see "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -242,7 +243,7 @@ def load_recipe(name: str) -> Recipe:
     for section, key in (("backbone", "checkpoint"), ("task", "path")):
         settings = table.get(section)
         if isinstance(settings, Mapping) and isinstance(settings.get(key), str):
-            path = str(folder / Path(settings[key]).expanduser())
+            path = str(folder / os.path.expanduser(settings[key]))
             table[section] = {**settings, key: path}
     space = table.get("search_space", "default")
     if isinstance(space, str):

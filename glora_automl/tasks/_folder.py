@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -58,7 +59,7 @@ def existing_folder(path: str) -> Path:
     Raises:
         TaskError: If there is none.
     """
-    folder = Path(path).expanduser()
+    folder = Path(os.path.expanduser(path))
     if not folder.is_dir():
         raise TaskError(
             f"task.path: {path!r} must be a folder; in a recipe file it is a path from that file's "
@@ -82,15 +83,18 @@ def class_folders(folder: Path) -> list[str]:
     """Names of the class folders, sorted; hidden ones are none.
 
     Raises:
-        TaskError: If there is none.
+        TaskError: If there is none, or it cannot be read.
     """
-    found = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    try:
+        found = [p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    except OSError as error:
+        raise TaskError(f"task.path: {str(folder)!r} cannot be read: {error.strerror}.") from None
     if not found:
         raise TaskError(
             f"task.path: {str(folder)!r} must hold a folder of images for each class, it holds no "
             "folder."
         )
-    return found
+    return sorted(found)
 
 
 def folder_examples(

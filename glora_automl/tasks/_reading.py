@@ -47,7 +47,8 @@ class ReadingSettings(Declaration):
             and fills up.
         memory: Most bytes, such as ``"2GB"``, of images that are kept on the device that trains, at
             the model's size; others are read again each time. It does not change what is found.
-        workers: Threads that read; None is one a processor, at most 16.
+        workers: Threads that read; None is one a processor that the process may
+            use, at most 16.
         unreadable: Whether an image that cannot be decoded is refused, or skipped before images
             are drawn.
     """
@@ -69,7 +70,7 @@ class Reader:
     def __init__(self, settings: ReadingSettings, progress: Progress | None = None) -> None:
         self.settings = settings
         self.progress = progress or Progress()
-        self.workers = settings.workers or min(16, os.cpu_count() or 1)
+        self.workers = settings.workers or min(16, _processors())
         self._left = int(settings.memory)
         self._lock = threading.Lock()
 
@@ -136,6 +137,13 @@ class Reader:
             self.progress.say(f"{told}; they are left out.")
         sound = np.array([why is None for why in faults], dtype=bool)
         return np.split(sound, np.cumsum([len(indices) for _, indices in sets])[:-1])
+
+
+def _processors() -> int:
+    """Those that this process may use: a cluster gives a job fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class EncodedSet(Images):

@@ -212,6 +212,45 @@ def show(
 
 
 @app.command()
+def dashboard(
+    storage: Storage = None,
+    artifacts: ArtifactStore = None,
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.")] = 8080,
+    by: Annotated[
+        str, typer.Option(help="Count parameters by block, kind of layer, tensor or layer.")
+    ] = "block",
+    write: Annotated[
+        bool, typer.Option("--write", help="Let notes and artifacts be added.")
+    ] = False,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Show the studies of a storage in optuna-dashboard, with parameters counted by block."""
+    from glora_automl.report import check_grouping, dashboard_app, open_server
+    from glora_automl.storages import open_artifacts, open_storage, quiet_optuna
+
+    grouping = check_grouping(by)
+    # A page is asked for again in seconds; nobody waits minutes for it.
+    opened = open_storage(_url(storage, runs), create=False, write=write, patience=10)
+    shown = dashboard_app(
+        opened,
+        by=grouping,
+        artifacts=lambda location: open_artifacts(location, cache=runs / "downloads", create=False),
+        location=artifacts,
+        write=write,
+    )
+    with open_server(shown, host, port) as server, quiet_optuna():
+        typer.echo(f"Dashboard: {server.url} (Ctrl-C ends it)")
+        if not server.is_local:
+            may = "read and annotate" if write else "read"
+            typer.echo(f"Whoever reaches this address may {may} the studies.", err=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            typer.echo("")
+
+
+@app.command()
 def recipes(as_json: AsJson = False) -> None:
     """List the recipes that ship."""
     from glora_automl.study import list_recipes, load_recipe

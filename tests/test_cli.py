@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import optuna
@@ -117,6 +118,9 @@ def test_lists(glora):
     }
 
 
+COMMANDS = ("dashboard", "search", "show", "status")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -138,8 +142,10 @@ def test_lists(glora):
         (["search", "images.toml"], ["more than"]),
         (["show", "tiny"], ["no such file"]),
         (["status"], ["no such file"]),
+        (["dashboard"], ["no such file"]),
+        (["dashboard", "--by", "depth"], ["block, kind, tensor, layer", "'depth'"]),
     ],
-    ids=lambda value: " ".join(value) if value and value[0] in ("search", "show", "status") else "",
+    ids=lambda value: " ".join(value) if value and value[0] in COMMANDS else "",
 )
 def test_wrong_input_is_one_line_and_exit_code_2(folder, glora, tiny_toml, arguments, words):
     space = 'search_space = "default"'
@@ -187,9 +193,11 @@ def test_showing_an_unknown_study_names_the_known(runs, glora):
     assert "tiny" in err
 
 
-def run_in_background(folder):
-    command = [sys.executable, "-m", "glora_automl", "search", "tiny.toml", "--quiet"]
-    return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+def run_in_background(folder, *arguments):
+    arguments = arguments or ("search", "tiny.toml", "--quiet")
+    command = [sys.executable, "-m", "glora_automl", *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=folder, text=True, **pipes)
 
 
 def wait_until(condition, process, seconds=120):
@@ -211,6 +219,28 @@ def test_ctrl_c_says_how_to_go_on(folder):
         "Stopping at the next safe point; another Ctrl-C stops at once.\n"
         "Interrupted: run the same command again to go on.\n"
     )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_the_dashboard_shows_the_studies_until_ctrl_c(runs, glora):
+    process = run_in_background(runs, "dashboard", "--runs", runs, "--port", 0)
+    try:
+        line = process.stdout.readline()
+        assert line.endswith("(Ctrl-C ends it)\n"), process.stderr.read()
+        url = line.split()[1]
+        assert url.startswith("http://127.0.0.1:")
+        with urllib.request.urlopen(f"{url}api/studies", timeout=60) as answer:
+            names = [study["study_name"] for study in json.load(answer)["study_summaries"]]
+        assert names == ["tiny"]
+        port = url.rstrip("/").rpartition(":")[2]
+        code, out, err = glora("dashboard", "--runs", runs, "--port", port)
+        assert (code, out) == (2, "")
+        assert f"127.0.0.1:{port} is taken; choose another with --port" in err
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60) == ("\n", "")
+        assert process.returncode == 0
+    finally:
+        process.kill()
 
 
 def test_resume_goes_on_in_an_empty_folder(folder, glora, tmp_path_factory, monkeypatch):

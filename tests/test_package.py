@@ -36,7 +36,7 @@ BELOW = {
         "supernet",
         "tasks",
     },
-    "report": {"study", "supernet"},
+    "report": {"architecture", "search_space", "storages", "study", "supernet"},
     "cli": {"progress", "report", "search_space", "storages", "study"},
 }
 FREE = {"errors", "_declarations", "_files", "_signals", "_version"}

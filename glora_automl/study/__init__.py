@@ -9,7 +9,16 @@ from glora_automl.study._recipe import (
 )
 from glora_automl.study._result import Row, Selection
 from glora_automl.study._search import SearchResult, resume, search
-from glora_automl.study._study import FORMAT, load_study, read_recipe
+from glora_automl.study._stages import stage_study_name
+from glora_automl.study._study import (
+    FORMAT,
+    get_attribute,
+    get_setting,
+    is_ours,
+    load_study,
+    read_recipe,
+    read_space,
+)
 from glora_automl.study._summary import list_studies, summarize
 
 __all__ = [
@@ -20,12 +29,17 @@ __all__ = [
     "SearchSettings",
     "Selection",
     "SelectionSettings",
+    "get_attribute",
+    "get_setting",
+    "is_ours",
     "list_recipes",
     "list_studies",
     "load_recipe",
     "load_study",
     "read_recipe",
+    "read_space",
     "resume",
     "search",
+    "stage_study_name",
     "summarize",
 ]

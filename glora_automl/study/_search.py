@@ -246,6 +246,7 @@ def _settings(setup: Setup, heartbeat: float, artifacts: str) -> Settings:
         },
         heartbeat=heartbeat,
         artifacts=artifacts,
+        layers=setup.space.shapes,
     )
 
 

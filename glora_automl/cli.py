@@ -85,6 +85,7 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe, go on where an earlier run stopped, or join those who run it."""
+    from glora_automl.report import publish
     from glora_automl.study import load_recipe
     from glora_automl.study import search as run
 
@@ -105,6 +106,7 @@ def search(
             patience=patience,
             stop=stop,
             progress=_progress(quiet),
+            publish=publish,
         )
     _print_found(result, runs, storage, as_json)
 
@@ -122,6 +124,7 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Go on with a study, on any machine that reaches its storage and its artifacts."""
+    from glora_automl.report import publish
     from glora_automl.study import resume as run
 
     with _stoppable() as stop:
@@ -135,6 +138,7 @@ def resume(
             patience=patience,
             stop=stop,
             progress=_progress(quiet),
+            publish=publish,
         )
     _print_found(result, runs, storage, as_json)
 
@@ -182,7 +186,8 @@ def show(
 
     opened = open_storage(_url(storage, runs), create=False, write=False)
     with storage_errors():
-        summary = summarize(load_study(opened, name))
+        study = load_study(opened, name)
+        summary = summarize(study)
     if as_json:
         _print_json(summary)
         return
@@ -207,8 +212,39 @@ def show(
     if summary["selection"] is not None:
         typer.echo(f"Selected: trial {summary['selection']['trial']}")
         typer.echo(summary["selection"]["architecture"])
+    with storage_errors():
+        _print_found_so_far(study)
     if summary["result"] is not None:
         _print_result(summary)
+
+
+@app.command()
+def report(
+    name: Annotated[str, typer.Argument(help="Name of the study.")],
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file to write; by default NAME.html here.")
+    ] = None,
+    png: Annotated[
+        Path | None, typer.Option(help="Folder for the pictures alone, instead of a page.")
+    ] = None,
+    storage: Storage = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Write a study's tables and pictures into one HTML file, or its pictures into a folder."""
+    from glora_automl.report import save_pictures, save_report
+    from glora_automl.storages import open_storage, quiet_optuna, storage_errors
+    from glora_automl.study import load_study
+
+    opened = open_storage(_url(storage, runs), create=False, write=False)
+    with storage_errors(), quiet_optuna():
+        study = load_study(opened, name)
+        if png is not None:
+            for path in save_pictures(study, png):
+                typer.echo(f"Picture: {path}")
+        if out is not None or png is None:
+            path = out or Path(f"{name}.html")
+            save_report(study, path)
+            typer.echo(f"Report: {path}")
 
 
 @app.command()
@@ -344,6 +380,35 @@ def _print_found(result: SearchResult, runs: Path, storage: str | None, as_json:
     _print_result(summary)
     typer.echo(f"Winner: {runs / summary['study'] / 'winner.json'}")
     typer.echo(f"Study:  optuna-dashboard {shown_location(_url(storage, runs))}")
+
+
+def _print_found_so_far(study: Any) -> None:
+    """Where the parameters went, the front and what it cost."""
+    from glora_automl.errors import StudyError
+    from glora_automl.report import (
+        COST_COLUMNS,
+        FRONT_COLUMNS,
+        PICTURES,
+        Snapshot,
+        cost_lines,
+        front_lines,
+        grid_blocks,
+        plain_table,
+    )
+    from glora_automl.study import ledger
+
+    snapshot, console = Snapshot.of(study), _console()
+    try:
+        picture = PICTURES["architecture"](snapshot)
+    except StudyError as error:
+        typer.echo(f"No picture: {error}", err=True)
+        picture = None
+    if picture is not None:
+        console.print(grid_blocks(picture), soft_wrap=True)
+    if front := front_lines(snapshot):
+        console.print(plain_table("Front: the most accurate of their size", FRONT_COLUMNS, front))
+    if costs := cost_lines(ledger(study)):
+        console.print(plain_table("Cost", COST_COLUMNS, costs))
 
 
 def _print_result(summary: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Recipes and the studies that they become: create, resume, search, select, compare."""
 
+from glora_automl.study._ledger import STAGES, Cost, ledger
 from glora_automl.study._recipe import (
     Recipe,
     SearchSettings,
@@ -23,6 +24,8 @@ from glora_automl.study._summary import list_studies, summarize
 
 __all__ = [
     "FORMAT",
+    "STAGES",
+    "Cost",
     "Recipe",
     "Row",
     "SearchResult",
@@ -32,6 +35,7 @@ __all__ = [
     "get_attribute",
     "get_setting",
     "is_ours",
+    "ledger",
     "list_recipes",
     "list_studies",
     "load_recipe",

@@ -33,8 +33,10 @@ from glora_automl.storages import (
     storage_errors,
 )
 from glora_automl.study._arm import control_architectures, load_arm, train_control
+from glora_automl.study._ledger import stage_seconds
 from glora_automl.study._proposals import Proposer, create_sampler
 from glora_automl.study._proposals import warm_start as find_initial
+from glora_automl.study._publisher import Publish, Publisher
 from glora_automl.study._recipe import NAME, Recipe
 from glora_automl.study._result import Row, Selection
 from glora_automl.study._run import Run
@@ -51,7 +53,6 @@ from glora_automl.study._study import (
     refuse_foreign,
     study_key,
 )
-from glora_automl.study._summary import stage_seconds
 from glora_automl.study._trials import run_trials
 from glora_automl.study._weights import load_backbone, load_supernet
 from glora_automl.study._worker import Worker
@@ -95,6 +96,7 @@ def search(
     patience: float = 300.0,
     stop: Callable[[], bool] | None = None,
     progress: Progress | None = None,
+    publish: Publish | None = None,
 ) -> SearchResult:
     """Run a recipe to its end, go on where an earlier run of it stopped, or join those who run it.
 
@@ -118,6 +120,9 @@ def search(
         patience: Seconds to wait for a database that does not answer any more.
         stop: Asked at safe points whether to stop.
         progress: Shows the stages; nothing by default.
+        publish: Called with the study after each generation and at the end, by one worker at a
+            time, to write what people look at; :func:`glora_automl.report.publish` on the command
+            line.
 
     Raises:
         GLoRAError: If anything is wrong with the input; see :mod:`glora_automl.errors`.
@@ -155,11 +160,11 @@ def search(
         if warm_start is not None:
             initial = find_initial(opened, warm_start, setup)
             settings = replace(settings, warm_start=warm_start, initial=initial)
-        stages = Stages(name, opened, worker, setup.folder, progress, settings.key)
+        stages = Stages(name, opened, worker, setup.folder, progress, settings.key, setup.device)
         study = _open_study(setup, settings, stages, opened, name)
         worker.heartbeat = get_setting(study, "heartbeat")
         study.sampler = create_sampler(setup, get_setting(study, "initial"))
-        return _work(Run(study, setup, stages, files, worker))
+        return _work(Run(study, setup, stages, files, worker), publish)
 
 
 def resume(
@@ -173,6 +178,7 @@ def resume(
     patience: float = 300.0,
     stop: Callable[[], bool] | None = None,
     progress: Progress | None = None,
+    publish: Publish | None = None,
 ) -> SearchResult:
     """Go on with a study, on any machine, with nothing but its storage and its artifacts.
 
@@ -186,6 +192,7 @@ def resume(
         patience: As for :func:`search`.
         stop: As for :func:`search`.
         progress: As for :func:`search`.
+        publish: As for :func:`search`.
 
     Raises:
         GLoRAError: If anything is wrong with the input; see :mod:`glora_automl.errors`.
@@ -206,6 +213,7 @@ def resume(
         device=device,
         stop=stop,
         progress=progress,
+        publish=publish,
     )
 
 
@@ -294,7 +302,7 @@ def _is_blank(study: optuna.Study, stages: Stages) -> bool:
     return not (trained or busy or study.get_trials(deepcopy=False))
 
 
-def _work(run: Run) -> SearchResult:
+def _work(run: Run, publish: Publish | None) -> SearchResult:
     """Take part in everything that is left to do, and wait for what others do."""
     recipe = run.setup.recipe
     run = load_backbone(run)
@@ -309,6 +317,7 @@ def _work(run: Run) -> SearchResult:
     # Settings may change as long as there is no supernet; from here on they stay.
     run.check_settings()
     propose = None if supernet is None else Proposer(run, supernet)
+    publisher = Publisher(run, publish)
     while True:
         if propose is not None and run.stages.outcome("selection") is None:
             run_trials(
@@ -317,6 +326,7 @@ def _work(run: Run) -> SearchResult:
                 worker=run.worker,
                 target=lambda: int(get_setting(run.study, "target")),
                 progress=run.setup.progress,
+                on_trials=publisher.after_trials,
             )
         try:
             arms = run.stages.run(works)
@@ -326,6 +336,7 @@ def _work(run: Run) -> SearchResult:
     run.record("selection", arms["selection"]["selection"])
     rows = run.stages.run({"test": partial(_test, run, arms)})["test"]["rows"]
     run.record("result", rows)
+    publisher.publish()
     return SearchResult(
         run.study,
         Selection.from_json(arms["selection"]["selection"]),

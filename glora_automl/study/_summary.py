@@ -9,11 +9,11 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from glora_automl.study._stages import stage_study_name
-from glora_automl.study._study import FORMAT, get_attribute, get_setting, study_key
-from glora_automl.study._trials import best_trials, done_trials
+from glora_automl.study._ledger import find_stages, ledger, stage_seconds
+from glora_automl.study._study import FORMAT, get_attribute, get_setting
+from glora_automl.study._trials import best_trials
 
-__all__ = ["list_studies", "stage_seconds", "summarize"]
+__all__ = ["list_studies", "summarize"]
 
 
 def list_studies(storage: BaseStorage) -> list[dict[str, Any]]:
@@ -54,12 +54,7 @@ def summarize(study: optuna.Study) -> dict[str, Any]:
     else:
         stage = "search" if supernet is not None else "supernet"
     best = best_trials(study, 1)
-    name = stage_study_name(study.study_name)
-    stages = (
-        optuna.load_study(study_name=name, storage=study._storage)
-        if name in optuna.get_all_study_names(study._storage)
-        else None
-    )
+    stages = find_stages(study)
     made = {
         what: outcome["digest"]
         for what in ("backbone", "supernet")
@@ -88,45 +83,12 @@ def summarize(study: optuna.Study) -> dict[str, Any]:
         "result": result,
         "seconds": stage_seconds(study, stages),
         "workers": _workers(trials, stages),
+        "ledger": [cost._asdict() for cost in ledger(study)],
         "digests": {**get_setting(study, "digests"), **made},
         "artifacts": get_setting(study, "artifacts"),
         "versions": get_setting(study, "versions"),
         "recipe": get_setting(study, "recipe"),
     }
-
-
-def _attempts(study: optuna.Study, stages: optuna.Study | None) -> list[FrozenTrial]:
-    """The attempts at the stages, of the study's present settings."""
-    if stages is None:
-        return []
-    key = study_key(study)
-    trials = stages.get_trials(deepcopy=False)
-    return [trial for trial in trials if trial.user_attrs.get("key") == key]
-
-
-def _seconds(trial: FrozenTrial) -> float:
-    if trial.datetime_start is None or trial.datetime_complete is None:
-        return 0.0
-    return (trial.datetime_complete - trial.datetime_start).total_seconds()
-
-
-def stage_seconds(study: optuna.Study, stages: optuna.Study | None) -> dict[str, float]:
-    """Seconds of work that were spent on each stage, by all workers together.
-
-    Of a training they are those that its checkpoint has counted, of other work those of what was
-    brought to its end: what a dead worker did is not known.
-    """
-    spent: dict[str, float] = {}
-    for trial in _attempts(study, stages):
-        if trial.state == TrialState.COMPLETE:
-            name = str(trial.user_attrs["stage"])
-            counted = trial.user_attrs["outcome"].get("seconds")
-            stage = "controls" if name.startswith("control-") else name
-            spent[stage] = spent.get(stage, 0.0) + (counted or _seconds(trial))
-    if done := done_trials(study):
-        spent["search"] = sum(map(_seconds, done))
-    order = ("backbone", "supernet", "search", "selection", "controls", "test")
-    return {stage: round(spent[stage], 2) for stage in order if stage in spent}
 
 
 def _workers(trials: list[FrozenTrial], stages: optuna.Study | None) -> dict[str, dict[str, Any]]:
@@ -143,7 +105,7 @@ def _workers(trials: list[FrozenTrial], stages: optuna.Study | None) -> dict[str
         elif trial.state == TrialState.RUNNING:
             of(trial)["at"] = f"trial {trial.number}"
     for trial in [] if stages is None else stages.get_trials(deepcopy=False):
-        if trial.user_attrs["stage"] == "settings":
+        if trial.user_attrs["stage"] in ("settings", "report"):
             continue
         if trial.state == TrialState.COMPLETE:
             of(trial)["stages"].append(trial.user_attrs["stage"])

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import optuna
 import pytest
 import torch
+from optuna_dashboard import get_note
 
 from glora_automl import cli
 from glora_automl._files import write_atomic
@@ -106,6 +108,59 @@ def test_status_and_show_tell_of_a_study(runs, glora):
     assert "blocks.0.attn.qkv:" in out
     assert "3 of 3 complete" in out
     assert "linear probe" in out
+    assert "parameters went (selected: trial" in out
+    assert "Front" in out
+    assert "1 worker" in out
+
+
+def test_a_study_without_layers_is_still_shown(runs, glora, tmp_path):
+    shutil.copy(runs / "studies.db", tmp_path)
+    study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path}/studies.db")
+    settings = study.user_attrs["glora:settings"]
+    study.set_user_attr("glora:settings", {k: v for k, v in settings.items() if k != "layers"})
+    code, out, err = glora("show", "tiny", "--runs", tmp_path)
+    assert code == 0
+    assert "linear probe" in out
+    assert "does not keep its layers" in err
+    code, out, err = glora("report", "tiny", "--runs", tmp_path, "--out", tmp_path / "a.html")
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "a.html").exists()
+
+
+def test_a_report_is_a_page_or_pictures(runs, glora, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert glora("report", "tiny", "--runs", runs) == (0, "Report: tiny.html\n", "")
+    code, out, _ = glora("report", "tiny", "--runs", runs, "--png", "pictures")
+    assert code == 0
+    assert out.startswith("Picture: pictures/architecture.png\n")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["pictures", "tiny.html"]
+    assert "LoRA r=" in Path("tiny.html").read_text(encoding="utf-8")
+    Path("file").write_text("")
+    for option in ("--out", "--png"):
+        code, out, err = glora("report", "tiny", "--runs", runs, option, "file/x")
+        assert (code, out) == (2, "")
+        assert err.startswith("Error: ")
+        assert err.count("\n") == 1
+    code, _, err = glora("report", "tony", "--runs", runs)
+    assert code == 2
+    assert "there are: tiny" in err
+
+
+def test_a_search_leaves_its_note_and_pictures(folder, glora):
+    assert glora("search", "tiny.toml", "--trials", 8, "--quiet")[0] == 0
+    study = optuna.load_study(study_name="tiny", storage="sqlite:///runs/studies.db")
+    note = get_note(study)
+    assert "## Result" in note
+    assert "| supernet |" in note
+    attributes = study._storage.get_study_system_attrs(study._study_id)
+    assert "dashboard:plot_data:architecture:0" in attributes
+    document = json.loads(glora("show", "tiny", "--json")[1])
+    search = next(cost for cost in document["ledger"] if cost["stage"] == "search")
+    assert search["times"] == 8
+    assert search["images"] == 8 * 60
+    assert search["peak_mib"] > 50
+    assert len(study.user_attrs["glora:supernet"]["losses"]) == 12
 
 
 def test_lists(glora):
@@ -118,7 +173,7 @@ def test_lists(glora):
     }
 
 
-COMMANDS = ("dashboard", "search", "show", "status")
+COMMANDS = ("dashboard", "report", "search", "show", "status")
 
 
 @pytest.mark.parametrize(
@@ -143,6 +198,7 @@ COMMANDS = ("dashboard", "search", "show", "status")
         (["show", "tiny"], ["no such file"]),
         (["status"], ["no such file"]),
         (["dashboard"], ["no such file"]),
+        (["report", "tiny"], ["no such file"]),
         (["dashboard", "--by", "depth"], ["block, kind, tensor, layer", "'depth'"]),
     ],
     ids=lambda value: " ".join(value) if value and value[0] in COMMANDS else "",

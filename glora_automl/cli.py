@@ -386,11 +386,10 @@ def _print_found_so_far(study: Any) -> None:
     """Where the parameters went, the front and what it cost."""
     from glora_automl.errors import StudyError
     from glora_automl.report import (
-        COST_COLUMNS,
         FRONT_COLUMNS,
         PICTURES,
         Snapshot,
-        cost_lines,
+        cost_table,
         front_lines,
         grid_blocks,
         plain_table,
@@ -407,8 +406,9 @@ def _print_found_so_far(study: Any) -> None:
         console.print(grid_blocks(picture), soft_wrap=True)
     if front := front_lines(snapshot):
         console.print(plain_table("Front: the most accurate of their size", FRONT_COLUMNS, front))
-    if costs := cost_lines(ledger(study)):
-        console.print(plain_table("Cost", COST_COLUMNS, costs))
+    costs = cost_table(ledger(study))
+    if costs.lines:
+        console.print(plain_table("Cost", *costs))
 
 
 def _print_result(summary: dict[str, Any]) -> None:

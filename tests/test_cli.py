@@ -108,7 +108,7 @@ def test_status_and_show_tell_of_a_study(runs, glora):
     assert "blocks.0.attn.qkv:" in out
     assert "3 of 3 complete" in out
     assert "linear probe" in out
-    assert "parameters went (selected: trial" in out
+    assert " parameters, trial " in out
     assert "Front" in out
     assert "1 worker" in out
 

@@ -1,6 +1,6 @@
 """What a person sees of a study: tables, pictures, a note, a page, a dashboard."""
 
-from glora_automl.report._cost import COST_COLUMNS, cost_lines
+from glora_automl.report._cost import CostTable, cost_table
 from glora_automl.report._dashboard import DashboardServer, dashboard_app, open_server
 from glora_automl.report._gallery import PICTURES, pictures
 from glora_automl.report._html import save_pictures, save_report
@@ -20,10 +20,10 @@ from glora_automl.report._snapshot import Snapshot
 from glora_automl.report._tables import accuracy_text, grid_blocks, plain_table, result_table
 
 __all__ = [
-    "COST_COLUMNS",
     "FRONT_COLUMNS",
     "GROUPINGS",
     "PICTURES",
+    "CostTable",
     "Counts",
     "DashboardServer",
     "Grouping",
@@ -31,7 +31,7 @@ __all__ = [
     "Snapshot",
     "accuracy_text",
     "check_grouping",
-    "cost_lines",
+    "cost_table",
     "dashboard_app",
     "front_lines",
     "grid_blocks",

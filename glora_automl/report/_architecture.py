@@ -34,7 +34,7 @@ def architecture_picture(snapshot: Snapshot) -> Picture | None:
     total = architecture.count(shapes)
     return Picture(
         name="architecture",
-        title=f"Where {total:,} of at most {snapshot.budget:,} parameters went ({label})",
+        title=f"{total:,} of {snapshot.budget:,} parameters, {label}",
         caption="Each cell is a support tensor of a layer, with its choice; the darker, the more "
         "trainable parameters. Empty cells have none.",
         x=Axis("support tensor"),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from glora_automl.report._picture import Axis, Bars, Picture
 from glora_automl.report._snapshot import Snapshot
 from glora_automl.study import STAGES, Cost, ledger
 
-__all__ = ["COST_COLUMNS", "cost_lines", "cost_picture"]
+__all__ = ["CostTable", "cost_picture", "cost_table"]
 
-COST_COLUMNS = (
+_COLUMNS = (
     "stage",
     "worker",
     "times",
@@ -20,18 +23,39 @@ COST_COLUMNS = (
     "GPU MiB",
     "energy kJ",
 )
+_UNKNOWN = "–"
 
 
-def cost_lines(costs: Sequence[Cost]) -> list[tuple[str, ...]]:
-    """The ledger for people to read, with a line for the sum."""
+class CostTable(NamedTuple):
+    """The ledger for people to read.
+
+    Attributes:
+        columns: Headings; what nobody could tell, such as the energy of a GPU, has none.
+        lines: Texts, those of the sum last; none if nothing was spent yet.
+    """
+
+    columns: tuple[str, ...]
+    lines: list[tuple[str, ...]]
+
+
+def cost_table(costs: Sequence[Cost]) -> CostTable:
+    """The ledger as texts, with a line for the sum.
+
+    Example:
+        >>> cost_table([Cost("supernet", "host-1", 1, 12.5, 600)])  # doctest: +NORMALIZE_WHITESPACE
+        CostTable(columns=('stage', 'worker', 'times', 'seconds', 'images'),
+                  lines=[('supernet', 'host-1', '1', '12.5', '600'),
+                         ('all', '1 worker', '1', '12.5', '600')])
+    """
     if not costs:
-        return []
-    whole = costs[0]
-    for cost in costs[1:]:
-        whole = whole.plus(cost)
+        return CostTable(_COLUMNS[:5], [])
+    whole = functools.reduce(Cost.plus, costs)
     workers = len({cost.worker for cost in costs})
     total = whole._replace(stage="all", worker=f"{workers} worker{'s' * (workers != 1)}")
-    return [_line(cost) for cost in (*costs, total)]
+    lines = [_line(cost) for cost in (*costs, total)]
+    told = [any(line[i] != _UNKNOWN for line in lines) for i in range(len(_COLUMNS))]
+    kept = [tuple(itertools.compress(line, told)) for line in (_COLUMNS, *lines)]
+    return CostTable(kept[0], kept[1:])
 
 
 def _line(cost: Cost) -> tuple[str, ...]:
@@ -41,9 +65,9 @@ def _line(cost: Cost) -> tuple[str, ...]:
         f"{cost.times:,}",
         f"{cost.seconds:,.1f}",
         f"{cost.images:,}",
-        "–" if cost.peak_mib is None else f"{cost.peak_mib:,.0f}",
-        "–" if cost.gpu_mib is None else f"{cost.gpu_mib:,.0f}",
-        "–" if cost.joules is None else f"{cost.joules / 1000:,.2f}",
+        _UNKNOWN if cost.peak_mib is None else f"{cost.peak_mib:,.0f}",
+        _UNKNOWN if cost.gpu_mib is None else f"{cost.gpu_mib:,.0f}",
+        _UNKNOWN if cost.joules is None else f"{cost.joules / 1000:,.2f}",
     )
 
 

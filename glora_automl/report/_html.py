@@ -11,7 +11,7 @@ import plotly.io
 import plotly.offline
 
 from glora_automl._files import write_atomic
-from glora_automl.report._cost import COST_COLUMNS, cost_lines
+from glora_automl.report._cost import cost_table
 from glora_automl.report._gallery import pictures
 from glora_automl.report._matplotlib import save_png
 from glora_automl.report._note import FRONT_COLUMNS, facts, front_lines
@@ -82,8 +82,9 @@ def _page(snapshot: Snapshot) -> str:
         parts.append(f"<figure>{figure}<figcaption>{caption}</figcaption></figure>")
     if front := front_lines(snapshot):
         parts += ["<h2>Front</h2>", _table(FRONT_COLUMNS, front)]
-    if costs := cost_lines(ledger(study)):
-        parts += ["<h2>Cost</h2>", _table(COST_COLUMNS, costs)]
+    costs = cost_table(ledger(study))
+    if costs.lines:
+        parts += ["<h2>Cost</h2>", _table(*costs)]
     if snapshot.architecture is not None:
         label, architecture = snapshot.architecture
         parts += [

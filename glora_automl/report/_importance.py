@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial
 from glora_automl.report._picture import Axis, Bars, Color, Picture
 from glora_automl.report._projection import Counts, Grouping
 from glora_automl.report._snapshot import Snapshot
+from glora_automl.storages import quiet_optuna
 
 __all__ = ["importance_picture", "importances"]
 
@@ -33,7 +34,8 @@ def importances(snapshot: Snapshot, by: Grouping) -> dict[str, float]:
         return {}
     counts = Counts(snapshot.space, by)
     # In memory and projected: only what the evaluator looks at.
-    shown = optuna.create_study(direction="minimize")
+    with quiet_optuna():
+        shown = optuna.create_study(direction="minimize")
     shown.add_trials(
         [_projected(trial, counts, snapshot.sign * trial.values[0]) for trial in snapshot.complete]
     )

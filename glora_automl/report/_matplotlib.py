@@ -8,7 +8,7 @@ from typing import Any
 
 from glora_automl._files import make_folder, write_atomic
 from glora_automl.errors import ReportError
-from glora_automl.report._picture import COLORS, Band, Bars, Grid, Line, Mark, Picture
+from glora_automl.report._picture import COLORS, Band, Bars, Grid, Line, Mark, Picture, text_sides
 
 __all__ = ["save_png"]
 
@@ -140,7 +140,10 @@ def _draw(axes: Any, mark: Mark) -> None:
             alpha=1 if big else 0.6, label=mark.name, zorder=3 if big else 2,
         )  # fmt: skip
         if big:
-            for x, y, text in zip(mark.x, mark.y, mark.texts, strict=True):
+            # matplotlib names the side of the text that stays, not where it goes.
+            stays = {"left": "right", "center": "center", "right": "left"}
+            for x, y, text, side in zip(mark.x, mark.y, mark.texts, text_sides(mark), strict=True):
                 axes.annotate(
-                    text, (x, y), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8
-                )
+                    text, (x, y), xytext=(0, 7), textcoords="offset points", ha=stays[side],
+                    fontsize=8,
+                )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from glora_automl.report._cost import COST_COLUMNS, cost_lines
+from glora_automl.report._cost import cost_table
 from glora_automl.report._progress import ACCURACY, PARAMETERS, pareto_front
 from glora_automl.report._snapshot import Snapshot, is_feasible
 from glora_automl.report._tables import RESULT_COLUMNS, result_lines
@@ -63,8 +63,9 @@ def markdown_note(snapshot: Snapshot) -> str:
         parts += ["## Result", "Accuracy in %.", _table(RESULT_COLUMNS, result_lines(rows))]
     if front := front_lines(snapshot):
         parts += ["## Front", _table(FRONT_COLUMNS, front)]
-    if costs := cost_lines(ledger(snapshot.study)):
-        parts += ["## Cost", _table(COST_COLUMNS, costs)]
+    costs = cost_table(ledger(snapshot.study))
+    if costs.lines:
+        parts += ["## Cost", _table(*costs)]
     parts += [
         "## Go on",
         f"```bash\nglora resume {name} --storage ...\nglora show {name} --storage ...\n"

@@ -18,6 +18,7 @@ __all__ = [
     "Picture",
     "Points",
     "Symbol",
+    "text_sides",
 ]
 
 Symbol = Literal["dot", "cross", "star", "diamond"]
@@ -70,6 +71,20 @@ class Points(NamedTuple):
     color: Color
     symbol: Symbol = "dot"
     texts: Sequence[str] = ()
+
+
+def text_sides(points: Points) -> list[Literal["left", "center", "right"]]:
+    """To which side of each point its text goes, so that none leaves the picture.
+
+    Example:
+        >>> text_sides(Points("p", [0, 5, 9], [1, 1, 1], "blue"))
+        ['right', 'center', 'left']
+    """
+    first, last = min(points.x, default=0), max(points.x, default=0)
+    third = (last - first) / 3
+    return [
+        "right" if x < first + third else "left" if x > last - third else "center" for x in points.x
+    ]
 
 
 class Line(NamedTuple):
@@ -131,11 +146,12 @@ class Picture:
     marks: tuple[Mark, ...]
 
     @property
-    def height(self) -> int:
-        """Pixels that its rows or bars need."""
-        rows = sum(len(m.rows if isinstance(m, Grid) else m.labels) for m in self._tall)
-        return max(380, 130 + 22 * rows)
+    def rows(self) -> int:
+        """Rows of its grid, or its bars."""
+        tall = [mark for mark in self.marks if isinstance(mark, Grid | Bars)]
+        return sum(len(m.rows if isinstance(m, Grid) else m.labels) for m in tall)
 
     @property
-    def _tall(self) -> list[Grid | Bars]:
-        return [mark for mark in self.marks if isinstance(mark, Grid | Bars)]
+    def height(self) -> int:
+        """Pixels that it needs."""
+        return max(380, 130 + 22 * self.rows)

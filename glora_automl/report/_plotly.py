@@ -7,22 +7,50 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from glora_automl.report._picture import COLORS, Axis, Band, Bars, Grid, Line, Mark, Picture
+from glora_automl.report._picture import (
+    COLORS,
+    Axis,
+    Band,
+    Bars,
+    Grid,
+    Line,
+    Mark,
+    Picture,
+    text_sides,
+)
 
-__all__ = ["to_figure"]
+__all__ = ["CARD", "to_figure"]
+
+_MARGINS = 120
+_ROW = 14
+"""Pixels around a grid, and those that a row needs for its texts."""
 
 _SYMBOLS = {"dot": "circle", "cross": "x", "star": "star", "diamond": "diamond"}
 
 
-def to_figure(picture: Picture) -> go.Figure:
-    """Draw a picture, with plain lists only: the study keeps it as JSON."""
+CARD = 450
+"""Pixels of height that optuna-dashboard has for a figure; it cuts off the rest."""
+
+
+def to_figure(picture: Picture, *, height: int | None = None) -> go.Figure:
+    """Draw a picture, with plain lists only: the study keeps it as JSON.
+
+    Args:
+        picture: The picture.
+        height: Pixels, if not as many as it needs. A grid without the room leaves out its texts,
+            which are still shown under the pointer.
+    """
+    shown = height or picture.height
+    tight = shown - _MARGINS < _ROW * picture.rows
     figure = go.Figure(layout={"template": "none"})
     for mark in picture.marks:
         for trace in _traces(mark):
             figure.add_trace(trace)
+    if tight:
+        figure.update_traces(texttemplate="", selector={"type": "heatmap"})
     figure.update_layout(
-        title={"text": picture.title, "font": {"size": 16}, "automargin": True},
-        height=picture.height,
+        title={"text": picture.title, "font": {"size": 15}, "x": 0.02, "xanchor": "left"},
+        height=shown,
         margin={"l": 70, "r": 20, "t": 60, "b": 50},
         barmode="group",
         bargap=0.25,
@@ -34,9 +62,10 @@ def to_figure(picture: Picture) -> go.Figure:
     )
     if any(isinstance(mark, Grid | Bars) for mark in picture.marks):
         figure.update_yaxes(autorange="reversed", type="category", showgrid=False)
+        if shown < picture.height:
+            figure.update_yaxes(tickfont={"size": 9})
     if any(isinstance(mark, Grid) for mark in picture.marks):
-        figure.update_xaxes(type="category", side="top", showgrid=False)
-        figure.update_layout(margin={"t": 90})
+        figure.update_xaxes(type="category", showgrid=False)
     return figure
 
 
@@ -89,7 +118,7 @@ def _traces(mark: Mark) -> list[Any]:
             y=list(mark.y),
             mode="markers+text" if big else "markers",
             text=list(mark.texts),
-            textposition="top center",
+            textposition=[f"top {side}" for side in text_sides(mark)],
             marker={
                 "color": color,
                 "size": 11 if big else 6,

@@ -72,7 +72,7 @@ def front_picture(snapshot: Snapshot) -> Picture | None:
         title="Accuracy against parameters",
         caption="Each point is an architecture with the supernet's weights. Those on the front "
         "are the most accurate of their size; the diamonds were trained on their own.",
-        x=Axis("trainable parameters", zero=True),
+        x=Axis("trainable parameters"),
         y=Axis("validation accuracy in %", percent=True),
         marks=tuple(marks),
     )

@@ -9,7 +9,7 @@ from optuna_dashboard._note import get_note_from_system_attrs
 
 from glora_automl.report._gallery import pictures
 from glora_automl.report._note import markdown_note
-from glora_automl.report._plotly import to_figure
+from glora_automl.report._plotly import CARD, to_figure
 from glora_automl.report._snapshot import Snapshot
 
 __all__ = ["PUBLISHED", "publish"]
@@ -33,7 +33,7 @@ def publish(study: optuna.Study) -> None:
     before = storage.get_study_system_attrs(study._study_id)
     drawn = get_plotly_graph_objects(before)
     for picture in pictures(snapshot, PUBLISHED):
-        figure = to_figure(picture)
+        figure = to_figure(picture, height=CARD)
         if drawn.get(picture.name) != figure.to_json():
             save_plotly_graph_object(study, figure, graph_object_id=picture.name)
     written = get_note_from_system_attrs(before, None)

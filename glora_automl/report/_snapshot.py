@@ -92,12 +92,12 @@ class Snapshot:
         """The architecture that was selected, or the best so far, and which of them it is."""
         selection = get_attribute(self.study, "selection")
         if selection is not None:
-            label = f"selected: trial {selection['trial']}"
+            label = f"trial {selection['trial']} (selected)"
             return label, Architecture.parse(selection["architecture"])
         if not self.ranked:
             return None
         best = self.ranked[0]
-        return f"best so far: trial {best.number}", self.space.architecture(best.params)
+        return f"trial {best.number} (best so far)", self.space.architecture(best.params)
 
 
 def is_feasible(trial: FrozenTrial) -> bool:

@@ -70,7 +70,7 @@ def test_the_heatmap_is_of_the_selected_architecture_once_there_is_one(whole):
     study.set_user_attr("glora:selection", {**selection, "trial": 0, "architecture": text})
     try:
         picture = PICTURES["architecture"](Snapshot.of(study))
-        assert "selected: trial 0" in picture.title
+        assert "trial 0 (selected)" in picture.title
         total = sum(map(sum, mark(picture, Grid).values))
         assert total == other.user_attrs["trainable_params"]
     finally:
@@ -244,7 +244,7 @@ def test_minimised_and_several_objectives_have_pictures(tmp_path):
         best = max(study.trials, key=lambda t: t.user_attrs["validation_accuracy"])
         made = {picture.name: picture for picture in pictures(Snapshot.of(study))}
         assert {"architecture", "front", "survival", "history", "generations"} <= made.keys()
-        assert f"trial {best.number})" in made["architecture"].title
+        assert f"trial {best.number} (best so far)" in made["architecture"].title
 
 
 def test_every_picture_is_drawn_the_same_by_both(whole, tmp_path):

@@ -64,7 +64,7 @@ def _line(cost: Cost) -> tuple[str, ...]:
         cost.worker,
         f"{cost.times:,}",
         f"{cost.seconds:,.1f}",
-        f"{cost.images:,}",
+        f"{cost.images:,}" if cost.images else _UNKNOWN,
         _UNKNOWN if cost.peak_mib is None else f"{cost.peak_mib:,.0f}",
         _UNKNOWN if cost.gpu_mib is None else f"{cost.gpu_mib:,.0f}",
         _UNKNOWN if cost.joules is None else f"{cost.joules / 1000:,.2f}",

@@ -74,8 +74,8 @@ def plain_table(title: str, columns: Sequence[str], lines: Iterable[Sequence[str
     return table
 
 
-_SHADES = ("#ffffff", "#deebf7", "#9ecae1", "#6baed6", "#2171b5", "#08306b")
-"""Nothing, one, ten, a hundred, a thousand, and ten thousand parameters or more."""
+_SHADES = ("#deebf7", "#9ecae1", "#6baed6", "#2171b5", "#08306b")
+"""From one parameter on, from ten, a hundred, a thousand, and ten thousand."""
 
 
 def grid_blocks(picture: Picture) -> RenderableType:
@@ -87,10 +87,9 @@ def grid_blocks(picture: Picture) -> RenderableType:
     for row, values, texts in zip(grid.rows, grid.values, grid.texts, strict=True):
         line = Text(f"{row:<{name}}")
         for value, text in zip(values, texts, strict=True):
-            shade = min(len(str(value)), len(_SHADES) - 1) if value else 0
-            color = "#ffffff" if shade >= 4 else "#000000"
-            line.append(" ").append(
-                (text or "·").center(width), style=f"{color} on {_SHADES[shade]}"
-            )
+            shade = min(len(str(value)), len(_SHADES)) - 1
+            color = "#ffffff" if shade >= 3 else "#000000"
+            style = f"{color} on {_SHADES[shade]}" if value else "dim"
+            line.append(" ").append((text or "·").center(width), style=style)
         lines.append(line)
     return Group(Text(picture.title, style="bold"), *lines)

@@ -114,7 +114,8 @@ def test_status_and_show_tell_of_a_study(runs, glora):
 
 
 def test_a_study_without_layers_is_still_shown(runs, glora, tmp_path):
-    shutil.copy(runs / "studies.db", tmp_path)
+    for file in runs.glob("studies.db*"):  # with its write-ahead log
+        shutil.copy(file, tmp_path)
     study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path}/studies.db")
     settings = study.user_attrs["glora:settings"]
     study.set_user_attr("glora:settings", {k: v for k, v in settings.items() if k != "layers"})
@@ -249,11 +250,11 @@ def test_showing_an_unknown_study_names_the_known(runs, glora):
     assert "tiny" in err
 
 
-def run_in_background(folder, *arguments):
+def run_in_background(folder, *arguments, **options):
     arguments = arguments or ("search", "tiny.toml", "--quiet")
     command = [sys.executable, "-m", "glora_automl", *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, cwd=folder, text=True, **pipes)
+    return subprocess.Popen(command, cwd=folder, text=True, **pipes, **options)
 
 
 def wait_until(condition, process, seconds=120):
@@ -279,7 +280,9 @@ def test_ctrl_c_says_how_to_go_on(folder):
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_the_dashboard_shows_the_studies_until_ctrl_c(runs, glora):
-    process = run_in_background(runs, "dashboard", "--runs", runs, "--port", 0)
+    # These tests may run where Ctrl-C is ignored, as what a shell starts with & does.
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    process = run_in_background(runs, "dashboard", "--runs", runs, "--port", 0, **heard)
     try:
         line = process.stdout.readline()
         assert line.endswith("(Ctrl-C ends it)\n"), process.stderr.read()

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-
-import optuna
 
 from glora_automl.study._run import Run
 
-__all__ = ["Publish", "Publisher"]
-
-Publish = Callable[[optuna.Study], object]
-"""Writes what people look at into a study, such as :func:`glora_automl.report.publish`."""
+__all__ = ["Publisher"]
 
 
 class Publisher:
     """Lets one worker at a time publish, after a generation and at the end.
 
     Args:
-        run: The study.
-        publish: What publishes; nothing if it is None.
+        run: The study, and what publishes, if anything does.
     """
 
     share = 0.05
     """Of a worker's time, the most that is spent on it before the end."""
 
-    def __init__(self, run: Run, publish: Publish | None) -> None:
+    def __init__(self, run: Run) -> None:
         self._run = run
-        self._publish = publish
         self._next = 0.0
 
     def after_trials(self, before: int, now: int) -> None:
@@ -39,7 +31,7 @@ class Publisher:
 
     def publish(self) -> None:
         """Publish, unless another worker does; what goes wrong is told and ends nothing."""
-        publish, study = self._publish, self._run.study
+        publish, study = self._run.publish, self._run.study
         if publish is None:
             return
         begin = time.monotonic()

@@ -36,10 +36,10 @@ from glora_automl.study._arm import control_architectures, load_arm, train_contr
 from glora_automl.study._ledger import stage_seconds
 from glora_automl.study._proposals import Proposer, create_sampler
 from glora_automl.study._proposals import warm_start as find_initial
-from glora_automl.study._publisher import Publish, Publisher
+from glora_automl.study._publisher import Publisher
 from glora_automl.study._recipe import NAME, Recipe
 from glora_automl.study._result import Row, Selection
-from glora_automl.study._run import Run
+from glora_automl.study._run import Publish, Run
 from glora_automl.study._selection import TargetRaised, select
 from glora_automl.study._setup import CACHE, Setup, prepare
 from glora_automl.study._stages import Claim, Stages
@@ -164,7 +164,7 @@ def search(
         study = _open_study(setup, settings, stages, opened, name)
         worker.heartbeat = get_setting(study, "heartbeat")
         study.sampler = create_sampler(setup, get_setting(study, "initial"))
-        return _work(Run(study, setup, stages, files, worker), publish)
+        return _work(Run(study, setup, stages, files, worker, publish))
 
 
 def resume(
@@ -302,7 +302,7 @@ def _is_blank(study: optuna.Study, stages: Stages) -> bool:
     return not (trained or busy or study.get_trials(deepcopy=False))
 
 
-def _work(run: Run, publish: Publish | None) -> SearchResult:
+def _work(run: Run) -> SearchResult:
     """Take part in everything that is left to do, and wait for what others do."""
     recipe = run.setup.recipe
     run = load_backbone(run)
@@ -317,7 +317,7 @@ def _work(run: Run, publish: Publish | None) -> SearchResult:
     # Settings may change as long as there is no supernet; from here on they stay.
     run.check_settings()
     propose = None if supernet is None else Proposer(run, supernet)
-    publisher = Publisher(run, publish)
+    publisher = Publisher(run)
     while True:
         if propose is not None and run.stages.outcome("selection") is None:
             run_trials(

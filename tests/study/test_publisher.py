@@ -34,21 +34,25 @@ def run(storage, tmp_path):
         yield types.SimpleNamespace(study=study, setup=setup, stages=stages, worker=worker)
 
 
+def publisher_of(run, publish):
+    return Publisher(types.SimpleNamespace(**{**run.__dict__, "publish": publish}))
+
+
 def test_it_publishes_after_a_generation(run):
     published = []
-    publisher = Publisher(run, published.append)
+    publisher = publisher_of(run, published.append)
     publisher.share = float("inf")
     for before, now in itertools.pairwise([0, 1, 2, 3, 4, 7, 9]):
         publisher.after_trials(before, now)
     assert published == [run.study] * 3
     publisher.publish()
     assert len(published) == 4
-    Publisher(run, None).publish()
+    publisher_of(run, None).publish()
 
 
 def test_it_takes_little_of_the_time(run):
     published = []
-    publisher = Publisher(run, published.append)
+    publisher = publisher_of(run, published.append)
     publisher.share = 1e-9
     for now in range(20):
         publisher.after_trials(now, now + 1)
@@ -61,7 +65,7 @@ def test_what_goes_wrong_is_told_and_ends_nothing(run):
     def broken(study):
         raise StudyError("no\nlayers")
 
-    Publisher(run, broken).publish()
+    publisher_of(run, broken).publish()
     assert run.setup.progress.said == ["The study's pictures were not refreshed: no layers"]
     assert run.stages.running() == []
 
@@ -69,7 +73,7 @@ def test_what_goes_wrong_is_told_and_ends_nothing(run):
         raise Stopped
 
     with pytest.raises(Stopped):
-        Publisher(run, stopped).publish()
+        publisher_of(run, stopped).publish()
 
 
 def test_one_worker_at_a_time_publishes(run, tmp_path):
@@ -80,11 +84,11 @@ def test_one_worker_at_a_time_publishes(run, tmp_path):
 
         def inner(study):
             order.append("first")
-            Publisher(other, lambda study: order.append("second")).publish()
+            publisher_of(other, lambda study: order.append("second")).publish()
 
-        Publisher(run, inner).publish()
+        publisher_of(run, inner).publish()
         assert order == ["first"]
-        Publisher(other, lambda study: order.append("second")).publish()
+        publisher_of(other, lambda study: order.append("second")).publish()
         assert order == ["first", "second"]
 
 

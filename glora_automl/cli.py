@@ -100,6 +100,7 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe, go on where an earlier run stopped, or join those who run it."""
+    from glora_automl.report import publish
     from glora_automl.study import override_recipe
     from glora_automl.study import search as run
 
@@ -124,6 +125,7 @@ def search(
             patience=patience,
             stop=stop,
             progress=_progress(quiet),
+            publish=publish,
         )
     _print_found(result, runs, storage, as_json)
 
@@ -142,6 +144,7 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Go on with a study, on any machine that reaches its storage and its artifacts."""
+    from glora_automl.report import publish
     from glora_automl.study import resume as run
 
     with _stoppable() as stop:
@@ -156,6 +159,7 @@ def resume(
             patience=patience,
             stop=stop,
             progress=_progress(quiet),
+            publish=publish,
         )
     _print_found(result, runs, storage, as_json)
 
@@ -268,7 +272,7 @@ def suite(
     as_json: AsJson = False,
 ) -> None:
     """Run the same recipe on many tasks, and print and save a table of them all."""
-    from glora_automl.report import save_suite, suite_table
+    from glora_automl.report import publish, save_suite, suite_table
     from glora_automl.study import load_suite, run_suite
 
     wanted = load_suite(name, data=data)
@@ -287,6 +291,7 @@ def suite(
             patience=patience,
             stop=stop,
             progress=_progress(quiet),
+            publish=publish,
         )
     if not _is_first_rank():
         return
@@ -342,7 +347,8 @@ def show(
 
     opened = open_storage(_url(storage, runs), create=False, write=False)
     with storage_errors():
-        summary = summarize(load_study(opened, name))
+        study = load_study(opened, name)
+        summary = summarize(study)
     if as_json:
         _print_json(summary)
         return
@@ -367,11 +373,8 @@ def show(
     if summary["selection"] is not None:
         typer.echo(f"Selected: trial {summary['selection']['trial']}")
         typer.echo(summary["selection"]["architecture"])
-    if summary["recipe"]["search"]["objectives"][1:] and summary["front"]:
-        from glora_automl.report import front_table
-
-        metric = summary["recipe"]["search"]["objectives"][0]
-        _console().print(front_table(summary["front"], metric))
+    with storage_errors():
+        _print_found_so_far(study)
     if summary["result"] is not None:
         _print_result(summary)
     for found in summary["picks"]:
@@ -383,6 +386,74 @@ def show(
         from glora_automl.study import Comparison
 
         _print_comparison(Comparison.from_json(summary["comparison"]))
+
+
+@app.command()
+def report(
+    name: Annotated[str, typer.Argument(help="Name of the study.")],
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file to write; by default NAME.html here.")
+    ] = None,
+    png: Annotated[
+        Path | None, typer.Option(help="Folder for the pictures alone, instead of a page.")
+    ] = None,
+    storage: Storage = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Write a study's tables and pictures into one HTML file, or its pictures into a folder."""
+    from glora_automl.report import save_pictures, save_report
+    from glora_automl.storages import open_storage, quiet_optuna, storage_errors
+    from glora_automl.study import load_study
+
+    opened = open_storage(_url(storage, runs), create=False, write=False)
+    with storage_errors(), quiet_optuna():
+        study = load_study(opened, name)
+        if png is not None:
+            for path in save_pictures(study, png):
+                typer.echo(f"Picture: {path}")
+        if out is not None or png is None:
+            path = out or Path(f"{name}.html")
+            save_report(study, path)
+            typer.echo(f"Report: {path}")
+
+
+@app.command()
+def dashboard(
+    storage: Storage = None,
+    artifacts: ArtifactStore = None,
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.")] = 8080,
+    by: Annotated[
+        str, typer.Option(help="Count parameters by block, kind of layer, tensor or layer.")
+    ] = "block",
+    write: Annotated[
+        bool, typer.Option("--write", help="Let notes and artifacts be added.")
+    ] = False,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Show the studies of a storage in optuna-dashboard, with parameters counted by block."""
+    from glora_automl.report import check_grouping, dashboard_app, open_server
+    from glora_automl.storages import open_artifacts, open_storage, quiet_optuna
+
+    grouping = check_grouping(by)
+    # A page is asked for again in seconds; nobody waits minutes for it.
+    opened = open_storage(_url(storage, runs), create=False, write=write, patience=10)
+    shown = dashboard_app(
+        opened,
+        by=grouping,
+        artifacts=lambda location: open_artifacts(location, cache=runs / "downloads", create=False),
+        location=artifacts,
+        write=write,
+    )
+    with open_server(shown, host, port) as server, quiet_optuna():
+        typer.echo(f"Dashboard: {server.url} (Ctrl-C ends it)")
+        if not server.is_local:
+            may = "read and annotate" if write else "read"
+            typer.echo(f"Whoever reaches this address may {may} the studies.", err=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            typer.echo("")
 
 
 @app.command()
@@ -516,6 +587,35 @@ def _print_found(result: SearchResult, runs: Path, storage: str | None, as_json:
     _print_result(summary)
     typer.echo(f"Winner: {runs / summary['study'] / 'winner.json'}")
     typer.echo(f"Study:  optuna-dashboard {shown_location(_url(storage, runs))}")
+
+
+def _print_found_so_far(study: Any) -> None:
+    """Where the parameters went, the front and what it cost."""
+    from glora_automl.errors import StudyError
+    from glora_automl.report import (
+        FRONT_COLUMNS,
+        PICTURES,
+        Snapshot,
+        cost_table,
+        front_lines,
+        grid_blocks,
+        plain_table,
+    )
+    from glora_automl.study import ledger
+
+    snapshot, console = Snapshot.of(study), _console()
+    try:
+        picture = PICTURES["architecture"](snapshot)
+    except StudyError as error:
+        typer.echo(f"No picture: {error}", err=True)
+        picture = None
+    if picture is not None:
+        console.print(grid_blocks(picture), soft_wrap=True)
+    if front := front_lines(snapshot):
+        console.print(plain_table("Front: the most accurate of their size", FRONT_COLUMNS, front))
+    costs = cost_table(ledger(study))
+    if costs.lines:
+        console.print(plain_table("Cost", *costs))
 
 
 def _print_result(summary: dict[str, Any]) -> None:

@@ -12,7 +12,8 @@
     ├── TrainingError       a training that went wrong, such as a loss that is no number
     ├── CheckpointError     a checkpoint that is missing, altered or not ours
     ├── StorageError        a storage that cannot be opened or written
-    └── StudyError          a study that is missing, busy, finished or not ours
+    ├── StudyError          a study that is missing, busy, finished or not ours
+    └── ReportError         a report or a dashboard that cannot be made or shown
 
     Stopped                 no error: work that stops at a safe point because it was asked to
 
@@ -27,6 +28,7 @@ __all__ = [
     "GLoRAError",
     "LayerError",
     "RecipeError",
+    "ReportError",
     "SearchSpaceError",
     "Stopped",
     "StorageError",
@@ -78,6 +80,10 @@ class StorageError(GLoRAError, RuntimeError):
 
 class StudyError(GLoRAError, RuntimeError):
     """A study that is missing, busy, finished or not ours."""
+
+
+class ReportError(GLoRAError, RuntimeError):
+    """A report or a dashboard that cannot be made or shown."""
 
 
 class Stopped(BaseException):

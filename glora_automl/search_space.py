@@ -215,8 +215,13 @@ class SearchSpace:
         self._costs = {d.name: dict(zip(d.choices, d.costs, strict=True)) for d in self.dimensions}
         self.fixed_count = fixed
 
-    def _effective(self, choice: Choice, tensor: str, name: str) -> Choice:
-        """A layer without bias has no ``D`` to choose, and so on."""
+    @property
+    def all_dimensions(self) -> tuple[Dimension, ...]:
+        """Also those with a single choice, which are no parameters."""
+        return (*self.dimensions, *self._fixed)
+
+    def effective(self, choice: Choice, tensor: str, name: str) -> Choice:
+        """What a choice comes to in a layer: one without bias has no ``D``, and so on."""
         return choice if self.shapes[name].has(tensor) else Choice("none")
 
     def _dimension(self, key: str, tensor: str, layers: tuple[str, ...]) -> Dimension:
@@ -229,7 +234,7 @@ class SearchSpace:
             raise SearchSpaceError(f"search_space: {misfits[texts[0]]}")
         costs = tuple(
             sum(
-                self._effective(Choice.parse(text), tensor, name).count(tensor, self.shapes[name])
+                self.effective(Choice.parse(text), tensor, name).count(tensor, self.shapes[name])
                 for name in layers
             )
             for text in fitting
@@ -240,7 +245,7 @@ class SearchSpace:
         """Why one of the layers cannot have a choice; None if all can."""
         for name in layers:
             try:
-                self._effective(Choice.parse(text), tensor, name).check(tensor, self.shapes[name])
+                self.effective(Choice.parse(text), tensor, name).check(tensor, self.shapes[name])
             except ArchitectureError as error:
                 return f"{name}: {error}"
         return None
@@ -266,7 +271,7 @@ class SearchSpace:
             SearchSpaceError: If a parameter is missing or its value is no choice.
         """
         chosen: dict[str, dict[str, Choice]] = {name: {} for name in self.shapes}
-        for dimension in (*self.dimensions, *self._fixed):
+        for dimension in self.all_dimensions:
             only = dimension.choices[0] if len(dimension.choices) == 1 else None
             text = params.get(dimension.name, only)
             if text not in dimension.choices:
@@ -275,7 +280,7 @@ class SearchSpace:
                     f"{', '.join(dimension.choices)}, got {text!r}."
                 )
             for name in dimension.layers:
-                chosen[name][dimension.tensor] = self._effective(
+                chosen[name][dimension.tensor] = self.effective(
                     Choice.parse(str(text)), dimension.tensor, name
                 )
         return Architecture({name: LayerChoices(**choices) for name, choices in chosen.items()})
@@ -308,11 +313,11 @@ class SearchSpace:
     def layer_choices(self) -> dict[str, dict[str, tuple[Choice, ...]]]:
         """What :func:`glora_automl.adapters.attach` needs: the choices of each layer's tensors."""
         choices: dict[str, dict[str, tuple[Choice, ...]]] = {name: {} for name in self.shapes}
-        for dimension in (*self.dimensions, *self._fixed):
+        for dimension in self.all_dimensions:
             for name in dimension.layers:
                 choices[name][dimension.tensor] = tuple(
                     dict.fromkeys(
-                        self._effective(Choice.parse(text), dimension.tensor, name)
+                        self.effective(Choice.parse(text), dimension.tensor, name)
                         for text in dimension.choices
                     )
                 )
@@ -335,5 +340,5 @@ class SearchSpace:
     @property
     def digest(self) -> str:
         """sha256 of what a trial means here: dimensions, layers, choices and costs."""
-        value = [(d.name, d.layers, d.choices, d.costs) for d in (*self.dimensions, *self._fixed)]
+        value = [(d.name, d.layers, d.choices, d.costs) for d in self.all_dimensions]
         return hashlib.sha256(json.dumps(value).encode()).hexdigest()

@@ -1,16 +1,19 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import optuna
 import pytest
 import torch
+from optuna_dashboard import get_note
 
 from glora_automl import cli
 from glora_automl._files import write_atomic
@@ -154,6 +157,60 @@ def test_status_and_show_tell_of_a_study(runs, glora):
     assert "blocks.0.attn.qkv:" in out
     assert "3 of 3 complete" in out
     assert "linear probe" in out
+    assert " parameters, trial " in out
+    assert "Front" in out
+    assert "1 worker" in out
+
+
+def test_a_study_without_layers_is_still_shown(runs, glora, tmp_path):
+    for file in runs.glob("studies.db*"):  # with its write-ahead log
+        shutil.copy(file, tmp_path)
+    study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path}/studies.db")
+    settings = study.user_attrs["glora:settings"]
+    study.set_user_attr("glora:settings", {k: v for k, v in settings.items() if k != "layers"})
+    code, out, err = glora("show", "tiny", "--runs", tmp_path)
+    assert code == 0
+    assert "linear probe" in out
+    assert "does not keep its layers" in err
+    code, out, err = glora("report", "tiny", "--runs", tmp_path, "--out", tmp_path / "a.html")
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "a.html").exists()
+
+
+def test_a_report_is_a_page_or_pictures(runs, glora, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert glora("report", "tiny", "--runs", runs) == (0, "Report: tiny.html\n", "")
+    code, out, _ = glora("report", "tiny", "--runs", runs, "--png", "pictures")
+    assert code == 0
+    assert out.startswith("Picture: pictures/architecture.png\n")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["pictures", "tiny.html"]
+    assert "LoRA r=" in Path("tiny.html").read_text(encoding="utf-8")
+    Path("file").write_text("")
+    for option in ("--out", "--png"):
+        code, out, err = glora("report", "tiny", "--runs", runs, option, "file/x")
+        assert (code, out) == (2, "")
+        assert err.startswith("Error: ")
+        assert err.count("\n") == 1
+    code, _, err = glora("report", "tony", "--runs", runs)
+    assert code == 2
+    assert "there are: tiny" in err
+
+
+def test_a_search_leaves_its_note_and_pictures(folder, glora):
+    assert glora("search", "tiny.toml", "--trials", 8, "--quiet")[0] == 0
+    study = optuna.load_study(study_name="tiny", storage="sqlite:///runs/studies.db")
+    note = get_note(study)
+    assert "## Result" in note
+    assert "| supernet |" in note
+    attributes = study._storage.get_study_system_attrs(study._study_id)
+    assert "dashboard:plot_data:architecture:0" in attributes
+    document = json.loads(glora("show", "tiny", "--json")[1])
+    search = next(cost for cost in document["ledger"] if cost["stage"] == "search")
+    assert search["times"] == 8
+    assert search["images"] == 8 * 60
+    assert search["peak_mib"] > 50
+    assert len(study.user_attrs["glora:supernet"]["losses"]) == 12
 
 
 def test_lists(glora):
@@ -164,6 +221,9 @@ def test_lists(glora):
         "paper",
         "vectors",
     }
+
+
+COMMANDS = ("dashboard", "report", "search", "show", "status")
 
 
 @pytest.mark.parametrize(
@@ -196,8 +256,11 @@ def test_lists(glora):
         (["search", "images.toml"], ["more than"]),
         (["show", "tiny"], ["no such file"]),
         (["status"], ["no such file"]),
+        (["dashboard"], ["no such file"]),
+        (["report", "tiny"], ["no such file"]),
+        (["dashboard", "--by", "depth"], ["block, kind, tensor, layer", "'depth'"]),
     ],
-    ids=lambda value: " ".join(value) if value and value[0] in ("search", "show", "status") else "",
+    ids=lambda value: " ".join(value) if value and value[0] in COMMANDS else "",
 )
 def test_wrong_input_is_one_line_and_exit_code_2(folder, glora, tiny_toml, arguments, words):
     space = 'search_space = "default"'
@@ -246,9 +309,11 @@ def test_showing_an_unknown_study_names_the_known(runs, glora):
     assert "tiny" in err
 
 
-def run_in_background(folder):
-    command = [sys.executable, "-m", "glora_automl", "search", "tiny.toml", "--quiet"]
-    return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+def run_in_background(folder, *arguments, **options):
+    arguments = arguments or ("search", "tiny.toml", "--quiet")
+    command = [sys.executable, "-m", "glora_automl", *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=folder, text=True, **pipes, **options)
 
 
 def wait_until(condition, process, seconds=120):
@@ -270,6 +335,30 @@ def test_ctrl_c_says_how_to_go_on(folder):
         "Stopping at the next safe point; another Ctrl-C stops at once.\n"
         "Interrupted: run the same command again to go on.\n"
     )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_the_dashboard_shows_the_studies_until_ctrl_c(runs, glora):
+    # These tests may run where Ctrl-C is ignored, as what a shell starts with & does.
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    process = run_in_background(runs, "dashboard", "--runs", runs, "--port", 0, **heard)
+    try:
+        line = process.stdout.readline()
+        assert line.endswith("(Ctrl-C ends it)\n"), process.stderr.read()
+        url = line.split()[1]
+        assert url.startswith("http://127.0.0.1:")
+        with urllib.request.urlopen(f"{url}api/studies", timeout=60) as answer:
+            names = [study["study_name"] for study in json.load(answer)["study_summaries"]]
+        assert names == ["tiny"]
+        port = url.rstrip("/").rpartition(":")[2]
+        code, out, err = glora("dashboard", "--runs", runs, "--port", port)
+        assert (code, out) == (2, "")
+        assert f"127.0.0.1:{port} is taken; choose another with --port" in err
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60) == ("\n", "")
+        assert process.returncode == 0
+    finally:
+        process.kill()
 
 
 def test_resume_goes_on_in_an_empty_folder(folder, glora, tmp_path_factory, monkeypatch):

@@ -36,7 +36,15 @@ BELOW = {
         "supernet",
         "tasks",
     },
-    "report": {"study", "supernet"},
+    "report": {
+        "architecture",
+        "budget",
+        "samplers",
+        "search_space",
+        "storages",
+        "study",
+        "supernet",
+    },
     "cli": {"progress", "report", "search_space", "storages", "study", "tasks"},
 }
 FREE = {"errors", "_declarations", "_files", "_signals", "_version"}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from glora_automl import _declarations, cli
+from glora_automl.report import DashboardServer
 from glora_automl.search_space import SearchSpaceSpec
 from glora_automl.study import load_recipe, load_suite, suite_recipes
 from tests.conftest import TINY
@@ -54,6 +55,8 @@ def test_the_commands_run(quick_digits, monkeypatch, capsys):
     assert {shlex.split(command)[1] for command in ours} == {
         "compare",
         "pick",
+        "dashboard",
+        "report",
         "resume",
         "search",
         "status",
@@ -63,6 +66,8 @@ def test_the_commands_run(quick_digits, monkeypatch, capsys):
         "suites",
         "layers",
     }
+    # It would serve until somebody ends it.
+    monkeypatch.setattr(DashboardServer, "serve_forever", lambda server: None)
     for command in ours:
         monkeypatch.setattr(sys, "argv", shlex.split(command))
         with pytest.raises(SystemExit) as stop:
@@ -70,6 +75,7 @@ def test_the_commands_run(quick_digits, monkeypatch, capsys):
         assert not stop.value.code, f"{command}: {capsys.readouterr().err}"
     assert Path("runs/studies.db").is_file()
     assert Path("runs/digits/winner.json").is_file()
+    assert Path("digits.html").is_file()
 
 
 def test_the_python_example_runs(quick_digits, capsys):
@@ -90,6 +96,12 @@ def test_the_recipe_that_is_shown_is_the_one_that_ships():
             assert value.items() <= shipped[key].items()
         else:
             assert value == shipped[key]
+
+
+def test_the_pictures_that_are_shown_are_there():
+    shown = re.findall(r"!\[[^]]+\]\(([^)]+)\)", README)
+    assert shown
+    assert all((ROOT / path).is_file() for path in shown)
 
 
 def test_the_search_space_that_is_shown_is_one():

@@ -1,18 +1,59 @@
-"""What a person sees of a study."""
+"""What a person sees of a study: tables, pictures, a note, a page, a dashboard."""
 
+from glora_automl.report._cost import CostTable, cost_table
+from glora_automl.report._dashboard import DashboardServer, dashboard_app, open_server
+from glora_automl.report._gallery import PICTURES, pictures
+from glora_automl.report._html import save_pictures, save_report
+from glora_automl.report._note import FRONT_COLUMNS, front_lines, markdown_note
+from glora_automl.report._picture import Picture
+from glora_automl.report._plotly import to_figure
+from glora_automl.report._projection import (
+    GROUPINGS,
+    Counts,
+    Grouping,
+    check_grouping,
+    group_of,
+    project_study,
+)
+from glora_automl.report._publish import publish
+from glora_automl.report._snapshot import Snapshot
 from glora_automl.report._suites import save_suite, suite_table
 from glora_automl.report._tables import (
     accuracy_text,
     correlation_text,
-    front_table,
+    grid_blocks,
+    plain_table,
     result_table,
 )
 
 __all__ = [
+    "FRONT_COLUMNS",
+    "GROUPINGS",
+    "PICTURES",
+    "CostTable",
+    "Counts",
+    "DashboardServer",
+    "Grouping",
+    "Picture",
+    "Snapshot",
     "accuracy_text",
+    "check_grouping",
     "correlation_text",
-    "front_table",
+    "cost_table",
+    "dashboard_app",
+    "front_lines",
+    "grid_blocks",
+    "group_of",
+    "markdown_note",
+    "open_server",
+    "pictures",
+    "plain_table",
+    "project_study",
+    "publish",
     "result_table",
+    "save_pictures",
+    "save_report",
     "save_suite",
     "suite_table",
+    "to_figure",
 ]

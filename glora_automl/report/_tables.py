@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
+from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 from scipy.stats import binomtest
 
+from glora_automl.report._picture import Grid, Picture
 from glora_automl.study import RankCorrelation, Row
 from glora_automl.supernet import Score
 
-__all__ = ["accuracy_text", "correlation_text", "front_table", "result_table"]
+__all__ = [
+    "RESULT_COLUMNS",
+    "accuracy_text",
+    "correlation_text",
+    "grid_blocks",
+    "plain_table",
+    "result_lines",
+    "result_table",
+]
+
+RESULT_COLUMNS = ("adapter", "parameters", "validation", "test", "images", "seconds")
 
 
 def accuracy_text(score: Score | None) -> str:
@@ -32,50 +44,70 @@ def accuracy_text(score: Score | None) -> str:
     return f"{100 * score.accuracy:.1f} ({100 * low:.0f}–{100 * high:.0f})"
 
 
-def result_table(rows: Sequence[Row], budget: int) -> Table:
-    """The searched adapter beside the controls; what was tested on several domains has a line each.
+def result_lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """The searched adapter beside the controls, as texts under :data:`RESULT_COLUMNS`.
 
-    The mean of the domains is without the one that was learnt.
+    What was tested on several domains has a line each. Their mean is without the domain that was
+    learnt.
     """
-    table = Table(
-        title=f"Accuracy in % (95% interval) under a budget of {budget:,} trainable parameters"
-    )
-    table.add_column("adapter")
-    for column in ("parameters", "validation", "test", "images", "seconds"):
-        table.add_column(column, justify="right")
+    lines: list[tuple[str, ...]] = []
     for row in rows:
         if row.parameters is None:
-            table.add_row(row.name, "none fits", "–", "–", "–", "–")
+            lines.append((row.name, "none fits", "–", "–", "–", "–"))
             continue
-        table.add_row(
-            row.name,
-            f"{row.parameters:,}",
-            accuracy_text(row.validation),
-            accuracy_text(row.test),
-            f"{row.images:,}",
-            f"{row.seconds:.1f}",
+        lines.append(
+            (
+                row.name,
+                f"{row.parameters:,}",
+                accuracy_text(row.validation),
+                accuracy_text(row.test),
+                f"{row.images:,}",
+                f"{row.seconds:.1f}",
+            )
         )
         for domain, score in row.domains.items():
-            table.add_row(f"  on {domain}", "", "", accuracy_text(score), "", "")
+            lines.append((f"  on {domain}", "", "", accuracy_text(score), "", ""))
         if row.domain_mean is not None:
             mean = f"{100 * row.domain_mean:.1f}"
-            table.add_row(f"  mean of {len(row.domains)} domains", "", "", mean, "", "")
+            lines.append((f"  mean of {len(row.domains)} domains", "", "", mean, "", ""))
+    return lines
+
+
+def result_table(rows: Sequence[Row], budget: int) -> Table:
+    """The searched adapter beside the controls."""
+    title = f"Accuracy in % (95% interval) under a budget of {budget:,} trainable parameters"
+    return plain_table(title, RESULT_COLUMNS, result_lines(rows))
+
+
+def plain_table(title: str, columns: Sequence[str], lines: Iterable[Sequence[str]]) -> Table:
+    """A table with texts; all columns but the first are numbers."""
+    table = Table(title=title)
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place else "left")
+    for line in lines:
+        table.add_row(*line)
     return table
 
 
-def front_table(front: Sequence[Mapping[str, Any]], metric: str) -> Table:
-    """What the best architectures of each size reach with the supernet's weights.
+_SHADES = ("#deebf7", "#9ecae1", "#6baed6", "#2171b5", "#08306b")
+"""From one parameter on, from ten, a hundred, a thousand, and ten thousand."""
 
-    Args:
-        front: From :func:`glora_automl.study.summarize`.
-        metric: Name of the value.
-    """
-    table = Table(title="Trade-off, with the supernet's weights on the validation images")
-    for column in ("parameters", metric, "trial"):
-        table.add_column(column, justify="right")
-    for point in front:
-        table.add_row(f"{point['parameters']:,}", f"{point['value']:.4g}", str(point["trial"]))
-    return table
+
+def grid_blocks(picture: Picture) -> RenderableType:
+    """A picture's grid in blocks of colour; where there are no colours, its texts tell the same."""
+    (grid,) = (mark for mark in picture.marks if isinstance(mark, Grid))
+    width = max(6, *(len(text) for row in grid.texts for text in row))
+    name = max(len(row) for row in grid.rows)
+    lines = [Text(" " * name + " " + " ".join(column.center(width) for column in grid.columns))]
+    for row, values, texts in zip(grid.rows, grid.values, grid.texts, strict=True):
+        line = Text(f"{row:<{name}}")
+        for value, text in zip(values, texts, strict=True):
+            shade = min(len(str(value)), len(_SHADES)) - 1
+            color = "#ffffff" if shade >= 3 else "#000000"
+            style = f"{color} on {_SHADES[shade]}" if value else "dim"
+            line.append(" ").append((text or "·").center(width), style=style)
+        lines.append(line)
+    return Group(Text(picture.title, style="bold"), *lines)
 
 
 def correlation_text(ranks: RankCorrelation) -> str:

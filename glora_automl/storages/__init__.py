@@ -19,12 +19,15 @@ from glora_automl.storages._open import (
     storage_errors,
 )
 from glora_automl.storages._patience import PatientStorage
+from glora_automl.storages._view import Projection, StudyView
 
 __all__ = [
     "GRACE",
     "ArtifactReference",
     "Artifacts",
     "PatientStorage",
+    "Projection",
+    "StudyView",
     "beat",
     "default_artifacts",
     "default_url",

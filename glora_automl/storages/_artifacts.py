@@ -137,6 +137,11 @@ class Artifacts:
         self._cache = cache
         self._folder = folder
 
+    @property
+    def backend(self) -> Any:
+        """The Optuna artifact store behind it, which verifies nothing."""
+        return self._store
+
     def upload(self, path: Path, study: optuna.Study) -> ArtifactReference:
         """Put a file into the store, and list it among the study's artifacts when it is there.
 

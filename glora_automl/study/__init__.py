@@ -2,6 +2,7 @@
 
 from glora_automl.study._compare import Comparison, RankCorrelation, compare
 from glora_automl.study._layers import LayerGroup, list_layers
+from glora_automl.study._ledger import STAGES, Cost, ledger
 from glora_automl.study._overrides import override_recipe
 from glora_automl.study._pick import pick
 from glora_automl.study._recipe import (
@@ -13,14 +14,25 @@ from glora_automl.study._recipe import (
 )
 from glora_automl.study._result import Row, Selection
 from glora_automl.study._search import SearchResult, resume, search
-from glora_automl.study._study import FORMAT, load_study, read_recipe
+from glora_automl.study._stages import stage_study_name
+from glora_automl.study._study import (
+    FORMAT,
+    get_attribute,
+    get_setting,
+    is_ours,
+    load_study,
+    read_recipe,
+    read_space,
+)
 from glora_automl.study._suite import Suite, SuiteTask, list_suites, load_suite, suite_recipes
 from glora_automl.study._suite_run import SuiteResult, run_suite, suite_result
 from glora_automl.study._summary import list_studies, summarize
 
 __all__ = [
     "FORMAT",
+    "STAGES",
     "Comparison",
+    "Cost",
     "LayerGroup",
     "RankCorrelation",
     "Recipe",
@@ -33,6 +45,10 @@ __all__ = [
     "SuiteResult",
     "SuiteTask",
     "compare",
+    "get_attribute",
+    "get_setting",
+    "is_ours",
+    "ledger",
     "list_layers",
     "list_recipes",
     "list_studies",
@@ -43,9 +59,11 @@ __all__ = [
     "override_recipe",
     "pick",
     "read_recipe",
+    "read_space",
     "resume",
     "run_suite",
     "search",
+    "stage_study_name",
     "suite_recipes",
     "suite_result",
     "summarize",

@@ -25,13 +25,13 @@ from glora_automl.study._arm import (
 from glora_automl.study._best import best_trials, done_trials
 from glora_automl.study._final import final_test
 from glora_automl.study._join import find, join
+from glora_automl.study._ledger import stage_seconds
 from glora_automl.study._proposals import Proposer, create_sampler
 from glora_automl.study._result import Row, quality
 from glora_automl.study._run import Run
 from glora_automl.study._selection import choose
 from glora_automl.study._stages import Claim
 from glora_automl.study._study import get_setting
-from glora_automl.study._summary import stage_seconds
 from glora_automl.study._trials import run_trials
 from glora_automl.study._weights import fetch_supernet, load_backbone
 
@@ -275,7 +275,11 @@ def _train_sample(
     _, row = train_alone(run, stage, stage, architecture, title=title)
     assert row.validation is not None
     inherited = float(trial.user_attrs["validation_accuracy"])
-    return {"pair": [inherited, row.validation.accuracy], "seconds": row.seconds}
+    return {
+        "pair": [inherited, row.validation.accuracy],
+        "images": row.images,
+        "seconds": row.seconds,
+    }
 
 
 def _test(

@@ -12,10 +12,10 @@ from torch import nn
 
 from glora_automl._files import file_lock, make_folder, remove_torn
 from glora_automl.study._arm import load_arm
+from glora_automl.study._ledger import stage_seconds
 from glora_automl.study._result import Row
 from glora_automl.study._run import Run
 from glora_automl.study._stages import Claim
-from glora_automl.study._summary import stage_seconds
 from glora_automl.supernet import Score, evaluate, save_checkpoint
 
 __all__ = ["final_test", "keep_winner"]

@@ -33,7 +33,7 @@ from glora_automl.study._overrides import with_data
 from glora_automl.study._proposals import create_sampler
 from glora_automl.study._proposals import warm_start as find_initial
 from glora_automl.study._recipe import NAME, Recipe
-from glora_automl.study._run import Run
+from glora_automl.study._run import Publish, Run
 from glora_automl.study._setup import CACHE, Setup, prepare
 from glora_automl.study._stages import Stages
 from glora_automl.study._study import (
@@ -98,6 +98,7 @@ def join(
     patience: float = 300.0,
     stop: Callable[[], bool] | None = None,
     progress: Progress | None = None,
+    publish: Publish | None = None,
 ) -> Iterator[Run]:
     """Work on the study of a recipe, which is created if it is not there, for a block.
 
@@ -113,6 +114,7 @@ def join(
         patience: Seconds to wait for a database.
         stop: Asked at safe points whether to stop.
         progress: Shows the stages.
+        publish: Writes what people look at into the study.
 
     Raises:
         GLoRAError: If anything is wrong with the input.
@@ -149,12 +151,12 @@ def join(
         if warm_start is not None:
             initial = find_initial(opened, warm_start, setup)
             settings = replace(settings, warm_start=warm_start, initial=initial)
-        stages = Stages(name, opened, worker, setup.folder, progress, settings.key)
+        stages = Stages(name, opened, worker, setup.folder, progress, settings.key, setup.device)
         study = _open_study(setup, settings, stages, opened, name)
         stages.key = study_key(study)
         worker.heartbeat = get_setting(study, "heartbeat")
         study.sampler = create_sampler(setup, get_setting(study, "initial"))
-        yield Run(study, setup, stages, files, worker)
+        yield Run(study, setup, stages, files, worker, publish)
 
 
 def _checked_name(name: str) -> str:
@@ -194,6 +196,7 @@ def _settings(setup: Setup, heartbeat: float, artifacts: str) -> Settings:
         },
         heartbeat=heartbeat,
         artifacts=artifacts,
+        layers=setup.space.shapes,
     )
 
 

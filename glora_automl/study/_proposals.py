@@ -16,6 +16,7 @@ from optuna.storages import BaseStorage
 from glora_automl.errors import RecipeError, StudyError
 from glora_automl.samplers import EvolutionSampler, RepairedSampler, trial_positions
 from glora_automl.study._best import CONSTRAINT, best_of, best_trials, front_of
+from glora_automl.study._meter import Meter
 from glora_automl.study._run import Run
 from glora_automl.study._setup import Setup
 from glora_automl.study._study import load_study
@@ -143,7 +144,7 @@ class Proposer:
     def _score(self, number: int, params: dict[str, str], count: int) -> Evaluation:
         setup = self._run.setup
         search = setup.recipe.search
-        begin = time.perf_counter()
+        begin, meter = time.perf_counter(), Meter(setup.device)
         threshold = None if search.racing_error is None else self._threshold(number)
         with self._supernet.merged(setup.space.architecture(params)) as model:
             if threshold is None:
@@ -164,6 +165,7 @@ class Proposer:
                 "validation_loss": found.loss,
                 "validation_images": found.images,
                 "seconds": round(time.perf_counter() - begin, 6),
+                **meter.read(),
             },
             stopped_at=found.images if found.images < len(setup.task.validation) else None,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,10 @@ from glora_automl.study._study import Attribute, get_setting, set_attribute, stu
 from glora_automl.study._worker import Worker
 from glora_automl.supernet import load_tensors, save_tensors, tensor_digest
 
-__all__ = ["Run"]
+__all__ = ["Publish", "Run"]
+
+Publish = Callable[[optuna.Study], object]
+"""Writes what people look at into a study, such as :func:`glora_automl.report.publish`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +34,7 @@ class Run:
         stages: What is done once for it.
         artifacts: Where its files are.
         worker: Who works here.
+        publish: What writes what people look at, if anything does.
     """
 
     study: optuna.Study
@@ -37,6 +42,7 @@ class Run:
     stages: Stages
     artifacts: Artifacts
     worker: Worker
+    publish: Publish | None = None
 
     def with_setup(self, setup: Setup) -> Run:
         """The same with another setup."""

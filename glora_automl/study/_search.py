@@ -17,9 +17,10 @@ from glora_automl.study._arm import control_architectures, control_stage, train_
 from glora_automl.study._final import final_test, keep_winner
 from glora_automl.study._join import find, join
 from glora_automl.study._proposals import Proposer
+from glora_automl.study._publisher import Publisher
 from glora_automl.study._recipe import Recipe
 from glora_automl.study._result import Row, Selection
-from glora_automl.study._run import Run
+from glora_automl.study._run import Publish, Run
 from glora_automl.study._selection import TargetRaised, select
 from glora_automl.study._stages import Claim
 from glora_automl.study._study import get_setting
@@ -61,6 +62,7 @@ def search(
     patience: float = 300.0,
     stop: Callable[[], bool] | None = None,
     progress: Progress | None = None,
+    publish: Publish | None = None,
 ) -> SearchResult:
     """Run a recipe to its end, go on where an earlier run of it stopped, or join those who run it.
 
@@ -84,6 +86,9 @@ def search(
         patience: Seconds to wait for a database that does not answer any more.
         stop: Asked at safe points whether to stop.
         progress: Shows the stages; nothing by default.
+        publish: Called with the study after each generation and at the end, by one worker at a
+            time, to write what people look at; :func:`glora_automl.report.publish` on the command
+            line.
 
     Raises:
         GLoRAError: If anything is wrong with the input; see :mod:`glora_automl.errors`.
@@ -101,6 +106,7 @@ def search(
         patience=patience,
         stop=stop,
         progress=progress,
+        publish=publish,
     ) as run:
         return _work(run)
 
@@ -117,6 +123,7 @@ def resume(
     patience: float = 300.0,
     stop: Callable[[], bool] | None = None,
     progress: Progress | None = None,
+    publish: Publish | None = None,
 ) -> SearchResult:
     """Go on with a study, on any machine, with nothing but its storage and its artifacts.
 
@@ -131,6 +138,7 @@ def resume(
         patience: As for :func:`search`.
         stop: As for :func:`search`.
         progress: As for :func:`search`.
+        publish: As for :func:`search`.
 
     Raises:
         GLoRAError: If anything is wrong with the input; see :mod:`glora_automl.errors`.
@@ -148,6 +156,7 @@ def resume(
         device=device,
         stop=stop,
         progress=progress,
+        publish=publish,
     )
 
 
@@ -166,6 +175,7 @@ def _work(run: Run) -> SearchResult:
     # Settings may change as long as there is no supernet; from here on they stay.
     run.check_settings()
     propose = None if supernet is None else Proposer(run, supernet)
+    publisher = Publisher(run)
     while True:
         if propose is not None and run.stages.outcome("selection") is None:
             run_trials(
@@ -174,6 +184,7 @@ def _work(run: Run) -> SearchResult:
                 worker=run.worker,
                 target=lambda: int(get_setting(run.study, "target")),
                 progress=run.setup.progress,
+                on_trials=publisher.after_trials,
             )
         try:
             arms = run.stages.run(works)
@@ -184,6 +195,7 @@ def _work(run: Run) -> SearchResult:
     parts = {"selection": ("supernet", "search", "selection")}
     rows = run.stages.run({"test": partial(final_test, run, arms, parts)})["test"]["rows"]
     run.record("result", rows)
+    publisher.publish()
     return SearchResult(
         run.study,
         Selection.from_json(arms["selection"]["selection"]),

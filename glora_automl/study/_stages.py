@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import optuna
+import torch
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
@@ -16,11 +17,13 @@ from optuna.trial import FrozenTrial, TrialState
 from glora_automl._files import Timeout, file_lock, make_folder, remove_torn
 from glora_automl.errors import Stopped
 from glora_automl.progress import Progress
+from glora_automl.study._meter import Meter
 from glora_automl.study._worker import Worker, fail
 
 __all__ = ["Claim", "Stages", "stage_study_name"]
 
 _Result = TypeVar("_Result")
+_CPU = torch.device("cpu")
 Outcome = dict[str, Any]
 """What a stage leaves behind; JSON."""
 
@@ -74,6 +77,7 @@ class Stages:
         folder: Folder for the stage's files on this machine.
         progress: Told what is waited for.
         key: Outcomes of attempts with another key do not count; a digest of the settings.
+        device: Whose memory and energy are counted.
 
     Attributes:
         study: The study of the stages.
@@ -88,8 +92,10 @@ class Stages:
         folder: Path,
         progress: Progress,
         key: str,
+        device: torch.device = _CPU,
     ) -> None:
         self._storage = storage
+        self._device = device
         self._worker = worker
         self._folder = folder
         self._progress = progress
@@ -176,6 +182,17 @@ class Stages:
                 self._worker.wait()
         return results[0]
 
+    def unless_taken(self, stage: str, work: Callable[[], object]) -> None:
+        """Do something once more, unless another worker is at it now."""
+
+        def once(claim: Claim) -> Outcome:
+            work()
+            return {}
+
+        if self._holder(stage) is None:
+            # Each time under another key: it is never done.
+            self._attempt(stage, f"{self._worker.name} {time.time_ns()}", once)
+
     def _holder(self, stage: str) -> str | None:
         """The worker that is at a stage."""
         for trial in self._trials(stage):
@@ -212,14 +229,15 @@ class Stages:
                     return
                 earlier = [dict(t.user_attrs) for t in others if t.user_attrs["key"] == key]
                 claim = Claim(self._storage, trial_id, earlier)
-                begin = time.monotonic()
+                begin, meter = time.monotonic(), Meter(self._device)
                 try:
                     outcome = work(claim)
                 except Stopped:
                     if self._worker.has_lost(trial_id):
                         raise UpdateFinishedTrialError from None
                     raise
-                self._storage.set_trial_user_attr(trial_id, "outcome", outcome)
+                claim.note("cost", meter.read())
+                claim.note("outcome", outcome)
                 seconds = round(time.monotonic() - begin, 3)
                 self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [seconds])
             for call in claim.afterwards:

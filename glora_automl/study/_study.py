@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
+from optuna.study._frozen import FrozenStudy
 
+from glora_automl.architecture import LayerShape
 from glora_automl.errors import RecipeError, StudyError
+from glora_automl.search_space import SearchSpace
 from glora_automl.study._recipe import Recipe, parse_recipe
 
 __all__ = [
@@ -26,6 +29,7 @@ __all__ = [
     "is_ours",
     "load_study",
     "read_recipe",
+    "read_space",
     "refuse_foreign",
     "set_attribute",
     "study_key",
@@ -44,12 +48,21 @@ Attribute = Literal[
 """What a study keeps besides its trials; the storage has it as ``glora:<name>``."""
 
 Setting = Literal[
-    "recipe", "budget", "target", "digests", "versions", "heartbeat", "artifacts", "initial", "key"
+    "recipe",
+    "budget",
+    "target",
+    "digests",
+    "versions",
+    "heartbeat",
+    "artifacts",
+    "initial",
+    "layers",
+    "key",
 ]
 """What is written at once, as the attribute ``settings``, when a study is created."""
 
 
-def get_attribute(study: optuna.Study, key: Attribute) -> Any:
+def get_attribute(study: optuna.Study | FrozenStudy, key: Attribute) -> Any:
     """One of our study attributes, or None."""
     return study.user_attrs.get(f"glora:{key}")
 
@@ -107,6 +120,23 @@ def read_recipe(study: optuna.Study) -> Recipe:
     return parse_recipe(get_setting(study, "recipe"), f"study {study.study_name}")
 
 
+def read_space(study: optuna.Study) -> SearchSpace:
+    """The search space that a study's trials are of, without its model.
+
+    Raises:
+        StudyError: If the study was made before its layers were kept.
+    """
+    layers = get_attribute(study, "settings").get("layers")
+    if not layers:
+        raise StudyError(
+            f"The study {study.study_name!r} does not keep its layers, which an earlier version "
+            "made; start another with --name to see where its parameters went."
+        )
+    # Those that were chosen: patterns would look for the others, too.
+    spec = read_recipe(study).search_space.model_copy(update={"layers": ("*",), "exclude": ()})
+    return SearchSpace(spec, {name: LayerShape(*shape) for name, shape in layers.items()})
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a study is created with.
@@ -121,6 +151,7 @@ class Settings:
         artifacts: Where its files are.
         warm_start: Study whose best architectures the search begins with, if any.
         initial: Those architectures, as parameters of trials.
+        layers: Shapes of the adapted layers, so that parameters can be counted without the model.
     """
 
     recipe: Recipe
@@ -132,6 +163,7 @@ class Settings:
     artifacts: str
     warm_start: str | None = None
     initial: tuple[dict[str, str], ...] = ()
+    layers: Mapping[str, LayerShape] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -168,6 +200,7 @@ class Settings:
                 "recipe": self.recipe.model_dump(mode="json"),
                 "initial": list(self.initial),
                 "key": self.key,
+                "layers": {name: list(shape) for name, shape in self.layers.items()},
             },
         )
         set_attribute(study, "format", FORMAT)

@@ -17,6 +17,7 @@ from glora_automl.progress import Progress
 from glora_automl.storages import default_url, open_storage, quiet_optuna, storage_errors
 from glora_automl.study._recipe import Recipe
 from glora_automl.study._result import Row
+from glora_automl.study._run import Publish
 from glora_automl.study._search import search
 from glora_automl.study._study import get_attribute, is_ours, load_study, read_recipe
 from glora_automl.study._suite import Suite, suite_recipes
@@ -136,6 +137,7 @@ def run_suite(
     patience: float = 300.0,
     stop: Callable[[], bool] | None = None,
     progress: Progress | None = None,
+    publish: Publish | None = None,
 ) -> SuiteResult:
     """Bring all studies of a suite to their end; go on where an earlier run stopped.
 
@@ -156,6 +158,7 @@ def run_suite(
         patience: As for :func:`glora_automl.search`.
         stop: As for :func:`glora_automl.search`.
         progress: As for :func:`glora_automl.search`.
+        publish: As for :func:`glora_automl.search`.
 
     Raises:
         GLoRAError: If anything is wrong with the input.
@@ -189,6 +192,7 @@ def run_suite(
                 device=device,
                 stop=stop,
                 progress=progress,
+                publish=publish,
             )
         except GLoRAError as error:
             raise type(error)(f"task {task}: {error}") from None

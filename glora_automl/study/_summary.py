@@ -9,11 +9,11 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from glora_automl.study._best import CONSTRAINT, best_trials, done_trials, front_of
-from glora_automl.study._stages import stage_study_name
-from glora_automl.study._study import FORMAT, get_attribute, get_setting, study_key
+from glora_automl.study._best import CONSTRAINT, best_trials, front_of
+from glora_automl.study._ledger import STAGES, attempts, find_stages, ledger
+from glora_automl.study._study import FORMAT, get_attribute, get_setting
 
-__all__ = ["list_studies", "stage_seconds", "summarize"]
+__all__ = ["list_studies", "summarize"]
 
 
 def list_studies(storage: BaseStorage) -> list[dict[str, Any]]:
@@ -54,12 +54,11 @@ def summarize(study: optuna.Study) -> dict[str, Any]:
     else:
         stage = "search" if supernet is not None else "supernet"
     best = best_trials(study, 1)
-    name = stage_study_name(study.study_name)
-    stages = (
-        optuna.load_study(study_name=name, storage=study._storage)
-        if name in optuna.get_all_study_names(study._storage)
-        else None
-    )
+    stages = find_stages(study)
+    costs = ledger(study)
+    spent: dict[str, float] = {}
+    for cost in costs:
+        spent[cost.stage] = round(spent.get(cost.stage, 0.0) + cost.seconds, 2)
     made = {
         what: outcome["digest"]
         for what in ("backbone", "supernet")
@@ -92,8 +91,9 @@ def summarize(study: optuna.Study) -> dict[str, Any]:
         "result": result,
         "picks": _picks(study, stages),
         "comparison": get_attribute(study, "comparison"),
-        "seconds": _grouped(stage_seconds(study, stages)),
+        "seconds": {stage: seconds for stage in STAGES if (seconds := spent.get(stage))},
         "workers": _workers(trials, stages),
+        "ledger": [cost._asdict() for cost in costs],
         "digests": {**get_setting(study, "digests"), **made},
         "artifacts": get_setting(study, "artifacts"),
         "versions": get_setting(study, "versions"),
@@ -101,65 +101,11 @@ def summarize(study: optuna.Study) -> dict[str, Any]:
     }
 
 
-def _attempts(study: optuna.Study, stages: optuna.Study | None) -> list[FrozenTrial]:
-    """The attempts at the stages, of the study's present settings."""
-    if stages is None:
-        return []
-    key = study_key(study)
-    trials = stages.get_trials(deepcopy=False)
-    return [trial for trial in trials if trial.user_attrs.get("key") == key]
-
-
-def _seconds(trial: FrozenTrial) -> float:
-    if trial.datetime_start is None or trial.datetime_complete is None:
-        return 0.0
-    return (trial.datetime_complete - trial.datetime_start).total_seconds()
-
-
-def stage_seconds(study: optuna.Study, stages: optuna.Study | None) -> dict[str, float]:
-    """Seconds of work that were spent on each stage and on the search, by all workers together.
-
-    Of a training they are those that its checkpoint has counted, of other work those of what was
-    brought to its end: what a dead worker did is not known.
-    """
-    spent: dict[str, float] = {}
-    for trial in _attempts(study, stages):
-        if trial.state == TrialState.COMPLETE:
-            name = str(trial.user_attrs["stage"])
-            counted = trial.user_attrs["outcome"].get("seconds")
-            spent[name] = counted or _seconds(trial)
-    if done := done_trials(study):
-        spent["search"] = sum(map(_seconds, done))
-    return spent
-
-
-def _grouped(spent: dict[str, float]) -> dict[str, float]:
-    """Seconds by what a person tells apart, in the order in which it is done."""
-    groups = {
-        "backbone": ("backbone",),
-        "supernet": ("supernet",),
-        "search": ("search",),
-        "selection": ("selection",),
-        "controls": ("control-",),
-        "test": ("test",),
-        "picks": ("pick-",),
-        "comparison": ("compare-",),
-    }
-    seconds = {
-        group: sum(spent[stage] for stage in spent if stage.startswith(stages))
-        for group, stages in groups.items()
-    }
-    return {group: round(value, 2) for group, value in seconds.items() if value}
-
-
 def _picks(study: optuna.Study, stages: optuna.Study | None) -> list[dict[str, Any]]:
     """What was picked for smaller budgets, by budget."""
-    picks = [
-        trial.user_attrs["outcome"]
-        for trial in _attempts(study, stages)
-        if trial.state == TrialState.COMPLETE and "pick" in trial.user_attrs["outcome"]
-    ]
-    return sorted((outcome["pick"] for outcome in picks), key=lambda pick: int(pick["budget"]))
+    outcomes = [trial.user_attrs["outcome"] for trial in attempts(study, stages)]
+    picks = [outcome["pick"] for outcome in outcomes if "pick" in outcome]
+    return sorted(picks, key=lambda pick: int(pick["budget"]))
 
 
 def _workers(trials: list[FrozenTrial], stages: optuna.Study | None) -> dict[str, dict[str, Any]]:
@@ -176,7 +122,7 @@ def _workers(trials: list[FrozenTrial], stages: optuna.Study | None) -> dict[str
         elif trial.state == TrialState.RUNNING:
             of(trial)["at"] = f"trial {trial.number}"
     for trial in [] if stages is None else stages.get_trials(deepcopy=False):
-        if trial.user_attrs["stage"] == "settings":
+        if trial.user_attrs["stage"] in ("settings", "report"):
             continue
         if trial.state == TrialState.COMPLETE:
             of(trial)["stages"].append(trial.user_attrs["stage"])

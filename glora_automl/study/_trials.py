@@ -120,6 +120,7 @@ def run_trials(
     target: Callable[[], int],
     progress: Progress,
     title: str = "Search",
+    on_trials: Callable[[int, int], object] | None = None,
 ) -> None:
     """Evaluate architectures, together with other workers, until ``target`` trials are complete.
 
@@ -134,6 +135,8 @@ def run_trials(
         target: Complete trials to reach; asked again in the end, as somebody may have raised it.
         progress: Shows the trials of all workers.
         title: What they are called there.
+        on_trials: Called with the number of trials that were done before and are now, by the worker
+            whose trial was the last of them.
 
     Raises:
         Stopped: If that was asked for; the trial that was running is queued again.
@@ -156,6 +159,9 @@ def run_trials(
                 whole = [t for t in new if t.state == TrialState.COMPLETE]
                 best = sorted([*best, *whole], key=lambda t: rank(t, study.directions[0]))[:1]
                 advance(len(new), _note(best[0], study) if best else "", earlier=earlier)
+                last = max(new, key=lambda t: (t.datetime_complete, t.number))
+                if on_trials is not None and last.user_attrs.get("worker") == worker.name:
+                    on_trials(len(shown) - len(new), len(shown))
             earlier = False
             if len(shown) >= wanted:
                 if (raised := target()) > wanted:

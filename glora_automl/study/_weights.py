@@ -102,6 +102,7 @@ def _train(run: Run, claim: Claim) -> dict[str, Any]:
         **run.upload("supernet", supernet.state_dict()),
         "images": result.images,
         "seconds": round(result.seconds, 2),
+        "losses": [round(loss, 5) for loss in result.losses],
         "ranks": run.setup.ranks.size,
     }
 

@@ -2,9 +2,18 @@ from io import StringIO
 
 from rich.console import Console
 
-from glora_automl.report import accuracy_text, result_table
-from glora_automl.study import Row
+from glora_automl.architecture import TENSORS
+from glora_automl.report import (
+    PICTURES,
+    Snapshot,
+    accuracy_text,
+    cost_table,
+    grid_blocks,
+    result_table,
+)
+from glora_automl.study import Cost, Row
 from glora_automl.supernet import Score
+from tests.report.studies import made_study
 
 
 def printed(table):
@@ -50,3 +59,39 @@ def test_rows_of_studies_from_before_domains_are_read():
     table = Row("BitFit", 12).to_json()
     del table["domains"]
     assert Row.from_json(table) == Row("BitFit", 12)
+
+
+def test_the_grid_is_printed_in_blocks_of_colour():
+    study, space = made_study(trials=5)
+    picture = PICTURES["architecture"](Snapshot.of(study))
+    console = Console(record=True, width=40, color_system="truecolor", force_terminal=True)
+    console.print(grid_blocks(picture), soft_wrap=True)
+    plain = console.export_text(clear=False).splitlines()
+    assert plain[0] == picture.title
+    assert plain[1].split() == list(TENSORS)
+    architecture = space.architecture(study.best_trial.params)
+    for line, (layer, choices) in zip(plain[2:], architecture.items(), strict=True):
+        shown = ["·" if choice.kind == "none" else str(choice) for choice in choices]
+        assert line.split() == [layer, *shown]
+    html = console.export_html()
+    assert "#deebf7" in html, "scalars have the lightest colour"
+
+
+def test_costs_leave_out_what_nobody_tells():
+    costs = [
+        Cost("backbone", "a", 1, 2.0, 0, 500.25),
+        Cost("search", "a", 10, 3.0, 1500, 600.0),
+        Cost("search", "b", 5, 1.0, 500),
+    ]
+    table = cost_table(costs)
+    assert table.columns == ("stage", "worker", "times", "seconds", "images", "memory MiB")
+    assert table.lines == [
+        ("backbone", "a", "1", "2.0", "–", "500"),
+        ("search", "a", "10", "3.0", "1,500", "600"),
+        ("search", "b", "5", "1.0", "500", "–"),
+        ("all", "2 workers", "16", "6.0", "2,000", "600"),
+    ]
+    joules = cost_table([Cost("search", "a", 1, 1.0, 1, joules=2500.0)])
+    assert joules.columns[-1] == "energy kJ"
+    assert joules.lines[-1][-1] == "2.50"
+    assert cost_table([]).lines == []

@@ -1,0 +1,243 @@
+"""optuna-dashboard as it is against ``glora dashboard``, on a study with hundreds of parameters.
+
+One study in SQLite, of a vision transformer with the default search space: four layers a block and
+five support tensors each. Each server runs in a process of its own and is asked over HTTP, as a
+browser does:
+
+- first: the study page's JSON, the first thing that the server is asked;
+- poll: the same from the last trial on, which an open page asks for every few seconds, after a
+  trial was added and the dashboard's own cache of trials (10 s) has run out;
+- importance: the importances of the parameters, which a study page draws.
+
+The servers take turns; medians. ``glora dashboard`` shows the parameters by block.
+
+    python benchmarks/dashboard.py --out benchmarks/results/dashboard.json
+    python benchmarks/dashboard.py --small
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import optuna_dashboard
+from optuna.trial import TrialState, create_trial
+from rich.console import Console
+from rich.table import Table
+
+from glora_automl._files import write_atomic
+from glora_automl.architecture import LayerShape
+from glora_automl.budget import FeasibleRegion
+from glora_automl.search_space import SearchSpace
+from glora_automl.storages import hold_writes, open_storage
+from glora_automl.study import load_recipe
+from glora_automl.study._study import Settings, create_study
+from glora_automl.study._trials import CONSTRAINT
+
+SERVERS = {
+    "optuna-dashboard": "optuna_dashboard.wsgi(sys.argv[1])",
+    "glora dashboard": "dashboard_app(open_storage(sys.argv[1], write=False))",
+}
+SERVE = """
+import sys
+import optuna_dashboard
+from glora_automl.report import dashboard_app, open_server
+from glora_automl.storages import open_storage
+server = open_server({app}, "127.0.0.1", 0)
+print(server.url, flush=True)
+server.serve_forever()
+"""
+CACHED = 10
+"""Seconds for which the dashboard keeps the trials of a large study."""
+
+
+def fill(url: str, trials: int, blocks: int) -> tuple[optuna.Study, FeasibleRegion]:
+    """Make a study as a search leaves it, with architectures drawn under the budget."""
+    shapes = {
+        f"blocks.{block}.{name}": LayerShape(out * 768, in_ * 768)
+        for block in range(blocks)
+        for name, out, in_ in (
+            ("attn.qkv", 3, 1),
+            ("attn.proj", 1, 1),
+            ("mlp.fc1", 4, 1),
+            ("mlp.fc2", 1, 4),
+        )
+    }
+    recipe = load_recipe("digits")
+    space = SearchSpace(recipe.search_space, shapes)
+    region = FeasibleRegion(space, space.maximum // 5)
+    study = create_study(
+        open_storage(url),
+        "s",
+        Settings(
+            recipe=recipe,
+            budget=region.budget,
+            target=trials,
+            digests={},
+            versions={},
+            heartbeat=10.0,
+            artifacts="",
+            layers=space.shapes,
+        ),
+    )
+    for number in range(trials):
+        add(study, region, number)
+    return study, region
+
+
+def add(study: optuna.Study, region: FeasibleRegion, number: int) -> None:
+    """Add a trial with the attributes that a search gives it, as it writes them."""
+    rng = np.random.default_rng(number)
+    params = region.draw(rng)
+    count = region.space.count(params)
+    accuracy = 0.5 + 0.3 * count / region.budget + 0.1 * float(rng.random())
+    attributes = {
+        "trainable_params": count,
+        "validation_accuracy": accuracy,
+        "validation_loss": 1 - accuracy,
+        "validation_images": 1000,
+        "seconds": 0.123456,
+    }
+    running = create_trial(state=TrialState.RUNNING, user_attrs={"worker": "host-12345-abcd"})
+    trial = optuna.Trial(study, study._storage.create_new_trial(study._study_id, running))
+    with hold_writes(study._storage):
+        for name, distribution in region.space.distributions().items():
+            value = distribution.to_internal_repr(params[name])
+            study._storage.set_trial_param(trial._trial_id, name, value, distribution)
+        trial.set_constraint(CONSTRAINT, count - region.budget)
+        for key, attribute in attributes.items():
+            trial.set_user_attr(key, attribute)
+        study.tell(trial, accuracy)
+
+
+@contextmanager
+def serving(name: str, url: str) -> Iterator[str]:
+    """A server in a process of its own; gives its address."""
+    command = [sys.executable, "-c", SERVE.format(app=SERVERS[name]), url]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def ask(address: str) -> tuple[float, bytes]:
+    """Seconds until the whole answer is here, and the answer."""
+    begin = time.perf_counter()
+    with urllib.request.urlopen(address, timeout=600) as answer:
+        content = answer.read()
+    return time.perf_counter() - begin, content
+
+
+def measure(
+    name: str, url: str, study: optuna.Study, region: FeasibleRegion, wait: float
+) -> dict[str, Any]:
+    """One round of one server."""
+    with serving(name, url) as address:
+        page = f"{address}api/studies/{study._study_id}"
+        first, content = ask(f"{page}?after=0")
+        shown = json.loads(content)
+        before = len(shown["trials"])
+        importance, _ = ask(f"{page}/param_importances")
+        add(study, region, before)
+        time.sleep(wait)
+        poll, update = ask(f"{page}?after={before}")
+        assert len(json.loads(update)["trials"]) == (1 if wait >= CACHED else 0)
+        return {
+            "server": name,
+            "trials": before,
+            "parameters": len(shown["union_search_space"]),
+            "page_bytes": len(content),
+            "first_s": first,
+            "poll_bytes": len(update),
+            "poll_s": poll,
+            "importance_s": importance,
+        }
+
+
+def summarise(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Medians, with all rounds."""
+    last = rounds[-1]
+    return {
+        key: statistics.median(r[key] for r in rounds) if key.endswith(("_s", "_bytes")) else value
+        for key, value in last.items()
+    } | {"rounds": rounds}
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Print the table."""
+    table = Table(
+        "server", "parameters", "page MB", "first s", "poll kB", "poll s", "importance s",
+        title=f"A study of {rows[0]['trials']:,} trials",
+    )  # fmt: skip
+    for row in rows:
+        table.add_row(
+            row["server"],
+            str(row["parameters"]),
+            f"{row['page_bytes'] / 1e6:.2f}",
+            f"{row['first_s']:.2f}",
+            f"{row['poll_bytes'] / 1e3:.0f}",
+            f"{row['poll_s']:.2f}",
+            f"{row['importance_s']:.2f}",
+        )
+    Console(width=100).print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--blocks", type=int, default=12, help="20 parameters each")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="file for the figures as JSON")
+    parser.add_argument("--small", action="store_true", help="seconds: few trials, cached polls")
+    arguments = parser.parse_args()
+    wait = CACHED + 1.0
+    if arguments.small:
+        arguments.trials, arguments.blocks, arguments.rounds, wait = 20, 2, 1, 0.0
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    command = shlex.join(["python", Path(sys.argv[0]).as_posix(), *sys.argv[1:]])
+    print(command)
+    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in SERVERS}
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"sqlite:///{folder}/studies.db"
+        study, region = fill(url, arguments.trials, arguments.blocks)
+        for number in range(arguments.rounds):
+            for name in SERVERS:
+                print(f"round {number + 1}, {name}", file=sys.stderr, flush=True)
+                rounds[name].append(measure(name, url, study, region, wait))
+    rows = [summarise(found) for found in rounds.values()]
+    show(rows)
+    if arguments.out is not None:
+        document = {
+            "benchmark": "dashboard",
+            "command": command,
+            "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+            "optuna": optuna.__version__,
+            "optuna_dashboard": optuna_dashboard.__version__,
+            "rows": rows,
+        }
+        text = json.dumps(document, indent=1)
+        write_atomic(arguments.out, lambda file: file.write_text(text, encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""All pictures of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from glora_automl.report._architecture import architecture_picture, survival_picture
+from glora_automl.report._cost import cost_picture
+from glora_automl.report._importance import importance_picture
+from glora_automl.report._picture import Picture
+from glora_automl.report._progress import (
+    front_picture,
+    generations_picture,
+    history_picture,
+    loss_picture,
+)
+from glora_automl.report._snapshot import Snapshot
+
+__all__ = ["PICTURES", "pictures"]
+
+PICTURES: dict[str, Callable[[Snapshot], Picture | None]] = {
+    "architecture": architecture_picture,
+    "front": front_picture,
+    "survival": survival_picture,
+    "importance": importance_picture,
+    "history": history_picture,
+    "generations": generations_picture,
+    "supernet": loss_picture,
+    "cost": cost_picture,
+}
+"""What makes a picture of a study, or none where there is nothing to show yet; by name."""
+
+
+def pictures(snapshot: Snapshot, names: Iterable[str] = PICTURES) -> list[Picture]:
+    """The pictures of a study that there is something to show for."""
+    made = [PICTURES[name](snapshot) for name in names]
+    return [picture for picture in made if picture is not None]

@@ -1,0 +1,109 @@
+"""A report in one file that needs no server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+
+import optuna
+import plotly.io
+import plotly.offline
+
+from glora_automl._files import write_atomic
+from glora_automl.report._cost import cost_table
+from glora_automl.report._gallery import pictures
+from glora_automl.report._matplotlib import save_png
+from glora_automl.report._note import FRONT_COLUMNS, facts, front_lines
+from glora_automl.report._plotly import to_figure
+from glora_automl.report._snapshot import Snapshot
+from glora_automl.report._tables import RESULT_COLUMNS, result_lines
+from glora_automl.study import Row, get_attribute, get_setting, ledger
+
+__all__ = ["save_pictures", "save_report"]
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 1000px; padding: 0 1em;
+  color: #222; background: #fff }
+table { border-collapse: collapse; margin: 1em 0 }
+th, td { border-bottom: 1px solid #ddd; padding: .25em .8em; text-align: right }
+th:first-child, td:first-child { text-align: left }
+th { background: #f5f5f5 }
+dt { font-weight: 600; float: left; clear: left; width: 9em }
+dd { margin-left: 9.5em }
+figure { margin: 1.5em 0 } figcaption { color: #555 }
+pre { background: #f5f5f5; padding: 1em; overflow-x: auto }
+"""
+
+
+def save_report(study: optuna.Study, path: Path) -> None:
+    """Write a study's tables and pictures into an HTML file, plotly.js with them.
+
+    Raises:
+        StudyError: If the study does not keep its layers.
+        StorageError: If the file cannot be written.
+    """
+    text = _page(Snapshot.of(study))
+    write_atomic(path, lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def save_pictures(study: optuna.Study, folder: Path) -> list[Path]:
+    """Write a study's pictures as PNG files.
+
+    Raises:
+        StudyError: If the study does not keep its layers.
+        ReportError: If matplotlib is not installed.
+        StorageError: If a file cannot be written.
+    """
+    return [save_png(picture, folder) for picture in pictures(Snapshot.of(study))]
+
+
+def _page(snapshot: Snapshot) -> str:
+    study = snapshot.study
+    name = escape(study.study_name)
+    told = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts(snapshot))
+    parts = [f"<h1>{name}</h1>", f"<dl>{told}</dl>"]
+    rows = [Row.from_json(row) for row in get_attribute(study, "result") or ()]
+    if rows:
+        parts += ["<h2>Result</h2>", "<p>Accuracy in %.</p>"]
+        parts.append(_table(RESULT_COLUMNS, result_lines(rows)))
+    drawn = pictures(snapshot)
+    if drawn:
+        parts += ["<h2>Pictures</h2>", f"<script>{plotly.offline.get_plotlyjs()}</script>"]
+    for picture in drawn:
+        figure = plotly.io.to_html(
+            to_figure(picture),
+            include_plotlyjs=False,
+            full_html=False,
+            div_id=picture.name,
+            config={"displaylogo": False, "responsive": True},
+        )
+        caption = escape(picture.caption)
+        parts.append(f"<figure>{figure}<figcaption>{caption}</figcaption></figure>")
+    if front := front_lines(snapshot):
+        parts += ["<h2>Front</h2>", _table(FRONT_COLUMNS, front)]
+    costs = cost_table(ledger(study))
+    if costs.lines:
+        parts += ["<h2>Cost</h2>", _table(*costs)]
+    if snapshot.architecture is not None:
+        label, architecture = snapshot.architecture
+        parts += [
+            f"<h2>Architecture, {escape(label)}</h2>",
+            f"<pre>{escape(str(architecture))}</pre>",
+        ]
+    versions = get_setting(study, "versions") or {}
+    made = ", ".join(f"{package} {version}" for package, version in versions.items())
+    parts.append(f"<h2>Versions</h2><p>{escape(made) or 'not kept'}</p>")
+    body = "\n".join(parts)
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
+        f"<style>{_STYLE}</style></head><body>\n{body}\n</body></html>\n"
+    )
+
+
+def _table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in lines
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -1,0 +1,149 @@
+"""Pictures drawn with matplotlib, as PNG files."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from glora_automl._files import make_folder, write_atomic
+from glora_automl.errors import ReportError
+from glora_automl.report._picture import COLORS, Band, Bars, Grid, Line, Mark, Picture, text_sides
+
+__all__ = ["save_png"]
+
+_DPI = 110
+_SYMBOLS = {"dot": "o", "cross": "x", "star": "*", "diamond": "D"}
+
+
+def save_png(picture: Picture, folder: Path) -> Path:
+    """Draw a picture into a file of its name, without a display or a browser.
+
+    Raises:
+        ReportError: If matplotlib is not installed.
+        StorageError: If the file cannot be written.
+    """
+    try:
+        from matplotlib.figure import Figure  # not pyplot, which keeps state
+    except ImportError:
+        raise ReportError(
+            "Pictures as PNG need matplotlib; install it with: pip install 'glora-automl[png]'"
+        ) from None
+    figure = Figure(figsize=(800 / _DPI, picture.height / _DPI), dpi=_DPI, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_axisbelow(True)
+    rows = 0
+    bars = [mark for mark in picture.marks if isinstance(mark, Bars)]
+    for mark in picture.marks:
+        if isinstance(mark, Bars):
+            rows = _draw_bars(axes, mark, bars, rows)
+        elif isinstance(mark, Grid):
+            _draw_grid(figure, axes, mark)
+        else:
+            _draw(axes, mark)
+    _finish(axes, picture)
+    make_folder(folder, "--png")
+    path = folder / f"{picture.name}.png"
+    write_atomic(path, lambda file: figure.savefig(file, format="png"))
+    return path
+
+
+def _finish(axes: Any, picture: Picture) -> None:
+    from matplotlib.ticker import FuncFormatter
+
+    axes.set_title("\n".join(textwrap.wrap(picture.title, 70)), loc="left", fontsize=11)
+    axes.set_xlabel(picture.x.title)
+    axes.set_ylabel(picture.y.title)
+    grid = any(isinstance(mark, Grid) for mark in picture.marks)
+    bars = any(isinstance(mark, Bars) for mark in picture.marks)
+    if not grid:
+        axes.grid(axis="x" if bars else "both", color="#e5e5e5")
+        for axis, told in ((axes.xaxis, picture.x), (axes.yaxis, picture.y)):
+            if axis is axes.yaxis and bars:
+                continue
+            style = (lambda v, _: f"{v:.0%}") if told.percent else (lambda v, _: f"{v:,.10g}")
+            axis.set_major_formatter(FuncFormatter(style))
+        if picture.x.zero:
+            axes.set_xlim(left=0 if bars else min(0, axes.get_xlim()[0]))
+        if picture.y.zero and not bars:
+            axes.set_ylim(bottom=0)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    if len(picture.marks) > 1:
+        axes.legend(frameon=False, fontsize=9)
+
+
+def _draw_bars(axes: Any, mark: Bars, every: list[Bars], rows: int) -> int:
+    """Bars with the labels of the first stand beside its, others below; returns the rows so far."""
+    group = [other for other in every if list(other.labels) == list(mark.labels)]
+    place = next(i for i, other in enumerate(group) if other is mark)
+    start = rows if place == 0 else rows - len(mark.labels)
+    height = 0.75 / len(group)
+    at = [start + i + (place - (len(group) - 1) / 2) * height for i in range(len(mark.labels))]
+    axes.barh(at, list(mark.values), height, color=COLORS[mark.color], label=mark.name)
+    end = start + len(mark.labels)
+    ticks = [*axes.get_yticks()] if start else []
+    names = [t.get_text() for t in axes.get_yticklabels()] if start else []
+    if place == 0:
+        axes.set_yticks([*ticks[:start], *range(start, end)], [*names[:start], *mark.labels])
+        axes.tick_params(axis="y", labelsize=8)
+    axes.set_ylim(end - 0.4, -0.6)
+    return end
+
+
+def _draw_grid(figure: Any, axes: Any, mark: Grid) -> None:
+    from matplotlib.colors import FuncNorm, LinearSegmentedColormap
+
+    colors = LinearSegmentedColormap.from_list(
+        "counts", [(0, "#ffffff"), (0.1, "#deebf7"), (0.55, "#6baed6"), (1, "#08306b")]
+    )
+    import numpy as np
+
+    values = np.array(mark.values)
+    most = max(int(values.max(initial=0)), 9)
+    norm = FuncNorm((np.log1p, np.expm1), vmin=0, vmax=most)
+    image = axes.imshow(values, cmap=colors, norm=norm, aspect="auto")
+    axes.set_xticks(range(len(mark.columns)), mark.columns)
+    axes.set_yticks(range(len(mark.rows)), mark.rows, fontsize=8)
+    axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    for row, texts in enumerate(mark.texts):
+        for column, text in enumerate(texts):
+            dark = norm(values[row, column]) > 0.6
+            axes.text(
+                column, row, text, ha="center", va="center", fontsize=8,
+                color="white" if dark else "black",
+            )  # fmt: skip
+    ticks = [10**power for power in range(len(str(most)))]
+    bar = figure.colorbar(image, ax=axes, ticks=ticks, label=mark.unit)
+    bar.ax.set_yticklabels([f"{tick:,}" for tick in ticks])
+    bar.ax.minorticks_off()
+
+
+def _draw(axes: Any, mark: Mark) -> None:
+    assert not isinstance(mark, Bars | Grid)
+    color = COLORS[mark.color]
+    if isinstance(mark, Line):
+        style = "steps-post" if mark.steps else "default"
+        axes.plot(
+            mark.x, mark.y, color=color, drawstyle=style, label=mark.name,
+            linestyle="--" if mark.dashed else "-",
+        )  # fmt: skip
+    elif isinstance(mark, Band):
+        axes.fill_between(
+            mark.x, mark.low, mark.high, color=color, alpha=0.25, lw=0, label=mark.name
+        )
+    else:
+        big = mark.symbol in ("star", "diamond")
+        axes.scatter(
+            mark.x, mark.y, s=60 if big else 14, marker=_SYMBOLS[mark.symbol], color=color,
+            alpha=1 if big else 0.6, label=mark.name, zorder=3 if big else 2,
+        )  # fmt: skip
+        if big:
+            # matplotlib names the side of the text that stays, not where it goes.
+            stays = {"left": "right", "center": "center", "right": "left"}
+            for x, y, text, side in zip(mark.x, mark.y, mark.texts, text_sides(mark), strict=True):
+                axes.annotate(
+                    text, (x, y), xytext=(0, 7), textcoords="offset points", ha=stays[side],
+                    fontsize=8,
+                )  # fmt: skip

@@ -1,0 +1,81 @@
+"""What a study is and found, as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from glora_automl.report._cost import cost_table
+from glora_automl.report._progress import ACCURACY, PARAMETERS, pareto_front
+from glora_automl.report._snapshot import Snapshot, is_feasible
+from glora_automl.report._tables import RESULT_COLUMNS, result_lines
+from glora_automl.study import Row, get_attribute, get_setting, ledger
+
+__all__ = ["FRONT_COLUMNS", "facts", "front_lines", "markdown_note"]
+
+FRONT_COLUMNS = ("trial", "parameters", "validation accuracy %")
+
+
+def facts(snapshot: Snapshot) -> list[tuple[str, str]]:
+    """What a study is and how far it is, as names and texts."""
+    recipe, states = snapshot.recipe, [t.state.name for t in snapshot.trials]
+    told = ", ".join(f"{states.count(s):,} {s.lower()}" for s in sorted(set(states))) or "none yet"
+    lines = [
+        ("recipe", f"{recipe.name}: {recipe.description}"),
+        ("backbone", recipe.backbone.model),
+        ("budget", f"{snapshot.budget:,} trainable parameters"),
+        ("trials", f"{told}; {get_setting(snapshot.study, 'target'):,} are wanted"),
+        ("sampler", f"{recipe.search.sampler}, seed {recipe.seed}"),
+    ]
+    if snapshot.ranked:
+        best = snapshot.ranked[0]
+        value = f"{best.values[0]:.1%}" if snapshot.is_share else f"{best.values[0]:.4g}"
+        count = best.user_attrs.get(PARAMETERS)
+        size = "" if count is None else f" with {count:,} parameters"
+        lines.append(("best trial", f"{best.number}, {snapshot.objective} {value}{size}"))
+    elif snapshot.complete:
+        lines.append(("best trial", f"none within the budget of {snapshot.budget:,}"))
+    selection = get_attribute(snapshot.study, "selection")
+    if selection is not None:
+        chosen = f"trial {selection['trial']} with {selection['parameters']:,} parameters"
+        lines.append(("selected", chosen))
+    return lines
+
+
+def front_lines(snapshot: Snapshot, most: int = 12) -> list[tuple[str, ...]]:
+    """The front of accuracy against parameters, the most accurate first."""
+    seen = [
+        trial
+        for trial in snapshot.complete
+        if is_feasible(trial) and {ACCURACY, PARAMETERS} <= trial.user_attrs.keys()
+    ]
+    return [
+        (str(t.number), f"{t.user_attrs[PARAMETERS]:,}", f"{100 * t.user_attrs[ACCURACY]:.1f}")
+        for t in pareto_front(seen)[::-1][:most]
+    ]
+
+
+def markdown_note(snapshot: Snapshot) -> str:
+    """The note that optuna-dashboard shows with a study."""
+    name = snapshot.study.study_name
+    parts = [f"# {name}", "\n".join(f"- **{key}**: {text}" for key, text in facts(snapshot))]
+    rows = [Row.from_json(row) for row in get_attribute(snapshot.study, "result") or ()]
+    if rows:
+        parts += ["## Result", "Accuracy in %.", _table(RESULT_COLUMNS, result_lines(rows))]
+    if front := front_lines(snapshot):
+        parts += ["## Front", _table(FRONT_COLUMNS, front)]
+    costs = cost_table(ledger(snapshot.study))
+    if costs.lines:
+        parts += ["## Cost", _table(*costs)]
+    parts += [
+        "## Go on",
+        f"```bash\nglora resume {name} --storage ...\nglora show {name} --storage ...\n"
+        f"glora report {name} --storage ... --out {name}.html\n```",
+        f"A finished study has its adapter in `{name}/winner.json` of each machine's runs folder, "
+        "and among its artifacts.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    rule = ["---", *["---:"] * (len(columns) - 1)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (columns, rule, *lines))

@@ -1,0 +1,207 @@
+"""Pictures of how a search went."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from optuna.trial import FrozenTrial
+
+from glora_automl.report._picture import (
+    Axis,
+    Band,
+    Color,
+    Line,
+    Mark,
+    Picture,
+    Points,
+    Symbol,
+)
+from glora_automl.report._snapshot import Snapshot, is_feasible
+from glora_automl.samplers import trial_positions
+from glora_automl.study import get_attribute
+
+__all__ = [
+    "front_picture",
+    "generations_picture",
+    "history_picture",
+    "loss_picture",
+    "pareto_front",
+]
+
+DRAWN = 1000
+"""Most trials that are drawn as points; beyond, one in so many."""
+
+ACCURACY = "validation_accuracy"
+PARAMETERS = "trainable_params"
+
+
+def front_picture(snapshot: Snapshot) -> Picture | None:
+    """Accuracy against parameters, with the front and the budget."""
+    seen = [
+        t for t in snapshot.complete if {ACCURACY, PARAMETERS} <= t.user_attrs.keys()
+        and math.isfinite(t.user_attrs[ACCURACY])
+    ]  # fmt: skip
+    if not seen:
+        return None
+    inside = [t for t in seen if is_feasible(t)]
+    outside = [t for t in seen if not is_feasible(t)]
+    front = pareto_front(inside)
+    marks: list[Mark] = [_points("trials", _thinned(inside), "blue")] if inside else []
+    if outside:
+        marks.append(_points("over the budget", _thinned(outside), "red", "cross"))
+    accuracies = [t.user_attrs[ACCURACY] for t in seen]
+    marks.append(
+        Line(
+            f"budget, {snapshot.budget:,}",
+            [snapshot.budget] * 2,
+            [min(accuracies), max(accuracies)],
+            "black",
+            dashed=True,
+        )
+    )
+    if front:
+        x, y = zip(
+            *((t.user_attrs[PARAMETERS], t.user_attrs[ACCURACY]) for t in front), strict=True
+        )
+        marks.append(Line("front", x, y, "orange", steps=True))
+    marks += _results(snapshot)
+    return Picture(
+        name="front",
+        title="Accuracy against parameters",
+        caption="Each point is an architecture with the supernet's weights. Those on the front "
+        "are the most accurate of their size; the diamonds were trained on their own.",
+        x=Axis("trainable parameters"),
+        y=Axis("validation accuracy in %", percent=True),
+        marks=tuple(marks),
+    )
+
+
+def pareto_front(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials that no other one beats in accuracy with at most as many parameters."""
+    front: list[FrozenTrial] = []
+    order = sorted(
+        trials, key=lambda t: (t.user_attrs[PARAMETERS], -t.user_attrs[ACCURACY], t.number)
+    )
+    for trial in order:
+        if not front or trial.user_attrs[ACCURACY] > front[-1].user_attrs[ACCURACY]:
+            front.append(trial)
+    return front
+
+
+def _points(
+    name: str, trials: Sequence[FrozenTrial], color: Color, symbol: Symbol = "dot"
+) -> Points:
+    return Points(
+        name,
+        [t.user_attrs[PARAMETERS] for t in trials],
+        [round(t.user_attrs[ACCURACY], 6) for t in trials],
+        color,
+        symbol,
+        [f"trial {t.number}" for t in trials],
+    )
+
+
+def _thinned(trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
+    return trials[:: math.ceil(len(trials) / DRAWN)]
+
+
+def _results(snapshot: Snapshot) -> list[Mark]:
+    """What was trained on its own: the winner and the controls."""
+    rows = [row for row in get_attribute(snapshot.study, "result") or () if row["validation"]]
+    if not rows:
+        return []
+    return [
+        Points(
+            "winner and controls",
+            [row["parameters"] for row in rows],
+            [row["validation"]["accuracy"] for row in rows],
+            "green",
+            "diamond",
+            [row["name"] for row in rows],
+        )
+    ]
+
+
+def history_picture(snapshot: Snapshot) -> Picture | None:
+    """Value by trial, with the best so far."""
+    inside = [t for t in snapshot.complete if is_feasible(t)]
+    if not inside:
+        return None
+    best, steps = math.inf, []
+    for trial in inside:
+        if snapshot.sign * trial.values[0] < best:
+            best = snapshot.sign * trial.values[0]
+            steps.append((trial.number, trial.values[0]))
+    steps.append((inside[-1].number, snapshot.sign * best))
+    drawn = _thinned(inside)
+    x, y = zip(*steps, strict=True)
+    return Picture(
+        name="history",
+        title="Best so far",
+        caption="Each point is a trial within the budget; the line is the best until then.",
+        x=Axis("trial"),
+        y=_value_axis(snapshot),
+        marks=(
+            Points(
+                "trials",
+                [t.number for t in drawn],
+                [round(t.values[0], 6) for t in drawn],
+                "blue",
+                texts=[f"trial {t.number}" for t in drawn],
+            ),
+            Line("best so far", x, y, "orange", steps=True),
+        ),
+    )
+
+
+def generations_picture(snapshot: Snapshot) -> Picture | None:
+    """How values spread in each generation."""
+    positions = trial_positions(snapshot.trials)
+    found: dict[int, list[float]] = {}
+    for trial in snapshot.complete:
+        if is_feasible(trial):
+            generation = positions[trial.number] // snapshot.recipe.search.population
+            found.setdefault(generation, []).append(trial.values[0])
+    if len(found) < 2:
+        return None
+    order = sorted(found)
+    quartiles = np.array([np.quantile(found[g], [0.25, 0.5, 0.75]) for g in order]).round(6)
+    best = [min(found[g]) if snapshot.sign > 0 else max(found[g]) for g in order]
+    low, middle, high = quartiles.T.tolist()
+    return Picture(
+        name="generations",
+        title="Generation by generation",
+        caption=f"A generation has {snapshot.recipe.search.population} trials; the first is drawn "
+        "at random. A search that works moves the band; one that has converged narrows it.",
+        x=Axis("generation"),
+        y=_value_axis(snapshot),
+        marks=(
+            Band("middle half", order, low, high, "blue"),
+            Line("median", order, middle, "blue"),
+            Line("best of the generation", order, best, "orange"),
+        ),
+    )
+
+
+def loss_picture(snapshot: Snapshot) -> Picture | None:
+    """Training loss of the supernet."""
+    supernet = get_attribute(snapshot.study, "supernet") or {}
+    losses = supernet.get("losses")
+    if not losses:
+        return None
+    return Picture(
+        name="supernet",
+        title="Training of the supernet",
+        caption="Mean loss of each epoch, a random architecture each step. Architectures are "
+        "scored with its last weights.",
+        x=Axis("epoch"),
+        y=Axis("cross-entropy", zero=True),
+        marks=(Line("training loss", list(range(1, len(losses) + 1)), losses, "blue"),),
+    )
+
+
+def _value_axis(snapshot: Snapshot) -> Axis:
+    unit = " in %" if snapshot.is_share else ""
+    return Axis(f"{snapshot.objective}{unit}", percent=snapshot.is_share)

@@ -1,0 +1,105 @@
+"""A study at one moment, as all pictures and tables of a report see it."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from glora_automl.architecture import Architecture
+from glora_automl.search_space import SearchSpace
+from glora_automl.study import Recipe, get_attribute, get_setting, read_recipe, read_space
+
+__all__ = ["Snapshot"]
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A study at one moment.
+
+    Attributes:
+        study: The study.
+        trials: Its trials.
+
+    Example:
+        >>> from glora_automl.report import Snapshot
+        >>> Snapshot.of(optuna.create_study()).complete
+        []
+    """
+
+    study: optuna.Study
+    trials: list[FrozenTrial]
+
+    @classmethod
+    def of(cls, study: optuna.Study) -> Snapshot:
+        """Look at a study."""
+        return cls(study, study.get_trials(deepcopy=False))
+
+    @functools.cached_property
+    def recipe(self) -> Recipe:
+        """The study's recipe."""
+        return read_recipe(self.study)
+
+    @functools.cached_property
+    def space(self) -> SearchSpace:
+        """The study's search space.
+
+        Raises:
+            StudyError: If the study does not keep its layers.
+        """
+        return read_space(self.study)
+
+    @functools.cached_property
+    def budget(self) -> int:
+        """The budget."""
+        return int(get_setting(self.study, "budget"))
+
+    @functools.cached_property
+    def complete(self) -> list[FrozenTrial]:
+        """Trials that were evaluated to the end, by number."""
+        return [t for t in self.trials if t.state == TrialState.COMPLETE and t.values]
+
+    @functools.cached_property
+    def ranked(self) -> list[FrozenTrial]:
+        """The feasible complete trials with different parameters, best first objective first."""
+        found: dict[frozenset[tuple[str, object]], FrozenTrial] = {}
+        for trial in sorted(self.complete, key=lambda t: (self.sign * t.values[0], t.number)):
+            if is_feasible(trial):
+                found.setdefault(frozenset(trial.params.items()), trial)
+        return list(found.values())
+
+    @functools.cached_property
+    def sign(self) -> float:
+        """What makes lower values of the first objective better."""
+        return 1.0 if self.study.directions[0] == StudyDirection.MINIMIZE else -1.0
+
+    @functools.cached_property
+    def objective(self) -> str:
+        """Name of the first objective."""
+        names = self.study.metric_names
+        return names[0].replace("_", " ") if names else "objective"
+
+    @property
+    def is_share(self) -> bool:
+        """Whether the first objective is a share of the images."""
+        return self.objective.endswith("accuracy")
+
+    @functools.cached_property
+    def architecture(self) -> tuple[str, Architecture] | None:
+        """The architecture that was selected, or the best so far, and which of them it is."""
+        selection = get_attribute(self.study, "selection")
+        if selection is not None:
+            label = f"trial {selection['trial']} (selected)"
+            return label, Architecture.parse(selection["architecture"])
+        if not self.ranked:
+            return None
+        best = self.ranked[0]
+        return f"trial {best.number} (best so far)", self.space.architecture(best.params)
+
+
+def is_feasible(trial: FrozenTrial) -> bool:
+    """Whether a trial keeps its constraints."""
+    return all(value <= 0 for value in trial.constraints.values())

@@ -1,0 +1,276 @@
+import json
+import math
+import re
+
+import numpy as np
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.trial import TrialState, create_trial
+
+from glora_automl.architecture import TENSORS
+from glora_automl.report import PICTURES, Snapshot, pictures, to_figure
+from glora_automl.report._architecture import DRAWS
+from glora_automl.report._importance import importances
+from glora_automl.report._matplotlib import save_png
+from glora_automl.report._picture import Axis, Band, Bars, Grid, Line, Picture, Points
+from glora_automl.report._progress import DRAWN, pareto_front
+from glora_automl.study._study import set_attribute
+from tests.report.studies import add_stage, add_trials, begin_study, finish, made_space, made_study
+
+
+def mark(picture, kind, name=None):
+    (found,) = (
+        m for m in picture.marks if isinstance(m, kind) and name in (None, getattr(m, "name", None))
+    )
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """A finished study, with everything to show."""
+    study, space = made_study(trials=40)
+    add_trials(study, space, 3, over=7)
+    add_stage(study, "supernet", 12.5, images=600)
+    add_stage(study, "control-BitFit", 2.0, worker="host-1", row={"images": 300})
+    add_stage(study, "control-LoRA-r2", 3.0, worker="host-1", row={"images": 300})
+    set_attribute(study, "supernet", {"digest": "x", "losses": [1.5, 0.9, 0.5]})
+    finish(study, space)
+    return study, space
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=15, deadline=None)
+def test_the_heatmap_is_the_best_architecture(seed):
+    study = begin_study(optuna.storages.InMemoryStorage())
+    space = made_space()
+    add_trials(study, space, 3, seed=seed)
+    best = study.best_trial
+    architecture = space.architecture(best.params)
+    picture = PICTURES["architecture"](Snapshot.of(study))
+    grid = mark(picture, Grid)
+    assert list(grid.rows) == list(space.shapes)
+    assert tuple(grid.columns) == TENSORS
+    for layer, values, texts in zip(grid.rows, grid.values, grid.texts, strict=True):
+        for tensor, value, text in zip(TENSORS, values, texts, strict=True):
+            choice = getattr(architecture[layer], tensor)
+            assert value == choice.count(tensor, space.shapes[layer])
+            assert text == ("" if choice.kind == "none" else str(choice))
+    assert sum(map(sum, grid.values)) == best.user_attrs["trainable_params"]
+    assert f"{best.user_attrs['trainable_params']:,}" in picture.title
+    assert f"trial {best.number}" in picture.title
+
+
+def test_the_heatmap_is_of_the_selected_architecture_once_there_is_one(whole):
+    study, space = whole
+    other = study.trials[0]
+    selection = study.user_attrs["glora:selection"]
+    text = str(space.architecture(other.params))
+    study.set_user_attr("glora:selection", {**selection, "trial": 0, "architecture": text})
+    try:
+        picture = PICTURES["architecture"](Snapshot.of(study))
+        assert "trial 0 (selected)" in picture.title
+        total = sum(map(sum, mark(picture, Grid).values))
+        assert total == other.user_attrs["trainable_params"]
+    finally:
+        study.set_user_attr("glora:selection", selection)
+
+
+def test_survival_counts_choices_of_the_best_architectures(whole):
+    study, space = whole
+    picture = PICTURES["survival"](Snapshot.of(study))
+    best, chance = mark(picture, Bars, "best 3"), mark(picture, Bars, "chance")
+    top = sorted(study.trials[:40], key=lambda t: -t.value)[:3]
+    for label, share in zip(best.labels, best.values, strict=True):
+        tensor, choice = label.split(" = ")
+        names = [f"{layer}.{tensor}" for layer in space.shapes]
+        hits = [trial.params[name] == choice for trial in top for name in names]
+        assert share == pytest.approx(np.mean(hits))
+    assert best.labels == chance.labels
+    for bars in (best, chance):
+        for tensor in TENSORS:
+            of = [v for n, v in zip(bars.labels, bars.values, strict=True) if n[0] == tensor]
+            assert sum(of) == pytest.approx(1)
+    assert f"in {DRAWS} that are drawn" in picture.caption
+
+
+def test_the_front_is_that_of_the_feasible_trials(whole):
+    study, _ = whole
+    picture = PICTURES["front"](Snapshot.of(study))
+    front = mark(picture, Line, "front")
+    budget = study.user_attrs["glora:settings"]["budget"]
+    points = [
+        (t.user_attrs["trainable_params"], t.user_attrs["validation_accuracy"])
+        for t in study.trials[:40]
+    ]
+    expected = sorted(
+        p for p in points if not any(q[0] <= p[0] and q[1] >= p[1] and q != p for q in points)
+    )
+    assert list(zip(front.x, front.y, strict=True)) == expected
+    assert len(mark(picture, Points, "trials").x) == 40
+    assert mark(picture, Points, "over the budget").texts == ["trial 40", "trial 41", "trial 42"]
+    line = mark(picture, Line, f"budget, {budget:,}")
+    assert list(line.x) == [budget, budget]
+    assert mark(picture, Points, "winner and controls").texts == ["searched", "LoRA r=2"]
+
+
+def test_the_front_of_equals_is_the_first():
+    def trial(number, count, accuracy):
+        made = create_trial(
+            value=0.0, user_attrs={"trainable_params": count, "validation_accuracy": accuracy}
+        )
+        made.number = number
+        return made
+
+    trials = [trial(0, 5, 0.5), trial(1, 5, 0.5), trial(2, 4, 0.5), trial(3, 9, 0.5)]
+    assert [t.number for t in pareto_front(trials)] == [2]
+    assert pareto_front([]) == []
+
+
+def test_history_holds_the_best_until_then(whole):
+    study, _ = whole
+    picture = PICTURES["history"](Snapshot.of(study))
+    line = mark(picture, Line)
+    values = [trial.value for trial in study.trials[:40]]
+    for number in range(40):
+        drawn = [y for x, y in zip(line.x, line.y, strict=True) if x <= number][-1]
+        assert drawn == max(values[: number + 1])
+    assert picture.y == Axis("validation accuracy in %", percent=True)
+
+
+def test_generations_have_their_quartiles(whole):
+    study, _ = whole
+    picture = PICTURES["generations"](Snapshot.of(study))
+    band = mark(picture, Band)
+    assert list(band.x) == [0, 1, 2, 3, 4]
+    for generation in range(5):
+        values = [trial.value for trial in study.trials[8 * generation : 8 * generation + 8]]
+        assert band.low[generation] == pytest.approx(np.quantile(values, 0.25), abs=1e-6)
+        assert band.high[generation] == pytest.approx(np.quantile(values, 0.75), abs=1e-6)
+        assert mark(picture, Line, "best of the generation").y[generation] == max(values)
+
+
+def test_importance_finds_the_block_that_matters():
+    study, space = begin_study(optuna.storages.InMemoryStorage(), depth=4), made_space(depth=4)
+    for trial in add_trials(made_study(trials=0, depth=4)[0], space, 120):
+        heavy = sum(
+            d.costs[d.choices.index(trial.params[d.name])]
+            for d in space.dimensions
+            if d.name.startswith("blocks.2.") and d.tensor == "B"
+        )
+        study.add_trial(
+            create_trial(
+                params=trial.params,
+                distributions=trial.distributions,
+                constraints=trial.constraints,
+                value=heavy,
+            )
+        )
+    snapshot = Snapshot.of(study)
+    blocks, tensors = importances(snapshot, "block"), importances(snapshot, "tensor")
+    assert max(blocks, key=blocks.get) == "blocks.2"
+    assert max(tensors, key=tensors.get) == "B"
+    assert sum(blocks.values()) == pytest.approx(1)
+    bars = mark(PICTURES["importance"](snapshot), Bars, "by block")
+    assert dict(zip(bars.labels, bars.values, strict=True)) == {
+        name: pytest.approx(value, abs=1e-4) for name, value in blocks.items()
+    }
+
+
+def test_loss_and_cost_are_those_of_the_study(whole):
+    study, _ = whole
+    made = {picture.name: picture for picture in pictures(Snapshot.of(study))}
+    assert mark(made["supernet"], Line).y == [1.5, 0.9, 0.5]
+    bars = mark(made["cost"], Bars)
+    assert dict(zip(bars.labels, bars.values, strict=True)) == {
+        "supernet": 12.5,
+        "search": 0.5 * 43,
+        "controls": 5.0,
+    }
+
+
+def test_large_studies_draw_some_of_their_trials():
+    study, _ = made_study(trials=1)
+    frozen = study.trials[0]
+    study.add_trials([frozen] * (2 * DRAWN))
+    for name in ("front", "history"):
+        picture = PICTURES[name](Snapshot.of(study))
+        assert DRAWN / 2 < len(mark(picture, Points, "trials").x) <= DRAWN
+
+
+SEARCHED = {"architecture", "survival", "history"}
+POOR = {
+    "none": ({"count": 0}, set()),
+    "one": ({"count": 1}, SEARCHED | {"front", "cost"}),
+    "failed": ({"count": 3, "state": TrialState.FAIL}, set()),
+    "infeasible": ({"count": 3, "over": 4}, {"front", "cost"}),
+    "equal": ({"count": 12, "validation_accuracy": 0.5}, {*PICTURES} - {"supernet", "generations"}),
+    "nan": ({"count": 7, "validation_accuracy": math.nan}, SEARCHED | {"cost"}),
+}
+
+
+@pytest.mark.parametrize("trials", POOR)
+def test_poor_studies_have_the_pictures_that_can_be_made(trials, tmp_path):
+    options, names = POOR[trials]
+    study = begin_study(optuna.storages.InMemoryStorage(), population=50)
+    add_trials(study, made_space(), **options)
+    made = pictures(Snapshot.of(study))
+    assert {picture.name for picture in made} == names
+    for picture in made:
+        json.loads(to_figure(picture).to_json())
+        assert save_png(picture, tmp_path).stat().st_size > 1000
+
+
+def test_minimised_and_several_objectives_have_pictures(tmp_path):
+    space = made_space()
+    for directions in (["minimize"], ["maximize", "minimize"]):
+        study = optuna.create_study(directions=directions)
+        begun = begin_study(optuna.storages.InMemoryStorage())
+        for key, value in begun.user_attrs.items():
+            study.set_user_attr(key, value)
+        for trial in add_trials(begun, space, 20):
+            accuracy, count = trial.value, trial.user_attrs["trainable_params"]
+            values = [1 - accuracy] if len(directions) == 1 else [accuracy, count]
+            study.add_trial(
+                create_trial(
+                    params=trial.params,
+                    distributions=trial.distributions,
+                    user_attrs=trial.user_attrs,
+                    constraints=trial.constraints,
+                    values=values,
+                )
+            )
+        best = max(study.trials, key=lambda t: t.user_attrs["validation_accuracy"])
+        made = {picture.name: picture for picture in pictures(Snapshot.of(study))}
+        assert {"architecture", "front", "survival", "history", "generations"} <= made.keys()
+        assert f"trial {best.number} (best so far)" in made["architecture"].title
+
+
+def test_every_picture_is_drawn_the_same_by_both(whole, tmp_path):
+    """Both draw all that there is, with titles and labels."""
+    study, _ = whole
+    made = pictures(Snapshot.of(study))
+    assert [picture.name for picture in made] == list(PICTURES)
+    for picture in made:
+        figure = json.loads(to_figure(picture).to_json())
+        assert figure["layout"]["title"]["text"] == picture.title
+        assert figure["layout"]["xaxis"]["title"]["text"] == picture.x.title
+        assert figure["layout"]["yaxis"]["title"]["text"] == picture.y.title
+        drawn = sum(1 + isinstance(m, Band) for m in picture.marks)
+        assert len(figure["data"]) == drawn
+        assert "bdata" not in json.dumps(figure), "the dashboard's plotly.js may not read it"
+        path = save_png(picture, tmp_path)
+        assert path.name == f"{picture.name}.png"
+        assert path.read_bytes()[:4] == b"\x89PNG"
+        assert re.fullmatch(r"[a-z]+", picture.name)
+
+
+def test_pictures_as_png_need_matplotlib(monkeypatch, tmp_path):
+    from glora_automl.errors import ReportError
+
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    picture = Picture("a", "A", "", Axis("x"), Axis("y"), (Line("l", [0, 1], [0, 1], "blue"),))
+    with pytest.raises(ReportError, match=r"glora-automl\[png\]"):
+        save_png(picture, tmp_path)
+    assert list(tmp_path.iterdir()) == []

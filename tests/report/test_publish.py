@@ -1,0 +1,103 @@
+import json
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from optuna_dashboard import get_note, save_note
+from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
+
+from glora_automl.errors import StudyError
+from glora_automl.report import markdown_note, publish
+from glora_automl.report._publish import PUBLISHED
+from glora_automl.report._snapshot import Snapshot
+from tests.report.studies import add_stage, add_trials, begin_study, finish, made_space, made_study
+
+
+def graphs(study):
+    attributes = study._storage.get_study_system_attrs(study._study_id)
+    return {n: json.loads(t) for n, t in get_plotly_graph_objects(attributes).items()}
+
+
+class Counting(optuna.storages.InMemoryStorage):
+    """Counts what is written into studies."""
+
+    written = 0
+
+    def set_study_system_attr(self, study_id, key, value):
+        self.written += 1
+        super().set_study_system_attr(study_id, key, value)
+
+
+def test_note_and_pictures_are_in_the_study():
+    study, space = made_study(trials=20)
+    publish(study)
+    assert set(graphs(study)) == set(PUBLISHED)
+    note = get_note(study)
+    best = study.best_trial
+    budget = study.user_attrs["glora:settings"]["budget"]
+    assert f"**best trial**: {best.number}, validation accuracy {best.value:.1%}" in note
+    assert f"**budget**: {budget:,} trainable parameters" in note
+    assert "| search | host-0 | 10 | 5.0 | 1,500 |" in note
+    assert "glora resume made" in note
+    better = add_trials(study, space, 20, seed=3)
+    publish(study)
+    assert f"**trials**: {len(better) + 20} complete; 40 are wanted" in get_note(study)
+    assert f"trial {study.best_trial.number} (" in json.dumps(graphs(study)["architecture"])
+
+
+def test_what_has_not_changed_is_not_written_again():
+    storage = Counting()
+    study, space = made_study(storage, trials=20)
+    publish(study)
+    before = storage.written
+    publish(study)
+    assert storage.written == before
+    finish(study, space)
+    publish(study)
+    assert "LoRA r=2" in get_note(study)
+
+
+def test_a_persons_note_is_left_alone():
+    study, space = made_study(trials=20)
+    publish(study)
+    save_note(study, "mine")
+    add_trials(study, space, 5)
+    publish(study)
+    assert get_note(study) == "mine"
+    fresh, _ = made_study(trials=20)
+    save_note(fresh, "before anything")
+    publish(fresh)
+    assert get_note(fresh) == "before anything"
+    assert set(graphs(fresh)) == set(PUBLISHED)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"count": 0}, "**trials**: none yet"),
+        ({"count": 2, "state": TrialState.FAIL}, "**trials**: 2 fail"),
+        ({"count": 2, "over": 3}, "**best trial**: none within the budget"),
+    ],
+)
+def test_poor_studies_have_a_note(options, words):
+    study = begin_study(optuna.storages.InMemoryStorage())
+    add_trials(study, made_space(), **options)
+    publish(study)
+    assert words in get_note(study)
+
+
+def test_the_note_tells_what_each_worker_has_cost():
+    study, _ = made_study(trials=4)
+    add_stage(study, "supernet", 12.5, images=600, worker="host-1")
+    text = markdown_note(Snapshot.of(study))
+    assert "| supernet | host-1 | 1 | 12.5 | 600 |" in text
+    assert "| all | 2 workers | 5 | 14.5 | 1,200 |" in text
+
+
+def test_a_study_without_layers_is_one_line():
+    study, _ = made_study(trials=2)
+    settings = study.user_attrs["glora:settings"]
+    study.set_user_attr("glora:settings", {k: v for k, v in settings.items() if k != "layers"})
+    with pytest.raises(StudyError, match="does not keep its layers") as caught:
+        publish(study)
+    assert "\n" not in str(caught.value)

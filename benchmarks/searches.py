@@ -20,6 +20,8 @@ again, at most 1000 times. Those above it all the same count as trials and are w
     python benchmarks/searches.py benchmarks/npz.toml --set task.path=FOLDER/sign_digits32.npz \\
         --set backbone.checkpoint=FOLDER/backbone.safetensors --trials 300
     python benchmarks/searches.py digits --small
+
+The figures are written after each seed; the same command goes on after the last one.
 """
 
 from __future__ import annotations
@@ -309,8 +311,8 @@ def main() -> None:
         recipe = recipe.replace(search={"trials": arguments.trials})
     if arguments.small:
         arguments.seeds, recipe = 2, recipe.replace(**SMALL)
-    runs: dict[str, list[dict[str, Any]]] = {way: [] for way in arguments.ways}
-    for seed in range(arguments.seeds):
+    runs = kept(arguments.out, recipe, arguments.ways)
+    for seed in range(len(runs[arguments.ways[0]]), arguments.seeds):
         with tempfile.TemporaryDirectory() as folder:
             run, supernet = trained(recipe.replace(seed=seed), Path(folder))
             for way in arguments.ways:
@@ -319,8 +321,18 @@ def main() -> None:
                 runs[way].append(figures)
                 print(f"seed {seed}, {way}: {figures}", file=sys.stderr, flush=True)
         if arguments.out is not None:  # after each seed: all of them may take hours
-            keep(arguments.out, recipe, {way: found for way, found in runs.items() if found})
-    show(runs, run.setup.task.name)
+            keep(arguments.out, recipe, runs)
+    show(runs, recipe.name)
+
+
+def kept(path: Path | None, recipe: Recipe, ways: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """The figures of the seeds that an earlier run has written, if it was of these searches."""
+    runs: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
+    if path is None or not path.is_file():
+        return runs
+    document = json.loads(path.read_text(encoding="utf-8"))
+    same = document.get("recipe") == recipe.model_dump(mode="json")
+    return document["runs"] if same and [*document["runs"]] == ways else runs
 
 
 def keep(path: Path, recipe: Recipe, runs: dict[str, list[dict[str, Any]]]) -> None:

@@ -55,7 +55,7 @@ def take_part(url: str, name: str, trials: int, names: list[str], sleep: float, 
         def evaluate() -> Evaluation:
             time.sleep(sleep)
             count = sum(value == "vector" for value in params.values())
-            return Evaluation(count, {"seconds": sleep})
+            return Evaluation((count,), {"seconds": sleep})
 
         return evaluate
 

@@ -23,7 +23,13 @@ from optuna_dashboard import _app
 from glora_automl.errors import GLoRAError, ReportError, StorageError
 from glora_automl.report._projection import Grouping, project_study
 from glora_automl.storages import Artifacts, StudyView
-from glora_automl.study import get_attribute, get_setting, is_ours, stage_study_name
+from glora_automl.study import (
+    get_attribute,
+    get_setting,
+    is_ours,
+    random_study_name,
+    stage_study_name,
+)
 
 __all__ = ["DashboardServer", "dashboard_app", "open_server"]
 
@@ -42,8 +48,9 @@ def dashboard_app(
 
     A study of ours is shown with the parameters that each block, kind of layer, support tensor or
     layer takes (:class:`~glora_automl.report.Counts`), its infeasible trials are marked, and its
-    best trial is the best feasible one. The study of its stages is left out: it is bookkeeping,
-    and what it knows is in the report. Other studies are as optuna-dashboard shows them.
+    best trial is the best feasible one. The studies of its stages and of its random search are
+    left out: they are bookkeeping, and what they know is in the report. Other studies are as
+    optuna-dashboard shows them.
 
     Args:
         storage: Where the studies are.
@@ -65,13 +72,13 @@ def dashboard_app(
 
 
 def _is_bookkeeping(study: FrozenStudy, by_name: Mapping[str, FrozenStudy]) -> bool:
-    """Whether a study holds the stages of one of ours."""
+    """Whether a study holds the stages of one of ours, or the random search beside it."""
     owner = by_name.get(study.study_name.rpartition("/")[0])
-    return (
-        owner is not None
-        and study.study_name == stage_study_name(owner.study_name)
-        and get_attribute(owner, "format") is not None
-    )
+    if owner is None or get_attribute(owner, "format") is None:
+        return False
+    key = get_attribute(owner, "settings").get("key", "")
+    name = owner.study_name
+    return study.study_name in (stage_study_name(name), random_study_name(name, key))
 
 
 _stock_front = _app.get_pareto_front_trials

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from glora_automl.architecture import Architecture
 from glora_automl.search_space import SearchSpace
-from glora_automl.study import Recipe, get_attribute, get_setting, read_recipe, read_space
+from glora_automl.study import Recipe, best_of, get_attribute, get_setting, read_recipe, read_space
 
 __all__ = ["Snapshot"]
 
@@ -65,11 +65,7 @@ class Snapshot:
     @functools.cached_property
     def ranked(self) -> list[FrozenTrial]:
         """The feasible complete trials with different parameters, best first objective first."""
-        found: dict[frozenset[tuple[str, object]], FrozenTrial] = {}
-        for trial in sorted(self.complete, key=lambda t: (self.sign * t.values[0], t.number)):
-            if is_feasible(trial):
-                found.setdefault(frozenset(trial.params.items()), trial)
-        return list(found.values())
+        return best_of(self.complete, self.study.directions[0], len(self.complete))
 
     @functools.cached_property
     def sign(self) -> float:

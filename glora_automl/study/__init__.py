@@ -1,6 +1,7 @@
 """Recipes and the studies that they become: create, resume, search, select, compare."""
 
-from glora_automl.study._compare import Comparison, RankCorrelation, compare
+from glora_automl.study._best import best_of
+from glora_automl.study._compare import Comparison, RankCorrelation, compare, random_study_name
 from glora_automl.study._layers import LayerGroup, list_layers
 from glora_automl.study._ledger import STAGES, Cost, ledger
 from glora_automl.study._overrides import override_recipe
@@ -44,6 +45,7 @@ __all__ = [
     "Suite",
     "SuiteResult",
     "SuiteTask",
+    "best_of",
     "compare",
     "get_attribute",
     "get_setting",
@@ -58,6 +60,7 @@ __all__ = [
     "load_suite",
     "override_recipe",
     "pick",
+    "random_study_name",
     "read_recipe",
     "read_space",
     "resume",

@@ -35,7 +35,7 @@ from glora_automl.study._study import get_setting
 from glora_automl.study._trials import run_trials
 from glora_automl.study._weights import fetch_supernet, load_backbone
 
-__all__ = ["Comparison", "RankCorrelation", "compare", "kendall"]
+__all__ = ["Comparison", "RankCorrelation", "compare", "kendall", "random_study_name"]
 
 Work = Callable[[Claim], dict[str, Any]]
 
@@ -233,6 +233,16 @@ def _compare(run: Run, target: int, architectures: int) -> Comparison:
     return comparison
 
 
+def random_study_name(name: str, key: str) -> str:
+    """Name of the Optuna study that holds the random search beside a study.
+
+    Example:
+        >>> random_study_name("digits", "0123456789abcdef")
+        'digits/random-0123456789abcdef'
+    """
+    return f"{name}/random-{key}"
+
+
 def _random_search(run: Run, target: int) -> optuna.Study:
     """As many trials as the search's, all of them like those of its first generation."""
     setup = run.setup
@@ -248,7 +258,7 @@ def _random_search(run: Run, target: int) -> optuna.Study:
     )
     setup = replace(setup, recipe=recipe)
     study = optuna.create_study(
-        study_name=f"{run.study.study_name}/random-{run.stages.key}",
+        study_name=random_study_name(run.study.study_name, run.stages.key),
         storage=run.worker.storage,
         sampler=create_sampler(setup),
         direction=run.study.directions[0],

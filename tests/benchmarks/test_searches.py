@@ -26,6 +26,20 @@ def test_small_mode_prints_a_table_and_writes_json(benchmark_script, tmp_path, c
         assert plain["images"] >= raced["images"]
 
 
+def test_it_goes_on_after_the_last_seed(benchmark_script, tmp_path, capsys):
+    out = tmp_path / "out.json"
+    arguments = ("searches", "digits", "--small", "--ways", "evolution", "random", f"--out={out}")
+    benchmark_script(*arguments)
+    first = json.loads(out.read_text(encoding="utf-8"))
+    document = {**first, "runs": {way: figures[:1] for way, figures in first["runs"].items()}}
+    out.write_text(json.dumps(document), encoding="utf-8")
+    benchmark_script(*arguments)
+    assert capsys.readouterr().err.count("seed 0, evolution") == 1
+    again = json.loads(out.read_text(encoding="utf-8"))["runs"]
+    for way, figures in first["runs"].items():
+        assert [f["after"] for f in again[way]] == [f["after"] for f in figures]
+
+
 def trial(value, count, budget=100):
     return create_trial(
         value=value,

@@ -12,6 +12,7 @@ from optuna.trial import TrialState, create_trial
 from glora_automl.errors import ReportError
 from glora_automl.report import dashboard_app, open_server
 from glora_automl.storages import open_artifacts, open_storage
+from glora_automl.study import random_study_name
 from tests.report.studies import add_stage, add_trials, begin_study, made_space, made_study
 
 
@@ -137,7 +138,8 @@ def test_poor_studies_have_a_page(storage, trials):
 def test_the_list_leaves_out_bookkeeping_and_nothing_else(storage):
     study, _ = made_study(storage)
     add_stage(study, "supernet", 3.0)
-    for name in ("other", "other/stages", "made/other"):
+    key = study.user_attrs["glora:settings"]["key"]
+    for name in ("other", "other/stages", "made/other", random_study_name("made", key)):
         optuna.create_study(study_name=name, storage=storage)
     _, found = ask(dashboard_app(storage), "/api/studies")
     names = [summary["study_name"] for summary in found["study_summaries"]]

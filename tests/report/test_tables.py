@@ -22,7 +22,7 @@ def printed(table):
     return console.file.getvalue()
 
 
-def test_rows_show_figures_with_their_standard_error():
+def test_rows_show_figures_with_their_intervals():
     score = Score(accuracy=0.5, loss=1.0, images=100)
     text = printed(result_table([Row("BitFit", 1234, score, score, 700, 1.25)], 5000))
     assert "5,000" in text
@@ -30,8 +30,8 @@ def test_rows_show_figures_with_their_standard_error():
     assert [cell.strip() for cell in line.strip("│").split("│")] == [
         "BitFit",
         "1,234",
-        "50.0 ± 5.0",
-        "50.0 ± 5.0",
+        "50.0 (40–60)",
+        "50.0 (40–60)",
         "700",
         "1.2",
     ]

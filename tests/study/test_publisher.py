@@ -97,7 +97,7 @@ def test_the_worker_of_the_last_trial_hears_of_it(run):
 
     def propose(trial):
         trial.suggest_float("x", 0, 1)
-        return lambda: Evaluation(0.0, {})
+        return lambda: Evaluation((0.0,), {})
 
     def search(worker, target):
         run_trials(

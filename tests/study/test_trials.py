@@ -31,7 +31,7 @@ def propose(trial):
     xs = [trial.suggest_categorical(f"x{i}", ["a", "b", "c"]) for i in range(6)]
     if not trial.constraints:
         trial.set_constraint("trainable_params", xs.count("c") - 4)
-    return lambda: Evaluation(xs.count("a") / 6, {"length": len(xs)})
+    return lambda: Evaluation((xs.count("a") / 6,), {"length": len(xs)})
 
 
 def work(storage, target=20, proposal=propose, **options):
@@ -185,7 +185,7 @@ def test_a_score_that_is_no_number_is_told(storage):
     with pytest.raises(TrainingError, match=r"trial 0 has nan.*lower training\.lr"):
         work(
             storage,
-            proposal=lambda trial: propose(trial) and (lambda: Evaluation(float("nan"), {})),
+            proposal=lambda trial: propose(trial) and (lambda: Evaluation((float("nan"),), {})),
         )
     assert not complete(study_of(storage))
 

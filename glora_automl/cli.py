@@ -586,7 +586,7 @@ def _print_found(result: SearchResult, runs: Path, storage: str | None, as_json:
         return
     _print_result(summary)
     typer.echo(f"Winner: {runs / summary['study'] / 'winner.json'}")
-    typer.echo(f"Study:  optuna-dashboard {shown_location(_url(storage, runs))}")
+    typer.echo(f"Study:  glora dashboard --storage {shown_location(_url(storage, runs))}")
 
 
 def _print_found_so_far(study: Any) -> None:

@@ -72,7 +72,7 @@ def test_search_prints_the_table_and_where_things_are(folder, glora):
     ):
         assert words in out
     assert "Train supernet" in err
-    assert "optuna-dashboard sqlite:///runs/studies.db" in out
+    assert "glora dashboard --storage sqlite:///runs/studies.db" in out
     assert (folder / "runs/tiny/winner.json").is_file()
 
 

@@ -153,7 +153,8 @@ def _stage_costs(study: optuna.Study, stages: optuna.Study | None) -> Iterator[C
 def _images(outcome: dict[str, Any], trained: int) -> int:
     if "selection" in outcome:  # the row of a winner counts the supernet's training, too
         selection = outcome["selection"]
-        scored = len(selection["candidates"]) + 1 + (selection["finetuned"] is not None)
+        again = [selection[key] for key in ("finetuned", "cross_validated") if selection.get(key)]
+        scored = len(selection["candidates"]) + len(again)
         evaluated = scored * int(selection["inherited"]["images"])
         return int(outcome["row"]["images"]) - trained + evaluated
     if "rows" in outcome:

@@ -124,9 +124,10 @@ def choose(
     scored, images = score_again(run, supernet, candidates)
     scored = rank(scored, settings.significance)
     score, _, count, number, architecture = scored[0]
-    with supernet.merged(architecture) as model:
-        inherited = evaluate(model, *setup.validation)
-    finetuned = None
+    inherited, finetuned = score, None
+    if settings.folds:
+        with supernet.merged(architecture) as model:
+            inherited = evaluate(model, *setup.validation)
     images += setup.recipe.training.epochs * len(setup.task.fit)
     if settings.finetune_epochs:
         with setup.progress.epochs("Fine-tune the winner", settings.finetune_epochs) as on_epoch:
@@ -158,6 +159,7 @@ def choose(
             )
     elif not selection.uses_finetuned:
         supernet.load_state_dict(weights)
+    supernet.activate(architecture)  # the last that was active may be another candidate
     row = Row(
         name,
         parameters=count,

@@ -7,7 +7,7 @@ from glora_automl.errors import RecipeError
 from glora_automl.progress import Progress
 from glora_automl.study import _finetuning, search, summarize
 from glora_automl.study._setup import prepare
-from glora_automl.supernet import evaluate
+from glora_automl.supernet import evaluate, load_checkpoint
 
 
 @pytest.fixture
@@ -87,6 +87,19 @@ def test_the_model_that_is_given_back_is_the_one_that_was_tested(short, tmp_path
     result = search(recipe, runs=tmp_path)
     setup = prepare(recipe, runs=tmp_path, name="tiny", device="cpu", progress=Progress())
     assert evaluate(result.model, *setup.test()) == result.rows[0].test
+
+
+def test_without_fine_tuning_the_winner_is_what_the_supernet_has(short, tmp_path):
+    # The last candidate is the worst: what was scored last must not be taken for the winner.
+    recipe = short.replace(selection={"finetune_epochs": 0, "candidates": 6})
+    result = search(recipe, runs=tmp_path)
+    setup = prepare(recipe, runs=tmp_path, name="tiny", device="cpu", progress=Progress())
+    assert len(result.selection.candidates) > 1
+    assert evaluate(result.model, *setup.validation).accuracy == result.study.best_value
+    assert evaluate(result.model, *setup.test()) == result.rows[0].test
+    found = load_checkpoint(tmp_path / "tiny/winner.json")
+    assert found is not None
+    assert found[1]["architecture"] == result.selection.architecture
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_attempts_of_other_settings_cost_nothing_here():
     study, _ = made_study(trials=0)
     add_stage(study, "supernet", 12.5)
     settings = study.user_attrs["glora:settings"]
-    study.set_user_attr("glora:settings", {**settings, "digests": {"data": "other"}})
+    study.set_user_attr("glora:settings", {**settings, "key": "of other settings"})
     assert ledger(study) == []
 
 

@@ -46,8 +46,8 @@ from glora_automl.budget import FeasibleRegion
 from glora_automl.search_space import SearchSpace
 from glora_automl.storages import hold_writes, open_storage
 from glora_automl.study import load_recipe
+from glora_automl.study._best import CONSTRAINT
 from glora_automl.study._study import Settings, create_study
-from glora_automl.study._trials import CONSTRAINT
 
 SERVERS = {
     "optuna-dashboard": "optuna_dashboard.wsgi(sys.argv[1])",

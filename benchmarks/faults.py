@@ -238,7 +238,10 @@ def tally(storage: str, trials: int) -> dict[str, Any]:
     places = Counter(positions[t.number] for t in complete)
     done = [t for t in stages.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
     done_stages = Counter(
-        t.user_attrs["stage"] for t in done if t.user_attrs["stage"] != "settings"
+        # What is done as often as somebody wants it.
+        t.user_attrs["stage"]
+        for t in done
+        if t.user_attrs["stage"] not in ("settings", "report")
     )
     result = study.user_attrs.get("glora:result")
     (test,) = [t for t in done if t.user_attrs["stage"] == "test"] or [None]

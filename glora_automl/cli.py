@@ -5,22 +5,41 @@ torch and Optuna are imported inside the commands, so that ``glora --help`` answ
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from glora_automl._cli_options import (
+    ArtifactStore,
+    AsJson,
+    Budget,
+    Changes,
+    Data,
+    Device,
+    Model,
+    Patience,
+    Quiet,
+    Runs,
+    Storage,
+    Trials,
+)
+from glora_automl._cli_output import (
+    is_first_rank,
+    out_console,
+    print_comparison,
+    print_found,
+    print_json,
+    print_list,
+    print_summary,
+    show_progress,
+    storage_url,
+)
 from glora_automl._signals import StopOnSignal
 from glora_automl.errors import GLoRAError, Stopped
-
-if TYPE_CHECKING:
-    from glora_automl.progress import Progress
-    from glora_automl.study import Comparison, SearchResult
 
 __all__ = ["app", "main"]
 
@@ -32,41 +51,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-Storage = Annotated[
-    str | None,
-    typer.Option(
-        help="URL of a database, or path of a journal file (.log); by default SQLite in the runs "
-        "folder."
-    ),
-]
-ArtifactStore = Annotated[
-    str | None,
-    typer.Option(
-        "--artifacts",
-        help="Folder or s3://bucket/prefix for supernet and winner; by default the study's, or in "
-        "the runs folder.",
-    ),
-]
-Model = Annotated[
-    str | None, typer.Option(help="A timm model, adapted from its pretrained weights.")
-]
-Changes = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Any setting of the recipe, such as task.shots=4; repeatable."),
-]
-Budget = Annotated[str | None, typer.Option(help="Trainable parameters: 12000, 12k, 0.3M or 1%.")]
-Runs = Annotated[Path, typer.Option(help="Folder for database, artifacts and checkpoints.")]
-Trials = Annotated[int | None, typer.Option(help="Complete trials to reach, of all workers.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
-Patience = Annotated[
-    float, typer.Option(help="Seconds to wait for a database that does not answer any more.")
-]
-Data = Annotated[
-    str | None, typer.Option(help="Your images: a folder with a folder for each class, or .npz.")
-]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
 @app.command()
@@ -124,10 +108,10 @@ def search(
             heartbeat=heartbeat,
             patience=patience,
             stop=stop,
-            progress=_progress(quiet),
+            progress=show_progress(quiet),
             publish=publish,
         )
-    _print_found(result, runs, storage, as_json)
+    print_found(result, runs, storage, as_json)
 
 
 @app.command()
@@ -158,10 +142,10 @@ def resume(
             device=device,
             patience=patience,
             stop=stop,
-            progress=_progress(quiet),
+            progress=show_progress(quiet),
             publish=publish,
         )
-    _print_found(result, runs, storage, as_json)
+    print_found(result, runs, storage, as_json)
 
 
 @app.command()
@@ -192,13 +176,13 @@ def pick(
             device=device,
             patience=patience,
             stop=stop,
-            progress=_progress(quiet),
+            progress=show_progress(quiet),
         )
-    if not _is_first_rank():
+    if not is_first_rank():
         return
     if as_json:
         row = result.rows[0].to_json()
-        _print_json(
+        print_json(
             {
                 "study": name,
                 "budget": result.budget,
@@ -207,7 +191,7 @@ def pick(
             }
         )
         return
-    _console().print(result_table(result.rows, result.budget))
+    out_console().print(result_table(result.rows, result.budget))
     typer.echo(f"Winner: {runs / name / f'winner-{result.budget}.json'}")
 
 
@@ -240,14 +224,14 @@ def compare(
             device=device,
             patience=patience,
             stop=stop,
-            progress=_progress(quiet),
+            progress=show_progress(quiet),
         )
-    if not _is_first_rank():
+    if not is_first_rank():
         return
     if as_json:
-        _print_json({"study": name, **comparison.to_json()})
+        print_json({"study": name, **comparison.to_json()})
     else:
-        _print_comparison(comparison)
+        print_comparison(comparison)
 
 
 @app.command()
@@ -290,16 +274,16 @@ def suite(
             device=device,
             patience=patience,
             stop=stop,
-            progress=_progress(quiet),
+            progress=show_progress(quiet),
             publish=publish,
         )
-    if not _is_first_rank():
+    if not is_first_rank():
         return
     saved = save_suite(result, runs / f"suite-{wanted.name}")
     if as_json:
-        _print_json(result.to_json())
+        print_json(result.to_json())
         return
-    _console().print(suite_table(result))
+    out_console().print(suite_table(result))
     for path in saved:
         typer.echo(f"Table: {path}")
 
@@ -310,11 +294,11 @@ def status(storage: Storage = None, runs: Runs = Path("runs"), as_json: AsJson =
     from glora_automl.storages import open_storage, storage_errors
     from glora_automl.study import list_studies
 
-    opened = open_storage(_url(storage, runs), create=False, write=False)
+    opened = open_storage(storage_url(storage, runs), create=False, write=False)
     with storage_errors():
         summaries = list_studies(opened)
     if as_json:
-        _print_json(summaries)
+        print_json(summaries)
         return
     from rich.table import Table
 
@@ -331,7 +315,7 @@ def status(storage: Storage = None, runs: Runs = Path("runs"), as_json: AsJson =
             f"{summary['budget']:,}",
             "–" if best is None else f"{best['value']:.4g}, {best['parameters']:,} parameters",
         )
-    _console().print(table)
+    out_console().print(table)
 
 
 @app.command()
@@ -345,47 +329,15 @@ def show(
     from glora_automl.storages import open_storage, storage_errors
     from glora_automl.study import load_study, summarize
 
-    opened = open_storage(_url(storage, runs), create=False, write=False)
+    opened = open_storage(storage_url(storage, runs), create=False, write=False)
     with storage_errors():
         study = load_study(opened, name)
         summary = summarize(study)
     if as_json:
-        _print_json(summary)
+        print_json(summary)
         return
-    trials = summary["trials"]
-    typer.echo(f"{name}: {summary['stage']}, {summary['recipe']['description']}")
-    typer.echo(
-        f"Trials: {trials['complete']} of {trials['target']} complete, {trials['pruned']} stopped "
-        f"early, {trials['running']} running, {trials['failed']} failed"
-    )
-    seconds = ", ".join(f"{stage} {spent:.0f}" for stage, spent in summary["seconds"].items())
-    typer.echo(f"Seconds: {seconds or 'none yet'}")
-    for worker, done in summary["workers"].items():
-        at = f", at {done['at']}" if done["at"] else ""
-        stages = "".join(f", {stage}" for stage in done["stages"])
-        typer.echo(f"Worker {worker}: {done['trials']} trials{stages}{at}")
-    if summary["best"] is not None:
-        best = summary["best"]
-        typer.echo(
-            f"Best trial: {best['trial']}, {best['value']:.4g} with {best['parameters']:,} "
-            "parameters"
-        )
-    if summary["selection"] is not None:
-        typer.echo(f"Selected: trial {summary['selection']['trial']}")
-        typer.echo(summary["selection"]["architecture"])
     with storage_errors():
-        _print_found_so_far(study)
-    if summary["result"] is not None:
-        _print_result(summary)
-    for found in summary["picks"]:
-        from glora_automl.report import result_table
-        from glora_automl.study import Row
-
-        _console().print(result_table([Row.from_json(found["row"])], found["budget"]))
-    if summary["comparison"] is not None:
-        from glora_automl.study import Comparison
-
-        _print_comparison(Comparison.from_json(summary["comparison"]))
+        print_summary(study, summary)
 
 
 @app.command()
@@ -405,7 +357,7 @@ def report(
     from glora_automl.storages import open_storage, quiet_optuna, storage_errors
     from glora_automl.study import load_study
 
-    opened = open_storage(_url(storage, runs), create=False, write=False)
+    opened = open_storage(storage_url(storage, runs), create=False, write=False)
     with storage_errors(), quiet_optuna():
         study = load_study(opened, name)
         if png is not None:
@@ -437,7 +389,7 @@ def dashboard(
 
     grouping = check_grouping(by)
     # A page is asked for again in seconds; nobody waits minutes for it.
-    opened = open_storage(_url(storage, runs), create=False, write=write, patience=10)
+    opened = open_storage(storage_url(storage, runs), create=False, write=write, patience=10)
     shown = dashboard_app(
         opened,
         by=grouping,
@@ -461,7 +413,7 @@ def recipes(as_json: AsJson = False) -> None:
     """List the recipes that ship."""
     from glora_automl.study import list_recipes, load_recipe
 
-    _print_list({name: load_recipe(name).description for name in list_recipes()}, as_json)
+    print_list({name: load_recipe(name).description for name in list_recipes()}, as_json)
 
 
 @app.command()
@@ -470,7 +422,7 @@ def spaces(as_json: AsJson = False) -> None:
     from glora_automl.search_space import list_search_spaces, load_search_space
 
     found = {name: load_search_space(name).description for name in list_search_spaces()}
-    _print_list(found, as_json)
+    print_list(found, as_json)
 
 
 @app.command()
@@ -478,7 +430,7 @@ def suites(as_json: AsJson = False) -> None:
     """List the suites that ship."""
     from glora_automl.study import list_suites, load_suite
 
-    _print_list({name: load_suite(name).description for name in list_suites()}, as_json)
+    print_list({name: load_suite(name).description for name in list_suites()}, as_json)
 
 
 @app.command()
@@ -494,7 +446,7 @@ def layers(
     settings = load_recipe(backbone).backbone if is_recipe else BackboneSettings(model=backbone)
     groups = list_layers(settings)
     if as_json:
-        _print_json([group._asdict() for group in groups])
+        print_json([group._asdict() for group in groups])
         return
     from rich.table import Column, Table
 
@@ -502,7 +454,7 @@ def layers(
     for group in groups:
         size = "–" if group.size is None else " x ".join(map(str, group.size))
         table.add_row(group.pattern, str(group.layers), size, group.reason or group.tensors)
-    _console().print(table)
+    out_console().print(table)
 
 
 @contextmanager
@@ -527,112 +479,6 @@ def _stoppable() -> Iterator[StopOnSignal]:
 def _changes(**options: Any) -> dict[str, Any]:
     """The options that were given."""
     return {key: value for key, value in options.items() if value is not None}
-
-
-def _url(storage: str | None, runs: Path) -> str:
-    from glora_automl.storages import default_url
-
-    return storage or default_url(runs)
-
-
-def _is_first_rank() -> bool:
-    """Whether this process is the one of those that torchrun started which talks."""
-    return "LOCAL_RANK" not in os.environ or os.environ.get("RANK", "0") == "0"
-
-
-def _progress(quiet: bool) -> Progress:
-    """Bars on a terminal, plain lines elsewhere; both on standard error."""
-    from rich.console import Console
-
-    from glora_automl.progress import LineProgress, Progress, TerminalProgress
-
-    if quiet or not _is_first_rank():
-        return Progress()
-    console = Console(stderr=True)
-    if console.is_terminal:
-        return TerminalProgress(console)
-    return LineProgress(lambda line: print(line, file=sys.stderr, flush=True))
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console()
-
-
-def _print_json(value: object) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _print_list(descriptions: dict[str, str], as_json: bool) -> None:
-    if as_json:
-        _print_json(descriptions)
-        return
-    width = max(map(len, descriptions), default=0)
-    for name, description in descriptions.items():
-        typer.echo(f"{name:<{width}}  {description}")
-
-
-def _print_found(result: SearchResult, runs: Path, storage: str | None, as_json: bool) -> None:
-    from glora_automl.storages import shown_location, storage_errors
-    from glora_automl.study import summarize
-
-    if not _is_first_rank():
-        return
-    with storage_errors():
-        summary = summarize(result.study)
-    if as_json:
-        _print_json(summary)
-        return
-    _print_result(summary)
-    typer.echo(f"Winner: {runs / summary['study'] / 'winner.json'}")
-    typer.echo(f"Study:  glora dashboard --storage {shown_location(_url(storage, runs))}")
-
-
-def _print_found_so_far(study: Any) -> None:
-    """Where the parameters went, the front and what it cost."""
-    from glora_automl.errors import StudyError
-    from glora_automl.report import (
-        FRONT_COLUMNS,
-        PICTURES,
-        Snapshot,
-        cost_table,
-        front_lines,
-        grid_blocks,
-        plain_table,
-    )
-    from glora_automl.study import ledger
-
-    snapshot, console = Snapshot.of(study), _console()
-    try:
-        picture = PICTURES["architecture"](snapshot)
-    except StudyError as error:
-        typer.echo(f"No picture: {error}", err=True)
-        picture = None
-    if picture is not None:
-        console.print(grid_blocks(picture), soft_wrap=True)
-    if front := front_lines(snapshot):
-        console.print(plain_table("Front: the most accurate of their size", FRONT_COLUMNS, front))
-    costs = cost_table(ledger(study))
-    if costs.lines:
-        console.print(plain_table("Cost", *costs))
-
-
-def _print_result(summary: dict[str, Any]) -> None:
-    from glora_automl.report import result_table
-    from glora_automl.study import Row
-
-    rows = [Row.from_json(row) for row in summary["result"]]
-    _console().print(result_table(rows, summary["budget"]))
-
-
-def _print_comparison(comparison: Comparison) -> None:
-    from glora_automl.report import correlation_text, result_table
-
-    _console().print(result_table(comparison.rows, comparison.budget))
-    typer.echo(f"Best uniform adapter by validation: {comparison.best_uniform}")
-    if comparison.inherited is not None:
-        typer.echo(correlation_text(comparison.inherited))
 
 
 def main() -> None:

@@ -1,0 +1,174 @@
+"""What commands print: results on standard output, progress on standard error."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import optuna
+    from rich.console import Console
+
+    from glora_automl.progress import Progress
+    from glora_automl.study import Comparison, SearchResult
+
+__all__ = [
+    "is_first_rank",
+    "out_console",
+    "print_comparison",
+    "print_found",
+    "print_found_so_far",
+    "print_json",
+    "print_list",
+    "print_result",
+    "print_summary",
+    "show_progress",
+    "storage_url",
+]
+
+
+def storage_url(storage: str | None, runs: Path) -> str:
+    """The storage that was asked for, or that of the runs folder."""
+    from glora_automl.storages import default_url
+
+    return storage or default_url(runs)
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the one of those that torchrun started which talks."""
+    return "LOCAL_RANK" not in os.environ or os.environ.get("RANK", "0") == "0"
+
+
+def show_progress(quiet: bool) -> Progress:
+    """Bars on a terminal, plain lines elsewhere; both on standard error."""
+    from rich.console import Console
+
+    from glora_automl.progress import LineProgress, Progress, TerminalProgress
+
+    if quiet or not is_first_rank():
+        return Progress()
+    console = Console(stderr=True)
+    if console.is_terminal:
+        return TerminalProgress(console)
+    return LineProgress(lambda line: print(line, file=sys.stderr, flush=True))
+
+
+def out_console() -> Console:
+    from rich.console import Console
+
+    return Console()
+
+
+def print_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_list(descriptions: dict[str, str], as_json: bool) -> None:
+    if as_json:
+        print_json(descriptions)
+        return
+    width = max(map(len, descriptions), default=0)
+    for name, description in descriptions.items():
+        typer.echo(f"{name:<{width}}  {description}")
+
+
+def print_found(result: SearchResult, runs: Path, storage: str | None, as_json: bool) -> None:
+    from glora_automl.storages import shown_location, storage_errors
+    from glora_automl.study import summarize
+
+    if not is_first_rank():
+        return
+    with storage_errors():
+        summary = summarize(result.study)
+    if as_json:
+        print_json(summary)
+        return
+    print_result(summary)
+    typer.echo(f"Winner: {runs / summary['study'] / 'winner.json'}")
+    typer.echo(f"Study:  glora dashboard --storage {shown_location(storage_url(storage, runs))}")
+
+
+def print_summary(study: optuna.Study, summary: dict[str, Any]) -> None:
+    """What a study is made of and what it found."""
+    from glora_automl.report import result_table
+    from glora_automl.study import Comparison, Row
+
+    trials = summary["trials"]
+    typer.echo(f"{summary['study']}: {summary['stage']}, {summary['recipe']['description']}")
+    typer.echo(
+        f"Trials: {trials['complete']} of {trials['target']} complete, {trials['pruned']} stopped "
+        f"early, {trials['running']} running, {trials['failed']} failed"
+    )
+    seconds = ", ".join(f"{stage} {spent:.0f}" for stage, spent in summary["seconds"].items())
+    typer.echo(f"Seconds: {seconds or 'none yet'}")
+    for worker, done in summary["workers"].items():
+        at = f", at {done['at']}" if done["at"] else ""
+        stages = "".join(f", {stage}" for stage in done["stages"])
+        typer.echo(f"Worker {worker}: {done['trials']} trials{stages}{at}")
+    if summary["best"] is not None:
+        best = summary["best"]
+        typer.echo(
+            f"Best trial: {best['trial']}, {best['value']:.4g} with {best['parameters']:,} "
+            "parameters"
+        )
+    if summary["selection"] is not None:
+        typer.echo(f"Selected: trial {summary['selection']['trial']}")
+        typer.echo(summary["selection"]["architecture"])
+    print_found_so_far(study)
+    if summary["result"] is not None:
+        print_result(summary)
+    for found in summary["picks"]:
+        out_console().print(result_table([Row.from_json(found["row"])], found["budget"]))
+    if summary["comparison"] is not None:
+        print_comparison(Comparison.from_json(summary["comparison"]))
+
+
+def print_found_so_far(study: optuna.Study) -> None:
+    """Where the parameters went, the front and what it cost."""
+    from glora_automl.errors import StudyError
+    from glora_automl.report import (
+        FRONT_COLUMNS,
+        PICTURES,
+        Snapshot,
+        cost_table,
+        front_lines,
+        grid_blocks,
+        plain_table,
+    )
+    from glora_automl.study import ledger
+
+    snapshot, console = Snapshot.of(study), out_console()
+    try:
+        picture = PICTURES["architecture"](snapshot)
+    except StudyError as error:
+        typer.echo(f"No picture: {error}", err=True)
+        picture = None
+    if picture is not None:
+        console.print(grid_blocks(picture), soft_wrap=True)
+    if front := front_lines(snapshot):
+        console.print(plain_table("Front: the most accurate of their size", FRONT_COLUMNS, front))
+    costs = cost_table(ledger(study))
+    if costs.lines:
+        console.print(plain_table("Cost", *costs))
+
+
+def print_result(summary: dict[str, Any]) -> None:
+    from glora_automl.report import result_table
+    from glora_automl.study import Row
+
+    rows = [Row.from_json(row) for row in summary["result"]]
+    out_console().print(result_table(rows, summary["budget"]))
+
+
+def print_comparison(comparison: Comparison) -> None:
+    from glora_automl.report import correlation_text, result_table
+
+    out_console().print(result_table(comparison.rows, comparison.budget))
+    typer.echo(f"Best uniform adapter by validation: {comparison.best_uniform}")
+    if comparison.inherited is not None:
+        typer.echo(correlation_text(comparison.inherited))

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,6 +94,17 @@ def test_the_suites_that_ship_have_recipes(tmp_path):
     assert [r.task.name for _, r in suite_recipes(vtab)] == list(VTAB)
     shots = {recipe.task.shots for _, recipe in suite_recipes(load_suite("fewshot"))}
     assert shots == {1, 2, 4, 8, 16}
+
+
+def test_the_suite_of_the_benchmarks_is_one(tmp_path):
+    file = Path(__file__).parents[2] / "benchmarks/npz-suite.toml"
+    suite = load_suite(str(file), data=str(tmp_path))
+    for task in suite.tasks:
+        Path(task.path).touch()
+    made = dict(suite_recipes(suite, settings=["backbone.checkpoint=there.safetensors"]))
+    assert len(made) == 10
+    assert made["eth80_elevation"].task.label == "elevation"
+    assert {recipe.backbone.checkpoint for recipe in made.values()} == {"there.safetensors"}
 
 
 def test_recipes_take_changes_in_order(place):

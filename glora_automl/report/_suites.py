@@ -58,7 +58,8 @@ def save_suite(result: SuiteResult, stem: Path) -> list[Path]:
 def _title(result: SuiteResult) -> str:
     done = sum(map(len, result.rows.values()))
     wanted = result.seeds * len(result.suite.tasks)
-    what = f"Test accuracy in % on {result.suite.name}, {result.seeds} studies a task"
+    studies = "a study" if result.seeds == 1 else f"{result.seeds} studies"
+    what = f"Test accuracy in % on {result.suite.name}, {studies} a task"
     if result.seeds > 1:
         what += " (mean and 95% interval)"
     return what if done == wanted else f"{what}; {done} of {wanted} studies are finished"

@@ -11,7 +11,7 @@ from optuna.storages import BaseStorage
 from glora_automl.budget import parse_budget
 from glora_automl.errors import BudgetError, StudyError
 from glora_automl.progress import Progress
-from glora_automl.study._best import best_trials, front_of
+from glora_automl.study._best import CONSTRAINT, best_trials, front_of
 from glora_automl.study._final import final_test, keep_winner
 from glora_automl.study._join import find, join
 from glora_automl.study._result import Row, Selection
@@ -91,7 +91,7 @@ def _pick(run: Run, budget: int) -> SearchResult:
     candidates = best_trials(run.study, run.setup.recipe.selection.candidates, within=budget)
     if not candidates:
         front = front_of(run.study.get_trials(deepcopy=False), run.study.directions[0])
-        least = front[0].user_attrs["trainable_params"]
+        least = front[0].user_attrs[CONSTRAINT]
         raise StudyError(
             f"The study {name!r} must have a trial within the budget of a pick, got {budget}; its "
             f"smallest on the front has {least} parameters."

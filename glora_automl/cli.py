@@ -115,6 +115,64 @@ def search(
 
 
 @app.command()
+def train(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="Name of a recipe, or path of a .toml file; with --data, own."),
+    ] = None,
+    architecture: Annotated[
+        str,
+        typer.Option(
+            help="File as 'glora architecture' prints it, or lora (the highest rank that fits), "
+            "lora-4, bitfit, ssf or probe."
+        ),
+    ] = "lora",
+    data: Data = None,
+    model: Model = None,
+    changes: Changes = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the study; by default the recipe's and that.")
+    ] = None,
+    storage: Storage = None,
+    artifacts: ArtifactStore = None,
+    budget: Budget = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all randomness.")] = None,
+    device: Device = "auto",
+    runs: Runs = Path("runs"),
+    patience: Patience = 300.0,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train one architecture without a search, and keep it like a search's winner."""
+    from glora_automl.report import publish
+    from glora_automl.study import override_recipe
+    from glora_automl.study import search as run
+
+    wanted = override_recipe(
+        recipe,
+        data=data,
+        model=model,
+        architecture=architecture,
+        settings=changes or (),
+        **_changes(budget=budget, seed=seed),
+    )
+    with _stoppable() as stop:
+        result = run(
+            wanted,
+            name=name,
+            runs=runs,
+            storage=storage,
+            artifacts=artifacts,
+            device=device,
+            patience=patience,
+            stop=stop,
+            progress=show_progress(quiet),
+            publish=publish,
+        )
+    print_found(result, runs, storage, as_json)
+
+
+@app.command()
 def resume(
     name: Annotated[str, typer.Argument(help="Name of the study.")],
     storage: Storage = None,
@@ -338,6 +396,36 @@ def show(
         return
     with storage_errors():
         print_summary(study, summary)
+
+
+@app.command()
+def architecture(
+    name: Annotated[str, typer.Argument(help="Name of the study.")],
+    trial: Annotated[
+        str, typer.Option(help="best (the winner, if one is chosen) or a number.")
+    ] = "best",
+    storage: Storage = None,
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Print the architecture of a study's winner or trial, for 'glora train --architecture'."""
+    from glora_automl.errors import StudyError
+    from glora_automl.storages import open_storage, storage_errors
+    from glora_automl.study import find_architecture, load_study, read_space
+
+    if trial != "best" and not trial.isdecimal():
+        raise StudyError(f"The trial must be 'best' or a number, got {trial!r}; see --trial.")
+    opened = open_storage(storage_url(storage, runs), create=False, write=False)
+    with storage_errors():
+        study = load_study(opened, name)
+        number, found = find_architecture(study, None if trial == "best" else int(trial))
+        count = found.count(read_space(study).shapes)
+    if as_json:
+        print_json(
+            {"study": name, "trial": number, "parameters": count, "architecture": str(found)}
+        )
+    else:
+        typer.echo(str(found))
 
 
 @app.command()

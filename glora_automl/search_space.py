@@ -199,14 +199,46 @@ class SearchSpace:
         self.spec = spec
         self.shapes = {name: shapes[name] for name in spec.select(list(shapes))}
         self._check_ranks()
+        self._take(self._declared())
+
+    @classmethod
+    def of(cls, architecture: Architecture, shapes: Mapping[str, LayerShape]) -> SearchSpace:
+        """The space of one architecture alone, which has no parameters.
+
+        Args:
+            architecture: Its layers are those of the space.
+            shapes: Layers of the model by dotted name, which can take the architecture.
+
+        Example:
+            >>> architecture = Architecture.parse("fc1: B=lora-2")
+            >>> space = SearchSpace.of(architecture, {"fc1": LayerShape(8, 4)})
+            >>> space.size, space.architecture({}) == architecture
+            (1, True)
+        """
+        space = cls.__new__(cls)
+        space.spec = SearchSpaceSpec(layers=tuple(architecture), choices=TensorChoices())
+        space.shapes = {name: shapes[name] for name in architecture}
+        dimensions = []
+        for name, choices in architecture.items():
+            for tensor, choice in zip(TENSORS, choices, strict=True):
+                cost = choice.count(tensor, shapes[name])
+                key = f"{name}.{tensor}"
+                dimensions.append(Dimension(key, tensor, (name,), (str(choice),), (cost,)))
+        space._take(dimensions)
+        return space
+
+    def _declared(self) -> list[Dimension]:
+        """What the declaration comes to on the layers."""
         groups: dict[str, list[str]] = {}
         for name in self.shapes:
-            groups.setdefault(group(name, spec.share), []).append(name)
-        dimensions = [
+            groups.setdefault(group(name, self.spec.share), []).append(name)
+        return [
             self._dimension(key, tensor, tuple(layers))
             for key, layers in groups.items()
             for tensor in TENSORS
         ]
+
+    def _take(self, dimensions: list[Dimension]) -> None:
         self.dimensions = tuple(d for d in dimensions if len(d.choices) > 1)
         self._fixed = tuple(d for d in dimensions if len(d.choices) == 1)
         fixed = sum(d.costs[0] for d in self._fixed)

@@ -146,6 +146,26 @@ def test_images_and_model_of_a_recipe_can_be_others(folder):
     assert with_data(load_recipe("vtab1k"), "zoo").task.path == "zoo"
 
 
+def test_an_architecture_goes_from_one_study_to_another(runs, folder, glora):
+    code, text, _ = glora("architecture", "tiny", "--runs", runs)
+    assert code == 0
+    document = json.loads(glora("architecture", "tiny", "--runs", runs, "--json")[1])
+    assert text == document["architecture"] + "\n"
+    number = document["trial"]
+    assert glora("architecture", "tiny", "--trial", number, "--runs", runs)[1] == text
+    (folder / "best of.txt").write_text(text, encoding="utf-8")
+    options = ("--architecture", "best of.txt", "--quiet", "--seed", 1)
+    code, out, err = glora("train", "tiny.toml", *options)
+    assert (code, err) == (0, "")
+    assert "given" in out
+    assert "Winner: runs/tiny-best-of/winner.json" in out
+    assert glora("architecture", "tiny-best-of")[1] == text
+    kept = json.loads(glora("show", "tiny-best-of", "--json")[1])
+    assert kept["result"][0]["parameters"] == document["parameters"]
+    code, again, _ = glora("train", "tiny.toml", *options, "--json")
+    assert json.loads(again) == kept
+
+
 def test_status_and_show_tell_of_a_study(runs, glora):
     code, out, _ = glora("status", "--runs", runs)
     assert code == 0
@@ -223,7 +243,7 @@ def test_lists(glora):
     }
 
 
-COMMANDS = ("dashboard", "report", "search", "show", "status")
+COMMANDS = ("architecture", "dashboard", "report", "search", "show", "status", "train")
 
 
 @pytest.mark.parametrize(
@@ -254,6 +274,16 @@ COMMANDS = ("dashboard", "report", "search", "show", "status")
         (["search", "model.toml"], ["vit_tiny_patch16_225", "vit_tiny_patch16_224"]),
         (["search", "kwargs.toml"], ["colour"]),
         (["search", "images.toml"], ["more than"]),
+        (["train", "tiny.toml", "--architecture", "lora-64"], ["1494", "raise the budget"]),
+        (["train", "tiny.toml", "--architecture", "nowhere"], ["'nowhere'", "No such file"]),
+        (
+            ["train", "tiny.toml", "--architecture", "tiny.toml"],
+            ["'tiny.toml'", "one layer a line"],
+        ),
+        (["train", "tiny.toml", "--architecture", "other.txt"], ["blocks.7.fc", "blocks.0.attn"]),
+        (["search", "tiny.toml", "--set", "architecture=lorra"], ["'lorra'", "'lora'"]),
+        (["architecture", "tiny"], ["no such file"]),
+        (["architecture", "tiny", "--trial", "first"], ["'first'", "--trial"]),
         (["show", "tiny"], ["no such file"]),
         (["status"], ["no such file"]),
         (["dashboard"], ["no such file"]),
@@ -276,6 +306,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(folder, glora, tiny_toml, argum
         assert old in tiny_toml
         (folder / f"{name}.toml").write_text(tiny_toml.replace(old, new), encoding="utf-8")
     (folder / "torn.npz").write_bytes(b"PK")
+    (folder / "other.txt").write_text("blocks.7.fc: E=vector", encoding="utf-8")
     before = {path: path.stat().st_size for path in folder.rglob("*")}
     code, out, err = glora(*arguments)
     assert code == 2

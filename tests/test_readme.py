@@ -53,6 +53,8 @@ def test_the_commands_run(quick_digits, monkeypatch, capsys):
     commands = "".join(blocks("bash")).splitlines()
     ours = [part for line in commands for part in line.split(" && ") if part.startswith("glora ")]
     assert {shlex.split(command)[1] for command in ours} == {
+        "architecture",
+        "train",
         "compare",
         "pick",
         "dashboard",

@@ -1,7 +1,9 @@
 """Recipes and the studies that they become: create, resume, search, select, compare."""
 
 from glora_automl.study._best import best_of
+from glora_automl.study._chosen import find_architecture
 from glora_automl.study._compare import Comparison, RankCorrelation, compare, random_study_name
+from glora_automl.study._given import READY
 from glora_automl.study._layers import LayerGroup, list_layers
 from glora_automl.study._ledger import STAGES, Cost, ledger
 from glora_automl.study._overrides import override_recipe
@@ -31,6 +33,7 @@ from glora_automl.study._summary import list_studies, summarize
 
 __all__ = [
     "FORMAT",
+    "READY",
     "STAGES",
     "Comparison",
     "Cost",
@@ -47,6 +50,7 @@ __all__ = [
     "SuiteTask",
     "best_of",
     "compare",
+    "find_architecture",
     "get_attribute",
     "get_setting",
     "is_ours",

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from optuna.trial import create_trial
 from torch import Tensor, nn
 
 from glora_automl.adapters import merge
-from glora_automl.architecture import TENSORS, Architecture, Choice, LayerChoices
-from glora_automl.study._result import Row
+from glora_automl.architecture import TENSORS, Architecture
+from glora_automl.study._best import CONSTRAINT, done_trials
+from glora_automl.study._given import label, loras, ssf
+from glora_automl.study._proposals import trial_values
+from glora_automl.study._result import Row, Selection
 from glora_automl.study._run import Run
 from glora_automl.study._setup import Setup
 from glora_automl.study._stages import Claim
@@ -22,6 +26,7 @@ __all__ = [
     "load_arm",
     "train_alone",
     "train_control",
+    "train_given",
     "uniform_architectures",
 ]
 
@@ -33,11 +38,11 @@ def control_architectures(setup: Setup) -> dict[str, Architecture | None]:
     size, if that is less), and BitFit (arXiv 2106.10199).
     """
     shapes = setup.space.shapes
-    loras = _loras(setup)
+    fitting = loras(shapes, setup.budget)
     bitfit = Architecture.uniform(shapes, E="vector")
     return {
         "linear probe": Architecture.uniform(shapes),
-        f"LoRA r={len(loras)}" if loras else "LoRA": loras[-1] if loras else None,
+        f"LoRA r={len(fitting)}" if fitting else "LoRA": fitting[-1] if fitting else None,
         "BitFit": bitfit if bitfit.count(shapes) <= setup.budget else None,
     }
 
@@ -45,37 +50,15 @@ def control_architectures(setup: Setup) -> dict[str, Architecture | None]:
 def uniform_architectures(setup: Setup) -> dict[str, Architecture]:
     """What fits the budget with the same choices in every layer: the controls, and more.
 
-    LoRA at the ranks that are powers of two, too, and a scale and a shift of each layer's outputs,
-    which is what SSF (arXiv 2210.08823) does to linear layers.
+    LoRA at the ranks that are powers of two, too, and what SSF does.
     """
     shapes = setup.space.shapes
     found = {name: a for name, a in control_architectures(setup).items() if a is not None}
-    loras = _loras(setup)
-    for rank in (2**i for i in range(len(loras).bit_length())):
-        found.setdefault(f"LoRA r={rank}", loras[rank - 1])
-    ssf = Architecture.uniform(shapes, A="vector", E="vector")
-    if ssf.count(shapes) <= setup.budget:
-        found["SSF-like"] = ssf
-    return found
-
-
-def _loras(setup: Setup) -> list[Architecture]:
-    """LoRA of the same rank in every layer, of all ranks that fit the budget, from 1 on.
-
-    A layer that is smaller than the rank has its size for a rank.
-    """
-    shapes = setup.space.shapes
-    found: list[Architecture] = []
-    for rank in range(1, max(min(shape[:2]) for shape in shapes.values()) + 1):
-        larger = Architecture(
-            {
-                name: LayerChoices(B=Choice("lora", min(rank, *shape[:2])))
-                for name, shape in shapes.items()
-            }
-        )
-        if larger.count(shapes) > setup.budget:
-            break
-        found.append(larger)
+    fitting = loras(shapes, setup.budget)
+    for rank in (2**i for i in range(len(fitting).bit_length())):
+        found.setdefault(f"LoRA r={rank}", fitting[rank - 1])
+    if ssf(shapes).count(shapes) <= setup.budget:
+        found["SSF-like"] = ssf(shapes)
     return found
 
 
@@ -133,6 +116,49 @@ def train_control(
         return {"artifact": None, "row": Row(name).to_json()}
     supernet, row = train_alone(run, stage, name, architecture, title=f"Control: {name}")
     return arm_outcome(run, stage, row, supernet, architecture)
+
+
+def train_given(run: Run, claim: Claim) -> dict[str, Any]:
+    """Train the architecture that the recipe gives, in the place of a search and a selection.
+
+    It becomes the one trial of the study. It is trained like a control: one that is a control of a
+    search ends with the same figures.
+
+    Returns:
+        The stage's outcome: an arm and its selection.
+    """
+    run.check_settings()
+    shapes = run.setup.space.shapes
+    architecture = run.setup.space.architecture({})
+    name = label(architecture, shapes)
+    supernet, row = train_alone(run, "selection", name, architecture, title=f"Train: {name}")
+    assert row.parameters is not None
+    assert row.validation is not None
+    # A worker may have died between this trial and the end of the stage.
+    if not done_trials(run.study):
+        run.study.add_trial(
+            create_trial(
+                values=trial_values(run.setup.recipe.search, row.validation, row.parameters),
+                user_attrs={
+                    CONSTRAINT: row.parameters,
+                    "validation_accuracy": row.validation.accuracy,
+                    "validation_loss": row.validation.loss,
+                    "worker": run.worker.name,
+                },
+                constraints={CONSTRAINT: row.parameters - run.setup.budget},
+            )
+        )
+    (trial,) = done_trials(run.study)
+    selection = Selection(
+        trial=trial.number,
+        architecture=str(architecture),
+        parameters=row.parameters,
+        inherited=row.validation,
+        finetuned=None,
+        candidates=(trial.number,),
+    )
+    outcome = arm_outcome(run, "selection", row, supernet, architecture)
+    return {**outcome, "selection": selection.to_json()}
 
 
 def train_alone(

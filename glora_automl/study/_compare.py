@@ -172,7 +172,7 @@ def compare(
 
     Raises:
         RecipeError: If ``architectures`` is neither 0 nor from 2 to the study's trials.
-        StudyError: If the study is not finished.
+        StudyError: If the study is not finished, or had no search.
         GLoRAError: If anything else is wrong with the input.
         Stopped: If ``stop`` asked for it.
     """
@@ -188,6 +188,7 @@ def compare(
         stop=stop,
         progress=progress,
     ) as run:
+        run.check_searched()
         target = int(get_setting(run.study, "target"))
         if architectures != 0 and not 2 <= architectures <= target:
             raise RecipeError(

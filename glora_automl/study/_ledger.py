@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from glora_automl.study._best import done_trials
 from glora_automl.study._stages import stage_study_name
-from glora_automl.study._study import study_key
+from glora_automl.study._study import get_setting, study_key
 
 __all__ = ["STAGES", "Cost", "attempts", "find_stages", "ledger", "stage_seconds"]
 
@@ -112,7 +112,10 @@ def stage_seconds(study: optuna.Study, stages: optuna.Study | None) -> dict[str,
 
 def _ledger(study: optuna.Study, stages: optuna.Study | None) -> list[Cost]:
     sums: dict[tuple[str, str], Cost] = {}
-    for cost in (*_stage_costs(study, stages), *map(_trial_cost, done_trials(study))):
+    # The trial of an architecture that was given stands for the stage that has trained it.
+    is_given = get_setting(study, "recipe").get("architecture") is not None
+    trials = [] if is_given else done_trials(study)
+    for cost in (*_stage_costs(study, stages), *map(_trial_cost, trials)):
         key = cost.stage, cost.worker
         sums[key] = sums[key].plus(cost) if key in sums else cost
     order = {stage: place for place, stage in enumerate(STAGES)}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from glora_automl.errors import RecipeError
+from glora_automl.study._given import is_ready, read_given
 from glora_automl.study._recipe import Recipe, list_recipes, load_recipe, parse_recipe
 
 __all__ = ["OWN", "override_recipe", "with_data", "with_settings"]
@@ -23,6 +24,7 @@ def override_recipe(
     *,
     data: str | None = None,
     model: str | None = None,
+    architecture: str | None = None,
     settings: Sequence[str] = (),
     **changes: Any,
 ) -> Recipe:
@@ -33,6 +35,8 @@ def override_recipe(
         data: An ``.npz`` file, or a folder of images, in the place of the recipe's. Where the
             recipe is not named, the study is named after it.
         model: A timm model with its pretrained weights in the place of the recipe's.
+        architecture: A ready architecture or a file with one, which is trained instead of a search;
+            the study is named after it, too.
         settings: Further changes, each as ``key=value``, such as ``search.trials=100``.
         **changes: As for :meth:`Recipe.replace`, made at the end.
 
@@ -41,7 +45,7 @@ def override_recipe(
     """
     if name is None and data is None:
         raise RecipeError(
-            f"A search needs a recipe ({', '.join(list_recipes())}, or a path that ends in .toml) "
+            f"A study needs a recipe ({', '.join(list_recipes())}, or a path that ends in .toml) "
             "or images of your own (--data)."
         )
     recipe = load_recipe(name or OWN)
@@ -51,6 +55,10 @@ def override_recipe(
             recipe = recipe.replace(name=name_of(data))
     if model is not None:
         recipe = with_model(recipe, model)
+    if architecture is not None:
+        given = read_given(architecture)
+        stem = given if is_ready(given) else name_of(architecture)
+        recipe = recipe.replace(name=f"{recipe.name}-{stem}", architecture=given)
     return with_settings(recipe, settings).replace(**changes)
 
 

@@ -61,7 +61,7 @@ def pick(
 
     Raises:
         BudgetError: If the budget is misspelt or above the study's.
-        StudyError: If the study is not finished, or no trial fits.
+        StudyError: If the study is not finished, had no search, or no trial fits.
         GLoRAError: If anything else is wrong with the input.
         Stopped: If ``stop`` asked for it.
     """
@@ -87,6 +87,7 @@ def _pick(run: Run, budget: int) -> SearchResult:
             f"The budget of a pick must be at most that of the study {name!r}, "
             f"{run.setup.budget}, got {budget}; more needs another search."
         )
+    run.check_searched()
     run.check_finished()
     candidates = best_trials(run.study, run.setup.recipe.selection.candidates, within=budget)
     if not candidates:

@@ -17,13 +17,14 @@ from glora_automl.errors import RecipeError, StudyError
 from glora_automl.samplers import EvolutionSampler, RepairedSampler, trial_positions
 from glora_automl.study._best import CONSTRAINT, best_of, best_trials, front_of
 from glora_automl.study._meter import Meter
+from glora_automl.study._recipe import SearchSettings
 from glora_automl.study._run import Run
 from glora_automl.study._setup import Setup
 from glora_automl.study._study import load_study
 from glora_automl.study._trials import Evaluation
-from glora_automl.supernet import Supernet, evaluate, race
+from glora_automl.supernet import Score, Supernet, evaluate, race
 
-__all__ = ["Proposer", "create_sampler", "warm_start"]
+__all__ = ["Proposer", "create_sampler", "trial_values", "warm_start"]
 
 
 def warm_start(storage: BaseStorage, name: str, setup: Setup) -> tuple[dict[str, str], ...]:
@@ -115,6 +116,18 @@ def _qmc(seed: int, drawn: int) -> BaseSampler:
         )
 
 
+def trial_values(search: SearchSettings, score: Score, count: int) -> tuple[float, ...]:
+    """The values of a trial, one for each objective.
+
+    Args:
+        search: Has the objectives.
+        score: On the validation images.
+        count: Trainable parameters.
+    """
+    quality = score.loss if search.metric == "loss" else score.accuracy
+    return (quality, float(count)) if search.trades_off else (quality,)
+
+
 class Proposer:
     """Suggests a trial's architecture, and scores it with the supernet's weights.
 
@@ -157,9 +170,8 @@ class Proposer:
                     threshold=threshold,
                     error_rate=search.racing_error,
                 )
-        quality = found.loss if search.metric == "loss" else found.accuracy
         return Evaluation(
-            (quality, float(count)) if search.trades_off else (quality,),
+            trial_values(search, found, count),
             {
                 "validation_accuracy": found.accuracy,
                 "validation_loss": found.loss,

@@ -11,9 +11,11 @@ from pydantic import Field, field_validator, model_validator
 
 from glora_automl import _declarations
 from glora_automl._declarations import Bool, Declaration, Float, Int
+from glora_automl.architecture import Architecture
 from glora_automl.budget import parse_budget
-from glora_automl.errors import BudgetError, RecipeError
+from glora_automl.errors import ArchitectureError, BudgetError, RecipeError
 from glora_automl.search_space import SearchSpaceSpec, check_choices, load_search_space
+from glora_automl.study._given import check_given, is_ready, read_given
 from glora_automl.supernet import SupernetSettings
 from glora_automl.tasks import BackboneSettings, TaskSettings
 
@@ -138,6 +140,10 @@ class Recipe(Declaration):
         task: Where the images come from.
         backbone: Which model is adapted.
         search_space: Which layers and choices.
+        architecture: An architecture that is trained alone, without a search and without controls,
+            for as many epochs as supernet and winner together: as it is printed, or a ready one
+            in the layers of the search space. Those are ``lora-r``, ``lora`` with the highest rank
+            that fits the budget, ``bitfit``, ``ssf`` and ``probe``, which trains only the head.
         training: How the supernet is trained.
         search: How architectures are searched.
         selection: What is done with the best.
@@ -155,6 +161,7 @@ class Recipe(Declaration):
     task: TaskSettings
     backbone: BackboneSettings
     search_space: SearchSpaceSpec
+    architecture: str | None = None
     training: SupernetSettings
     search: SearchSettings = SearchSettings()
     selection: SelectionSettings = SelectionSettings()
@@ -177,6 +184,8 @@ class Recipe(Declaration):
     def identity(self) -> dict[str, Any]:
         """What makes a study this recipe's, as flat keys: all but texts and the trial target."""
         flat = _flatten(self.model_dump(mode="json"))
+        if self.architecture is not None and not is_ready(self.architecture):
+            flat["architecture"] = repr(Architecture.parse(self.architecture))
         free = (
             "name",
             "description",
@@ -229,12 +238,13 @@ def load_recipe(name: str) -> Recipe:
     """Read a shipped recipe by name, or one of the user's by the path of its TOML file.
 
     ``search_space`` in the file is a name, a path (from the file's folder) or a table. A table
-    with the key ``base`` changes the search space of that name. ``backbone.checkpoint`` and
-    ``task.path`` are paths from the file's folder, too, in a shipped recipe from the working
-    directory.
+    with the key ``base`` changes the search space of that name. ``backbone.checkpoint``,
+    ``task.path`` and an ``architecture`` that is a file are paths from the file's folder, too, in a
+    shipped recipe from the working directory.
 
     Raises:
         RecipeError: If it is not found or misspelt.
+        ArchitectureError: If its architecture is.
         SearchSpaceError: If its search space is not found or misspelt.
     """
     stem, table = _declarations.read("studies", name, RecipeError)
@@ -245,6 +255,8 @@ def load_recipe(name: str) -> Recipe:
         if isinstance(settings, Mapping) and isinstance(settings.get(key), str):
             path = str(folder / os.path.expanduser(settings[key]))
             table[section] = {**settings, key: path}
+    if isinstance(given := table.get("architecture"), str):
+        table["architecture"] = read_given(given, folder)
     space = table.get("search_space", "default")
     if isinstance(space, str):
         table["search_space"] = _space(space, folder)
@@ -266,9 +278,15 @@ def parse_recipe(table: object, where: str) -> Recipe:
         RecipeError: If a key or value is wrong, with ``where`` in front; likewise
         SearchSpaceError: if a choice is.
         BudgetError: if the budget is.
+        ArchitectureError: if the architecture is.
     """
     recipe = _declarations.validate(Recipe, table, where, RecipeError)
     check_choices(recipe.search_space, where)
+    try:
+        if recipe.architecture is not None:
+            check_given(recipe.architecture)
+    except ArchitectureError as error:
+        raise ArchitectureError(f"{where}: architecture: {error}") from None
     try:
         parse_budget(recipe.budget, 0)
     except BudgetError as error:

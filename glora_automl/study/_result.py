@@ -61,10 +61,10 @@ class Selection:
     """Which architecture was chosen, and how it was scored on the validation images.
 
     Attributes:
-        trial: Number of the trial that proposed it.
+        trial: Number of the trial that proposed it, or that stands for one that was given.
         architecture: Its printed form.
         parameters: Its trainable parameters.
-        inherited: Score with the supernet's weights.
+        inherited: Score with the supernet's weights, or of one that was given after its training.
         finetuned: Score after training on; None if that was switched off.
         candidates: Numbers of the trials that were scored again, best first.
         cross_validated: Score in the cross-validation by which it was chosen; None if it was

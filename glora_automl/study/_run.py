@@ -73,6 +73,18 @@ class Run:
                 f"The study {name!r} must be finished first: run 'glora resume {name}'."
             )
 
+    def check_searched(self) -> None:
+        """Make sure that the study is one with a search, and so with a supernet.
+
+        Raises:
+            StudyError: If it trains an architecture that was given.
+        """
+        if self.setup.recipe.architecture is not None:
+            raise StudyError(
+                f"The study {self.study.study_name!r} must be one with a search, but it trains an "
+                "architecture that was given; take one of 'glora search'."
+            )
+
     def checkpoint(self, stage: str, of: str = "") -> Path:
         """File for a checkpoint of a stage; that of other settings is another file."""
         return self.setup.folder / f"{stage}-{self.stages.key}{of}.json"

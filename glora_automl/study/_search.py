@@ -13,7 +13,12 @@ from optuna.storages import BaseStorage
 from torch import nn
 
 from glora_automl.progress import Progress
-from glora_automl.study._arm import control_architectures, control_stage, train_control
+from glora_automl.study._arm import (
+    control_architectures,
+    control_stage,
+    train_control,
+    train_given,
+)
 from glora_automl.study._final import final_test, keep_winner
 from glora_automl.study._join import find, join
 from glora_automl.study._proposals import Proposer
@@ -66,7 +71,8 @@ def search(
 ) -> SearchResult:
     """Run a recipe to its end, go on where an earlier run of it stopped, or join those who run it.
 
-    Backbone, supernet training, search, selection, controls, one test. Everything is in the study
+    Backbone, supernet training, search, selection, controls, one test; or, where the recipe gives
+    an architecture, backbone, the training of that, one test. Everything is in the study
     and its artifacts; what is in ``runs`` only saves time. A run that was killed at any point goes
     on to the same trials and figures as one that was not, on this machine or on another.
 
@@ -162,8 +168,30 @@ def resume(
 
 def _work(run: Run) -> SearchResult:
     """Take part in everything that is left to do, and wait for what others do."""
-    recipe = run.setup.recipe
     run = load_backbone(run)
+    publisher = Publisher(run)
+    parts: dict[str, tuple[str, ...]] = {}
+    if run.setup.recipe.architecture is not None:
+        arms = run.stages.run({"selection": partial(train_given, run)})
+    else:
+        arms = _search(run, publisher)
+        parts["selection"] = ("supernet", "search", "selection")
+    run.record("selection", arms["selection"]["selection"])
+    rows = run.stages.run({"test": partial(final_test, run, arms, parts)})["test"]["rows"]
+    run.record("result", rows)
+    publisher.publish()
+    return SearchResult(
+        run.study,
+        Selection.from_json(arms["selection"]["selection"]),
+        tuple(Row.from_json(row) for row in rows),
+        run.setup.budget,
+        keep_winner(run, "winner", arms["selection"]),
+    )
+
+
+def _search(run: Run, publisher: Publisher) -> dict[str, dict[str, Any]]:
+    """Supernet, search, selection and controls; returns what the last two came to."""
+    recipe = run.setup.recipe
     works: dict[str, Callable[[Claim], dict[str, Any]]] = {"selection": partial(select, run)}
     if recipe.selection.controls:
         for label, architecture in control_architectures(run.setup).items():
@@ -175,7 +203,6 @@ def _work(run: Run) -> SearchResult:
     # Settings may change as long as there is no supernet; from here on they stay.
     run.check_settings()
     propose = None if supernet is None else Proposer(run, supernet)
-    publisher = Publisher(run)
     while True:
         if propose is not None and run.stages.outcome("selection") is None:
             run_trials(
@@ -187,19 +214,6 @@ def _work(run: Run) -> SearchResult:
                 on_trials=publisher.after_trials,
             )
         try:
-            arms = run.stages.run(works)
-            break
+            return run.stages.run(works)
         except TargetRaised:
             continue
-    run.record("selection", arms["selection"]["selection"])
-    parts = {"selection": ("supernet", "search", "selection")}
-    rows = run.stages.run({"test": partial(final_test, run, arms, parts)})["test"]["rows"]
-    run.record("result", rows)
-    publisher.publish()
-    return SearchResult(
-        run.study,
-        Selection.from_json(arms["selection"]["selection"]),
-        tuple(Row.from_json(row) for row in rows),
-        run.setup.budget,
-        keep_winner(run, "winner", arms["selection"]),
-    )

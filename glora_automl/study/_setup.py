@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from glora_automl.adapters import classifiers, linear_shapes
 from glora_automl.budget import FeasibleRegion, parse_budget
-from glora_automl.errors import BudgetError, RecipeError, TaskError
+from glora_automl.errors import ArchitectureError, BudgetError, RecipeError, TaskError
 from glora_automl.progress import Progress
 from glora_automl.search_space import SearchSpace
+from glora_automl.study._given import given_architecture
 from glora_automl.study._recipe import Recipe
 from glora_automl.supernet import (
     ImageBatches,
@@ -74,7 +75,8 @@ class Setup:
         task: Its images.
         device: Where models and images are.
         format: What the backbone wants to see.
-        space: The search space on the backbone's layers.
+        space: The search space on the backbone's layers; of the one architecture that is given, if
+            that is so.
         region: The architectures under the budget.
         backbone_parameters: How many the backbone has without its classifier, for budgets in %.
         cache: Folder of pretrained backbones.
@@ -209,13 +211,18 @@ def prepare(
     target = task.format(input_format(model, recipe.backbone))
     check_backbone(model, recipe.backbone, target, len(task.classes))
     example, _ = task.fit.subset(torch.arange(2)).prepare(target, torch.device("cpu"))
-    space = SearchSpace(recipe.search_space, linear_shapes(model, example=example[:]))
+    shapes = linear_shapes(model, example=example[:])
+    space = SearchSpace(recipe.search_space, shapes)
     head = {id(p) for module in classifiers(model) for p in module.parameters()}
     count = sum(p.numel() for p in model.parameters() if id(p) not in head)
     try:
-        region = FeasibleRegion(space, parse_budget(recipe.budget, count))
-    except BudgetError as error:
-        raise BudgetError(f"recipe {recipe.name}: {error}") from None
+        budget = parse_budget(recipe.budget, count)
+        if recipe.architecture is not None:
+            given = given_architecture(recipe.architecture, space.shapes, shapes, budget)
+            space = SearchSpace.of(given, shapes)
+        region = FeasibleRegion(space, budget)
+    except (ArchitectureError, BudgetError) as error:
+        raise type(error)(f"recipe {recipe.name}: {error}") from None
     for name_of_set, count in task.repeated().items():
         progress.say(
             f"{count} images of the test set {name_of_set!r} are also among those that are trained "

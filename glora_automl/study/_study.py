@@ -18,6 +18,7 @@ from optuna.study._frozen import FrozenStudy
 from glora_automl.architecture import LayerShape
 from glora_automl.errors import RecipeError, StudyError
 from glora_automl.search_space import SearchSpace
+from glora_automl.study._given import given_architecture
 from glora_automl.study._recipe import Recipe, parse_recipe
 
 __all__ = [
@@ -132,9 +133,16 @@ def read_space(study: optuna.Study) -> SearchSpace:
             f"The study {study.study_name!r} does not keep its layers, which an earlier version "
             "made; start another with --name to see where its parameters went."
         )
+    shapes = {name: LayerShape(*shape) for name, shape in layers.items()}
+    recipe = read_recipe(study)
+    if recipe.architecture is not None:
+        budget = int(get_setting(study, "budget"))
+        return SearchSpace.of(
+            given_architecture(recipe.architecture, shapes, shapes, budget), shapes
+        )
     # Those that were chosen: patterns would look for the others, too.
-    spec = read_recipe(study).search_space.model_copy(update={"layers": ("*",), "exclude": ()})
-    return SearchSpace(spec, {name: LayerShape(*shape) for name, shape in layers.items()})
+    spec = recipe.search_space.model_copy(update={"layers": ("*",), "exclude": ()})
+    return SearchSpace(spec, shapes)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,8 @@ def summarize(study: optuna.Study) -> dict[str, Any]:
     """Settings, progress, best trial and result of a study.
 
     ``stage`` is what comes next or is under way: ``supernet``, ``search``, ``selection``,
-    ``controls``, or ``finished``. ``seconds`` are summed over the workers.
+    ``controls``, or ``finished``; ``training`` of an architecture that was given. ``seconds`` are
+    summed over the workers.
     """
     trials = study.get_trials(deepcopy=False)
     states = Counter(trial.state for trial in trials)
@@ -47,6 +48,8 @@ def summarize(study: optuna.Study) -> dict[str, Any]:
     supernet = get_attribute(study, "supernet")
     if result is not None:
         stage = "finished"
+    elif get_setting(study, "recipe").get("architecture") is not None:
+        stage = "training"
     elif selection is not None:
         stage = "controls"
     elif states[TrialState.COMPLETE] + states[TrialState.PRUNED] >= target:

@@ -1,0 +1,197 @@
+"""Architectures that are given instead of searched: ready ones by name, others as they print."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from glora_automl._declarations import suggest
+from glora_automl.architecture import TENSORS, Architecture, Choice, LayerChoices, LayerShape
+from glora_automl.errors import ArchitectureError, BudgetError
+
+__all__ = [
+    "READY",
+    "check_given",
+    "given_architecture",
+    "is_ready",
+    "label",
+    "lora",
+    "loras",
+    "read_given",
+    "ssf",
+]
+
+READY = ("lora", "lora-r", "bitfit", "ssf", "probe")
+"""Names of architectures that any backbone has; r is a rank, the highest that fits without."""
+
+
+def is_ready(text: str) -> bool:
+    """Whether a text is one of :data:`READY`.
+
+    Example:
+        >>> [is_ready(text) for text in ("lora", "lora-4", "lora-0", "winner.txt")]
+        [True, True, False, False]
+    """
+    return bool(re.fullmatch("lora(-[1-9][0-9]*)?|bitfit|ssf|probe", text))
+
+
+def check_given(text: str) -> None:
+    """Refuse a text that is no architecture, whatever the backbone.
+
+    Raises:
+        ArchitectureError: If it is none.
+    """
+    if is_ready(text):
+        return
+    if not re.search(r":\s", text):  # that of a line; nothing else that may be meant has one
+        raise ArchitectureError(
+            f"An architecture must be one of {', '.join(READY)}, or a line for each layer such as "
+            f"'blocks.0.attn.qkv: B=lora-4 E=vector', got {text!r}; {suggest(text, list(READY))}"
+        )
+    Architecture.parse(text)
+
+
+def read_given(text: str, folder: Path | None = None) -> str:
+    """The architecture that is meant: a ready one's name, its lines, or what a file holds.
+
+    Args:
+        text: A name of :data:`READY`, an architecture as it is printed, or the path of a file with
+            one.
+        folder: Where the path begins; by default the working directory.
+
+    Raises:
+        ArchitectureError: If the file cannot be read, or holds no architecture.
+    """
+    if is_ready(text) or re.search(r":\s", text):
+        return text
+    path = (folder or Path()) / Path(text).expanduser()
+    try:
+        found = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ArchitectureError(
+            f"An architecture must be one of {', '.join(READY)}, or a file as 'glora architecture' "
+            f"prints it, got {text!r}: {reason}; {suggest(text, list(READY))}"
+        ) from None
+    try:
+        if not found.strip():
+            raise ArchitectureError("it is empty.")
+        return str(Architecture.parse(found))
+    except ArchitectureError as error:
+        raise ArchitectureError(f"The architecture file {str(path)!r}: {error}") from None
+
+
+def given_architecture(
+    text: str,
+    selected: Mapping[str, LayerShape],
+    shapes: Mapping[str, LayerShape],
+    budget: int,
+) -> Architecture:
+    """The architecture that a text means on a backbone.
+
+    Args:
+        text: As :func:`check_given` takes it.
+        selected: The layers that a ready one adapts.
+        shapes: All layers that can be adapted.
+        budget: The most trainable parameters.
+
+    Raises:
+        ArchitectureError: If the backbone has not its layers, or a layer cannot take a choice.
+        BudgetError: If it is over the budget.
+
+    Example:
+        >>> shapes = {"fc1": LayerShape(8, 4), "fc2": LayerShape(4, 8)}
+        >>> print(given_architecture("lora", shapes, shapes, budget=50))
+        fc1: B=lora-2
+        fc2: B=lora-2
+    """
+    if text == "lora":
+        fitting = loras(selected, budget)
+        architecture = fitting[-1] if fitting else lora(selected, 1)
+    elif text.startswith("lora-") and is_ready(text):
+        architecture = lora(selected, Choice.parse(text).rank)
+    elif is_ready(text):
+        ready = {"bitfit": {"E": "vector"}, "ssf": _SSF, "probe": {}}
+        architecture = Architecture.uniform(selected, **ready[text])
+    else:
+        parsed = Architecture.parse(text)
+        _check_layers(parsed, shapes)
+        # In the order of the backbone, whatever that of the lines is.
+        architecture = Architecture({name: parsed[name] for name in shapes if name in parsed})
+    count = architecture.count(shapes)
+    if count > budget:
+        what = repr(text) if is_ready(text) else "that is given"
+        raise BudgetError(
+            f"The architecture {what} must fit the budget of {budget} trainable parameters, it has "
+            f"{count}; raise the budget."
+        )
+    return architecture
+
+
+def _check_layers(architecture: Architecture, shapes: Mapping[str, LayerShape]) -> None:
+    """Refuse an architecture of another backbone."""
+    strange = [name for name in architecture if name not in shapes]
+    if strange:
+        named = ", ".join(strange[:6]) + (", ..." if len(strange) > 6 else "")
+        known = ", ".join(list(shapes)[:6]) + (", ..." if len(shapes) > 6 else "")
+        raise ArchitectureError(
+            f"The architecture must be of layers that the backbone has, got {named}; it has "
+            f"{known or 'none'}."
+        )
+    for name, choices in architecture.items():
+        for tensor, choice in zip(TENSORS, choices, strict=True):
+            try:
+                choice.check(tensor, shapes[name])
+            except ArchitectureError as error:
+                raise ArchitectureError(f"{name}: {error}") from None
+
+
+_SSF = {"A": "vector", "E": "vector"}
+
+
+def ssf(shapes: Mapping[str, LayerShape]) -> Architecture:
+    """A scale and a shift of each layer's outputs: what SSF (arXiv 2210.08823) does to them."""
+    return Architecture.uniform(shapes, **_SSF)
+
+
+def lora(shapes: Mapping[str, LayerShape], rank: int) -> Architecture:
+    """LoRA of one rank in every layer; one that is smaller has its size for a rank."""
+    return Architecture(
+        {
+            name: LayerChoices(B=Choice("lora", min(rank, *shape[:2])))
+            for name, shape in shapes.items()
+        }
+    )
+
+
+def loras(shapes: Mapping[str, LayerShape], budget: int) -> list[Architecture]:
+    """LoRA of all ranks that fit the budget, from 1 on."""
+    found: list[Architecture] = []
+    for rank in range(1, max(min(shape[:2]) for shape in shapes.values()) + 1):
+        larger = lora(shapes, rank)
+        if larger.count(shapes) > budget:
+            break
+        found.append(larger)
+    return found
+
+
+def label(architecture: Architecture, shapes: Mapping[str, LayerShape]) -> str:
+    """What a table of results calls an architecture that was given.
+
+    Example:
+        >>> shapes = {"fc1": LayerShape(8, 4), "fc2": LayerShape(4, 8)}
+        >>> label(Architecture.uniform(shapes, B="lora-2"), shapes)
+        'LoRA r=2'
+        >>> label(Architecture.parse("fc1: B=lora-2"), shapes)
+        'given'
+    """
+    rank = max(choices.B.rank for choices in architecture.values())
+    known = {
+        "linear probe": Architecture.uniform(shapes),
+        "BitFit": Architecture.uniform(shapes, E="vector"),
+        "SSF-like": ssf(shapes),
+    }
+    if rank:
+        known[f"LoRA r={rank}"] = lora(shapes, rank)
+    return next((name for name, ready in known.items() if ready == architecture), "given")

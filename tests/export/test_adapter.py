@@ -156,7 +156,7 @@ def test_a_record_that_is_none_is_refused(kept, change, words):
 
 
 def test_what_is_no_export_is_refused(tmp_path):
-    with pytest.raises(ExportError, match="must be a folder with 'glora.json'"):
+    with pytest.raises(ExportError, match=r"must be a folder with 'glora\.json'"):
         read_adapter(tmp_path)
     (tmp_path / "glora.json").write_text("{", encoding="utf-8")
     with pytest.raises(ExportError, match="must be JSON"):

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from glora_automl.architecture import Architecture, Choice, LayerChoices, LayerShape
     from glora_automl.budget import FeasibleRegion, parse_budget
     from glora_automl.errors import GLoRAError
+    from glora_automl.export import load_adapter, load_adapters, read_adapter, save_adapter
     from glora_automl.search_space import (
         SearchSpace,
         SearchSpaceSpec,
@@ -45,11 +46,15 @@ __all__ = [
     "errors",
     "list_recipes",
     "list_search_spaces",
+    "load_adapter",
+    "load_adapters",
     "load_recipe",
     "load_search_space",
     "parse_budget",
     "pick",
+    "read_adapter",
     "resume",
+    "save_adapter",
     "search",
 ]
 
@@ -57,6 +62,7 @@ _HOMES = {
     "architecture": ("Architecture", "Choice", "LayerChoices", "LayerShape"),
     "budget": ("FeasibleRegion", "parse_budget"),
     "errors": ("GLoRAError",),
+    "export": ("load_adapter", "load_adapters", "read_adapter", "save_adapter"),
     "search_space": ("SearchSpace", "SearchSpaceSpec", "list_search_spaces", "load_search_space"),
     "study": (
         "Comparison",

@@ -13,7 +13,8 @@
     ├── CheckpointError     a checkpoint that is missing, altered or not ours
     ├── StorageError        a storage that cannot be opened or written
     ├── StudyError          a study that is missing, busy, finished or not ours
-    └── ReportError         a report or a dashboard that cannot be made or shown
+    ├── ReportError         a report or a dashboard that cannot be made or shown
+    └── ExportError         an export that cannot be made, read or used
 
     Stopped                 no error: work that stops at a safe point because it was asked to
 
@@ -25,6 +26,7 @@ __all__ = [
     "ArchitectureError",
     "BudgetError",
     "CheckpointError",
+    "ExportError",
     "GLoRAError",
     "LayerError",
     "RecipeError",
@@ -84,6 +86,10 @@ class StudyError(GLoRAError, RuntimeError):
 
 class ReportError(GLoRAError, RuntimeError):
     """A report or a dashboard that cannot be made or shown."""
+
+
+class ExportError(GLoRAError, RuntimeError):
+    """An export that cannot be made, read or used."""
 
 
 class Stopped(BaseException):

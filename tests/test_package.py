@@ -45,6 +45,15 @@ BELOW = {
         "study",
         "supernet",
     },
+    "export": {
+        "adapters",
+        "architecture",
+        "progress",
+        "report",
+        "study",
+        "supernet",
+        "tasks",
+    },
     "_cli_options": set(),
     "_cli_output": {"progress", "report", "storages", "study"},
     "cli": {

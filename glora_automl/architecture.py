@@ -16,7 +16,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from glora_automl.errors import ArchitectureError
 
@@ -229,6 +229,9 @@ class Architecture(Mapping[str, LayerChoices]):
         if self._hash is None:
             self._hash = hash(frozenset(self._layers.items()))
         return self._hash
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Architecture, (self._layers,)  # a hash of texts is that of one process
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Architecture) and self._layers == other._layers

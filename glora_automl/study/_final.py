@@ -24,7 +24,7 @@ __all__ = ["final_test", "keep_winner"]
 def final_test(
     run: Run, arms: Mapping[str, dict[str, Any]], parts: Mapping[str, tuple[str, ...]], claim: Claim
 ) -> dict[str, Any]:
-    """Look at the test images, with all arms at once.
+    """Look at the test images, if there are any, with all arms at once.
 
     Args:
         run: The study.
@@ -34,7 +34,7 @@ def final_test(
     """
     spent = stage_seconds(run.study, run.stages.study)
     models = {stage: load_arm(run, outcome) for stage, outcome in arms.items()}
-    images, labels = run.setup.test()
+    images, labels = run.setup.test() if len(run.setup.task.test) else (None, None)
     domains = _test_domains(run, models)
     rows = []
     for stage, model in models.items():
@@ -42,7 +42,9 @@ def final_test(
         if stage in parts:
             row = replace(row, seconds=round(sum(spent[part] for part in parts[stage]), 2))
         if model is not None:
-            score = evaluate(model, images, labels)
+            score = None
+            if images is not None and labels is not None:
+                score = evaluate(model, images, labels)
             row = replace(row, test=score, domains=domains[stage])
         rows.append(row.to_json())
     return {"rows": rows}

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import optuna
 import timm
 import torch
@@ -99,6 +100,7 @@ def join(
     stop: Callable[[], bool] | None = None,
     progress: Progress | None = None,
     publish: Publish | None = None,
+    arrays: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Iterator[Run]:
     """Work on the study of a recipe, which is created if it is not there, for a block.
 
@@ -115,6 +117,7 @@ def join(
         stop: Asked at safe points whether to stop.
         progress: Shows the stages.
         publish: Writes what people look at into the study.
+        arrays: Images and labels.
 
     Raises:
         GLoRAError: If anything is wrong with the input.
@@ -126,7 +129,7 @@ def join(
         raise RecipeError(
             f"The heartbeat must be at least 1 second, as databases count, got {heartbeat}."
         )
-    setup = prepare(recipe, runs=runs, name=name, device=device, progress=progress)
+    setup = prepare(recipe, runs=runs, name=name, device=device, progress=progress, arrays=arrays)
     if storage is None:
         make_folder(runs)
     opened = (

@@ -19,7 +19,7 @@ class Row:
         name: What was trained.
         parameters: Trainable adapter parameters; None if nothing fits the budget.
         validation: Score on the validation images.
-        test: Score on the test images.
+        test: Score on the test images, if there are any.
         images: Images trained on, repeated ones counted each time.
         seconds: Wall time of all that the arm took: for the searched adapter that is supernet,
             search and selection.

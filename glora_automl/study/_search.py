@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.storages import BaseStorage
 from torch import nn
@@ -68,6 +69,7 @@ def search(
     stop: Callable[[], bool] | None = None,
     progress: Progress | None = None,
     publish: Publish | None = None,
+    arrays: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> SearchResult:
     """Run a recipe to its end, go on where an earlier run of it stopped, or join those who run it.
 
@@ -95,6 +97,9 @@ def search(
         publish: Called with the study after each generation and at the end, by one worker at a
             time, to write what people look at; :func:`glora_automl.report.publish` on the command
             line.
+        arrays: Images and labels of a recipe with ``task.source = "arrays"``, uint8 of shape
+            ``(n, height, width)`` or ``(n, height, width, channels)``, and ``(n,)``. The study
+            keeps their digest alone.
 
     Raises:
         GLoRAError: If anything is wrong with the input; see :mod:`glora_automl.errors`.
@@ -113,6 +118,7 @@ def search(
         stop=stop,
         progress=progress,
         publish=publish,
+        arrays=arrays,
     ) as run:
         return _work(run)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from sklearn.model_selection import StratifiedKFold
 from torch import Tensor, nn
@@ -195,6 +196,7 @@ def prepare(
     device: str,
     progress: Progress,
     stop: Callable[[], bool] | None = None,
+    arrays: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Setup:
     """Check a recipe against images and model, without training or writing anything.
 
@@ -203,7 +205,7 @@ def prepare(
     """
     ranks = Ranks.from_environment(resolve_device(device))
     recipe = recipe.model_copy(update={"backbone": recipe.backbone.pinned()})
-    task = load_task(recipe.task, recipe.seed, progress)
+    task = load_task(recipe.task, recipe.seed, progress, arrays=arrays)
     check_pretraining(recipe.backbone, task)
     _check_folds(recipe, task)
     # The layers do not depend on the weights, which may cost a download or a training.

@@ -21,6 +21,7 @@ from glora_automl.tasks._images import (
     stratified_split,
 )
 from glora_automl.tasks._labelled import LabelledSettings, draw_labelled, stratified_draw
+from glora_automl.tasks._memory import ArraysSettings, load_arrays
 from glora_automl.tasks._npz import NpzSettings, load_npz
 from glora_automl.tasks._reading import ReadingSettings
 from glora_automl.tasks._sources import TaskSettings, load_task
@@ -30,6 +31,7 @@ from glora_automl.tasks._vtab import VTAB, VtabSettings, load_vtab
 
 __all__ = [
     "VTAB",
+    "ArraysSettings",
     "BackboneSettings",
     "DigitsSettings",
     "Domain",
@@ -53,6 +55,7 @@ __all__ = [
     "create_model",
     "draw_labelled",
     "input_format",
+    "load_arrays",
     "load_digits",
     "load_domains",
     "load_folder",

@@ -188,7 +188,7 @@ class Task:
         classes: Class names; labels index them.
         fit: Images that adapters are trained on.
         validation: Images that steer the search. They train nothing.
-        test: Images that are looked at once, at the end.
+        test: Images that are looked at once, at the end; there may be none.
         pretraining: Images of other classes for a backbone that is pretrained on the fly, with
             labels of their own.
         domains: Further test sets by name, of other domains; they are looked at with ``test``.

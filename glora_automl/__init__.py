@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from glora_automl.architecture import Architecture, Choice, LayerChoices, LayerShape
     from glora_automl.budget import FeasibleRegion, parse_budget
     from glora_automl.errors import GLoRAError
+    from glora_automl.estimator import GLoRAClassifier
     from glora_automl.export import load_adapter, load_adapters, read_adapter, save_adapter
     from glora_automl.search_space import (
         SearchSpace,
@@ -34,6 +35,7 @@ __all__ = [
     "Choice",
     "Comparison",
     "FeasibleRegion",
+    "GLoRAClassifier",
     "GLoRAError",
     "LayerChoices",
     "LayerShape",
@@ -62,6 +64,7 @@ _HOMES = {
     "architecture": ("Architecture", "Choice", "LayerChoices", "LayerShape"),
     "budget": ("FeasibleRegion", "parse_budget"),
     "errors": ("GLoRAError",),
+    "estimator": ("GLoRAClassifier",),
     "export": ("load_adapter", "load_adapters", "read_adapter", "save_adapter"),
     "search_space": ("SearchSpace", "SearchSpaceSpec", "list_search_spaces", "load_search_space"),
     "study": (

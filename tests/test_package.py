@@ -54,6 +54,16 @@ BELOW = {
         "supernet",
         "tasks",
     },
+    "estimator": {
+        "adapters",
+        "architecture",
+        "export",
+        "progress",
+        "search_space",
+        "study",
+        "supernet",
+        "tasks",
+    },
     "_cli_options": set(),
     "_cli_output": {"progress", "report", "storages", "study"},
     "cli": {

@@ -2,6 +2,7 @@
 
 from glora_automl.export._adapter import (
     Adapter,
+    attach_adapter,
     load_adapter,
     load_adapters,
     read_adapter,
@@ -14,6 +15,7 @@ __all__ = [
     "Backbone",
     "Preprocessing",
     "Record",
+    "attach_adapter",
     "backbone_digest",
     "load_adapter",
     "load_adapters",

@@ -3,7 +3,7 @@
 from glora_automl.study._best import best_of
 from glora_automl.study._chosen import find_architecture
 from glora_automl.study._compare import Comparison, RankCorrelation, compare, random_study_name
-from glora_automl.study._given import READY
+from glora_automl.study._given import READY, read_given
 from glora_automl.study._layers import LayerGroup, list_layers
 from glora_automl.study._ledger import STAGES, Cost, ledger
 from glora_automl.study._overrides import override_recipe
@@ -17,6 +17,7 @@ from glora_automl.study._recipe import (
 )
 from glora_automl.study._result import Row, Selection
 from glora_automl.study._search import SearchResult, resume, search
+from glora_automl.study._setup import resolve_device
 from glora_automl.study._stages import stage_study_name
 from glora_automl.study._study import (
     FORMAT,
@@ -65,8 +66,10 @@ __all__ = [
     "override_recipe",
     "pick",
     "random_study_name",
+    "read_given",
     "read_recipe",
     "read_space",
+    "resolve_device",
     "resume",
     "run_suite",
     "search",

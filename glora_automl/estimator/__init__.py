@@ -1,0 +1,5 @@
+"""The search as a scikit-learn classifier."""
+
+from glora_automl.estimator._classifier import GLoRAClassifier
+
+__all__ = ["GLoRAClassifier"]

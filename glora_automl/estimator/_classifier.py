@@ -1,0 +1,341 @@
+"""The search as a scikit-learn classifier of images."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import optuna
+import torch
+from optuna.storages import BaseStorage, InMemoryStorage
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import Tags, check_array
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import nn
+
+from glora_automl.adapters import merge
+from glora_automl.architecture import Architecture
+from glora_automl.estimator._pixels import Pixels, Shape, check_pixel_parameters, infer_shape
+from glora_automl.estimator._saved import Saved, read_saved, to_json
+from glora_automl.estimator._settings import bare_backbone, recipe_of, seed_of, study_name
+from glora_automl.export import (
+    Adapter,
+    Backbone,
+    Preprocessing,
+    Record,
+    attach_adapter,
+    read_adapter,
+    save_adapter,
+)
+from glora_automl.progress import LineProgress, Progress
+from glora_automl.search_space import SearchSpaceSpec
+from glora_automl.study import resolve_device, search
+from glora_automl.supernet import batches, load_checkpoint
+from glora_automl.tasks import ImageSet, input_format
+
+__all__ = ["GLoRAClassifier"]
+
+BATCH = 256
+"""Images a forward pass."""
+
+
+class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Adapts a timm model to images, with an adapter that is searched under a budget.
+
+    It is the search of ``glora search --data`` with the settings of the recipe ``own``, on arrays
+    in memory. Images are uint8 or other numbers, ``(n, height, width)``, ``(n, height, width,
+    channels)``, or a row each. Some of those to fit on steer the search; none is a test image. The
+    same ``random_state`` gives the same classifier on the same machine.
+
+    Args:
+        model: A name that ``timm.create_model`` knows.
+        pretrained: Whether timm downloads its pretrained weights.
+        model_kwargs: Further arguments of ``timm.create_model``, such as ``{"img_size": 32}``.
+        budget: The most trainable parameters, the classifier head not counted: ``12000``,
+            ``"12k"`` or ``"1%"`` of the model's.
+        architecture: An adapter that is trained instead of a search: an
+            :class:`~glora_automl.Architecture`, ``"lora"`` with the highest rank that fits the
+            budget, ``"lora-4"``, ``"bitfit"``, ``"ssf"``, ``"probe"``, or the path of a file.
+        search_space: Name of a search space, path of its TOML file, or the specification itself.
+        epochs: Passes over the images in which the supernet is trained. The winner is trained on
+            for a fifth of them.
+        trials: Architectures that are scored.
+        validation: Share or number of the images that steer the search.
+        settings: Further settings as a recipe has them, such as ``{"training": {"lr": 1e-3}}``.
+        image_shape: ``(height, width)`` or ``(height, width, channels)`` of images that come as
+            rows, of which one may be -1. None is a square of grey pixels.
+        pixel_range: The values that are black and white. None is 0 and 255 for uint8, else the
+            least and the greatest value that is fitted. Values beyond are cut off.
+        random_state: Seed of all randomness.
+        device: ``auto``, or a device that torch knows.
+        storage: Where the study is kept: URL of a database, path of a journal file, or an Optuna
+            storage. The same fit with an integer ``random_state`` goes on with its study, or joins
+            those who are at it. None keeps it in memory.
+        runs: Folder for the files of a study that is kept.
+        verbose: Whether progress is printed.
+
+    Attributes:
+        classes_: The labels, ``(n_classes,)``; probabilities are in their order.
+        n_features_in_: Numbers an image.
+        image_shape_: Height, width and channels.
+        best_architecture_: The adapter that was chosen.
+        model_: The timm model with the adapter merged, at the model's own speed.
+        study_: The Optuna study. A classifier that was loaded has none.
+
+    Example:
+        >>> from sklearn.datasets import load_digits
+        >>> x, y = load_digits(n_class=3, return_X_y=True)
+        >>> tiny = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
+        >>> classifier = GLoRAClassifier(
+        ...     "vit_tiny_patch16_224", pretrained=False, model_kwargs=tiny, budget="20%",
+        ...     epochs=8, trials=4, settings={"training": {"lr": 0.02}}, random_state=0,
+        ... ).fit(x[:400], y[:400])
+        >>> classifier.predict_proba(x[400:]).shape
+        (137, 3)
+        >>> bool(classifier.score(x[400:], y[400:]) > 0.6)
+        True
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "model": [str],
+        "pretrained": ["boolean"],
+        "model_kwargs": [dict, None],
+        "budget": [Interval(Integral, 0, None, closed="left"), str],
+        "architecture": [str, Architecture, None],
+        "search_space": [str, SearchSpaceSpec],
+        "epochs": [Interval(Integral, 1, None, closed="left")],
+        "trials": [Interval(Integral, 1, None, closed="left")],
+        "validation": [
+            Interval(Integral, 1, None, closed="left"),
+            Interval(Real, 0, 1, closed="neither"),
+        ],
+        "settings": [dict, None],
+        "image_shape": [tuple, list, None],
+        "pixel_range": [tuple, list, None],
+        "random_state": ["random_state"],
+        "device": [str],
+        "storage": [str, BaseStorage, None],
+        "runs": [str, Path],
+        "verbose": ["boolean"],
+    }
+
+    classes_: np.ndarray
+    image_shape_: tuple[int, int, int]
+    best_architecture_: Architecture
+    model_: nn.Module
+    study_: optuna.Study
+
+    def __init__(
+        self,
+        model: str = "vit_base_patch16_224.augreg_in21k",
+        *,
+        pretrained: bool = True,
+        model_kwargs: Mapping[str, Any] | None = None,
+        budget: int | str = "1%",
+        architecture: str | Architecture | None = None,
+        search_space: str | SearchSpaceSpec = "default",
+        epochs: int = 100,
+        trials: int = 500,
+        validation: int | float = 0.2,
+        settings: Mapping[str, Any] | None = None,
+        image_shape: Sequence[int] | None = None,
+        pixel_range: Sequence[float] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        device: str = "auto",
+        storage: str | BaseStorage | None = None,
+        runs: str | Path = "runs",
+        verbose: bool = False,
+    ) -> None:
+        self.model = model
+        self.pretrained = pretrained
+        self.model_kwargs = model_kwargs
+        self.budget = budget
+        self.architecture = architecture
+        self.search_space = search_space
+        self.epochs = epochs
+        self.trials = trials
+        self.validation = validation
+        self.settings = settings
+        self.image_shape = image_shape
+        self.pixel_range = pixel_range
+        self.random_state = random_state
+        self.device = device
+        self.storage = storage
+        self.runs = runs
+        self.verbose = verbose
+
+    def __sklearn_tags__(self) -> Tags:
+        tags: Tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Search an adapter for images and their labels, and train it.
+
+        Args:
+            X: Images.
+            y: Labels ``(n,)``, at least two different ones.
+
+        Raises:
+            ValueError: If anything is wrong with them or with a parameter.
+            GLoRAError: If the settings do not go together, as on the command line.
+        """
+        self._validate_params()
+        check_pixel_parameters(self.image_shape, self.pixel_range)
+        rows, y, shape = self._rows(X, y, reset=True)
+        check_classification_targets(y)
+        classes, labels = np.unique(y, return_inverse=True)
+        if len(classes) < 2:
+            raise ValueError(
+                "The y of GLoRAClassifier must have at least two classes, got 1 class: "
+                f"{classes[0]!r}."
+            )
+        pixels = Pixels.of(rows, shape, self.pixel_range)
+        arrays = pixels.images(rows), labels
+        recipe = recipe_of(self.get_params(deep=False), seed_of(self.random_state))
+        name = study_name(recipe, *arrays)
+        with ExitStack() as stack:
+            runs = Path(self.runs)
+            if self.storage is None:
+                runs = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="glora-")))
+            result = search(
+                recipe,
+                name=name,
+                runs=runs,
+                storage=InMemoryStorage() if self.storage is None else self.storage,
+                device=self.device,
+                progress=LineProgress(print) if self.verbose else Progress(),
+                arrays=arrays,
+            )
+            winner = load_checkpoint(runs / name / "winner.json")
+        assert winner is not None
+        target = input_format(result.model, recipe.backbone)
+        names = tuple(map(str, classes))
+        record = Record(
+            kind="adapter",
+            classes=names,
+            preprocessing=Preprocessing.of(target),
+            backbone=Backbone.of(recipe.backbone.pinned(), bare_backbone(recipe, names)),
+            architecture=result.selection.architecture,
+            parameters=result.selection.parameters,
+            about={"validation": result.rows[0].to_json()["validation"], "seed": recipe.seed},
+        )
+        self._take(classes, pixels, Adapter(record, winner[0]), result.model)
+        self.study_ = result.study
+        return self
+
+    def _take(
+        self, classes: np.ndarray, pixels: Pixels, adapter: Adapter, model: nn.Module
+    ) -> None:
+        self.classes_ = classes
+        self.image_shape_ = pixels.shape
+        self.best_architecture_ = adapter.architecture
+        self.model_ = model
+        self._pixels = pixels
+        self._adapter = adapter
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probabilities ``(n, n_classes)`` of the labels in :attr:`classes_`.
+
+        Args:
+            X: Images like those that were fitted.
+        """
+        check_is_fitted(self)
+        rows, _, _ = self._rows(X, None, reset=False)
+        device = next(self.model_.parameters()).device
+        pixels = torch.from_numpy(self._pixels.images(rows)).permute(0, 3, 1, 2).contiguous()
+        images = ImageSet(pixels, torch.zeros(len(rows), dtype=torch.int64))
+        x, _ = images.prepare(self._adapter.record.preprocessing.format, device)
+        parts = [slice(start, start + BATCH) for start in range(0, len(rows), BATCH)]
+        with torch.inference_mode():
+            logits = torch.cat([self.model_(batch).double() for batch in batches(x, parts)])
+        return np.asarray(logits.softmax(dim=1).cpu().numpy())
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The most probable label of each image, ``(n,)``.
+
+        Args:
+            X: Images like those that were fitted.
+        """
+        chosen = self.predict_proba(X).argmax(axis=1)
+        return np.asarray(self.classes_[chosen])
+
+    def save(self, path: str | Path, *, force: bool = False) -> None:
+        """Write the adapter as ``glora export --to adapter`` does; nothing in it is a pickle.
+
+        The model that it belongs on is named, and known by the digest of its weights.
+
+        Args:
+            path: A folder, which must not be there yet.
+            force: Whether an export that is there is replaced.
+
+        Raises:
+            ExportError: If something is there.
+        """
+        check_is_fitted(self)
+        record = self._adapter.record
+        names = tuple(map(str, getattr(self, "feature_names_in_", ())))
+        saved = Saved(self.get_params(deep=False), self.classes_, self._pixels, names)
+        about = {**record.about, **to_json(saved, record.about["seed"])}
+        save_adapter(
+            path,
+            replace(self._adapter, record=record.model_copy(update={"about": about})),
+            force=force,
+        )
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str = "auto") -> Self:
+        """Read a classifier that :meth:`save` wrote.
+
+        Args:
+            path: Its folder.
+            device: ``auto``, or a device that torch knows.
+
+        Raises:
+            ExportError: If it is none, or altered, or timm's weights are not those that it was
+                trained on.
+        """
+        adapter = read_adapter(path)
+        saved = read_saved(adapter, str(path))
+        classifier = cls(**saved.parameters, device=device)
+        recipe = recipe_of(classifier.get_params(deep=False), saved.parameters["random_state"])
+        model = bare_backbone(recipe, adapter.classes)
+        attach_adapter(model, adapter, name=str(path))
+        merge(model)
+        classifier._take(saved.classes, saved.pixels, adapter, model.to(resolve_device(device)))
+        classifier.n_features_in_ = math.prod(saved.pixels.shape)
+        if saved.names:
+            classifier.feature_names_in_ = np.array(saved.names, dtype=object)
+        return classifier
+
+    def _rows(self, X: Any, y: Any, *, reset: bool) -> tuple[np.ndarray, Any, Shape]:
+        """Images as rows, and labels, checked, and the images' shape."""
+        shape: Shape | None = None
+        if getattr(X, "ndim", 0) > 2:
+            X = check_array(X, allow_nd=True, input_name="X", estimator=self)
+            if X.ndim > 4:
+                raise ValueError(
+                    "The X of GLoRAClassifier must have the shape (n, height, width, channels), "
+                    f"(n, height, width) or (n, features), got {X.shape}."
+                )
+            shape = (*X.shape[1:], 1)[:3]
+            X = X.reshape(len(X), -1)
+        if not reset:
+            rows = validate_data(self, X, reset=False)
+            if shape not in (None, self.image_shape_):
+                raise ValueError(
+                    f"The images of X must have the shape {self.image_shape_} as in fit, got "
+                    f"{shape}."
+                )
+            return rows, None, self.image_shape_
+        rows, y = validate_data(self, X, y)
+        return rows, y, shape or infer_shape(rows.shape[1], self.image_shape)

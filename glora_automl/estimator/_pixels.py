@@ -1,0 +1,121 @@
+"""Rows of numbers as images: their shape, and what their values become."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = ["Pixels", "Shape", "check_pixel_parameters", "infer_shape"]
+
+Shape = tuple[int, int, int]
+
+
+class Pixels(NamedTuple):
+    """How rows of numbers become images.
+
+    Attributes:
+        shape: Height, width and channels.
+        low: The value that is black.
+        high: The value that is white.
+    """
+
+    shape: Shape
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, rows: np.ndarray, shape: Shape, value_range: Sequence[float] | None) -> Pixels:
+        """What fits images that are trained on.
+
+        Args:
+            rows: The images, ``(n, height * width * channels)``.
+            shape: Height, width and channels.
+            value_range: Black and white; None is 0 and 255 for uint8, else the least and the
+                greatest value there is.
+        """
+        if value_range is not None:
+            low, high = map(float, value_range)
+        elif rows.dtype == np.uint8:
+            low, high = 0.0, 255.0
+        else:
+            low, high = float(rows.min()), float(rows.max())
+        return cls(shape, low, high if high > low else low + 1.0)
+
+    def images(self, rows: np.ndarray) -> np.ndarray:
+        """Rows ``(n, height * width * channels)`` as uint8 ``(n, height, width, channels)``.
+
+        Values are brought from ``low`` and ``high`` to 0 and 255 and rounded; those beyond are cut
+        off.
+
+        Example:
+            >>> pixels = Pixels((1, 4, 1), low=0.0, high=16.0)
+            >>> pixels.images(np.array([[0.0, 8.0, 16.0, 99.0]]))[0, 0, :, 0].tolist()
+            [0, 128, 255, 255]
+        """
+        if rows.dtype != np.uint8 or (self.low, self.high) != (0.0, 255.0):
+            # Halved first: the range of floats may be wider than a float.
+            width = self.high / 2 - self.low / 2
+            scaled = (rows.astype(np.float64) / 2 - self.low / 2) / width * 255
+            rows = np.rint(scaled.clip(0, 255)).astype(np.uint8)
+        return rows.reshape(len(rows), *self.shape)
+
+
+def check_pixel_parameters(
+    shape: Sequence[int] | None, value_range: Sequence[float] | None
+) -> None:
+    """Refuse parameters of a classifier that are no shape, or no range.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    rule = "The {!r} parameter of GLoRAClassifier must be {}, got {!r}."
+    if shape is not None:
+        sizes = [size for size in shape if isinstance(size, Integral) and (size > 0 or size == -1)]
+        if len(sizes) not in (2, 3) or len(sizes) < len(shape) or sizes.count(-1) > 1:
+            what = "(height, width) or (height, width, channels) with at most one -1"
+            raise ValueError(rule.format("image_shape", what, shape))
+    if value_range is not None:
+        ends = [end for end in value_range if isinstance(end, Real) and math.isfinite(end)]
+        if len(ends) != 2 or len(value_range) != 2 or not ends[0] < ends[1]:
+            raise ValueError(rule.format("pixel_range", "two rising numbers", value_range))
+
+
+def infer_shape(features: int, shape: Sequence[int] | None) -> Shape:
+    """The shape of images that come as rows.
+
+    Args:
+        features: Numbers a row.
+        shape: ``(height, width)`` or ``(height, width, channels)``, of which one may be -1: what
+            is left. None is a square of grey pixels.
+
+    Raises:
+        ValueError: If the rows have not that shape.
+
+    Example:
+        >>> infer_shape(64, None), infer_shape(96, (4, -1, 3)), infer_shape(5, (1, -1))
+        ((8, 8, 1), (4, 8, 3), (1, 5, 1))
+    """
+    if shape is None:
+        side = math.isqrt(features)
+        if side * side != features:
+            raise ValueError(
+                "The rows of X must be square grey images where image_shape is None, got "
+                f"{features} features; give image_shape, or X of shape (n, height, width, "
+                "channels)."
+            )
+        return side, side, 1
+    sizes = tuple(int(size) for size in shape)
+    height, width, channels = sizes if len(sizes) == 3 else (*sizes, 1)
+    known = math.prod(size for size in (height, width, channels) if size != -1)
+    rest = features // known
+    found = tuple(rest if size == -1 else size for size in (height, width, channels))
+    if math.prod(found) != features:
+        raise ValueError(
+            f"The rows of X must be images of the image_shape {tuple(shape)}, got {features} "
+            "features."
+        )
+    return found[0], found[1], found[2]

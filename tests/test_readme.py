@@ -27,6 +27,12 @@ def toml(words):
     return block
 
 
+def python(words):
+    """The one Python block with these words."""
+    (block,) = (block for block in blocks("python") if words in block)
+    return block
+
+
 @pytest.fixture
 def quick_digits(tmp_path, monkeypatch):
     """A folder to work in, where the recipe ``digits`` takes seconds."""
@@ -81,11 +87,23 @@ def test_the_commands_run(quick_digits, monkeypatch, capsys):
 
 
 def test_the_python_example_runs(quick_digits, capsys):
-    (example,) = blocks("python")
+    example = python("load_recipe(")
     scope = {}
     exec(example.replace('"trials": 100', '"trials": 3'), scope)
     assert "linear probe" in capsys.readouterr().out
     assert len(scope["result"].study.trials) == 3
+
+
+def test_the_classifier_that_is_shown_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tiny = """"vit_tiny_patch16_224", pretrained=False, epochs=2, model_kwargs={
+        "img_size": 8, "patch_size": 4, "embed_dim": 64, "depth": 1, "num_heads": 2}"""
+    example = python("GLoRAClassifier(").replace('"vit_small_patch16_224.augreg_in21k"', tiny)
+    scope = {}
+    exec(example.replace("trials=200", "trials=3"), scope)
+    assert scope["classifier"].predict(scope["x_test"]).shape == (1597,)
+    assert "blocks.0.attn.qkv:" in capsys.readouterr().out
+    assert Path("digits-adapter/adapter.safetensors").is_file()
 
 
 def test_the_recipe_that_is_shown_is_the_one_that_ships():

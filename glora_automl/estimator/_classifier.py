@@ -6,27 +6,35 @@ import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
-from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import optuna
 import torch
 from optuna.storages import BaseStorage, InMemoryStorage
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import Tags, check_array
-from sklearn.utils._param_validation import Interval
+from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from glora_automl.adapters import merge
 from glora_automl.architecture import Architecture
-from glora_automl.estimator._pixels import Pixels, Shape, check_pixel_parameters, infer_shape
-from glora_automl.estimator._saved import Saved, read_saved, to_json
-from glora_automl.estimator._settings import bare_backbone, recipe_of, seed_of, study_name
+from glora_automl.estimator._pixels import (
+    Pixels,
+    check_pixel_parameters,
+    checked_rows,
+    infer_shape,
+)
+from glora_automl.estimator._saved import Saved
+from glora_automl.estimator._settings import (
+    CONSTRAINTS,
+    bare_backbone,
+    recipe_of,
+    seed_of,
+    study_name,
+)
 from glora_automl.export import (
     Adapter,
     Backbone,
@@ -94,39 +102,19 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Example:
         >>> from sklearn.datasets import load_digits
         >>> x, y = load_digits(n_class=3, return_X_y=True)
-        >>> tiny = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
+        >>> tiny = {"img_size": 8, "patch_size": 4, "embed_dim": 64, "depth": 1, "num_heads": 2}
         >>> classifier = GLoRAClassifier(
         ...     "vit_tiny_patch16_224", pretrained=False, model_kwargs=tiny, budget="20%",
-        ...     epochs=8, trials=4, settings={"training": {"lr": 0.02}}, random_state=0,
+        ...     epochs=10, trials=4, settings={"training": {"lr": 0.01, "batch_size": 32}},
+        ...     random_state=0,
         ... ).fit(x[:400], y[:400])
         >>> classifier.predict_proba(x[400:]).shape
         (137, 3)
-        >>> bool(classifier.score(x[400:], y[400:]) > 0.6)
+        >>> bool(classifier.score(x[400:], y[400:]) > 0.7)
         True
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "model": [str],
-        "pretrained": ["boolean"],
-        "model_kwargs": [dict, None],
-        "budget": [Interval(Integral, 0, None, closed="left"), str],
-        "architecture": [str, Architecture, None],
-        "search_space": [str, SearchSpaceSpec],
-        "epochs": [Interval(Integral, 1, None, closed="left")],
-        "trials": [Interval(Integral, 1, None, closed="left")],
-        "validation": [
-            Interval(Integral, 1, None, closed="left"),
-            Interval(Real, 0, 1, closed="neither"),
-        ],
-        "settings": [dict, None],
-        "image_shape": [tuple, list, None],
-        "pixel_range": [tuple, list, None],
-        "random_state": ["random_state"],
-        "device": [str],
-        "storage": [str, BaseStorage, None],
-        "runs": [str, Path],
-        "verbose": ["boolean"],
-    }
+    _parameter_constraints = CONSTRAINTS
 
     classes_: np.ndarray
     image_shape_: tuple[int, int, int]
@@ -178,6 +166,9 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.three_d_array = True
         return tags
 
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")  # a fit that fails has counted the features already
+
     def fit(self, X: Any, y: Any) -> Self:
         """Search an adapter for images and their labels, and train it.
 
@@ -191,7 +182,7 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         self._validate_params()
         check_pixel_parameters(self.image_shape, self.pixel_range)
-        rows, y, shape = self._rows(X, y, reset=True)
+        rows, y, shape = checked_rows(self, X, y)
         check_classification_targets(y)
         classes, labels = np.unique(y, return_inverse=True)
         if len(classes) < 2:
@@ -199,6 +190,7 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 "The y of GLoRAClassifier must have at least two classes, got 1 class: "
                 f"{classes[0]!r}."
             )
+        shape = shape or infer_shape(rows.shape[1], self.image_shape)
         pixels = Pixels.of(rows, shape, self.pixel_range)
         arrays = pixels.images(rows), labels
         recipe = recipe_of(self.get_params(deep=False), seed_of(self.random_state))
@@ -218,16 +210,16 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
             winner = load_checkpoint(runs / name / "winner.json")
         assert winner is not None
-        target = input_format(result.model, recipe.backbone)
+        self._backbone, self._seed = recipe.backbone.pinned(), recipe.seed
         names = tuple(map(str, classes))
         record = Record(
             kind="adapter",
             classes=names,
-            preprocessing=Preprocessing.of(target),
-            backbone=Backbone.of(recipe.backbone.pinned(), bare_backbone(recipe, names)),
+            preprocessing=Preprocessing.of(input_format(result.model, recipe.backbone)),
+            backbone=Backbone.of(self._backbone, bare_backbone(self._backbone, names, self._seed)),
             architecture=result.selection.architecture,
             parameters=result.selection.parameters,
-            about={"validation": result.rows[0].to_json()["validation"], "seed": recipe.seed},
+            about={"validation": result.rows[0].to_json()["validation"]},
         )
         self._take(classes, pixels, Adapter(record, winner[0]), result.model)
         self.study_ = result.study
@@ -250,7 +242,11 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             X: Images like those that were fitted.
         """
         check_is_fitted(self)
-        rows, _, _ = self._rows(X, None, reset=False)
+        rows, _, shape = checked_rows(self, X)
+        if shape not in (None, self.image_shape_):
+            raise ValueError(
+                f"The images of X must have the shape {self.image_shape_} as in fit, got {shape}."
+            )
         device = next(self.model_.parameters()).device
         pixels = torch.from_numpy(self._pixels.images(rows)).permute(0, 3, 1, 2).contiguous()
         images = ImageSet(pixels, torch.zeros(len(rows), dtype=torch.int64))
@@ -282,15 +278,15 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             ExportError: If something is there.
         """
         check_is_fitted(self)
-        record = self._adapter.record
-        names = tuple(map(str, getattr(self, "feature_names_in_", ())))
-        saved = Saved(self.get_params(deep=False), self.classes_, self._pixels, names)
-        about = {**record.about, **to_json(saved, record.about["seed"])}
-        save_adapter(
-            path,
-            replace(self._adapter, record=record.model_copy(update={"about": about})),
-            force=force,
+        saved = Saved(
+            parameters=self.get_params(deep=False),
+            backbone=self._backbone,
+            seed=self._seed,
+            classes=self.classes_,
+            pixels=self._pixels,
+            names=tuple(map(str, getattr(self, "feature_names_in_", ()))),
         )
+        save_adapter(path, saved.put_into(self._adapter), force=force)
 
     @classmethod
     def load(cls, path: str | Path, *, device: str = "auto") -> Self:
@@ -305,37 +301,14 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 trained on.
         """
         adapter = read_adapter(path)
-        saved = read_saved(adapter, str(path))
-        classifier = cls(**saved.parameters, device=device)
-        recipe = recipe_of(classifier.get_params(deep=False), saved.parameters["random_state"])
-        model = bare_backbone(recipe, adapter.classes)
+        saved = Saved.of(adapter, str(path), known=cls._get_param_names())
+        model = bare_backbone(saved.backbone, adapter.classes, saved.seed)
         attach_adapter(model, adapter, name=str(path))
         merge(model)
+        classifier = cls(**saved.parameters, device=device)
+        classifier._backbone, classifier._seed = saved.backbone, saved.seed
         classifier._take(saved.classes, saved.pixels, adapter, model.to(resolve_device(device)))
         classifier.n_features_in_ = math.prod(saved.pixels.shape)
         if saved.names:
             classifier.feature_names_in_ = np.array(saved.names, dtype=object)
         return classifier
-
-    def _rows(self, X: Any, y: Any, *, reset: bool) -> tuple[np.ndarray, Any, Shape]:
-        """Images as rows, and labels, checked, and the images' shape."""
-        shape: Shape | None = None
-        if getattr(X, "ndim", 0) > 2:
-            X = check_array(X, allow_nd=True, input_name="X", estimator=self)
-            if X.ndim > 4:
-                raise ValueError(
-                    "The X of GLoRAClassifier must have the shape (n, height, width, channels), "
-                    f"(n, height, width) or (n, features), got {X.shape}."
-                )
-            shape = (*X.shape[1:], 1)[:3]
-            X = X.reshape(len(X), -1)
-        if not reset:
-            rows = validate_data(self, X, reset=False)
-            if shape not in (None, self.image_shape_):
-                raise ValueError(
-                    f"The images of X must have the shape {self.image_shape_} as in fit, got "
-                    f"{shape}."
-                )
-            return rows, None, self.image_shape_
-        rows, y = validate_data(self, X, y)
-        return rows, y, shape or infer_shape(rows.shape[1], self.image_shape)

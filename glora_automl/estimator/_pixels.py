@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_array
+from sklearn.utils.validation import validate_data
 
-__all__ = ["Pixels", "Shape", "check_pixel_parameters", "infer_shape"]
+__all__ = ["Pixels", "Shape", "check_pixel_parameters", "checked_rows", "infer_shape"]
 
 Shape = tuple[int, int, int]
+
+_NOTHING = object()  # None is what somebody may give for labels
 
 
 class Pixels(NamedTuple):
@@ -43,7 +48,7 @@ class Pixels(NamedTuple):
             low, high = 0.0, 255.0
         else:
             low, high = float(rows.min()), float(rows.max())
-        return cls(shape, low, high if high > low else low + 1.0)
+        return cls(shape, low, high)
 
     def images(self, rows: np.ndarray) -> np.ndarray:
         """Rows ``(n, height * width * channels)`` as uint8 ``(n, height, width, channels)``.
@@ -59,7 +64,8 @@ class Pixels(NamedTuple):
         if rows.dtype != np.uint8 or (self.low, self.high) != (0.0, 255.0):
             # Halved first: the range of floats may be wider than a float.
             width = self.high / 2 - self.low / 2
-            scaled = (rows.astype(np.float64) / 2 - self.low / 2) / width * 255
+            # Images of one value alone are black.
+            scaled = (rows.astype(np.float64) / 2 - self.low / 2) / (width or np.inf) * 255
             rows = np.rint(scaled.clip(0, 255)).astype(np.uint8)
         return rows.reshape(len(rows), *self.shape)
 
@@ -82,6 +88,39 @@ def check_pixel_parameters(
         ends = [end for end in value_range if isinstance(end, Real) and math.isfinite(end)]
         if len(ends) != 2 or len(value_range) != 2 or not ends[0] < ends[1]:
             raise ValueError(rule.format("pixel_range", "two rising numbers", value_range))
+
+
+def checked_rows(
+    estimator: BaseEstimator, X: Any, y: Any = _NOTHING
+) -> tuple[np.ndarray, Any, Shape | None]:
+    """Images as rows ``(n, height * width * channels)``, checked as scikit-learn does.
+
+    Args:
+        estimator: Keeps the number of features, or has kept it.
+        X: Images.
+        y: Their labels, where they are fitted.
+
+    Returns:
+        Rows, labels, and the shape of the images if they did not come as rows.
+
+    Raises:
+        ValueError: If they are not as they should be.
+    """
+    shape: Shape | None = None
+    if getattr(X, "ndim", 0) > 2:
+        X = check_array(X, allow_nd=True, input_name="X", estimator=estimator)
+        if X.ndim > 4:
+            raise ValueError(
+                "The X of GLoRAClassifier must have the shape (n, height, width, channels), "
+                f"(n, height, width) or (n, features), got {X.shape}."
+            )
+        height, width, channels = (*X.shape[1:], 1)[:3]
+        shape = height, width, channels
+        X = X.reshape(len(X), -1)
+    if y is _NOTHING:
+        return validate_data(estimator, X, reset=False), None, shape
+    rows, labels = validate_data(estimator, X, y)
+    return rows, labels, shape
 
 
 def infer_shape(features: int, shape: Sequence[int] | None) -> Shape:

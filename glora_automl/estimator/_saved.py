@@ -1,9 +1,10 @@
-"""What is written beside a classifier's adapter, and read again."""
+"""What is written of a classifier beside its adapter, and read again."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -11,8 +12,9 @@ from glora_automl.errors import ExportError
 from glora_automl.estimator._pixels import Pixels
 from glora_automl.export import Adapter
 from glora_automl.search_space import SearchSpaceSpec
+from glora_automl.tasks import BackboneSettings
 
-__all__ = ["Saved", "read_saved", "to_json"]
+__all__ = ["Saved"]
 
 KEY = "classifier"
 """Where it stands among what an adapter tells about itself."""
@@ -22,66 +24,88 @@ class Saved(NamedTuple):
     """A classifier without its weights.
 
     Attributes:
-        parameters: Those of the constructor, by name; ``random_state`` is the seed that was used.
+        parameters: Those of the constructor, by name.
+        backbone: What was adapted.
+        seed: The seed that was used.
         classes: Its labels.
         pixels: How it sees rows of numbers.
         names: Names of the features, if it was fitted with some.
     """
 
     parameters: dict[str, Any]
+    backbone: BackboneSettings
+    seed: int
     classes: np.ndarray
     pixels: Pixels
-    names: tuple[str, ...] = ()
+    names: tuple[str, ...]
+
+    def put_into(self, adapter: Adapter) -> Adapter:
+        """The adapter that tells all this about itself.
+
+        Storage and device are left out, which are those of one process; a generator of random
+        numbers becomes the seed that it gave.
+        """
+        kept = {k: v for k, v in self.parameters.items() if k not in ("device", "storage")}
+        space, given = kept["search_space"], kept["architecture"]
+        table = {
+            "parameters": {
+                **kept,
+                "search_space": space if isinstance(space, str) else space.model_dump(mode="json"),
+                "architecture": None if given is None else str(given),
+                "random_state": self.seed,
+                "runs": str(kept["runs"]),
+            },
+            "backbone": self.backbone.model_dump(mode="json"),
+            "seed": self.seed,
+            "classes": self.classes.tolist(),
+            "dtype": self.classes.dtype.str,
+            "pixels": list(self.pixels),
+            "names": list(self.names),
+        }
+        about = {**adapter.record.about, KEY: _plain(table)}
+        return replace(adapter, record=adapter.record.model_copy(update={"about": about}))
+
+    @classmethod
+    def of(cls, adapter: Adapter, path: str, known: Collection[str]) -> Self:
+        """What an adapter tells.
+
+        Args:
+            adapter: The adapter.
+            path: Where it was, for messages.
+            known: Parameters that there are.
+
+        Raises:
+            ExportError: If it is not that of a classifier.
+        """
+        try:
+            table = adapter.record.about[KEY]
+            parameters = dict(table["parameters"])
+            if unknown := set(parameters) - set(known):
+                raise KeyError(f"unknown parameters {sorted(unknown)}")
+            if not isinstance(parameters["search_space"], str):
+                space = SearchSpaceSpec.model_validate(parameters["search_space"])
+                parameters["search_space"] = space
+            shape, low, high = table["pixels"]
+            return cls(
+                parameters,
+                BackboneSettings.model_validate(table["backbone"]),
+                int(table["seed"]),
+                np.array(table["classes"], dtype=np.dtype(table["dtype"])),
+                Pixels(tuple(shape), float(low), float(high)),
+                tuple(table["names"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ExportError(
+                f"The adapter {path!r} must be one that GLoRAClassifier.save wrote: "
+                f"{type(error).__name__} {reason}."
+            ) from None
 
 
-def to_json(saved: Saved, seed: int) -> dict[str, Any]:
-    """As JSON. Storage and device are not kept: they are those of one process.
-
-    Args:
-        saved: The classifier.
-        seed: The seed that was used.
-    """
-    parameters = saved.parameters
-    space, given = parameters["search_space"], parameters["architecture"]
-    kept = {key: value for key, value in parameters.items() if key not in ("device", "storage")}
-    table = {
-        "parameters": {
-            **kept,
-            "search_space": space if isinstance(space, str) else space.model_dump(mode="json"),
-            "architecture": None if given is None else str(given),
-            "random_state": seed,
-            "runs": str(parameters["runs"]),
-        },
-        "classes": saved.classes.tolist(),
-        "dtype": saved.classes.dtype.str,
-        "pixels": list(saved.pixels),
-        "names": list(saved.names),
-    }
-    return {KEY: table}
-
-
-def read_saved(adapter: Adapter, path: str) -> Saved:
-    """The inverse of :func:`to_json`.
-
-    Raises:
-        ExportError: If the adapter is not that of a classifier.
-    """
-    try:
-        table = adapter.record.about[KEY]
-        parameters: Mapping[str, Any] = table["parameters"]
-        space = parameters["search_space"]
-        if not isinstance(space, str):
-            space = SearchSpaceSpec.model_validate(space)
-        shape, low, high = table["pixels"]
-        return Saved(
-            {**parameters, "search_space": space},
-            np.array(table["classes"], dtype=np.dtype(table["dtype"])),
-            Pixels(tuple(shape), float(low), float(high)),
-            tuple(table["names"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ExportError(
-            f"The adapter {path!r} must be one that GLoRAClassifier.save wrote: "
-            f"{type(error).__name__} {reason}."
-        ) from None
+def _plain(value: Any) -> Any:
+    """The same with numpy's numbers as those of JSON."""
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value.item() if isinstance(value, np.generic) else value

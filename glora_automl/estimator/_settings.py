@@ -5,20 +5,48 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from optuna.storages import BaseStorage
 from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval
 from torch import nn
 
-from glora_automl.search_space import load_search_space
+from glora_automl.architecture import Architecture
+from glora_automl.search_space import SearchSpaceSpec, load_search_space
 from glora_automl.study import Recipe, load_recipe, read_given
-from glora_automl.tasks import ImageSet, Task, create_backbone
+from glora_automl.tasks import BackboneSettings, ImageSet, Task, create_backbone
 
-__all__ = ["bare_backbone", "recipe_of", "seed_of", "study_name"]
+__all__ = ["CONSTRAINTS", "bare_backbone", "recipe_of", "seed_of", "study_name"]
+
+
+CONSTRAINTS: dict[str, list[Any]] = {
+    "model": [str],
+    "pretrained": ["boolean"],
+    "model_kwargs": [dict, None],
+    "budget": [Interval(Integral, 0, None, closed="left"), str],
+    "architecture": [str, Architecture, None],
+    "search_space": [str, SearchSpaceSpec],
+    "epochs": [Interval(Integral, 1, None, closed="left")],
+    "trials": [Interval(Integral, 1, None, closed="left")],
+    "validation": [
+        Interval(Integral, 1, None, closed="left"),
+        Interval(Real, 0, 1, closed="neither"),
+    ],
+    "settings": [dict, None],
+    "image_shape": [tuple, list, None],
+    "pixel_range": [tuple, list, None],
+    "random_state": ["random_state"],
+    "device": [str],
+    "storage": [str, BaseStorage, None],
+    "runs": [str, Path],
+    "verbose": ["boolean"],
+}
+"""What scikit-learn checks of each parameter, with a message in the form that all its own have."""
 
 
 def recipe_of(parameters: Mapping[str, Any], seed: int) -> Recipe:
@@ -83,8 +111,8 @@ def study_name(recipe: Recipe, images: np.ndarray, labels: np.ndarray) -> str:
     return f"classifier-{value.hexdigest()[:16]}"
 
 
-def bare_backbone(recipe: Recipe, classes: tuple[str, ...]) -> nn.Module:
-    """The backbone of a recipe as it is before anything is trained, on the CPU.
+def bare_backbone(settings: BackboneSettings, classes: tuple[str, ...], seed: int) -> nn.Module:
+    """The backbone as it is before anything is trained, on the CPU.
 
     Raises:
         TaskError: If it cannot be had.
@@ -92,6 +120,4 @@ def bare_backbone(recipe: Recipe, classes: tuple[str, ...]) -> nn.Module:
     nothing = ImageSet(torch.zeros(0, 1, 1, 1, dtype=torch.uint8), torch.zeros(0).long())
     task = Task("arrays", classes, nothing, nothing, nothing)
     # Nothing is pretrained here, so nothing is cached.
-    return create_backbone(
-        recipe.backbone, task, seed=recipe.seed, device=torch.device("cpu"), cache=Path()
-    )
+    return create_backbone(settings, task, seed=seed, device=torch.device("cpu"), cache=Path())

@@ -4,7 +4,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from glora_automl import GLoRAClassifier
 
-TINY = {"img_size": 4, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
+TINY = {"img_size": 4, "patch_size": 4, "embed_dim": 64, "depth": 1, "num_heads": 2, "mlp_ratio": 1}
 
 EXPECTED: dict[str, str] = {}
 
@@ -17,10 +17,10 @@ EXPECTED: dict[str, str] = {}
             model_kwargs=TINY,
             budget="20%",
             search_space="vectors",
-            epochs=20,
+            epochs=5,
             trials=2,
             settings={
-                "training": {"lr": 0.01, "batch_size": 32},
+                "training": {"lr": 0.005, "batch_size": 32},
                 "selection": {"finetune_epochs": 0},
             },
             image_shape=(1, -1),

@@ -5,6 +5,7 @@ from glora_automl.tasks._backbone import (
     check_backbone,
     check_pretraining,
     create_backbone,
+    create_from_checkpoint,
     create_model,
     input_format,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "check_backbone",
     "check_pretraining",
     "create_backbone",
+    "create_from_checkpoint",
     "create_model",
     "draw_labelled",
     "input_format",

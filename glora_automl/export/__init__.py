@@ -7,14 +7,20 @@ from glora_automl.export._adapter import (
     read_adapter,
     save_adapter,
 )
+from glora_automl.export._apply import Applied, apply
+from glora_automl.export._export import Export, export_model
 from glora_automl.export._record import Backbone, Preprocessing, Record, backbone_digest
 
 __all__ = [
     "Adapter",
+    "Applied",
     "Backbone",
+    "Export",
     "Preprocessing",
     "Record",
+    "apply",
     "backbone_digest",
+    "export_model",
     "load_adapter",
     "load_adapters",
     "read_adapter",

@@ -25,5 +25,5 @@ def require(module: str, extra: str) -> Any:
         return import_module(module)
     except ImportError:
         raise ExportError(
-            f"{module!r} must be installed: pip install \"glora-automl[{extra}]\"."
+            f'{module!r} must be installed: pip install "glora-automl[{extra}]".'
         ) from None

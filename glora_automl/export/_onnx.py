@@ -59,19 +59,22 @@ def write_onnx(folder: Path, model: nn.Module, record: Record) -> list[str]:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         # It tells its steps on standard output, where JSON may be expected.
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                torch.onnx.export(
-                    model,
-                    (example,),
-                    str(path),
-                    input_names=["images"],
-                    output_names=["logits"],
-                    dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-                    dynamo=True,
-                    external_data=False,
-                )
+        with (
+            redirect_stdout(io.StringIO()),
+            redirect_stderr(io.StringIO()),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                model,
+                (example,),
+                str(path),
+                input_names=["images"],
+                output_names=["logits"],
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                dynamo=True,
+                external_data=False,
+            )
     except Exception as error:  # whatever the exporter raises, the cause is in the model
         raise ExportError(
             f"torch {torch.__version__} cannot export {record.backbone.model!r} to ONNX "

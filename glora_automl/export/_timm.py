@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import timm
 from timm.models import save_for_hf
@@ -65,7 +66,8 @@ def write_timm(folder: Path, model: nn.Module, record: Record) -> list[str]:
         Names of the files.
     """
     seen = record.preprocessing
-    config = {k: v for k, v in dict(model.pretrained_cfg).items() if k not in _DROPPED}  # type: ignore[call-overload]
+    known: Any = model.pretrained_cfg
+    config: Any = {key: value for key, value in known.items() if key not in _DROPPED}
     config |= {
         "num_classes": len(record.classes),
         "input_size": seen.size,

@@ -157,7 +157,7 @@ def _export(run: Run, kind: Kind, out: Path, trial: str, force: bool) -> Export:
         record = write_record(folder, record, files)
         title = f"Verify the export on {len(images)} validation images"
         run.setup.progress.say(f"{title}.")
-        verified = verify(_forms(folder, kind, backbone), expected, images)
+        verified = verify(_forms(folder, record, backbone), expected, images)
         run.worker.check_stop()
         about = {**record.about, "verified": verified._asdict()}
         record = write_record(folder, record.model_copy(update={"about": about}), files)
@@ -188,9 +188,10 @@ def _write(
         return write_timm(folder, model, record)
 
 
-def _forms(folder: Path, kind: Kind, backbone: nn.Module) -> Mapping[str, Logits]:
+def _forms(folder: Path, record: Record, backbone: nn.Module) -> Mapping[str, Logits]:
     """What the export is used as, each loaded from its files."""
     forms: dict[str, Callable[[Tensor], Tensor]] = {}
+    kind = record.kind
     if kind == "adapter":
         for name, merged in (("attached adapter", False), ("merged adapter", True)):
             forms[name] = load_adapter(copy.deepcopy(backbone), folder, merge=merged)
@@ -200,5 +201,5 @@ def _forms(folder: Path, kind: Kind, backbone: nn.Module) -> Mapping[str, Logits
     elif kind == "onnx":
         forms["ONNX graph"] = load_onnx(folder)
     else:
-        forms["timm model"] = load_timm(folder)
+        forms["timm model"] = load_timm(folder, record)
     return forms

@@ -59,7 +59,7 @@ def open_export(path: Path, *, backbone: str | None, device: torch.device) -> Op
     if record.kind == "onnx":
         return Opened(record, load_onnx(path), torch.device("cpu"))
     if record.kind == "timm":
-        model = load_timm(path)
+        model = load_timm(path, record)
     else:
         model = create_backbone(record, backbone)
         if record.kind == "adapter":

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+from timm.data.config import resolve_model_data_config
 from timm.models import save_for_hf
 from torch import nn
 
@@ -90,7 +91,21 @@ def write_timm(folder: Path, model: nn.Module, record: Record) -> list[str]:
     return [WEIGHTS, "config.json"]
 
 
-def load_timm(folder: Path) -> nn.Module:
-    """Load it as timm does."""
+def load_timm(folder: Path, record: Record) -> nn.Module:
+    """Load it as timm does.
+
+    Raises:
+        ExportError: If timm would prepare images for it in another way than the record says.
+    """
     model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    seen = record.preprocessing
+    config: dict[str, Any] = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
+    wanted = {**seen.model_dump(exclude={"size", "resize"}), "input_size": seen.size}
+    for key, value in {**wanted, "crop_mode": seen.resize}.items():
+        found = tuple(config[key]) if isinstance(config[key], list) else config[key]
+        if found != value:
+            raise ExportError(
+                f"timm would prepare images with {key} = {found}, the study has {value}; "
+                "with this model and this version of timm, take --to adapter or --to onnx."
+            )
     return model.eval()

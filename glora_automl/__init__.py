@@ -11,7 +11,14 @@ if TYPE_CHECKING:
     from glora_automl.budget import FeasibleRegion, parse_budget
     from glora_automl.errors import GLoRAError
     from glora_automl.estimator import GLoRAClassifier
-    from glora_automl.export import load_adapter, load_adapters, read_adapter, save_adapter
+    from glora_automl.export import (
+        apply,
+        export_model,
+        load_adapter,
+        load_adapters,
+        read_adapter,
+        save_adapter,
+    )
     from glora_automl.search_space import (
         SearchSpace,
         SearchSpaceSpec,
@@ -44,8 +51,10 @@ __all__ = [
     "SearchSpace",
     "SearchSpaceSpec",
     "__version__",
+    "apply",
     "compare",
     "errors",
+    "export_model",
     "list_recipes",
     "list_search_spaces",
     "load_adapter",
@@ -65,7 +74,14 @@ _HOMES = {
     "budget": ("FeasibleRegion", "parse_budget"),
     "errors": ("GLoRAError",),
     "estimator": ("GLoRAClassifier",),
-    "export": ("load_adapter", "load_adapters", "read_adapter", "save_adapter"),
+    "export": (
+        "apply",
+        "export_model",
+        "load_adapter",
+        "load_adapters",
+        "read_adapter",
+        "save_adapter",
+    ),
     "search_space": ("SearchSpace", "SearchSpaceSpec", "list_search_spaces", "load_search_space"),
     "study": (
         "Comparison",

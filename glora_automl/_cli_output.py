@@ -14,13 +14,16 @@ if TYPE_CHECKING:
     import optuna
     from rich.console import Console
 
+    from glora_automl.export import Applied, Export
     from glora_automl.progress import Progress
     from glora_automl.study import Comparison, SearchResult
 
 __all__ = [
     "is_first_rank",
     "out_console",
+    "print_applied",
     "print_comparison",
+    "print_export",
     "print_found",
     "print_found_so_far",
     "print_json",
@@ -172,3 +175,33 @@ def print_comparison(comparison: Comparison) -> None:
     typer.echo(f"Best uniform adapter by validation: {comparison.best_uniform}")
     if comparison.inherited is not None:
         typer.echo(correlation_text(comparison.inherited))
+
+
+def print_export(written: Export) -> None:
+    """Where it is, what it is and that it was verified."""
+    record, verified = written.record, written.verified
+    about = record.about
+    what = f"{record.kind} of {about['study']!r}"
+    if record.architecture:
+        what += f", trial {about['trial']} ({about['weights']}), {record.parameters:,} parameters"
+    files = ", ".join(f"{name} {size:,} bytes" for name, size in written.sizes.items())
+    typer.echo(f"Export: {written.path} ({what})")
+    typer.echo(f"Files: {files}")
+    typer.echo(
+        f"Verified: logits of {verified.images} validation images differ by at most "
+        f"{verified.difference:.1e}, {verified.predictions} predictions are the same"
+    )
+
+
+def print_applied(found: Applied) -> None:
+    """The most likely classes of each image, and how fast that was."""
+    from rich.table import Column, Table
+
+    columns: list[Column] = [Column("image", overflow="fold"), Column("class")]
+    columns += [Column(f"{place}.") for place in range(2, found.classes.shape[1] + 1)]
+    table = Table(*columns)
+    for file, best in found.best():
+        table.add_row(file, *(f"{name} {p:.3f}" for name, p in best))
+    out_console().print(table)
+    speed = len(found.files) / max(found.seconds, 1e-9)
+    typer.echo(f"{len(found.files)} images in {found.seconds:.2f} s, {speed:,.1f} images/s")

@@ -30,7 +30,9 @@ from glora_automl._cli_options import (
 from glora_automl._cli_output import (
     is_first_rank,
     out_console,
+    print_applied,
     print_comparison,
+    print_export,
     print_found,
     print_json,
     print_list,
@@ -39,7 +41,7 @@ from glora_automl._cli_output import (
     storage_url,
 )
 from glora_automl._signals import StopOnSignal
-from glora_automl.errors import GLoRAError, Stopped
+from glora_automl.errors import ExportError, GLoRAError, Stopped
 
 __all__ = ["app", "main"]
 
@@ -290,6 +292,88 @@ def compare(
         print_json({"study": name, **comparison.to_json()})
     else:
         print_comparison(comparison)
+
+
+@app.command()
+def export(
+    name: Annotated[str, typer.Argument(help="Name of the study.")],
+    to: Annotated[str, typer.Option(help="timm, adapter, peft, onnx or backbone.")],
+    out: Annotated[Path, typer.Option(help="Folder to write, which must not be there yet.")],
+    trial: Annotated[
+        str, typer.Option(help="best is the winner; or the number of a complete trial.")
+    ] = "best",
+    force: Annotated[bool, typer.Option("--force", help="Replace an export.")] = False,
+    storage: Storage = None,
+    artifacts: ArtifactStore = None,
+    data: Data = None,
+    device: Device = "auto",
+    runs: Runs = Path("runs"),
+    patience: Patience = 300.0,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write an adapter of a study as a timm model, adapter, PEFT adapter or ONNX graph."""
+    from glora_automl.export import export_model
+
+    with _stoppable() as stop:
+        written = export_model(
+            name,
+            to,
+            out,
+            trial=trial,
+            force=force,
+            storage=storage,
+            artifacts=artifacts,
+            data=data,
+            runs=runs,
+            device=device,
+            patience=patience,
+            stop=stop,
+            progress=show_progress(quiet),
+        )
+    if as_json:
+        print_json(written.to_json())
+    else:
+        print_export(written)
+
+
+@app.command()
+def apply(
+    path: Annotated[Path, typer.Argument(help="What glora export wrote.")],
+    images: Annotated[list[str], typer.Argument(help="Image files, or folders of them.")],
+    top: Annotated[int, typer.Option(help="Most likely classes to tell of each image.")] = 1,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="Weights for an adapter: a file, or what --to backbone wrote."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Images a forward pass.")] = 64,
+    device: Device = "auto",
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Classify images with what glora export wrote."""
+    from glora_automl.export import apply as classify
+
+    found = classify(
+        path,
+        images,
+        top=top,
+        backbone=backbone,
+        device=device,
+        batch_size=batch_size,
+        progress=show_progress(quiet),
+    )
+    if as_json:
+        print_json(found.to_json())
+    else:
+        print_applied(found)
+    if found.unreadable:
+        shown = [f"{file} ({why})" for file, why in found.unreadable.items()]
+        more = ", ..." if len(shown) > 3 else ""
+        raise ExportError(
+            f"{len(shown)} of {len(shown) + len(found.files)} images cannot be read: "
+            f"{', '.join(shown[:3])}{more}; the others are told."
+        )
 
 
 @app.command()

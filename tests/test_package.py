@@ -65,10 +65,11 @@ BELOW = {
         "tasks",
     },
     "_cli_options": set(),
-    "_cli_output": {"progress", "report", "storages", "study"},
+    "_cli_output": {"export", "progress", "report", "storages", "study"},
     "cli": {
         "_cli_options",
         "_cli_output",
+        "export",
         "report",
         "search_space",
         "storages",

@@ -91,6 +91,7 @@ class Backbone(Declaration):
         kwargs: Its further keyword arguments.
         digest: :func:`backbone_digest` of its weights.
         pretrained: Whether they are those that timm downloads.
+        hub: Where on the Hugging Face hub they are, if they are there.
         checkpoint: sha256 of the file that they came from, if they came from a local one.
     """
 
@@ -98,16 +99,19 @@ class Backbone(Declaration):
     kwargs: dict[str, Any] = Field(default_factory=dict)
     digest: Sha256
     pretrained: bool = False
+    hub: str = ""
     checkpoint: Sha256 | None = None
 
     @classmethod
     def of(cls, settings: BackboneSettings, model: nn.Module) -> Backbone:
         """The backbone of a study, adapted or not, but not merged."""
+        config: Any = getattr(model, "pretrained_cfg", {})
         return cls(
             model=settings.model,
             kwargs=settings.kwargs,
             digest=backbone_digest(model),
             pretrained=settings.pretrained,
+            hub=(config.get("hf_hub_id") or "") if settings.pretrained else "",
             checkpoint=settings.sha256,
         )
 

@@ -4,7 +4,12 @@ from glora_automl.report._cost import CostTable, cost_table
 from glora_automl.report._dashboard import DashboardServer, dashboard_app, open_server
 from glora_automl.report._gallery import PICTURES, pictures
 from glora_automl.report._html import save_pictures, save_report
-from glora_automl.report._note import FRONT_COLUMNS, front_lines, markdown_note
+from glora_automl.report._note import (
+    FRONT_COLUMNS,
+    front_lines,
+    markdown_note,
+    markdown_study,
+)
 from glora_automl.report._picture import Picture
 from glora_automl.report._plotly import to_figure
 from glora_automl.report._projection import (
@@ -45,6 +50,7 @@ __all__ = [
     "grid_blocks",
     "group_of",
     "markdown_note",
+    "markdown_study",
     "open_server",
     "pictures",
     "plain_table",

@@ -10,7 +10,7 @@ from glora_automl.report._snapshot import Snapshot, is_feasible
 from glora_automl.report._tables import RESULT_COLUMNS, result_lines
 from glora_automl.study import Row, get_attribute, get_setting, ledger
 
-__all__ = ["FRONT_COLUMNS", "facts", "front_lines", "markdown_note"]
+__all__ = ["FRONT_COLUMNS", "facts", "front_lines", "markdown_note", "markdown_study"]
 
 FRONT_COLUMNS = ("trial", "parameters", "validation accuracy %")
 
@@ -54,19 +54,37 @@ def front_lines(snapshot: Snapshot, most: int = 12) -> list[tuple[str, ...]]:
     ]
 
 
-def markdown_note(snapshot: Snapshot) -> str:
-    """The note that optuna-dashboard shows with a study."""
-    name = snapshot.study.study_name
-    parts = [f"# {name}", "\n".join(f"- **{key}**: {text}" for key, text in facts(snapshot))]
+def markdown_study(snapshot: Snapshot, *, name_workers: bool = True) -> list[str]:
+    """What a study is, found and cost, as paragraphs of Markdown.
+
+    Args:
+        snapshot: The study.
+        name_workers: Whether workers are called by their names, which tell those of machines, or
+            by numbers.
+    """
+    parts = ["\n".join(f"- **{key}**: {text}" for key, text in facts(snapshot))]
     rows = [Row.from_json(row) for row in get_attribute(snapshot.study, "result") or ()]
     if rows:
         parts += ["## Result", "Accuracy in %.", _table(RESULT_COLUMNS, result_lines(rows))]
     if front := front_lines(snapshot):
         parts += ["## Front", _table(FRONT_COLUMNS, front)]
-    costs = cost_table(ledger(snapshot.study))
+    spent = ledger(snapshot.study)
+    if not name_workers:
+        names = dict.fromkeys(cost.worker for cost in spent)
+        numbers = {name: f"worker {number}" for number, name in enumerate(names, 1)}
+        spent = [cost._replace(worker=numbers[cost.worker]) for cost in spent]
+    costs = cost_table(spent)
     if costs.lines:
         parts += ["## Cost", _table(*costs)]
-    parts += [
+    return parts
+
+
+def markdown_note(snapshot: Snapshot) -> str:
+    """The note that optuna-dashboard shows with a study."""
+    name = snapshot.study.study_name
+    parts = [
+        f"# {name}",
+        *markdown_study(snapshot),
         "## Go on",
         f"```bash\nglora resume {name} --storage ...\nglora show {name} --storage ...\n"
         f"glora report {name} --storage ... --out {name}.html\n```",

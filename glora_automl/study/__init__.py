@@ -1,9 +1,11 @@
 """Recipes and the studies that they become: create, resume, search, select, compare."""
 
+from glora_automl.study._arm import alone
 from glora_automl.study._best import best_of
 from glora_automl.study._chosen import find_architecture
 from glora_automl.study._compare import Comparison, RankCorrelation, compare, random_study_name
 from glora_automl.study._given import READY, read_given
+from glora_automl.study._join import find, join
 from glora_automl.study._layers import LayerGroup, list_layers
 from glora_automl.study._ledger import STAGES, Cost, ledger
 from glora_automl.study._overrides import override_recipe
@@ -16,6 +18,7 @@ from glora_automl.study._recipe import (
     load_recipe,
 )
 from glora_automl.study._result import Row, Selection
+from glora_automl.study._run import Run
 from glora_automl.study._search import SearchResult, resume, search
 from glora_automl.study._setup import resolve_device
 from glora_automl.study._stages import stage_study_name
@@ -31,6 +34,7 @@ from glora_automl.study._study import (
 from glora_automl.study._suite import Suite, SuiteTask, list_suites, load_suite, suite_recipes
 from glora_automl.study._suite_run import SuiteResult, run_suite, suite_result
 from glora_automl.study._summary import list_studies, summarize
+from glora_automl.study._weights import fetch_supernet, load_backbone
 
 __all__ = [
     "FORMAT",
@@ -42,6 +46,7 @@ __all__ = [
     "RankCorrelation",
     "Recipe",
     "Row",
+    "Run",
     "SearchResult",
     "SearchSettings",
     "Selection",
@@ -49,17 +54,22 @@ __all__ = [
     "Suite",
     "SuiteResult",
     "SuiteTask",
+    "alone",
     "best_of",
     "compare",
+    "fetch_supernet",
+    "find",
     "find_architecture",
     "get_attribute",
     "get_setting",
     "is_ours",
+    "join",
     "ledger",
     "list_layers",
     "list_recipes",
     "list_studies",
     "list_suites",
+    "load_backbone",
     "load_recipe",
     "load_study",
     "load_suite",

@@ -5,9 +5,11 @@ from glora_automl.tasks._backbone import (
     check_backbone,
     check_pretraining,
     create_backbone,
+    create_from_checkpoint,
     create_model,
     input_format,
 )
+from glora_automl.tasks._decoding import Unreadable, decode, resizing
 from glora_automl.tasks._digits import DigitsSettings, load_digits
 from glora_automl.tasks._domains import DomainsSettings, load_domains
 from glora_automl.tasks._folder import FolderSettings, load_folder
@@ -17,13 +19,14 @@ from glora_automl.tasks._images import (
     ImageSet,
     InputFormat,
     Normalisation,
+    NormalisedImages,
     Task,
     stratified_split,
 )
 from glora_automl.tasks._labelled import LabelledSettings, draw_labelled, stratified_draw
 from glora_automl.tasks._memory import ArraysSettings, load_arrays
 from glora_automl.tasks._npz import NpzSettings, load_npz
-from glora_automl.tasks._reading import ReadingSettings
+from glora_automl.tasks._reading import Reader, ReadingSettings
 from glora_automl.tasks._sources import TaskSettings, load_task
 from glora_automl.tasks._timm import TimmSettings, load_timm
 from glora_automl.tasks._torchvision import TorchvisionSettings, load_torchvision
@@ -42,17 +45,22 @@ __all__ = [
     "InputFormat",
     "LabelledSettings",
     "Normalisation",
+    "NormalisedImages",
     "NpzSettings",
+    "Reader",
     "ReadingSettings",
     "Task",
     "TaskSettings",
     "TimmSettings",
     "TorchvisionSettings",
+    "Unreadable",
     "VtabSettings",
     "check_backbone",
     "check_pretraining",
     "create_backbone",
+    "create_from_checkpoint",
     "create_model",
+    "decode",
     "draw_labelled",
     "input_format",
     "load_arrays",
@@ -64,6 +72,7 @@ __all__ = [
     "load_timm",
     "load_torchvision",
     "load_vtab",
+    "resizing",
     "stratified_draw",
     "stratified_split",
 ]

@@ -42,6 +42,7 @@ __all__ = [
     "check_backbone",
     "check_pretraining",
     "create_backbone",
+    "create_from_checkpoint",
     "create_model",
     "input_format",
 ]
@@ -233,7 +234,7 @@ def create_backbone(
         CheckpointError: If the cached weights are altered.
     """
     if settings.checkpoint is not None:
-        return _from_checkpoint(settings, len(task.classes), seed).to(device)
+        return create_from_checkpoint(settings, len(task.classes), seed).to(device)
     if settings.pretraining is None:
         return create_model(settings, len(task.classes), seed).to(device)
     check_pretraining(settings, task)
@@ -268,8 +269,13 @@ def create_backbone(
     return cpu.to(device)
 
 
-def _from_checkpoint(settings: BackboneSettings, classes: int, seed: int) -> nn.Module:
-    """Create the model with the weights of a local checkpoint and a fresh head."""
+def create_from_checkpoint(settings: BackboneSettings, classes: int, seed: int) -> nn.Module:
+    """Create the model with the weights of a local checkpoint and a fresh head.
+
+    Raises:
+        TaskError: If timm cannot create it, or its checkpoint is not there, is altered or of
+            another model.
+    """
     assert settings.checkpoint is not None
     path = Path(settings.checkpoint)
     check_sha256(path, settings.sha256)

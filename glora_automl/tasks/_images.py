@@ -16,7 +16,14 @@ from torch.nn import functional as F
 from glora_automl.errors import TaskError
 from glora_automl.supernet import ImageBatches
 
-__all__ = ["ImageSet", "Images", "InputFormat", "Task", "stratified_split"]
+__all__ = [
+    "ImageSet",
+    "Images",
+    "InputFormat",
+    "NormalisedImages",
+    "Task",
+    "stratified_split",
+]
 
 WHOLE = 1 << 28
 """Bytes up to which normalised images are kept; beyond that they are normalised batch by batch."""

@@ -1,12 +1,15 @@
 """Adapters on small timm models that the tests of exports share."""
 
+import functools
+
 import torch
 
-from glora_automl.architecture import TENSORS, Architecture
+from glora_automl.adapters import linear_shapes
+from glora_automl.architecture import TENSORS, Architecture, LayerShape
 from glora_automl.export import Adapter, Backbone, Preprocessing
 from glora_automl.supernet import Supernet
 from glora_automl.tasks import BackboneSettings, InputFormat, input_format
-from tests.models import MODELS, backbone, randomise
+from tests.models import MODELS, backbone, images, randomise
 
 CLASSES = ("ant", "bee", "cicada")
 
@@ -14,6 +17,12 @@ CLASSES = ("ant", "bee", "cicada")
 def settings(name: str) -> BackboneSettings:
     model, kwargs = MODELS[name]
     return BackboneSettings(model=model, kwargs=dict(kwargs))
+
+
+@functools.cache
+def shapes_of(name: str) -> dict[str, LayerShape]:
+    """Shapes of the layers that the model uses."""
+    return linear_shapes(backbone(name), example=images())
 
 
 def subnet(name: str, architecture: Architecture, seed: int = 3) -> Supernet:

@@ -8,16 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glora_automl import load_adapter, load_adapters, read_adapter, save_adapter
-from glora_automl.adapters import adapted_layers, detach, linear_shapes
+from glora_automl.adapters import adapted_layers, detach
 from glora_automl.architecture import Architecture
 from glora_automl.errors import ExportError, StorageError
 from glora_automl.export import backbone_digest
-from tests.export.adapters import adapter
+from tests.export.adapters import adapter, shapes_of
 from tests.models import MODELS, backbone, images, random_architecture
-
-
-def shapes_of(name):
-    return linear_shapes(backbone(name), example=images())
 
 
 @torch.no_grad()
@@ -33,7 +29,7 @@ def kept(tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(seed=st.integers(0, 1000))
 def test_any_adapter_comes_back_bit_for_bit(tmp_path_factory, name, seed):
     architecture = random_architecture(shapes_of(name), seed)

@@ -1,0 +1,123 @@
+"""An ONNX graph of the merged model, for any number of images at once."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import warnings
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from glora_automl.errors import ExportError
+from glora_automl.export._extras import require
+from glora_automl.export._record import Record
+
+__all__ = ["check_onnx", "load_onnx", "write_onnx"]
+
+GRAPH = "model.onnx"
+
+
+def check_onnx() -> None:
+    """Refuse what cannot be written or checked here.
+
+    Raises:
+        ExportError: If a package is missing.
+    """
+    for module in ("onnx", "onnxscript", "onnxruntime"):
+        require(module, "onnx")
+
+
+def write_onnx(folder: Path, model: nn.Module, record: Record) -> list[str]:
+    """Write ``model.onnx``: float32 ``images (batch, channels, height, width)`` to ``logits``.
+
+    Its metadata have the class names and the preprocessing, as JSON.
+
+    Args:
+        folder: Where to.
+        model: The merged model on the CPU, in evaluation mode.
+        record: What is exported.
+
+    Returns:
+        Names of the files.
+
+    Raises:
+        ExportError: If torch cannot export the model.
+    """
+    onnx = require("onnx", "onnx")
+    path = folder / GRAPH
+    # Two: of one image torch would take the number for a constant.
+    example = torch.zeros(2, *record.preprocessing.size)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        # It tells its steps on standard output, where JSON may be expected.
+        with (
+            redirect_stdout(io.StringIO()),
+            redirect_stderr(io.StringIO()),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                model,
+                (example,),
+                str(path),
+                input_names=["images"],
+                output_names=["logits"],
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                dynamo=True,
+                external_data=False,
+            )
+    except Exception as error:  # whatever the exporter raises, the cause is in the model
+        raise ExportError(
+            f"torch {torch.__version__} cannot export {record.backbone.model!r} to ONNX "
+            f"({_first_line(error)}); take --to timm and export that with its own settings."
+        ) from error
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+    graph = onnx.load(str(path))
+    onnx.helper.set_model_props(
+        graph,
+        {
+            "classes": json.dumps(record.classes, ensure_ascii=False),
+            "preprocessing": record.preprocessing.model_dump_json(),
+        },
+    )
+    onnx.save(graph, str(path))
+    return [GRAPH]
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200].rstrip(".") if lines else type(error).__name__
+
+
+def load_onnx(folder: Path) -> Callable[[Tensor], Tensor]:
+    """Load it into ONNX Runtime, on the CPU: images to logits.
+
+    Raises:
+        ExportError: If ONNX Runtime is not installed or cannot load it.
+    """
+    runtime = require("onnxruntime", "onnx")
+    try:
+        session: Any = runtime.InferenceSession(
+            str(folder / GRAPH), providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # its exceptions have no common class
+        raise ExportError(
+            f"ONNX Runtime cannot load {str(folder / GRAPH)!r}: {_first_line(error)}."
+        ) from None
+
+    def logits(images: Tensor) -> Tensor:
+        (found,) = session.run(["logits"], {"images": images.cpu().numpy()})
+        return torch.from_numpy(found)
+
+    return logits

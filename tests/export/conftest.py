@@ -1,0 +1,45 @@
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from glora_automl.export import export_model
+from glora_automl.study import load_recipe, search
+from tests.conftest import TINY
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """The runs folder of a finished study ``tiny``."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "tiny.toml").write_text(TINY, encoding="utf-8")
+    settings = {"search": {"trials": 3}, "selection": {"controls": False, "candidates": 1}}
+    search(load_recipe(str(folder / "tiny.toml")).replace(**settings), runs=folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def exports(runs):
+    """That study in every format, by kind."""
+    kinds = ("adapter", "timm", "peft", "onnx", "backbone")
+    return {kind: export_model("tiny", kind, runs / "out" / kind, runs=runs) for kind in kinds}
+
+
+@pytest.fixture
+def place(runs, tmp_path):
+    """Where that study may be changed: arguments of whatever works on it."""
+    shutil.copytree(runs, tmp_path / "runs", ignore=shutil.ignore_patterns("out"))
+    return {"runs": tmp_path / "runs", "artifacts": str(tmp_path / "runs/artifacts")}
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """A folder with some of scikit-learn's digits as files, their classes in the names."""
+    folder = tmp_path_factory.mktemp("photos")
+    bunch = load_digits()
+    for i in np.flatnonzero(np.isin(bunch.target, (5, 6, 7)))[:12]:
+        pixels = np.rint(bunch.images[i] * (255 / 16)).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{bunch.target[i]}-{i:04}.png")
+    return folder

@@ -1,0 +1,123 @@
+"""New images through any export."""
+
+import shutil
+
+import pytest
+import torch
+from PIL import Image
+
+from glora_automl import apply
+from glora_automl.errors import ExportError, TaskError
+
+KINDS = ("timm", "adapter", "peft", "onnx")
+
+
+def backbone_of(exports, kind):
+    return {"backbone": str(exports["backbone"].path)} if kind in ("adapter", "peft") else {}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_export_says_the_same(exports, photos, kind):
+    found = apply(exports[kind].path, photos, top=3, **backbone_of(exports, kind))
+    expected = apply(exports["timm"].path, photos, top=3)
+    assert found.files == expected.files == tuple(sorted(map(str, photos.iterdir())))
+    torch.testing.assert_close(found.probabilities, expected.probabilities, rtol=1e-4, atol=1e-5)
+    assert torch.equal(found.classes, expected.classes)
+    torch.testing.assert_close(found.probabilities.sum(1), torch.ones(len(found.files)))
+
+
+def test_files_go_through_the_preprocessing_of_the_study(exports, photos, elsewhere_logits):
+    found = apply(exports["timm"].path, photos, top=3)
+    order = found.classes.argsort(1)
+    probabilities = found.probabilities.gather(1, order)
+    torch.testing.assert_close(probabilities, elsewhere_logits.softmax(1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def elsewhere_logits(exports, photos):
+    """Logits of the photographs, prepared by timm's own transform."""
+    import timm
+
+    model = timm.create_model(f"local-dir:{exports['timm'].path}", pretrained=True).eval()
+    config = timm.data.resolve_model_data_config(model)
+    transform = timm.data.create_transform(**config)
+    files = sorted(photos.iterdir())
+    with torch.no_grad():
+        return model(torch.stack([transform(Image.open(file).convert("RGB")) for file in files]))
+
+
+def test_batches_and_order_change_nothing(exports, photos):
+    files = sorted(photos.iterdir(), reverse=True)
+    one = apply(exports["timm"].path, files, batch_size=5, workers=2)
+    assert one.files == tuple(map(str, files))
+    whole = dict(apply(exports["timm"].path, photos).best())
+    for file, ((name, p),) in one.best():
+        assert whole[file][0][0] == name
+        assert whole[file][0][1] == pytest.approx(p, abs=1e-5)
+
+
+def test_any_size_and_type_of_image_is_read_and_others_are_named(exports, photos, tmp_path):
+    image = Image.open(sorted(photos.iterdir())[0])
+    image.resize((30, 50)).convert("RGBA").save(tmp_path / "large.png")
+    image.convert("CMYK").save(tmp_path / "deep.tiff")
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "notes.txt").write_text("no image", encoding="utf-8")
+    found = apply(exports["timm"].path, tmp_path)
+    assert [file.rpartition("/")[2] for file in found.files] == ["deep.tiff", "large.png"]
+    assert {file.rpartition("/")[2] for file in found.unreadable} == {"broken.jpg", "empty.png"}
+    document = found.to_json()
+    assert document["unreadable"][str(tmp_path / "empty.png")] == "it is empty"
+    assert document["images_per_second"] > 0
+    assert set(document["images"][0]["classes"][0]) == {"class", "probability"}
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        ([], "Images must be given"),
+        ("nowhere", "'nowhere' is not there"),
+        ("empty", "must hold images"),
+        ("bad.png", "none is: .*bad.png"),
+    ],
+)
+def test_images_that_there_are_not_are_told(exports, tmp_path, monkeypatch, images, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    with pytest.raises(ExportError, match=words):
+        apply(exports["timm"].path, images)
+
+
+def test_adapters_need_their_backbone(exports, photos, tmp_path):
+    digest = exports["adapter"].record.backbone.digest[:16]
+    for kind in ("adapter", "peft"):
+        with pytest.raises(ExportError, match=f"{digest}.* add --backbone"):
+            apply(exports[kind].path, photos)
+        with pytest.raises(ExportError, match=f"with the digest {digest}.*its weights are others"):
+            apply(exports[kind].path, photos, backbone=str(exports["timm"].path))
+    with pytest.raises(TaskError, match="must be a file that can be read"):
+        apply(exports["adapter"].path, photos, backbone=str(tmp_path))
+    (tmp_path / "weights.safetensors").write_bytes(b"\x80\x04K\x01.")
+    with pytest.raises(TaskError, match="it is a pickle, as"):
+        apply(exports["peft"].path, photos, backbone=str(tmp_path / "weights.safetensors"))
+    with pytest.raises(ExportError, match="has its weights with it"):
+        apply(exports["onnx"].path, photos, backbone=str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_altered_exports_are_refused(exports, photos, tmp_path, kind):
+    for name in exports[kind].record.files:
+        folder = tmp_path / name
+        shutil.copytree(exports[kind].path, folder)
+        data = (folder / name).read_bytes()
+        (folder / name).write_bytes(data[: len(data) // 2])
+        with pytest.raises(ExportError, match="altered or cut short"):
+            apply(folder, photos, **backbone_of(exports, kind))
+
+
+def test_options_out_of_range_are_told(exports, photos):
+    with pytest.raises(ExportError, match="--top must be at least 1, got 0"):
+        apply(exports["timm"].path, photos, top=0)
+    with pytest.raises(ExportError, match=r"must be of kind timm or .*, got 'backbone'"):
+        apply(exports["backbone"].path, photos)

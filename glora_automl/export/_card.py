@@ -139,13 +139,15 @@ def _summary(record: Record, snapshot: Snapshot) -> str:
     if record.kind == "backbone":
         return f"`{backbone.model}`: {_TITLES['backbone']}."
     share = record.parameters / about["backbone parameters"]
+    how = f"a search over {len(snapshot.trials):,} trials chose how each is parameterised"
+    if snapshot.recipe.architecture is not None:
+        how = "how each is parameterised was given, without a search"
     return (
         f"`{backbone.model}`, adapted to {len(record.classes)} classes with "
         f"{record.parameters:,} trainable parameters beside its classifier ({share:.2%} of the "
         f"backbone's {about['backbone parameters']:,}; the budget was {about['budget']:,}), "
         f"{_TITLES[record.kind]}. GLoRA ([arXiv 2306.07967](https://arxiv.org/abs/2306.07967)) "
-        f"gives each linear layer five support tensors; a search over {len(snapshot.trials):,} "
-        "trials chose how each is parameterised."
+        f"gives each linear layer five support tensors; {how}."
     )
 
 
@@ -199,9 +201,12 @@ def _limits(record: Record, snapshot: Snapshot) -> str:
         f"It knows its {len(record.classes)} classes alone and gives every image to one of them.",
         "The intervals (Wilson's) tell how far other images like these would move a figure, not "
         "what other cameras, places or times would.",
-        f"Validation images chose it among {len(snapshot.trials):,} trials, so their figure "
-        "flatters it.",
     ]
+    if snapshot.recipe.architecture is None:
+        lines.append(
+            f"Validation images chose it among {len(snapshot.trials):,} trials, so their figure "
+            "flatters it."
+        )
     if about["weights"] == "inherited":
         lines.append(
             f"Its weights are inherited: those of trial {about['trial']} in the supernet, which "

@@ -30,7 +30,8 @@ class Choice(NamedTuple):
     Attributes:
         trial: Number of the trial that proposed it.
         architecture: What it proposed.
-        weights: ``fine-tuned`` or ``inherited``, which are the supernet's.
+        weights: ``fine-tuned``, ``inherited``, which are the supernet's, or ``trained``, of an
+            architecture that was given.
         validation: Score on the validation images.
         test: Score on the test images; None if it was never tested.
         outcome: What the selection has left of it; None of other trials than the winner.
@@ -57,7 +58,8 @@ def choose(run: Run, trial: str) -> Choice:
     name = run.study.study_name
     if trial != "best" and not (trial.isascii() and trial.isdecimal()):
         raise StudyError(f"--trial must be best or the number of a trial, got {trial!r}.")
-    if trial == "best":
+    given = run.setup.recipe.architecture is not None
+    if trial == "best" or given:  # without a search there is no supernet to take it from
         run.check_finished()
     outcome = run.stages.outcome("selection")
     finished = run.stages.outcome("test") is not None
@@ -69,7 +71,7 @@ def choose(run: Run, trial: str) -> Choice:
             return Choice(
                 selection.trial,
                 Architecture.parse(outcome["architecture"]),
-                "fine-tuned" if tuned else "inherited",
+                "trained" if given else "fine-tuned" if tuned else "inherited",
                 row.validation,
                 row.test,
                 outcome,

@@ -143,6 +143,7 @@ def train_given(run: Run, claim: Claim) -> dict[str, Any]:
                     CONSTRAINT: row.parameters,
                     "validation_accuracy": row.validation.accuracy,
                     "validation_loss": row.validation.loss,
+                    "validation_images": row.validation.images,
                     "worker": run.worker.name,
                 },
                 constraints={CONSTRAINT: row.parameters - run.setup.budget},

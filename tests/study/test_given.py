@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from glora_automl.adapters import linear_shapes
 from glora_automl.architecture import Architecture, LayerShape
 from glora_automl.errors import ArchitectureError, BudgetError, RecipeError, StudyError
+from glora_automl.export import export_model
 from glora_automl.search_space import SearchSpace
 from glora_automl.study import (
     Row,
@@ -150,6 +151,13 @@ def test_lora_alone_has_the_figures_of_the_control(recipe, finished, tmp_path):
     assert summary["stage"] == "finished"
     assert [Row.from_json(r) for r in summary["result"]] == [row]
     assert [c.stage for c in ledger(result.study)] == ["backbone", "selection", "test"]
+    for trial in ("best", "0"):
+        export = export_model(
+            "alone", to="adapter", out=tmp_path / trial, trial=trial, runs=tmp_path
+        )
+        assert export.record.about["weights"] == "trained"
+    card = (tmp_path / "best/README.md").read_text(encoding="utf-8")
+    assert "was given, without a search" in card
     # Whatever needs a supernet says that there is none.
     for work in (lambda: pick("alone", 10, runs=tmp_path), lambda: compare("alone", runs=tmp_path)):
         with pytest.raises(StudyError, match="'alone' must be one with a search"):

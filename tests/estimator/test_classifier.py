@@ -40,8 +40,8 @@ def classifier(**changes):
         "pretrained": False,
         "model_kwargs": TINY,
         "budget": "20%",
-        "epochs": 10,
-        "trials": 6,
+        "epochs": 2,
+        "trials": 3,
         "settings": {"training": {"lr": 0.01, "batch_size": 32}, "search": {"population": 3}},
         "random_state": 0,
     }
@@ -50,7 +50,7 @@ def classifier(**changes):
 
 @pytest.fixture(scope="module")
 def fitted():
-    return classifier().fit(X[TRAIN], NAMES[Y[TRAIN]])
+    return classifier(epochs=10, trials=6).fit(X[TRAIN], NAMES[Y[TRAIN]])
 
 
 def test_it_learns_and_tells_what_it_has_found(fitted):
@@ -86,7 +86,7 @@ def test_images_may_come_in_any_form(fitted, turned):
 
 
 def test_the_seed_decides(fitted):
-    again = classifier().fit(X[TRAIN].reshape(-1, 8, 8), NAMES[Y[TRAIN]])
+    again = clone(fitted).fit(X[TRAIN].reshape(-1, 8, 8), NAMES[Y[TRAIN]])
     assert np.array_equal(again.predict_proba(X), fitted.predict_proba(X))
     assert [t.params for t in again.study_.trials] == [t.params for t in fitted.study_.trials]
     other = classifier(random_state=np.random.RandomState(1)).fit(X[TRAIN], Y[TRAIN])
@@ -140,7 +140,7 @@ def test_pipelines_and_searches_over_parameters():
 
 
 def test_a_study_that_is_kept_is_gone_on_with(tmp_path, capsys):
-    place = {"storage": f"sqlite:///{tmp_path}/studies.db", "runs": tmp_path, "trials": 3}
+    place = {"storage": f"sqlite:///{tmp_path}/studies.db", "runs": tmp_path}
     first = classifier(**place, verbose=True).fit(X[TRAIN], Y[TRAIN])
     assert "Search: 3/3 trials" in capsys.readouterr().out
     again = classifier(**place, verbose=True).fit(X[TRAIN], Y[TRAIN])

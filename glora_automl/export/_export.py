@@ -14,12 +14,11 @@ from glora_automl.adapters import merge
 from glora_automl.errors import ExportError
 from glora_automl.export._adapter import Adapter, load_adapter, write_adapter
 from glora_automl.export._card import model_card
-from glora_automl.export._extras import require
 from glora_automl.export._folder import check_free, whole_folder
 from glora_automl.export._onnx import check_onnx, load_onnx, write_onnx
-from glora_automl.export._peft import check_peft, load_peft, write_peft
+from glora_automl.export._peft import check_peft, load_peft, require_peft, write_peft
 from glora_automl.export._record import Kind, Record, write_record
-from glora_automl.export._subnet import choose, describe, take
+from glora_automl.export._subnet import Chosen, choose, describe, take
 from glora_automl.export._timm import check_timm, load_timm, write_timm
 from glora_automl.export._verify import Logits, Verified, batched, verify
 from glora_automl.progress import Progress
@@ -62,6 +61,7 @@ def export_model(
     out: str | Path,
     *,
     trial: int | str = "best",
+    budget: int | str | None = None,
     force: bool = False,
     storage: str | BaseStorage | None = None,
     artifacts: str | None = None,
@@ -86,6 +86,7 @@ def export_model(
         out: The folder, which must not be there yet.
         trial: ``best`` is the winner of a finished study. The number of any other complete trial
             stands for its architecture with the weights that it inherits from the supernet.
+        budget: Takes the winner of :func:`glora_automl.pick` for this budget instead.
         force: Whether an export that is there is replaced.
         storage: As for :func:`glora_automl.search`.
         artifacts: Where this machine finds the study's artifacts, if not where the study says.
@@ -117,7 +118,7 @@ def export_model(
         stop=stop,
         progress=progress,
     ) as run:
-        return _export(run, kind, Path(out), str(trial), force)
+        return _export(run, kind, Path(out), choose(run, str(trial), budget), force)
 
 
 def _checked_kind(to: str) -> Kind:
@@ -131,22 +132,21 @@ def _checked_kind(to: str) -> Kind:
             if kind == "onnx":
                 check_onnx()
             elif kind == "peft":
-                require("peft", "peft")
+                require_peft()
             return kind  # type: ignore[no-any-return]
     raise ExportError(f"--to must be one of {', '.join(get_args(Kind))}, got {to!r}.")
 
 
-def _export(run: Run, kind: Kind, out: Path, trial: str, force: bool) -> Export:
-    choice = choose(run, trial)
+def _export(run: Run, kind: Kind, out: Path, chosen: Chosen, force: bool) -> Export:
     run = load_backbone(run)
-    supernet = take(run, choice)
-    adapter = describe(run, choice, supernet)
+    supernet = take(run, chosen)
+    adapter = describe(run, chosen, supernet)
     backbone = copy.deepcopy(run.setup.backbone()).cpu().eval()
     images = run.setup.validation[0][:IMAGES].cpu()
     if kind == "timm":
-        check_timm(backbone, choice.architecture)
+        check_timm(backbone, chosen.architecture)
     elif kind == "peft":
-        check_peft(backbone, choice.architecture, images[:1])
+        check_peft(backbone, chosen.architecture, images[:1])
     reference = backbone if kind == "backbone" else supernet.model
     expected = batched(reference, images)
     with whole_folder(out, force=force) as folder:

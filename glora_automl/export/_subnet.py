@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState
+from torch import nn
 
 from glora_automl.architecture import Architecture
 from glora_automl.budget import parse_budget
 from glora_automl.errors import StudyError
 from glora_automl.export._adapter import Adapter
-from glora_automl.export._record import Backbone, Preprocessing
+from glora_automl.export._record import Backbone, Preprocessing, Record
 from glora_automl.study import (
     Row,
     Run,
@@ -21,7 +22,7 @@ from glora_automl.study import (
 )
 from glora_automl.supernet import Score, Supernet
 
-__all__ = ["Chosen", "choose", "describe", "take"]
+__all__ = ["Chosen", "choose", "describe", "describe_backbone", "take"]
 
 
 class Chosen(NamedTuple):
@@ -154,23 +155,38 @@ def take(run: Run, chosen: Chosen) -> Supernet:
 
 def describe(run: Run, chosen: Chosen, supernet: Supernet) -> Adapter:
     """The adapter as a value, with what there is to tell of it."""
-    setup = run.setup
+    record = describe_backbone(run, supernet.model)
     about = {
-        "study": run.study.study_name,
+        **record.about,
         "trial": chosen.trial,
         "weights": chosen.weights,
-        "budget": chosen.budget or setup.budget,
-        "backbone parameters": setup.backbone_parameters,
+        "budget": chosen.budget or run.setup.budget,
         "validation": None if chosen.validation is None else chosen.validation._asdict(),
         "test": None if chosen.test is None else chosen.test._asdict(),
-        "digests": get_setting(run.study, "digests"),
-        "versions": get_setting(run.study, "versions"),
     }
-    return Adapter.of(
-        supernet,
-        Backbone.of(setup.recipe.backbone, supernet.model),
-        setup.task.classes,
+    return Adapter.of(supernet, record.backbone, record.classes, record.preprocessing, about)
+
+
+def describe_backbone(run: Run, model: nn.Module) -> Record:
+    """What there is to tell of the backbone alone.
+
+    Args:
+        run: The study.
+        model: Its backbone, adapted or not, but not merged.
+    """
+    setup = run.setup
+    return Record(
+        kind="backbone",
+        classes=setup.task.classes,
         # Images that come as arrays are squashed, too.
-        Preprocessing.of(setup.format, getattr(setup.recipe.task, "resize", "squash")),
-        about,
+        preprocessing=Preprocessing.of(
+            setup.format, getattr(setup.recipe.task, "resize", "squash")
+        ),
+        backbone=Backbone.of(setup.recipe.backbone, model),
+        about={
+            "study": run.study.study_name,
+            "backbone parameters": setup.backbone_parameters,
+            "digests": get_setting(run.study, "digests"),
+            "versions": get_setting(run.study, "versions"),
+        },
     )

@@ -302,6 +302,9 @@ def export(
     trial: Annotated[
         str, typer.Option(help="best is the winner; or the number of a complete trial.")
     ] = "best",
+    budget: Annotated[
+        str | None, typer.Option(help="Take what glora pick took for this budget instead.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an export.")] = False,
     storage: Storage = None,
     artifacts: ArtifactStore = None,
@@ -321,6 +324,7 @@ def export(
             to,
             out,
             trial=trial,
+            budget=budget,
             force=force,
             storage=storage,
             artifacts=artifacts,

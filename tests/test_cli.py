@@ -14,6 +14,7 @@ import optuna
 import pytest
 import torch
 from optuna_dashboard import get_note
+from PIL import Image
 
 from glora_automl import cli
 from glora_automl._files import write_atomic
@@ -626,6 +627,59 @@ def test_what_cannot_be_picked_or_compared_is_one_line(runs, glora, arguments, w
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
     assert words in err
+
+
+def test_an_export_is_written_and_applied(runs, glora, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.new("L", (8, 8), 200).save("grey.png")
+    written = ("export", "tiny", "--runs", runs, "--quiet", "--out")
+    code, out, err = glora(*written, "taken", "--to", "timm")
+    assert (code, err) == (0, "")
+    assert "Export: taken (timm of 'tiny', trial " in out
+    assert "60 predictions are the same" in out
+    code, out, _ = glora("apply", "taken", "grey.png", "--top", 2, "--quiet")
+    assert code == 0
+    assert "images/s" in out
+    (best,) = json.loads(glora("apply", "taken", ".", "--json")[1])["images"]
+    assert best["file"] == "grey.png"
+    assert best["classes"][0]["class"] in ("5", "6", "7")
+    Path("bad.png").touch()
+    code, out, err = glora("apply", "taken", ".", "--quiet")
+    assert code == 2
+    assert "grey.png" in out
+    assert err.count("\n") == 1
+    assert "1 of 2 images cannot be read: bad.png (it is empty)" in err
+    document = json.loads(
+        glora(*written, "taken", "--to", "adapter", "--trial", 0, "--force", "--json")[1]
+    )
+    assert document["kind"] == "adapter"
+    assert document["about"]["trial"] == 0
+    assert document["sizes"]["adapter.safetensors"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("export", "tiny", "--to", "pdf"), "--to must be one of timm, backbone, adapter"),
+        (("export", "tony", "--to", "timm"), "there are: tiny"),
+        (("export", "tiny", "--to", "timm", "--trial", 7), "has no trial 7; there are: 0 to 2"),
+        (("export", "tiny", "--to", "timm", "--out", "."), "must not be there yet"),
+        (("export", "tiny", "--to", "timm", "--out", ".", "--force"), "all that --force replaces"),
+        (("apply", ".", "."), "must hold images"),
+        (("apply", ".", __file__), "must be a folder with 'glora.json'"),
+    ],
+)
+def test_what_cannot_be_exported_or_applied_is_one_line(
+    runs, glora, tmp_path, monkeypatch, arguments, words
+):
+    monkeypatch.chdir(tmp_path)
+    if arguments[0] == "export":
+        arguments += ("--runs", runs, *(() if "--out" in arguments else ("--out", "taken")))
+    code, out, err = glora(*arguments)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert words in err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_suite_prints_and_saves_a_table(folder, glora):

@@ -48,6 +48,7 @@ BELOW = {
     "export": {
         "adapters",
         "architecture",
+        "budget",
         "progress",
         "report",
         "study",

@@ -64,6 +64,7 @@ def test_the_commands_run(quick_digits, monkeypatch, capsys):
         "compare",
         "pick",
         "dashboard",
+        "export",
         "report",
         "resume",
         "search",
@@ -84,6 +85,7 @@ def test_the_commands_run(quick_digits, monkeypatch, capsys):
     assert Path("runs/studies.db").is_file()
     assert Path("runs/digits/winner.json").is_file()
     assert Path("digits.html").is_file()
+    assert Path("digits-timm/model.safetensors").is_file()
 
 
 def test_the_python_example_runs(quick_digits, capsys):

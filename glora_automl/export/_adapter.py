@@ -30,6 +30,7 @@ from glora_automl.supernet import Supernet, save_tensors
 __all__ = [
     "Adapter",
     "attach_adapter",
+    "check_backbone_digest",
     "load_adapter",
     "load_adapters",
     "read_adapter",
@@ -50,6 +51,23 @@ class Adapter:
         record: What it belongs on, what it distinguishes, and where it comes from.
         tensors: The support tensors that its architecture uses, lora factors cut to their rank,
             and the head, by their names in the adapted model.
+
+    Example:
+        >>> import tempfile, timm
+        >>> from glora_automl.adapters import detach
+        >>> from glora_automl.architecture import Choice
+        >>> from glora_automl.tasks import BackboneSettings, InputFormat
+        >>> model = timm.create_model("test_vit", num_classes=2)
+        >>> backbone = Backbone.of(BackboneSettings(model="test_vit"), model)
+        >>> supernet = Supernet(model, {"blocks.0.attn.qkv": {"E": [Choice.parse("vector")]}})
+        >>> supernet.activate(Architecture.parse("blocks.0.attn.qkv: E=vector"))
+        >>> seen = Preprocessing.of(InputFormat((3, 160, 160), (0.5,) * 3, (0.5,) * 3))
+        >>> adapter = Adapter.of(supernet, backbone, ("cat", "dog"), seen)
+        >>> path = save_adapter(tempfile.mkdtemp() + "/pets", adapter)
+        >>> read_adapter(path).classes
+        ('cat', 'dog')
+        >>> load_adapter(detach(model), path, merge=True) is model
+        True
     """
 
     record: Record
@@ -238,10 +256,11 @@ def check_backbone_digest(model: nn.Module, record: Record, name: str) -> None:
         )
     found, backbone = backbone_digest(model), record.backbone
     if found != backbone.digest:
+        given = [repr(backbone.model), *(f"{k}={v!r}" for k, v in backbone.kwargs.items())]
         raise ExportError(
             f"The adapter {name!r} belongs on {backbone.model!r} with the digest "
-            f"{backbone.digest[:16]}..., this model has {found[:16]}...: its weights are others; "
-            "load those that the study had."
+            f"{backbone.digest[:16]}..., this model has {found[:16]}...: create it with "
+            f"timm.create_model({', '.join(given)}) and the weights that the study had."
         )
 
 

@@ -216,6 +216,11 @@ def _limits(record: Record, snapshot: Snapshot) -> str:
         lines.append(
             "The test images were never shown to it; the result below is of the study's winner."
         )
+    if about["budget"] != snapshot.budget:
+        lines.append(
+            f"It was picked for a budget of {about['budget']:,}; the result below is of the "
+            f"study's winner under {snapshot.budget:,}."
+        )
     return "\n".join(f"- {line}" for line in lines)
 
 

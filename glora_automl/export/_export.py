@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from optuna.storages import BaseStorage
 from torch import Tensor, nn
@@ -14,12 +15,11 @@ from glora_automl.adapters import merge
 from glora_automl.errors import ExportError
 from glora_automl.export._adapter import Adapter, load_adapter, write_adapter
 from glora_automl.export._card import model_card
-from glora_automl.export._extras import require
 from glora_automl.export._folder import check_free, whole_folder
 from glora_automl.export._onnx import check_onnx, load_onnx, write_onnx
-from glora_automl.export._peft import check_peft, load_peft, write_peft
-from glora_automl.export._record import Kind, Record, write_record
-from glora_automl.export._subnet import choose, describe, take
+from glora_automl.export._peft import check_peft, load_peft, require_peft, write_peft
+from glora_automl.export._record import KINDS, Kind, Record, write_record
+from glora_automl.export._subnet import Chosen, choose, describe, describe_backbone, take
 from glora_automl.export._timm import check_timm, load_timm, write_timm
 from glora_automl.export._verify import Logits, Verified, batched, verify
 from glora_automl.progress import Progress
@@ -62,6 +62,7 @@ def export_model(
     out: str | Path,
     *,
     trial: int | str = "best",
+    budget: int | str | None = None,
     force: bool = False,
     storage: str | BaseStorage | None = None,
     artifacts: str | None = None,
@@ -86,6 +87,7 @@ def export_model(
         out: The folder, which must not be there yet.
         trial: ``best`` is the winner of a finished study. The number of any other complete trial
             stands for its architecture with the weights that it inherits from the supernet.
+        budget: Takes the winner of :func:`glora_automl.pick` for this budget instead.
         force: Whether an export that is there is replaced.
         storage: As for :func:`glora_automl.search`.
         artifacts: Where this machine finds the study's artifacts, if not where the study says.
@@ -117,7 +119,9 @@ def export_model(
         stop=stop,
         progress=progress,
     ) as run:
-        return _export(run, kind, Path(out), str(trial), force)
+        # Before the backbone, which a study that has just begun would pretrain.
+        chosen = None if kind == "backbone" else choose(run, str(trial), budget)
+        return _export(load_backbone(run), kind, Path(out), chosen, force)
 
 
 def _checked_kind(to: str) -> Kind:
@@ -126,37 +130,36 @@ def _checked_kind(to: str) -> Kind:
     Raises:
         ExportError: If it is none, or is not installed.
     """
-    for kind in get_args(Kind):
+    for kind in KINDS:
         if to == kind:
             if kind == "onnx":
                 check_onnx()
             elif kind == "peft":
-                require("peft", "peft")
-            return kind  # type: ignore[no-any-return]
-    raise ExportError(f"--to must be one of {', '.join(get_args(Kind))}, got {to!r}.")
+                require_peft()
+            return kind
+    raise ExportError(f"--to must be one of {', '.join(KINDS)}, got {to!r}.")
 
 
-def _export(run: Run, kind: Kind, out: Path, trial: str, force: bool) -> Export:
-    choice = choose(run, trial)
-    run = load_backbone(run)
-    supernet = take(run, choice)
-    adapter = describe(run, choice, supernet)
-    backbone = copy.deepcopy(run.setup.backbone()).cpu().eval()
+def _export(run: Run, kind: Kind, out: Path, chosen: Chosen | None, force: bool) -> Export:
+    backbone = run.setup.backbone().cpu().eval()
     images = run.setup.validation[0][:IMAGES].cpu()
-    if kind == "timm":
-        check_timm(backbone, choice.architecture)
-    elif kind == "peft":
-        check_peft(backbone, choice.architecture, images[:1])
-    reference = backbone if kind == "backbone" else supernet.model
-    expected = batched(reference, images)
-    with whole_folder(out, force=force) as folder:
+    if chosen is None:
+        record, model = describe_backbone(run, backbone), backbone
+        write = partial(write_timm, model=copy.deepcopy(backbone), record=record)
+    else:
+        supernet = take(run, chosen)
+        adapter, model = describe(run, chosen, supernet), supernet.model
         record = adapter.record.model_copy(update={"kind": kind})
-        if kind == "backbone":
-            record = record.model_copy(update={"architecture": "", "parameters": 0})
-        files = _write(folder, kind, record, adapter, supernet, backbone)
+        if kind == "timm":
+            check_timm(backbone, chosen.architecture)
+        elif kind == "peft":
+            check_peft(backbone, chosen.architecture, images[:1])
+        write = partial(_write, kind=kind, adapter=adapter, supernet=supernet, backbone=backbone)
+    expected = batched(model, images)
+    with whole_folder(out, force=force) as folder:
+        files = write(folder)
         record = write_record(folder, record, files)
-        title = f"Verify the export on {len(images)} validation images"
-        run.setup.progress.say(f"{title}.")
+        run.setup.progress.say(f"Verify the export on {len(images)} validation images.")
         verified = verify(_forms(folder, record, backbone), expected, images)
         run.worker.check_stop()
         about = {**record.about, "verified": verified._asdict()}
@@ -168,24 +171,17 @@ def _export(run: Run, kind: Kind, out: Path, trial: str, force: bool) -> Export:
 
 
 def _write(
-    folder: Path,
-    kind: Kind,
-    record: Record,
-    adapter: Adapter,
-    supernet: Supernet,
-    backbone: nn.Module,
+    folder: Path, *, kind: Kind, adapter: Adapter, supernet: Supernet, backbone: nn.Module
 ) -> list[str]:
-    """Write the files of an export; returns their names."""
+    """Write the files of an adapter; returns their names."""
     if kind == "adapter":
         return list(write_adapter(folder, adapter).files)
     if kind == "peft":
         return write_peft(folder, copy.deepcopy(backbone), adapter)
-    if kind == "backbone":
-        return write_timm(folder, copy.deepcopy(backbone), record)
     with merge(supernet.model) as model:
         if kind == "onnx":
-            return write_onnx(folder, model, record)
-        return write_timm(folder, model, record)
+            return write_onnx(folder, model, adapter.record)
+        return write_timm(folder, model, adapter.record)
 
 
 def _forms(folder: Path, record: Record, backbone: nn.Module) -> Mapping[str, Logits]:

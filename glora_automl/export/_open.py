@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from glora_automl._declarations import validate
 from glora_automl.errors import ExportError
-from glora_automl.export._adapter import load_adapter
+from glora_automl.export._adapter import check_backbone_digest, load_adapter
 from glora_automl.export._onnx import load_onnx
 from glora_automl.export._peft import load_peft
-from glora_automl.export._record import Record, backbone_digest, read_record
+from glora_automl.export._record import Record, read_record
 from glora_automl.export._timm import WEIGHTS, load_timm
 from glora_automl.tasks import BackboneSettings, create_from_checkpoint, create_model
 
@@ -65,7 +65,7 @@ def open_export(path: Path, *, backbone: str | None, device: torch.device) -> Op
         if record.kind == "adapter":
             model = load_adapter(model, path, merge=True)
         else:
-            _check_digest(model, record)
+            check_backbone_digest(model, record, str(path))
             model = load_peft(path, model, merge=True)
     return Opened(record, model.to(device), device)
 
@@ -100,13 +100,3 @@ def create_backbone(record: Record, backbone: str | None) -> nn.Module:
     return create_from_checkpoint(
         validate(BackboneSettings, given, "--backbone", ExportError), classes, 0
     )
-
-
-def _check_digest(model: nn.Module, record: Record) -> None:
-    digest = backbone_digest(model)
-    if digest != record.backbone.digest:
-        raise ExportError(
-            f"The adapter belongs on {record.backbone.model!r} with the digest "
-            f"{record.backbone.digest[:16]}..., --backbone has {digest[:16]}...: its weights are "
-            "others; give those that the study had."
-        )

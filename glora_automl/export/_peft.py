@@ -20,11 +20,26 @@ from glora_automl.errors import ExportError
 from glora_automl.export._adapter import Adapter
 from glora_automl.export._extras import require
 
-__all__ = ["check_peft", "load_peft", "peft_choices", "write_peft"]
+__all__ = ["check_peft", "load_peft", "peft_choices", "require_peft", "write_peft"]
 
 WEIGHTS = "adapter_model.safetensors"
 
 PathKind = Literal["lora", "vector", "constant", "none"]
+
+
+def require_peft() -> Any:
+    """Import PEFT.
+
+    Raises:
+        ExportError: If it is not installed, or has no GLoRA yet.
+    """
+    peft = require("peft", "peft")
+    if not hasattr(peft, "GloraConfig"):
+        raise ExportError(
+            f"PEFT must have GLoRA, as from 0.20 on, got {peft.__version__}: pip install "
+            '"peft>=0.20".'
+        )
+    return peft
 
 
 def check_peft(backbone: nn.Module, architecture: Architecture, example: Tensor) -> None:
@@ -105,9 +120,9 @@ def write_peft(folder: Path, backbone: nn.Module, adapter: Adapter) -> list[str]
         Names of the files.
 
     Raises:
-        ExportError: If PEFT is not installed.
+        ExportError: As :func:`require_peft` does.
     """
-    peft = require("peft", "peft")
+    peft = require_peft()
     rank, of_weight, of_coupling, of_bias = peft_choices(adapter.architecture)
     adapted = _adapted(adapter.architecture)
     heads = {id(module) for module in classifiers(backbone)}
@@ -178,8 +193,8 @@ def load_peft(folder: Path, backbone: nn.Module, *, merge: bool) -> nn.Module:
         merge: Whether its layers become plain ones.
 
     Raises:
-        ExportError: If PEFT is not installed.
+        ExportError: As :func:`require_peft` does.
     """
-    model = require("peft", "peft").PeftModel.from_pretrained(backbone, str(folder))
+    model = require_peft().PeftModel.from_pretrained(backbone, str(folder))
     plain: nn.Module = model.merge_and_unload() if merge else model
     return plain.eval()

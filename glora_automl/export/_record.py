@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 from torch import nn
@@ -20,6 +20,7 @@ from glora_automl.tasks import BackboneSettings, InputFormat
 
 __all__ = [
     "FORMAT",
+    "KINDS",
     "RECORD",
     "Backbone",
     "Kind",
@@ -37,6 +38,8 @@ RECORD = "glora.json"
 
 Kind = Literal["timm", "backbone", "adapter", "peft", "onnx"]
 """What an export is."""
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 

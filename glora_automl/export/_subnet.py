@@ -5,26 +5,27 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState
+from torch import nn
 
 from glora_automl.architecture import Architecture
+from glora_automl.budget import parse_budget
 from glora_automl.errors import StudyError
 from glora_automl.export._adapter import Adapter
-from glora_automl.export._record import Backbone, Preprocessing
+from glora_automl.export._record import Backbone, Preprocessing, Record
 from glora_automl.study import (
     Row,
     Run,
     Selection,
     alone,
     fetch_supernet,
-    get_attribute,
     get_setting,
 )
 from glora_automl.supernet import Score, Supernet
 
-__all__ = ["Choice", "choose", "describe", "take"]
+__all__ = ["Chosen", "choose", "describe", "describe_backbone", "take"]
 
 
-class Choice(NamedTuple):
+class Chosen(NamedTuple):
     """Which adapter of a study it is.
 
     Attributes:
@@ -35,6 +36,7 @@ class Choice(NamedTuple):
         validation: Score on the validation images.
         test: Score on the test images; None if it was never tested.
         outcome: What the selection has left of it; None of other trials than the winner.
+        budget: Of the pick that took it; None of others.
     """
 
     trial: int
@@ -43,46 +45,82 @@ class Choice(NamedTuple):
     validation: Score | None
     test: Score | None = None
     outcome: dict[str, Any] | None = None
+    budget: int | None = None
 
 
-def choose(run: Run, trial: str) -> Choice:
+def choose(run: Run, trial: str, budget: int | str | None) -> Chosen:
     """Find the adapter that is meant.
 
     Args:
         run: The study.
         trial: ``best``, which is the winner, or the number of a trial.
+        budget: Of a pick, whose winner is meant.
 
     Raises:
-        StudyError: If the study is not finished, or has no complete trial of that number.
+        StudyError: If the study is not finished, has no complete trial of that number, or nothing
+            was picked for that budget.
     """
     name = run.study.study_name
+    if budget is not None:
+        return _picked(run, trial, parse_budget(budget, run.setup.backbone_parameters))
     if trial != "best" and not (trial.isascii() and trial.isdecimal()):
         raise StudyError(f"--trial must be best or the number of a trial, got {trial!r}.")
     given = run.setup.recipe.architecture is not None
     if trial == "best" or given:  # without a search there is no supernet to take it from
         run.check_finished()
     outcome = run.stages.outcome("selection")
-    finished = run.stages.outcome("test") is not None
-    if outcome is not None and finished:
-        selection = Selection.from_json(outcome["selection"])
-        if trial in ("best", str(selection.trial)):
-            row = Row.from_json(get_attribute(run.study, "result")[0])
-            tuned = selection.uses_finetuned or run.setup.recipe.selection.refit
-            return Choice(
-                selection.trial,
-                Architecture.parse(outcome["architecture"]),
-                "trained" if given else "fine-tuned" if tuned else "inherited",
-                row.validation,
-                row.test,
-                outcome,
-            )
+    tested = run.stages.outcome("test")
+    if outcome is not None and tested is not None:
+        winner = _winner(run, outcome, tested)
+        if trial in ("best", str(winner.trial)):
+            return winner
     found = _complete(run.study.get_trials(deepcopy=False), int(trial), name)
     seen = found.user_attrs
-    return Choice(
+    return Chosen(
         found.number,
         run.setup.space.architecture(found.params),
         "inherited",
         Score(seen["validation_accuracy"], seen["validation_loss"], seen["validation_images"]),
+    )
+
+
+def _picked(run: Run, trial: str, budget: int) -> Chosen:
+    if trial != "best":
+        raise StudyError(
+            f"--budget takes the winner of a pick, and --trial another one, got {budget} and "
+            f"{trial!r}; leave one out."
+        )
+    outcome = run.stages.outcome(f"pick-{budget}")
+    tested = run.stages.outcome(f"pick-{budget}-test")
+    if outcome is None or tested is None:
+        name = run.study.study_name
+        raise StudyError(
+            f"Nothing was picked from the study {name!r} for the budget {budget} yet: run "
+            f"'glora pick {name} --budget {budget}'."
+        )
+    return _winner(run, outcome, tested)._replace(budget=budget)
+
+
+def _winner(run: Run, outcome: dict[str, Any], tested: dict[str, Any]) -> Chosen:
+    """What a selection has left.
+
+    Args:
+        run: The study.
+        outcome: Of the stage that selected.
+        tested: Of the stage that tested it, before all others.
+    """
+    selection = Selection.from_json(outcome["selection"])
+    row = Row.from_json(tested["rows"][0])
+    recipe = run.setup.recipe
+    tuned = selection.uses_finetuned or recipe.selection.refit
+    weights = "fine-tuned" if tuned else "inherited"
+    return Chosen(
+        selection.trial,
+        Architecture.parse(outcome["architecture"]),
+        weights if recipe.architecture is None else "trained",
+        row.validation,
+        row.test,
+        outcome,
     )
 
 
@@ -99,45 +137,60 @@ def _complete(trials: list[FrozenTrial], number: int, name: str) -> FrozenTrial:
     return trials[number]
 
 
-def take(run: Run, choice: Choice) -> Supernet:
+def take(run: Run, chosen: Chosen) -> Supernet:
     """The subnet with its weights, on the CPU and not merged, in evaluation mode.
 
     Args:
         run: The study, with its backbone.
-        choice: Which of its adapters.
+        chosen: Which of its adapters.
 
     Raises:
         CheckpointError: If its artifact is missing or altered.
     """
-    if choice.outcome is not None:
-        supernet = alone(run.setup, choice.architecture)
-        supernet.load_state_dict(run.download(choice.outcome))
+    if chosen.outcome is not None:
+        supernet = alone(run.setup, chosen.architecture)
+        supernet.load_state_dict(run.download(chosen.outcome))
     else:
         supernet = fetch_supernet(run)
-        supernet.activate(choice.architecture)
+        supernet.activate(chosen.architecture)
     supernet.model.cpu().eval()
     return supernet
 
 
-def describe(run: Run, choice: Choice, supernet: Supernet) -> Adapter:
+def describe(run: Run, chosen: Chosen, supernet: Supernet) -> Adapter:
     """The adapter as a value, with what there is to tell of it."""
-    setup = run.setup
+    record = describe_backbone(run, supernet.model)
     about = {
-        "study": run.study.study_name,
-        "trial": choice.trial,
-        "weights": choice.weights,
-        "budget": setup.budget,
-        "backbone parameters": setup.backbone_parameters,
-        "validation": None if choice.validation is None else choice.validation._asdict(),
-        "test": None if choice.test is None else choice.test._asdict(),
-        "digests": get_setting(run.study, "digests"),
-        "versions": get_setting(run.study, "versions"),
+        **record.about,
+        "trial": chosen.trial,
+        "weights": chosen.weights,
+        "budget": chosen.budget or run.setup.budget,
+        "validation": None if chosen.validation is None else chosen.validation._asdict(),
+        "test": None if chosen.test is None else chosen.test._asdict(),
     }
-    return Adapter.of(
-        supernet,
-        Backbone.of(setup.recipe.backbone, supernet.model),
-        setup.task.classes,
+    return Adapter.of(supernet, record.backbone, record.classes, record.preprocessing, about)
+
+
+def describe_backbone(run: Run, model: nn.Module) -> Record:
+    """What there is to tell of the backbone alone.
+
+    Args:
+        run: The study.
+        model: Its backbone, adapted or not, but not merged.
+    """
+    setup = run.setup
+    return Record(
+        kind="backbone",
+        classes=setup.task.classes,
         # Images that come as arrays are squashed, too.
-        Preprocessing.of(setup.format, getattr(setup.recipe.task, "resize", "squash")),
-        about,
+        preprocessing=Preprocessing.of(
+            setup.format, getattr(setup.recipe.task, "resize", "squash")
+        ),
+        backbone=Backbone.of(setup.recipe.backbone, model),
+        about={
+            "study": run.study.study_name,
+            "backbone parameters": setup.backbone_parameters,
+            "digests": get_setting(run.study, "digests"),
+            "versions": get_setting(run.study, "versions"),
+        },
     )

@@ -4,9 +4,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import timm
 import torch
 from huggingface_hub import ModelCard
 from optuna.trial import TrialState
@@ -65,8 +67,9 @@ def test_the_figures_are_those_of_what_was_exported(exports, runs, study):
         model = glora_automl.load_adapter(run.setup.backbone(), exports["adapter"].path)
         assert evaluate(model, *run.setup.test()) == row.test
         assert evaluate(model, *run.setup.validation) == row.validation
-    for export in exports.values():
-        assert export.record.about["test"] == row.test._asdict()
+    for kind, export in exports.items():
+        if kind != "backbone":
+            assert export.record.about["test"] == row.test._asdict()
         assert export.verified.images == export.verified.predictions == 60
         assert export.verified.difference <= export.verified.tolerance
 
@@ -122,6 +125,25 @@ def test_another_trial_has_the_weights_of_the_supernet(place, study, tmp_path):
     assert "test images were never shown to it" in card
     again = export_model("tiny", "adapter", tmp_path / "w", trial=selected, **place)
     assert again.record.about["weights"] == "fine-tuned"
+
+
+def test_what_was_picked_for_a_smaller_budget_is_taken(place, tmp_path):
+    trials = load_study(find("tiny", runs=place["runs"])[0], "tiny").trials
+    budget = min(trial.user_attrs["trainable_params"] for trial in trials)
+    wanted = {"budget": budget, **place}
+    with pytest.raises(StudyError, match=f"run 'glora pick tiny --budget {budget}'"):
+        export_model("tiny", "timm", tmp_path / "out", **wanted)
+    picked = glora_automl.pick("tiny", **wanted)
+    export = export_model("tiny", "timm", tmp_path / "out", **wanted)
+    assert export.record.parameters == picked.selection.parameters <= budget
+    assert export.record.about["test"] == picked.rows[0].test._asdict()
+    images = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        model = timm.create_model(f"local-dir:{export.path}", pretrained=True).eval()
+        found = model(images)
+        torch.testing.assert_close(found, picked.model(images), rtol=1e-4, atol=1e-4)
+    with pytest.raises(StudyError, match="leave one out"):
+        export_model("tiny", "timm", tmp_path / "again", trial=0, **wanted)
 
 
 @pytest.mark.parametrize(
@@ -189,6 +211,12 @@ def test_a_missing_extra_is_told_before_anything_is_done(tmp_path, monkeypatch, 
     assert not list(tmp_path.iterdir())
 
 
+def test_a_peft_without_glora_is_told(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", SimpleNamespace(__version__="0.19.1"))
+    with pytest.raises(ExportError, match=r"as from 0\.20 on, got 0\.19\.1"):
+        export_model("none", "peft", tmp_path / "out", runs=tmp_path / "runs")
+
+
 def test_a_format_that_there_is_not_is_told(tmp_path):
     with pytest.raises(ExportError, match=r"--to must be one of timm, .*, got 'onyx'"):
         export_model("none", "onyx", tmp_path / "out", runs=tmp_path / "runs")
@@ -205,3 +233,5 @@ def test_a_study_that_is_not_finished_has_no_winner(tiny, tmp_path, monkeypatch)
         export_model("tiny", "timm", tmp_path / "out", runs=tmp_path)
     export = export_model("tiny", "timm", tmp_path / "out", trial=1, runs=tmp_path)
     assert export.record.about["weights"] == "inherited"
+    export = export_model("tiny", "backbone", tmp_path / "backbone", runs=tmp_path)
+    assert export.record.architecture == ""

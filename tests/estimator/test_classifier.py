@@ -230,7 +230,7 @@ def test_what_cannot_be_loaded_is_told(fitted, tmp_path):
         ("parameters", {"colour": 1}, "colour"),
         ("pixels", [1], "GLoRAClassifier.save"),
         ("dtype", "what", "GLoRAClassifier.save"),
-        ("seed", 1, "its weights are others"),
+        ("seed", 1, "this model has"),
     ):
         change(name, value)
         with pytest.raises(ExportError, match=words) as error:

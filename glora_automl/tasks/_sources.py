@@ -23,13 +23,13 @@ __all__ = ["TaskSettings", "load_task"]
 
 TaskSettings = Annotated[
     DigitsSettings
-    | ArraysSettings
     | NpzSettings
     | FolderSettings
     | TorchvisionSettings
     | TimmSettings
     | VtabSettings
-    | DomainsSettings,
+    | DomainsSettings
+    | ArraysSettings,
     Field(discriminator="source"),
 ]
 """Settings of a task; ``source`` says of which kind."""
@@ -61,8 +61,6 @@ def load_task(
     match settings:
         case DigitsSettings():
             return load_digits(settings, seed)
-        case ArraysSettings():
-            return load_arrays(settings, seed, arrays)
         case NpzSettings():
             return load_npz(settings, seed, progress)
         case FolderSettings():
@@ -75,3 +73,5 @@ def load_task(
             return load_vtab(settings, progress)
         case DomainsSettings():
             return load_domains(settings, seed, progress)
+        case ArraysSettings():
+            return load_arrays(settings, seed, arrays)

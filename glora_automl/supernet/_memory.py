@@ -50,7 +50,7 @@ class Pieces:
             TrainingError: If memory does not hold a single image.
         """
         while True:
-            most = min(images, self.most or images)
+            most = max(1, min(images, self.most or images))
             try:
                 return attempt(most)
             except RuntimeError as error:

@@ -87,7 +87,7 @@ class Scorer:
         """
         self._supernet.activate(architecture)
         self._merged.write()
-        model = self._model or self._prepare()
+        model = self._prepare() if self._model is None else self._model
         if threshold is None:
             return evaluate(model, self._images, self._labels, self._batch_size)
         return race(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from glora_automl._files import write_atomic
 from glora_automl.adapters import linear_shapes
 from glora_automl.architecture import Architecture
+from glora_automl.budget import FeasibleRegion
 from glora_automl.search_space import SearchSpace, load_search_space
 from glora_automl.supernet import Supernet, seeded
 
@@ -80,9 +82,11 @@ def supernet_of(model: nn.Module, images: Tensor) -> tuple[Supernet, SearchSpace
     return supernet, space
 
 
-def draw(space: SearchSpace, rng: np.random.Generator) -> Architecture:
-    """A choice drawn uniformly for each tensor of each layer."""
-    return space.architecture({d.name: str(rng.choice(list(d.choices))) for d in space.dimensions})
+def architectures(space: SearchSpace) -> Iterator[Architecture]:
+    """Architectures drawn uniformly, again and again the same; to draw them takes no time."""
+    rng = np.random.default_rng(0)
+    region = FeasibleRegion(space, sys.maxsize)
+    return itertools.cycle([space.architecture(region.draw_uniform(rng)) for _ in range(20)])
 
 
 Timings = dict[str, list[float]]

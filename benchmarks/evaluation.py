@@ -25,12 +25,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from _reference import peft_of, reference_of
 from _speed import (
+    architectures,
     create,
-    draw,
     images_for,
     in_turn,
     parser_of,
@@ -62,19 +61,19 @@ def ways_of(
     other, _ = supernet_of(create(name, device), images)
     reference = reference_of(other.model)
     size = paying_batch_size(plain, images[:1])
-    rng = np.random.default_rng(0)
 
     def scored(scorer: Scorer) -> Callable[[], object]:
-        return lambda: scorer.score(draw(space, rng))
+        drawn = architectures(space)
+        return lambda: scorer.score(next(drawn))
+
+    drawn, for_reference = architectures(space), architectures(space)
 
     def unmerged() -> object:
-        supernet.activate(draw(space, rng))
+        supernet.activate(next(drawn))
         return evaluate(supernet.model, images, labels, size)
 
     def by_reference() -> object:
-        other_layers = other.layers
-        for layer, choices in draw(space, rng).items():
-            other_layers[layer].activate(choices)
+        other.activate(next(for_reference))
         return evaluate(reference, images, labels, size)
 
     def of(model: nn.Module, batch: int) -> Callable[[], object]:

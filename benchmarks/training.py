@@ -27,12 +27,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from _reference import lora_of, peft_of, reference_of
 from _speed import (
+    architectures,
     create,
-    draw,
     images_for,
     in_turn,
     parser_of,
@@ -47,6 +46,7 @@ from torch.nn import functional as F
 
 from glora_automl.adapters import classifiers, linear_shapes
 from glora_automl.architecture import Architecture
+from glora_automl.supernet import Supernet
 
 MODELS = ["digits", "minivtab", "vit-s", "vit-b", "swin-t", "convnext-t"]
 BATCHES = {"digits": 32, "minivtab": 64}
@@ -102,11 +102,10 @@ def ways_of(name: str, images: Tensor, labels: Tensor) -> dict[str, Callable[[],
     )
     fixed.activate(lora)
     linear = [n for n, m in frozen.named_modules() if isinstance(m, nn.Linear) and n in shapes]
-    rngs = {way: np.random.default_rng(0) for way in ("supernet", "recompute", "reference")}
 
-    def redraw() -> None:
-        for layer, choices in draw(space, rngs["reference"]).items():
-            other.layers[layer].activate(choices)
+    def path_of(supernet: Supernet) -> Callable[[], object]:
+        drawn = architectures(space)
+        return lambda: supernet.activate(next(drawn))
 
     ways = {
         "limit": step_of(frozen, images, labels, to_inputs=True),
@@ -114,7 +113,7 @@ def ways_of(name: str, images: Tensor, labels: Tensor) -> dict[str, Callable[[],
             supernet.model,
             images,
             labels,
-            lambda: supernet.activate(draw(space, rngs["supernet"])),
+            path_of(supernet),
         ),
         f"supernet, LoRA r={RANK}": step_of(fixed.model, images, labels),
     }
@@ -124,9 +123,9 @@ def ways_of(name: str, images: Tensor, labels: Tensor) -> dict[str, Callable[[],
             saving.model,
             images,
             labels,
-            lambda: saving.activate(draw(space, rngs["recompute"])),
+            path_of(saving),
         )
-    ways["reference"] = step_of(reference, images, labels, redraw)
+    ways["reference"] = step_of(reference, images, labels, path_of(other))
     bare = with_head(create(name, device).requires_grad_(False))
     ways[f"LoRA r={RANK}"] = step_of(lora_of(bare, linear, RANK).to(device), images, labels)
     for kind in ("LoRA", "GLoRA"):

@@ -6,7 +6,7 @@ from glora_automl.adapters._adaptable import (
     linear_shapes,
     unadaptable,
 )
-from glora_automl.adapters._attach import activate, adapted_layers, attach, detach
+from glora_automl.adapters._attach import activate, activate_layers, adapted_layers, attach, detach
 from glora_automl.adapters._layer import GLoRALinear
 from glora_automl.adapters._merge import MergeHandle, merge
 from glora_automl.adapters._merged import MergedModel
@@ -17,6 +17,7 @@ __all__ = [
     "MergeHandle",
     "MergedModel",
     "activate",
+    "activate_layers",
     "adapted_layers",
     "attach",
     "classifiers",

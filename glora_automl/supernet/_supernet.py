@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from glora_automl.adapters import (
     GLoRALinear,
     MergedModel,
-    activate,
+    activate_layers,
     attach,
     classifiers,
     linear_shapes,
@@ -77,7 +77,7 @@ class Supernet:
 
     def activate(self, architecture: Architecture) -> None:
         """Make one architecture the active one."""
-        activate(self.model, architecture)
+        activate_layers(self.layers, architecture)
 
     @contextmanager
     def merged(self, architecture: Architecture) -> Iterator[nn.Module]:

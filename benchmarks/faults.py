@@ -86,13 +86,13 @@ def work(arguments: list[str], folder: str, machine: str, pause: float, log: str
         os.dup2(file.fileno(), 2)
     # Elsewhere a process id says nothing, and an evaluation takes long enough to be hit.
     _worker._scope = lambda: machine
-    evaluate = _proposals.evaluate
+    score = _proposals.Scorer.score
 
-    def slowly(*args: Any) -> Any:
+    def slowly(*args: Any, **keywords: Any) -> Any:
         time.sleep(pause)
-        return evaluate(*args)
+        return score(*args, **keywords)
 
-    _proposals.evaluate = slowly
+    _proposals.Scorer.score = slowly  # type: ignore[method-assign]
     sys.argv = ["glora", *arguments]
     cli.main()
 

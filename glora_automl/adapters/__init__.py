@@ -6,15 +6,18 @@ from glora_automl.adapters._adaptable import (
     linear_shapes,
     unadaptable,
 )
-from glora_automl.adapters._attach import activate, adapted_layers, attach, detach
+from glora_automl.adapters._attach import activate, activate_layers, adapted_layers, attach, detach
 from glora_automl.adapters._layer import GLoRALinear
 from glora_automl.adapters._merge import MergeHandle, merge
+from glora_automl.adapters._merged import MergedModel
 from glora_automl.adapters._modes import evaluation_mode
 
 __all__ = [
     "GLoRALinear",
     "MergeHandle",
+    "MergedModel",
     "activate",
+    "activate_layers",
     "adapted_layers",
     "attach",
     "classifiers",

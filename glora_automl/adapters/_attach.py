@@ -118,8 +118,12 @@ def activate(model: nn.Module, architecture: Architecture) -> None:
         ArchitectureError: If the architecture's layers or choices are not the model's. The
             model is then unchanged.
     """
-    layers = adapted_layers(model)
-    if set(layers) != set(architecture):
+    activate_layers(adapted_layers(model), architecture)
+
+
+def activate_layers(layers: Mapping[str, GLoRALinear], architecture: Architecture) -> None:
+    """:func:`activate` for known layers, as large models have many modules to look through."""
+    if layers.keys() != architecture.keys():
         odd = sorted(set(layers) ^ set(architecture))
         raise ArchitectureError(
             f"The architecture must name exactly the {len(layers)} adapted layers; "

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from glora_automl.adapters._linear import Factors, adapted_linear
 from glora_automl.architecture import TENSORS, Choice, LayerChoices, LayerShape
 from glora_automl.errors import ArchitectureError
 
@@ -185,23 +186,57 @@ class GLoRALinear(nn.Module):
         Where nothing is added, the frozen tensor itself comes back, without a copy; of a
         convolution, its weight in two dimensions.
         """
-        frozen = self.linear.weight.flatten(1)
-        weight: Tensor = frozen
-        bias: Tensor | None = self.linear.bias
-        a, b, c, d, e = map(self._value, TENSORS)
+        weight = self._frozen
+        a, b = self._value("A"), self._value("B")
         if a is not None:
             weight = torch.addcmul(weight, weight, a)
         if b is not None:
             weight = weight + b
+        return weight, self._effective_bias()
+
+    @property
+    def _frozen(self) -> Tensor:
+        """The frozen weight ``(out, in)``."""
+        return self.linear.weight.flatten(1) if self.is_convolution else self.linear.weight
+
+    def _effective_bias(self) -> Tensor | None:
+        bias: Tensor | None = self.linear.bias
+        c, d, e = map(self._value, "CDE")
         if d is not None:
             assert bias is not None  # check() allows D only where there is a bias
             bias = torch.addcmul(bias, bias, d)
         if c is not None:
-            shift = frozen @ c
+            shift = self._frozen @ c
             bias = shift if bias is None else bias + shift
         if e is not None:
             bias = e.expand(self.out_features) if bias is None else bias + e
-        return weight, bias
+        return bias
+
+    @torch.no_grad()
+    def write_effective(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Write what :meth:`effective` gives into tensors, without allocating others.
+
+        Args:
+            weight: ``(out, in)``, of the frozen weight's type.
+            bias: ``(out,)``; None only if no choice gives the layer one.
+        """
+        frozen = self._frozen
+        a, b = list(self._parts("A").values()), list(self._parts("B").values())
+        source = frozen
+        if len(a) == 2:
+            torch.mm(*a, out=weight)
+            source = torch.addcmul(frozen, frozen, weight, out=weight)
+        elif a:
+            source = torch.addcmul(frozen, frozen, a[0].unsqueeze(-1), out=weight)
+        if len(b) == 2:
+            torch.addmm(source, *b, out=weight)
+        elif b:
+            torch.add(source, b[0].unsqueeze(-1), out=weight)
+        elif source is frozen:
+            weight.copy_(frozen)
+        if bias is not None:
+            value = self._effective_bias()
+            bias.zero_() if value is None else bias.copy_(value)
 
     @property
     def weight(self) -> Tensor:
@@ -221,10 +256,29 @@ class GLoRALinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer with its active choices."""
-        weight, bias = self.effective()
         if self.is_convolution:
+            weight, bias = self.effective()
             return F.conv2d(x, weight[:, :, None, None], bias)
-        return F.linear(x, weight, bias)
+        if not torch.is_grad_enabled():
+            # Nothing is gained by other ways, and this one computes just what is merged.
+            return F.linear(x, *self.effective())
+        a, b = list(self._parts("A").values()), list(self._parts("B").values())
+        return adapted_linear(
+            x,
+            self.linear.weight,
+            self._effective_bias(),
+            scale=a[0].expand(self.out_features) if len(a) == 1 else None,
+            scaling=(a[0], a[1]) if len(a) == 2 else None,
+            added=self._added(b),
+        )
+
+    def _added(self, parts: list[Tensor]) -> Factors | None:
+        """``B`` as a product: a vector or scalar is one with a row of ones."""
+        if not parts:
+            return None
+        if len(parts) == 2:
+            return parts[0], parts[1]
+        return parts[0].expand(self.out_features)[:, None], parts[0].new_ones(1, self.in_features)
 
     def extra_repr(self) -> str:
         """Shape and active choices, as they print."""

@@ -22,7 +22,7 @@ from glora_automl.study._run import Run
 from glora_automl.study._setup import Setup
 from glora_automl.study._study import load_study
 from glora_automl.study._trials import Evaluation
-from glora_automl.supernet import Score, Supernet, evaluate, race
+from glora_automl.supernet import Score, Scorer, Supernet
 
 __all__ = ["Proposer", "create_sampler", "trial_values", "warm_start"]
 
@@ -138,7 +138,16 @@ class Proposer:
 
     def __init__(self, run: Run, supernet: Supernet) -> None:
         self._run = run
-        self._supernet = supernet
+        setup = run.setup
+        racing = setup.recipe.search.racing_error is not None
+        images, labels = setup.shuffled_validation if racing else setup.validation
+        self._scorer = Scorer(
+            supernet,
+            images,
+            labels,
+            dtype=setup.scoring_type,
+            compiled=setup.recipe.search.compile,
+        )
         self._thresholds: dict[int, float | None] = {}
 
     def __call__(self, trial: optuna.Trial) -> Callable[[], Evaluation]:
@@ -158,18 +167,11 @@ class Proposer:
         setup = self._run.setup
         search = setup.recipe.search
         begin, meter = time.perf_counter(), Meter(setup.device)
-        threshold = None if search.racing_error is None else self._threshold(number)
-        with self._supernet.merged(setup.space.architecture(params)) as model:
-            if threshold is None:
-                found = evaluate(model, *setup.validation)
-            else:
-                assert search.racing_error is not None
-                found = race(
-                    model,
-                    *setup.shuffled_validation,
-                    threshold=threshold,
-                    error_rate=search.racing_error,
-                )
+        found = self._scorer.score(
+            setup.space.architecture(params),
+            threshold=None if search.racing_error is None else self._threshold(number),
+            error_rate=search.racing_error or 0.0,
+        )
         return Evaluation(
             trial_values(search, found, count),
             {

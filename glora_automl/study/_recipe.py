@@ -47,6 +47,11 @@ class SearchSettings(Declaration):
         racing_error: Stops an evaluation as soon as the architecture will hardly become a parent
             or a candidate any more; this is the chance to stop one that would. None looks at all
             validation images. Needs the objective ``accuracy`` alone.
+        precision: Type in which trials are scored: ``float32``, ``bfloat16``, or ``auto``, which is
+            bfloat16 on CUDA and float32 on a CPU. Candidates of the selection are scored in
+            float32, and so is the winner.
+        compile: Whether the model that scores trials is compiled, on CUDA with CUDA graphs. It
+            takes a minute or so, once a worker, which pays for long searches.
     """
 
     trials: Int = Field(default=1050, ge=1)
@@ -58,6 +63,8 @@ class SearchSettings(Declaration):
     sampler: Literal["evolution", "tpe", "nsga2", "random", "qmc"] = "evolution"
     screen: Int = Field(default=1, ge=1)
     racing_error: Float | None = Field(default=None, ge=0, lt=1)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: Bool = False
 
     @field_validator("objectives")
     @classmethod

@@ -174,6 +174,14 @@ class Setup:
         order = torch.from_numpy(rng.permutation(len(labels))).to(labels.device)
         return Reordered(images, order), labels[order]
 
+    @property
+    def scoring_type(self) -> torch.dtype | None:
+        """The type of weights in which trials are scored; None is the backbone's."""
+        precision = self.recipe.search.precision
+        if precision == "auto":
+            precision = "bfloat16" if self.device.type == "cuda" else "float32"
+        return torch.bfloat16 if precision == "bfloat16" else None
+
     def test(self) -> tuple[ImageBatches, Tensor]:
         """Images and labels of the final test. Only the end of a study asks for them."""
         return self.task.test.prepare(self.format, self.device)

@@ -12,6 +12,7 @@ from glora_automl.supernet._checkpoint import (
 from glora_automl.supernet._evaluation import Score, evaluate, evaluate_each
 from glora_automl.supernet._racing import race
 from glora_automl.supernet._ranks import Ranks
+from glora_automl.supernet._scorer import Scorer
 from glora_automl.supernet._supernet import Supernet
 from glora_automl.supernet._training import (
     SupernetSettings,
@@ -29,6 +30,7 @@ __all__ = [
     "Ranks",
     "Reordered",
     "Score",
+    "Scorer",
     "Supernet",
     "SupernetSettings",
     "TrainingResult",

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["ImageBatches", "Joined", "Reordered", "batches"]
+__all__ = ["Converted", "ImageBatches", "Joined", "Reordered", "batches"]
 
 Index = Tensor | slice
 
@@ -58,6 +58,35 @@ class Reordered:
 
     def __len__(self) -> int:
         return len(self._order)
+
+
+class Converted:
+    """The same images in another type.
+
+    Args:
+        images: The images.
+        dtype: The type.
+
+    Example:
+        >>> Converted(torch.tensor([0.1, 0.2]), torch.bfloat16)[0:1].dtype
+        torch.bfloat16
+    """
+
+    def __init__(self, images: ImageBatches, dtype: torch.dtype) -> None:
+        self._images = images
+        self._dtype = dtype
+        self.slow = _is_slow(images)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the batches are."""
+        return self._images.device
+
+    def __getitem__(self, index: Index) -> Tensor:
+        return self._images[index].to(self._dtype)
+
+    def __len__(self) -> int:
+        return len(self._images)
 
 
 class Joined:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -10,8 +12,19 @@ from torch.nn import functional as F
 
 from glora_automl.adapters import evaluation_mode
 from glora_automl.supernet._batches import ImageBatches, batches
+from glora_automl.supernet._memory import Pieces
 
-__all__ = ["Score", "evaluate", "evaluate_each"]
+__all__ = ["Score", "evaluate", "evaluate_each", "logits_of", "paying_batch_size"]
+
+CUDA_BATCH = 512
+"""Images a forward pass on a GPU: enough for any to be busy."""
+
+CACHED = 2**20
+"""Numbers in the widest activation of a batch on a CPU. With more of them (4 MB in float32) layers
+read their inputs from memory instead of a cache."""
+
+FEWEST = 8
+"""Images a forward pass on a CPU, however wide: with fewer, weights are read too often."""
 
 
 class Score(NamedTuple):
@@ -29,11 +42,70 @@ class Score(NamedTuple):
 
 
 @torch.inference_mode()
+def paying_batch_size(model: nn.Module, image: Tensor) -> int:
+    """The batch size beyond which larger ones do not pay.
+
+    On a CPU it is the number of images whose widest activation stays in the cache, which one
+    forward pass tells; it depends on the model alone, so that the same seed gives the same
+    figures.
+
+    Args:
+        model: In evaluation mode.
+        image: One image ``(1, channels, height, width)``.
+
+    Example:
+        >>> paying_batch_size(nn.Conv2d(3, 64, 1), torch.zeros(1, 3, 128, 128))
+        8
+    """
+    if image.device.type != "cpu":
+        return CUDA_BATCH
+    widest = image.numel()
+
+    def note(module: nn.Module, args: object, output: object) -> None:
+        nonlocal widest
+        if isinstance(output, Tensor):
+            widest = max(widest, output.numel())
+
+    hooks = [module.register_forward_hook(note) for module in model.modules()]
+    try:
+        model(image)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return min(CUDA_BATCH, max(FEWEST, CACHED // widest))
+
+
+def logits_of(
+    model: nn.Module, images: ImageBatches, parts: Iterable[slice]
+) -> Iterator[tuple[slice, Tensor]]:
+    """The logits of some parts of the images, in float32.
+
+    Where memory does not hold a part, the model gets it in pieces.
+
+    Args:
+        model: In evaluation mode; gives logits ``(batch, classes)``.
+        images: Normalised images ``(n, channels, height, width)`` on the model's device.
+        parts: What goes through the model together.
+    """
+    parts = list(parts)
+    pieces = Pieces("evaluation")
+    for part, x in zip(parts, batches(images, parts), strict=True):
+        yield part, pieces.run(len(x), partial(_forward, model, x))
+
+
+def _forward(model: nn.Module, x: Tensor, most: int) -> Tensor:
+    if most >= len(x):
+        return model(x).float()  # type: ignore[no-any-return]
+    pieces = (x[start : start + most] for start in range(0, len(x), most))
+    return torch.cat([model(piece).float() for piece in pieces])
+
+
+@torch.inference_mode()
 def evaluate(
     model: nn.Module,
     images: ImageBatches,
     labels: Tensor,
-    batch_size: int = 512,
+    batch_size: int | None = None,
     *,
     among: Tensor | None = None,
 ) -> Score:
@@ -43,7 +115,8 @@ def evaluate(
         model: Gives logits ``(batch, classes)`` for images.
         images: Normalised images ``(n, channels, height, width)`` on the model's device.
         labels: Class indices ``(n,)`` on the same device.
-        batch_size: Images a forward pass.
+        batch_size: Images a forward pass; None takes :func:`paying_batch_size`. It is halved, and
+            that is logged, where memory does not hold so many.
         among: Classes ``(m,)`` that the decision is among, for images of some of the classes; the
             logits of the others count for nothing. None is all of them.
 
@@ -60,7 +133,7 @@ def evaluate_each(
     model: nn.Module,
     images: ImageBatches,
     labels: Tensor,
-    batch_size: int = 512,
+    batch_size: int | None = None,
     *,
     among: Tensor | None = None,
 ) -> tuple[Score, Tensor]:
@@ -75,10 +148,11 @@ def evaluate_each(
     # Sums stay on the device: the host waits once, at the end.
     right = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
     loss = torch.zeros((), dtype=torch.float64, device=labels.device)
-    parts = [slice(start, start + batch_size) for start in range(0, len(labels), batch_size)]
     with evaluation_mode(model):
-        for part, x in zip(parts, batches(images, parts), strict=True):
-            y, logits = labels[part], model(x).float()
+        size = batch_size or paying_batch_size(model, images[0:1])
+        parts = [slice(start, start + size) for start in range(0, len(labels), size)]
+        for part, logits in logits_of(model, images, parts):
+            y = labels[part]
             if among is not None:
                 others = torch.ones(logits.shape[1], dtype=torch.bool, device=labels.device)
                 others[among] = False

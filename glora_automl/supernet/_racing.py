@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glora_automl.adapters import evaluation_mode
-from glora_automl.supernet._batches import ImageBatches, batches
-from glora_automl.supernet._evaluation import Score
+from glora_automl.supernet._batches import ImageBatches
+from glora_automl.supernet._evaluation import Score, logits_of, paying_batch_size
 
 __all__ = ["race"]
 
@@ -65,7 +65,7 @@ def race(
     *,
     threshold: float,
     error_rate: float,
-    batch_size: int = 512,
+    batch_size: int | None = None,
 ) -> Score:
     """Score a model on images in random order, and stop when it will not reach an accuracy.
 
@@ -80,7 +80,7 @@ def race(
         labels: Class indices ``(n,)`` on the same device.
         threshold: Accuracy that has to be reached.
         error_rate: See above; 0 stops only what cannot reach it with all the rest right.
-        batch_size: Images a forward pass.
+        batch_size: Images a forward pass; see :func:`~glora_automl.supernet.evaluate`.
 
     Returns:
         The score on the images that were seen: ``images`` of it is less than ``n`` if the model
@@ -98,12 +98,12 @@ def race(
     loss = torch.zeros((), dtype=torch.float64, device=labels.device)
     right, start = 0, 0
     with evaluation_mode(model):
+        size = batch_size or paying_batch_size(model, images[0:1])
         for end, most in (*rule, (count, -1)):
             correct = torch.zeros((), dtype=torch.int64, device=labels.device)
-            firsts = range(start, end, batch_size)
-            parts = [slice(first, min(first + batch_size, end)) for first in firsts]
-            for part, x in zip(parts, batches(images, parts), strict=True):
-                logits = model(x).float()
+            firsts = range(start, end, size)
+            parts = [slice(first, min(first + size, end)) for first in firsts]
+            for part, logits in logits_of(model, images, parts):
                 correct += (logits.argmax(1) == labels[part]).sum()
                 loss += F.cross_entropy(logits, labels[part], reduction="sum").double()
             right, start = right + int(correct.item()), end

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from glora_automl.adapters import (
     GLoRALinear,
-    MergeHandle,
-    activate,
+    MergedModel,
+    activate_layers,
     attach,
     classifiers,
     linear_shapes,
-    merge,
 )
 from glora_automl.architecture import Architecture, Choice
 from glora_automl.errors import CheckpointError, LayerError
@@ -72,13 +72,21 @@ class Supernet:
         self._trainable = {name: p for name, p in named.items() if id(p) in adapters | heads}
         for parameter in self._trainable.values():
             parameter.requires_grad_(True)
+        self._merged: dict[torch.dtype | None, MergedModel] = {}
+        self._lent = False
 
     def activate(self, architecture: Architecture) -> None:
         """Make one architecture the active one."""
-        activate(self.model, architecture)
+        activate_layers(self.layers, architecture)
 
-    def merged(self, architecture: Architecture) -> MergeHandle:
-        """The architecture as a plain model that is only read, for a ``with`` block.
+    @contextmanager
+    def merged(self, architecture: Architecture) -> Iterator[nn.Module]:
+        """The architecture as a plain model that is only read, inside a ``with`` block.
+
+        It is the same model each time, with other weights: keep nothing of it.
+
+        Args:
+            architecture: Becomes the active one.
 
         Example:
             >>> import timm
@@ -90,8 +98,23 @@ class Supernet:
             ...     plain(torch.randn(1, 3, 160, 160)).shape
             torch.Size([1, 3])
         """
+        assert not self._lent, "one architecture at a time"
         self.activate(architecture)
-        return merge(self.model, share=True)
+        self._lent = True
+        try:
+            yield self.merged_model().write()
+        finally:
+            self._lent = False
+
+    def merged_model(self, dtype: torch.dtype | None = None) -> MergedModel:
+        """The plain model that architectures are merged into, one after the other.
+
+        Args:
+            dtype: Type of its weights; None is the supernet's.
+        """
+        if dtype not in self._merged:
+            self._merged[dtype] = MergedModel(self.model, dtype)
+        return self._merged[dtype]
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters of adapters and head, by their names in the model."""

@@ -35,8 +35,8 @@ from glora_automl.study import _proposals, _worker
 machine = sys.argv[1]
 if machine:
     _worker._scope = lambda: machine
-pause, evaluate = float(sys.argv[2]), _proposals.evaluate
-_proposals.evaluate = lambda *args: time.sleep(pause) or evaluate(*args)
+pause, score = float(sys.argv[2]), _proposals.Scorer.score
+_proposals.Scorer.score = lambda *args, **kw: time.sleep(pause) or score(*args, **kw)
 sys.argv = ["glora", *sys.argv[3:]]
 cli.main()
 """

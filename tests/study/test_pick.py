@@ -79,7 +79,7 @@ def test_an_interrupted_search_of_the_trade_off_ends_as_if_it_had_not_been(
 ):
     from glora_automl.study import _proposals
 
-    left, original = 20, _proposals.evaluate
+    left, original = 20, _proposals.Scorer.score
 
     def interrupted(*args, **keywords):
         nonlocal left
@@ -89,7 +89,7 @@ def test_an_interrupted_search_of_the_trade_off_ends_as_if_it_had_not_been(
         return original(*args, **keywords)
 
     with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
-        patch.setattr(_proposals, "evaluate", interrupted)
+        patch.setattr(_proposals.Scorer, "score", interrupted)
         search(trading, runs=tmp_path / "again")
     again = search(trading, runs=tmp_path / "again")
 

@@ -77,9 +77,9 @@ def test_an_interrupted_race_ends_as_if_it_had_not_been(searching, tmp_path, mon
             raise KeyboardInterrupt
         return original(*args, **keywords)
 
-    original = _proposals.race
+    original = _proposals.Scorer.score
     with monkeypatch.context() as patch:
-        patch.setattr(_proposals, "race", interrupted)
+        patch.setattr(_proposals.Scorer, "score", interrupted)
         with pytest.raises(KeyboardInterrupt):
             search(recipe, runs=tmp_path / "again")
     again = search(recipe, runs=tmp_path / "again")

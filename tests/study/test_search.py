@@ -165,8 +165,8 @@ def interrupt_after(monkeypatch, owner, name, calls):
     ("owner", "name", "calls"),
     [
         (Setup, "backbone", 1),
-        (_proposals, "evaluate", 1),
-        (_proposals, "evaluate", 6),
+        (_proposals.Scorer, "score", 1),
+        (_proposals.Scorer, "score", 6),
         (_selection, "evaluate_each", 2),
         (_search, "train_control", 2),
     ],
@@ -185,7 +185,7 @@ def test_interrupted_equals_uninterrupted(
 def test_a_trial_that_dies_twice_is_still_evaluated_once(finished, tiny, tmp_path, monkeypatch):
     for calls in (3, 1):
         with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
-            interrupt_after(patch, _proposals, "evaluate", calls)
+            interrupt_after(patch, _proposals.Scorer, "score", calls)
             search(tiny, runs=tmp_path)
     result = search(tiny, runs=tmp_path)
     assert figures(result) == figures(finished)
@@ -256,7 +256,7 @@ def test_inherited_weights_are_kept_without_fine_tuning(tiny, tmp_path):
 def searching(tiny, tmp_path, monkeypatch):
     """A study that was interrupted in its fourth trial."""
     with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
-        interrupt_after(patch, _proposals, "evaluate", 4)
+        interrupt_after(patch, _proposals.Scorer, "score", 4)
         search(tiny, runs=tmp_path)
     return optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path}/studies.db")
 
@@ -328,7 +328,7 @@ def test_a_diverging_training_is_told_and_leaves_no_trial(tiny, tmp_path):
 
 def test_trials_may_not_be_taken_back(tiny, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
-        interrupt_after(patch, _proposals, "evaluate", 2)
+        interrupt_after(patch, _proposals.Scorer, "score", 2)
         search(tiny, runs=tmp_path)
     with pytest.raises(RecipeError, match="may be raised, from 12 on, got 3"):
         search(tiny.replace(search={"trials": 3}), runs=tmp_path)
@@ -381,7 +381,7 @@ def test_a_study_that_was_started_anew_with_other_settings_is_left(tiny, tmp_pat
 
 def test_attributes_of_the_users_own_do_no_harm(tiny, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
-        interrupt_after(patch, _proposals, "evaluate", 2)
+        interrupt_after(patch, _proposals.Scorer, "score", 2)
         search(tiny, runs=tmp_path)
     study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path}/studies.db")
     study.set_user_attr("note", "mine")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from timm.layers import DropPath
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
@@ -30,6 +31,7 @@ from glora_automl.supernet import (
     tensor_digest,
     train,
 )
+from tests import models
 
 
 def data(count=20):
@@ -618,3 +620,38 @@ def test_training_fits_the_images():
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         TrainingSettings.model_validate({"epochs": 1, **wrong})
+
+
+@pytest.mark.parametrize("name", ["vit", "swin"])
+def test_recomputed_activations_train_the_same(name):
+    results = []
+    for recompute in (False, True):
+        model = models.backbone(name)
+        for module in model.modules():
+            if isinstance(module, DropPath):
+                module.drop_prob = 0.3
+        shapes = linear_shapes(model)
+        supernet = Supernet(model, models.choices_of(shapes))
+        rng_paths = []
+
+        def draw(rng, supernet=supernet, shapes=shapes, drawn=rng_paths):
+            drawn.append(int(rng.integers(100)))
+            supernet.activate(models.random_architecture(shapes, drawn[-1]))
+
+        settings = TrainingSettings(epochs=2, batch_size=4, lr=0.01, recompute=recompute)
+        images, labels = models.images(count=10), torch.arange(10) % 3
+        trainable = supernet.trainable()
+        train(model, trainable, images, labels, settings, seed=0, stage="s", before_step=draw)
+        results.append((supernet.state_dict(), rng_paths))
+    (kept, paths), (again, same_paths) = results
+    assert paths == same_paths
+    assert all(torch.equal(kept[key], again[key]) for key in kept)
+    assert not getattr(model, "grad_checkpointing", False)
+
+
+def test_a_backbone_that_cannot_recompute_is_told():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    settings = TrainingSettings(epochs=1, recompute=True)
+    images, labels = torch.randn(4, 1, 2, 2), torch.tensor([0, 1, 0, 1])
+    with pytest.raises(TrainingError, match=r"training.recompute needs .* Sequential"):
+        train(model, dict(model.named_parameters()), images, labels, settings, seed=0, stage="s")

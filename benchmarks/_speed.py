@@ -1,0 +1,200 @@
+"""What the benchmarks of speed share: models, ways that are timed in turn, tables and files."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from glora_automl._files import write_atomic
+from glora_automl.adapters import linear_shapes
+from glora_automl.architecture import Architecture
+from glora_automl.budget import FeasibleRegion
+from glora_automl.search_space import SearchSpace, load_search_space
+from glora_automl.supernet import Supernet, seeded
+
+CLASSES = 10
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "digits": (
+        "vit_tiny_patch16_224",
+        {"img_size": 8, "patch_size": 2, "embed_dim": 64, "depth": 4, "num_heads": 4},
+    ),
+    "minivtab": (
+        "vit_tiny_patch16_224",
+        {
+            "img_size": 32,
+            "patch_size": 4,
+            "embed_dim": 96,
+            "depth": 6,
+            "num_heads": 3,
+            "class_token": False,
+            "global_pool": "avg",
+        },
+    ),
+    "vit-s": ("vit_small_patch16_224", {}),
+    "vit-b": ("vit_base_patch16_224", {}),
+    "vit-l": ("vit_large_patch16_224", {}),
+    "swin-t": ("swin_tiny_patch4_window7_224", {}),
+    "convnext-t": ("convnext_tiny", {}),
+    "test": ("test_vit", {"img_size": 32, "patch_size": 8}),
+}
+
+
+def create(name: str, device: torch.device) -> nn.Module:
+    """A model with random weights, the same each time."""
+    timm_name, keywords = MODELS[name]
+    with seeded(0):
+        model = timm.create_model(timm_name, num_classes=CLASSES, **keywords)
+    return model.eval().to(device)
+
+
+def images_for(name: str, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Random images in the model's size, and labels."""
+    size = MODELS[name][1].get("img_size", 224)
+    with seeded(1):
+        images = torch.randn(count, 3, size, size)
+    return images.to(device), (torch.arange(count) % CLASSES).to(device)
+
+
+def supernet_of(model: nn.Module, images: Tensor) -> tuple[Supernet, SearchSpace]:
+    """The supernet of the search space `default` on a model, with non-zero adapters."""
+    shapes = linear_shapes(model, example=images[:1])
+    space = SearchSpace(load_search_space("default"), shapes)
+    supernet = Supernet(model, space.layer_choices())
+    with seeded(2), torch.no_grad():
+        for parameter in supernet.trainable().values():
+            parameter.add_(torch.randn(parameter.shape).to(parameter) * 0.01)
+    return supernet, space
+
+
+def architectures(space: SearchSpace) -> Iterator[Architecture]:
+    """Architectures drawn uniformly, again and again the same; to draw them takes no time."""
+    rng = np.random.default_rng(0)
+    region = FeasibleRegion(space, sys.maxsize)
+    return itertools.cycle([space.architecture(region.draw_uniform(rng)) for _ in range(20)])
+
+
+Timings = dict[str, list[float]]
+
+
+def in_turn(ways: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> Timings:
+    """Seconds of each way in each round; another one comes first each time.
+
+    On a CPU it is the processor time of the process, so that what else the machine does counts for
+    less; torch has one thread.
+    """
+    cuda = device.type == "cuda"
+    clock = time.perf_counter if cuda else time.process_time
+    for way in ways.values():  # allocators, caches, compilers
+        way()
+    seconds: Timings = {name: [] for name in ways}
+    names = list(ways)
+    for index in range(rounds):
+        for name in names[index % len(names) :] + names[: index % len(names)]:
+            if cuda:
+                torch.cuda.synchronize(device)
+            begin = clock()
+            ways[name]()
+            if cuda:
+                torch.cuda.synchronize(device)
+            seconds[name].append(clock() - begin)
+    return seconds
+
+
+def peak_memory(way: Callable[[], object], device: torch.device) -> int | None:
+    """Bytes that a way allocates at most beyond what there is; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    way()
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    way()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def summarised(
+    seconds: Timings, base: str, images: int, memory: Mapping[str, int | None]
+) -> dict[str, dict[str, Any]]:
+    """Medians, and quotients to the base way in the same round with their quartiles."""
+    figures = {}
+    for name, values in seconds.items():
+        quotients = np.array(values) / np.array(seconds[base])
+        low, middle, high = np.percentile(quotients, [25, 50, 75])
+        figures[name] = {
+            "images_per_second": round(images / float(np.median(values)), 2),
+            "ratio": round(float(middle), 4),
+            "quartiles": [round(float(low), 4), round(float(high), 4)],
+            "memory": memory.get(name),
+            "seconds": [round(value, 6) for value in values],
+        }
+    return figures
+
+
+def show(title: str, base: str, models: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print a table a model."""
+    for model, figures in models.items():
+        table = Table(
+            "way",
+            "images/s",
+            f"time, {base} = 1 (quartiles)",
+            "peak MB",
+            title=f"{title}: {model}",
+        )
+        for name, f in figures.items():
+            low, high = f["quartiles"]
+            memory = "–" if f["memory"] is None else f"{f['memory'] / 1e6:,.0f}"
+            ratio = f"{f['ratio']:.2f} ({low:.2f}–{high:.2f})"
+            table.add_row(name, f"{f['images_per_second']:,.1f}", ratio, memory)
+        Console(width=100).print(table)
+
+
+def parser_of(doc: str | None, models: list[str], rounds: int) -> argparse.ArgumentParser:
+    """The options that all of them have."""
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=models, metavar="MODEL")
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--out", type=Path, help="file for the figures as JSON")
+    parser.add_argument("--small", action="store_true", help="seconds: one tiny model")
+    return parser
+
+
+def write(path: Path | None, benchmark: str, device: torch.device, figures: Any) -> None:
+    """Write the figures as JSON."""
+    if path is None:
+        return
+    cuda = device.type == "cuda"
+    document = {
+        "benchmark": benchmark,
+        "command": shlex.join(["python", f"benchmarks/{benchmark}.py", *sys.argv[1:]]),
+        "machine": {
+            "processor": platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name(device) if cuda else None,
+        },
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "figures": figures,
+    }
+    text = json.dumps(document, indent=1)
+    write_atomic(path, lambda file: file.write_text(text, encoding="utf-8"))

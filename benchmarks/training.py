@@ -1,0 +1,159 @@
+"""What a training step of the supernet takes, beside LoRA's and the frozen backbone's.
+
+A round takes a step of AdamW on the same images in each way:
+
+- limit: the frozen backbone forward and backward to its first activations, and the head. No
+  adapter in all layers can take less;
+- supernet: a new random path of the search space `default`, as the search trains it;
+- supernet, LoRA r=8: the path that is LoRA in every layer;
+- supernet, recompute: random paths with `training.recompute`;
+- reference: the same random paths with the paper's formula, which autograd differentiates through
+  every dense weight;
+- LoRA r=8, PEFT LoRA r=8, PEFT GLoRA: fixed adapters in all layers (`pip install -e ".[peft]"`).
+
+Told are images a second, and the time as a multiple of the limit's in the same round, as median
+and quartiles. On a CPU it is processor time on one thread; on CUDA all run under autocast in
+bfloat16, and the peak memory is told, too.
+
+    python benchmarks/training.py --out benchmarks/results/training-cpu.json
+    python benchmarks/training.py --device cuda --models vit-s vit-b vit-l swin-t convnext-t \\
+        --batch 64 --rounds 50 --out benchmarks/results/training-cuda.json
+    python benchmarks/training.py --small
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from _reference import lora_of, peft_of, reference_of
+from _speed import (
+    architectures,
+    create,
+    images_for,
+    in_turn,
+    parser_of,
+    peak_memory,
+    show,
+    summarised,
+    supernet_of,
+    write,
+)
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from glora_automl.adapters import classifiers, linear_shapes
+from glora_automl.architecture import Architecture
+from glora_automl.supernet import Supernet
+
+MODELS = ["digits", "minivtab", "vit-s", "vit-b", "swin-t", "convnext-t"]
+BATCHES = {"digits": 32, "minivtab": 64}
+RANK = 8
+
+
+def step_of(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    before: Callable[[], object] | None = None,
+    *,
+    to_inputs: bool = False,
+) -> Callable[[], object]:
+    """A step of a model's trainable parameters."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-4)
+    x = images.clone().requires_grad_(to_inputs)
+    device = images.device.type
+    model.train()
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        if before is not None:
+            before()
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            loss = F.cross_entropy(model(x), labels)
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def with_head(model: nn.Module) -> nn.Module:
+    """A model whose head is trained, besides what is already."""
+    for head in classifiers(getattr(model, "base_model", model)) or classifiers(model):
+        head.requires_grad_(True)
+    return model
+
+
+def ways_of(name: str, images: Tensor, labels: Tensor) -> dict[str, Callable[[], object]]:
+    """The ways to train adapters of a model."""
+    device = images.device
+    frozen = with_head(create(name, device).requires_grad_(False))
+    supernet, space = supernet_of(create(name, device), images)
+    fixed, _ = supernet_of(create(name, device), images)
+    saving, _ = supernet_of(create(name, device), images)
+    other, _ = supernet_of(create(name, device), images)
+    reference = reference_of(other.model)
+    shapes = linear_shapes(create(name, device), example=images[:1])
+    lora = Architecture.uniform(
+        shapes, B=f"lora-{min(RANK, *(min(s[:2]) for s in shapes.values()))}"
+    )
+    fixed.activate(lora)
+    linear = [n for n, m in frozen.named_modules() if isinstance(m, nn.Linear) and n in shapes]
+
+    def path_of(supernet: Supernet) -> Callable[[], object]:
+        drawn = architectures(space)
+        return lambda: supernet.activate(next(drawn))
+
+    ways = {
+        "limit": step_of(frozen, images, labels, to_inputs=True),
+        "supernet": step_of(
+            supernet.model,
+            images,
+            labels,
+            path_of(supernet),
+        ),
+        f"supernet, LoRA r={RANK}": step_of(fixed.model, images, labels),
+    }
+    if hasattr(saving.model, "set_grad_checkpointing"):
+        saving.model.set_grad_checkpointing(True)
+        ways["supernet, recompute"] = step_of(
+            saving.model,
+            images,
+            labels,
+            path_of(saving),
+        )
+    ways["reference"] = step_of(reference, images, labels, path_of(other))
+    bare = with_head(create(name, device).requires_grad_(False))
+    ways[f"LoRA r={RANK}"] = step_of(lora_of(bare, linear, RANK).to(device), images, labels)
+    for kind in ("LoRA", "GLoRA"):
+        adapted = peft_of(create(name, device), linear, kind, RANK)
+        if adapted is not None:
+            ways[f"PEFT {kind} r={RANK}"] = step_of(with_head(adapted), images, labels)
+    return ways
+
+
+def main() -> None:
+    parser = parser_of(__doc__, MODELS, rounds=15)
+    parser.add_argument("--batch", type=int, help="images a step; 8 for models at 224 pixels")
+    arguments = parser.parse_args()
+    if arguments.small:
+        arguments.models, arguments.rounds, arguments.batch = ["test"], 2, 4
+    device = torch.device(arguments.device)
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    figures: dict[str, Any] = {}
+    for name in arguments.models:
+        count = arguments.batch or BATCHES.get(name, 8)
+        ways = ways_of(name, *images_for(name, count, device))
+        memory = {way: peak_memory(partial(f), device) for way, f in ways.items()}
+        seconds = in_turn(ways, arguments.rounds, device)
+        figures[name] = summarised(seconds, "limit", count, memory)
+        show("A training step", "limit", {name: figures[name]})
+        write(arguments.out, "training", device, figures)
+
+
+if __name__ == "__main__":
+    main()

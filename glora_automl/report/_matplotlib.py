@@ -131,8 +131,9 @@ def _draw(axes: Any, mark: Mark) -> None:
         )  # fmt: skip
     elif isinstance(mark, Band):
         axes.fill_between(
-            mark.x, mark.low, mark.high, color=color, alpha=0.25, lw=0, label=mark.name
-        )
+            mark.x, mark.low, mark.high, step="post" if mark.steps else None, color=color,
+            alpha=0.25, lw=0, label=mark.name,
+        )  # fmt: skip
     else:
         big = mark.symbol in ("star", "diamond")
         axes.scatter(

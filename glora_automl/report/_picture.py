@@ -99,13 +99,14 @@ class Line(NamedTuple):
 
 
 class Band(NamedTuple):
-    """What lies between two lines."""
+    """What lies between two lines; both hold their height until the next point with ``steps``."""
 
     name: str
     x: Sequence[float]
     low: Sequence[float]
     high: Sequence[float]
     color: Color
+    steps: bool = False
 
 
 Mark = Grid | Bars | Points | Line | Band

@@ -104,7 +104,8 @@ def _traces(mark: Mark) -> list[Any]:
         x, y = list(mark.x), list(mark.y)
         return [go.Scatter(name=mark.name, x=x, y=y, mode="lines", line=line)]
     if isinstance(mark, Band):
-        shared = {"x": list(mark.x), "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
+        line = {"width": 0, "shape": "hv" if mark.steps else "linear"}
+        shared = {"x": list(mark.x), "mode": "lines", "line": line, "hoverinfo": "skip"}
         low = go.Scatter(y=list(mark.low), showlegend=False, **shared)
         high = go.Scatter(
             name=mark.name, y=list(mark.high), fill="tonexty", fillcolor=f"{color}40", **shared

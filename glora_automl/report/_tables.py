@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -15,6 +16,8 @@ from glora_automl.supernet import Score
 
 __all__ = [
     "RESULT_COLUMNS",
+    "TextTable",
+    "accuracy_interval",
     "accuracy_text",
     "correlation_text",
     "grid_blocks",
@@ -26,12 +29,35 @@ __all__ = [
 RESULT_COLUMNS = ("adapter", "parameters", "validation", "test", "images", "seconds")
 
 
-def accuracy_text(score: Score | None) -> str:
-    """Accuracy with its 95% confidence interval, in percent.
+class TextTable(NamedTuple):
+    """A table for people to read.
 
-    The interval is Wilson's (Probable inference, the law of succession, and statistical inference,
-    1927): it tells how far another draw of as many images would move the figure, and nothing of
-    the training's randomness.
+    Attributes:
+        columns: Headings.
+        lines: Texts under them.
+    """
+
+    columns: tuple[str, ...]
+    lines: list[tuple[str, ...]]
+
+
+def accuracy_interval(accuracy: float, images: int) -> tuple[float, float]:
+    """The 95% confidence interval of an accuracy that was measured on so many images, as shares.
+
+    It is Wilson's (Probable inference, the law of succession, and statistical inference, 1927): it
+    tells how far another draw of as many images would move the figure, and nothing of the
+    training's randomness.
+
+    Example:
+        >>> [round(end, 3) for end in accuracy_interval(0.72, 150)]
+        [0.643, 0.786]
+    """
+    low, high = binomtest(round(accuracy * images), images).proportion_ci(method="wilson")
+    return float(low), float(high)
+
+
+def accuracy_text(score: Score | None) -> str:
+    """Accuracy with its :func:`accuracy_interval`, in percent.
 
     Example:
         >>> accuracy_text(Score(accuracy=0.72, loss=1.0, images=150))
@@ -39,8 +65,7 @@ def accuracy_text(score: Score | None) -> str:
     """
     if score is None:
         return "–"
-    right = round(score.accuracy * score.images)
-    low, high = binomtest(right, score.images).proportion_ci(method="wilson")
+    low, high = accuracy_interval(score.accuracy, score.images)
     return f"{100 * score.accuracy:.1f} ({100 * low:.0f}–{100 * high:.0f})"
 
 

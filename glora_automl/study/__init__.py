@@ -1,6 +1,6 @@
 """Recipes and the studies that they become: create, resume, search, select, compare."""
 
-from glora_automl.study._best import best_of
+from glora_automl.study._best import CONSTRAINT, best_of, front_of
 from glora_automl.study._compare import Comparison, RankCorrelation, compare, random_study_name
 from glora_automl.study._layers import LayerGroup, list_layers
 from glora_automl.study._ledger import STAGES, Cost, ledger
@@ -30,6 +30,7 @@ from glora_automl.study._suite_run import SuiteResult, run_suite, suite_result
 from glora_automl.study._summary import list_studies, summarize
 
 __all__ = [
+    "CONSTRAINT",
     "FORMAT",
     "STAGES",
     "Comparison",
@@ -47,6 +48,7 @@ __all__ = [
     "SuiteTask",
     "best_of",
     "compare",
+    "front_of",
     "get_attribute",
     "get_setting",
     "is_ours",

@@ -21,7 +21,7 @@ from glora_automl.errors import StudyError, TrainingError
 from glora_automl.progress import Progress
 from glora_automl.samplers import trial_positions
 from glora_automl.storages import hold_writes
-from glora_automl.study._best import DONE, rank
+from glora_automl.study._best import CONSTRAINT, DONE, rank
 from glora_automl.study._worker import BEAT, OWNER, Worker, fail
 
 __all__ = ["Evaluation", "Proposal", "run_trials"]
@@ -285,5 +285,5 @@ def _queue_again(study: optuna.Study, failed: Sequence[FrozenTrial]) -> None:
 def _note(best: FrozenTrial, study: optuna.Study) -> str:
     minimize = study.directions[0] == StudyDirection.MINIMIZE
     value = f"{best.values[0]:.3f}" if minimize else f"{best.values[0]:.1%}"
-    count = best.user_attrs.get("trainable_params")
+    count = best.user_attrs.get(CONSTRAINT)
     return f"best {value}" + (f", {count:,} parameters" if count is not None else "")

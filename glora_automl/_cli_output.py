@@ -45,7 +45,7 @@ def is_first_rank() -> bool:
 
 
 def show_progress(quiet: bool) -> Progress:
-    """Bars on a terminal, plain lines elsewhere; both on standard error."""
+    """A live view on a terminal, plain lines elsewhere; both on standard error."""
     from rich.console import Console
 
     from glora_automl.progress import LineProgress, Progress, TerminalProgress
@@ -53,7 +53,7 @@ def show_progress(quiet: bool) -> Progress:
     if quiet or not is_first_rank():
         return Progress()
     console = Console(stderr=True)
-    if console.is_terminal:
+    if console.is_terminal and not console.is_dumb_terminal:
         return TerminalProgress(console)
     return LineProgress(lambda line: print(line, file=sys.stderr, flush=True))
 

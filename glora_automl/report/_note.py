@@ -40,7 +40,7 @@ def facts(snapshot: Snapshot) -> list[tuple[str, str]]:
 
 def front_table(snapshot: Snapshot, most: int = 12) -> TextTable:
     """The front of the first objective against parameters, the best first; no lines without it."""
-    lines = [
+    lines: list[tuple[str, ...]] = [
         (str(t.number), f"{t.user_attrs[CONSTRAINT]:,}", snapshot.value_text(t.values[0]))
         for t in snapshot.front[::-1][:most]
     ]

@@ -146,7 +146,7 @@ def history_picture(snapshot: Snapshot) -> Picture | None:
 
 def _band(snapshot: Snapshot, leaders: Sequence[FrozenTrial], x: Sequence[float]) -> list[Mark]:
     """How sure the accuracies of the best are; nothing for a loss, whose spread is not kept."""
-    images = [t.user_attrs.get("validation_images") for t in leaders]
+    images = [int(t.user_attrs.get("validation_images") or 0) for t in leaders]
     if not snapshot.is_share or not all(images):
         return []
     ends = [accuracy_interval(t.values[0], n) for t, n in zip(leaders, images, strict=True)]

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 from scipy.stats import binomtest
 
+from glora_automl.progress import shade
 from glora_automl.report._picture import Grid, Picture
 from glora_automl.study import RankCorrelation, Row
 from glora_automl.supernet import Score
@@ -114,10 +115,6 @@ def plain_table(title: str, columns: Sequence[str], lines: Iterable[Sequence[str
     return table
 
 
-_SHADES = ("#deebf7", "#9ecae1", "#6baed6", "#2171b5", "#08306b")
-"""From one parameter on, from ten, a hundred, a thousand, and ten thousand."""
-
-
 def grid_blocks(picture: Picture) -> RenderableType:
     """A picture's grid in blocks of colour; where there are no colours, its texts tell the same."""
     (grid,) = (mark for mark in picture.marks if isinstance(mark, Grid))
@@ -127,10 +124,7 @@ def grid_blocks(picture: Picture) -> RenderableType:
     for row, values, texts in zip(grid.rows, grid.values, grid.texts, strict=True):
         line = Text(f"{row:<{name}}")
         for value, text in zip(values, texts, strict=True):
-            shade = min(len(str(value)), len(_SHADES)) - 1
-            color = "#ffffff" if shade >= 3 else "#000000"
-            style = f"{color} on {_SHADES[shade]}" if value else "dim"
-            line.append(" ").append((text or "·").center(width), style=style)
+            line.append(" ").append((text or "·").center(width), style=shade(value))
         lines.append(line)
     return Group(Text(picture.title, style="bold"), *lines)
 

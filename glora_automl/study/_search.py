@@ -184,6 +184,7 @@ def _work(run: Run) -> SearchResult:
                 worker=run.worker,
                 target=lambda: int(get_setting(run.study, "target")),
                 progress=run.setup.progress,
+                setup=run.setup,
                 on_trials=publisher.after_trials,
             )
         try:

@@ -119,11 +119,13 @@ class Axis(NamedTuple):
         title: What it shows, with its unit.
         percent: Whether its numbers are shares, shown in percent.
         zero: Whether it begins at 0.
+        whole: Whether it counts, so that nothing is between its numbers.
     """
 
     title: str
     percent: bool = False
     zero: bool = False
+    whole: bool = False
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def history_picture(snapshot: Snapshot) -> Picture | None:
         name="history",
         title=title,
         caption=caption,
-        x=Axis("trial"),
+        x=Axis("trial", whole=True),
         y=_value_axis(snapshot),
         marks=(
             *band,
@@ -173,7 +173,7 @@ def generations_picture(snapshot: Snapshot) -> Picture | None:
         title="Generation by generation",
         caption=f"A generation has {snapshot.recipe.search.population} trials; the first is drawn "
         "at random. A search that works moves the band; one that has converged narrows it.",
-        x=Axis("generation"),
+        x=Axis("generation", whole=True),
         y=_value_axis(snapshot),
         marks=(
             Band("middle half", order, low, high, "blue"),
@@ -194,7 +194,7 @@ def loss_picture(snapshot: Snapshot) -> Picture | None:
         title="Training of the supernet",
         caption="Mean loss of each epoch, a random architecture each step. Architectures are "
         "scored with its last weights.",
-        x=Axis("epoch"),
+        x=Axis("epoch", whole=True),
         y=Axis("cross-entropy", zero=True),
         marks=(Line("training loss", list(range(1, len(losses) + 1)), losses, "blue"),),
     )

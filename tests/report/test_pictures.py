@@ -181,6 +181,7 @@ def test_there_is_no_interval_where_nobody_kept_the_images():
 def test_generations_have_their_quartiles(whole):
     study, _ = whole
     picture = PICTURES["generations"](Snapshot.of(study))
+    assert to_figure(picture).layout.xaxis.dtick == 1, "nothing is between two generations"
     band = mark(picture, Band)
     assert list(band.x) == [0, 1, 2, 3, 4]
     for generation in range(5):

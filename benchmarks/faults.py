@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import platform
 import random
@@ -30,6 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from _processes import CONTEXT
 from rich.console import Console
 from rich.table import Table
 
@@ -95,11 +95,6 @@ def work(arguments: list[str], folder: str, machine: str, pause: float, log: str
     _proposals.evaluate = slowly
     sys.argv = ["glora", *arguments]
     cli.main()
-
-
-# A server that has imported torch once forks the workers, so that starting one takes no seconds.
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["glora_automl.cli", "glora_automl.study", "timm", "sklearn"])
 
 
 @dataclass

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import platform
 import statistics
@@ -27,6 +26,7 @@ from typing import Any
 
 import optuna
 import sqlalchemy as sa
+from _processes import CONTEXT
 from optuna.trial import TrialState
 from rich.console import Console
 from rich.table import Table
@@ -68,10 +68,9 @@ def measure(url: str, name: str, workers: int, trials: int, names: list[str], sl
     """Rate of a study with so many workers."""
     storage = open_storage(url)
     study = optuna.create_study(study_name=name, storage=storage, direction="maximize")
-    context = multiprocessing.get_context("spawn")
-    gate = context.Barrier(workers + 1)
+    gate = CONTEXT.Barrier(workers + 1)
     processes = [
-        context.Process(target=take_part, args=(url, name, trials, names, sleep, gate))
+        CONTEXT.Process(target=take_part, args=(url, name, trials, names, sleep, gate))
         for _ in range(workers)
     ]
     for process in processes:

@@ -6,5 +6,17 @@ import multiprocessing
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["glora_automl.cli", "glora_automl.report", "glora_automl.study", "timm", "sklearn"]
+    [
+        "glora_automl.cli",
+        "glora_automl.report",
+        "glora_automl.storages._fast",
+        "glora_automl.study",
+        # What these import late, and each process would import again.
+        "alembic.command",
+        "plotly.graph_objs._figure",
+        "psycopg",
+        "sklearn.datasets",
+        "sqlalchemy.dialects.postgresql",
+        "timm",
+    ]
 )

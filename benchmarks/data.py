@@ -13,11 +13,7 @@ kept) and the later ones.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import resource
-import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -25,12 +21,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from _document import MACHINE, command_line, write_document
 from _processes import CONTEXT
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from glora_automl._files import write_atomic
 from glora_automl.supernet import batches
 from glora_automl.tasks import FolderSettings, InputFormat, load_folder
 
@@ -132,15 +128,14 @@ def main() -> None:
     if arguments.out is not None:
         document = {
             "benchmark": "data",
-            "command": "python benchmarks/data.py " + " ".join(sys.argv[1:]),
-            "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+            "command": command_line(),
+            "machine": MACHINE,
             "torch": torch.__version__,
             "size": arguments.size,
             "batch": arguments.batch,
             "rows": rows,
         }
-        text = json.dumps(document, indent=1)
-        write_atomic(arguments.out, lambda file: file.write_text(text, encoding="utf-8"))
+        write_document(arguments.out, document)
 
 
 if __name__ == "__main__":

@@ -13,16 +13,17 @@ kept) and the later ones.
 from __future__ import annotations
 
 import argparse
+import json
 import resource
+import subprocess
+import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 from _document import MACHINE, command_line, write_document
-from _processes import CONTEXT
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -112,18 +113,25 @@ def main() -> None:
     parser.add_argument("--limits", nargs="+", default=["10GB", "100MB"])
     parser.add_argument("--out", type=Path, help="file for the figures as JSON")
     parser.add_argument("--small", action="store_true", help="seconds: 60 small images")
+    parser.add_argument("--measure", nargs=2, metavar=("FOLDER", "LIMIT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.small:
         arguments.images, arguments.side, arguments.size, arguments.batch = 60, 64, 32, 8
         arguments.limits = ["10GB", "10kB"]
     figures = (arguments.size, arguments.batch, arguments.passes)
+    if arguments.measure:
+        print(json.dumps(measure(*arguments.measure, *figures)))
+        return
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         write_images(Path(folder), arguments.images, arguments.side)
         for limit in arguments.limits:
-            # A process each: what is counted is the most memory that one has had.
-            with ProcessPoolExecutor(1, mp_context=CONTEXT) as alone:
-                rows.append(alone.submit(measure, folder, limit, *figures).result())
+            options = ("--size", "--batch", "--passes")
+            given = [part for pair in zip(options, map(str, figures), strict=True) for part in pair]
+            # A fresh one: what a fork shares counts as memory only once it is touched.
+            command = [sys.executable, __file__, *given, "--measure", folder, limit]
+            ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            rows.append(json.loads(ran.stdout))
     show(rows)
     if arguments.out is not None:
         document = {

@@ -574,7 +574,7 @@ def test_the_trade_off_is_shown(folder, glora):
     assert glora("search", "tiny.toml", *FAST, *options, "--quiet")[0] == 0
     document = json.loads(glora("show", "tiny", "--json")[1])
     shown = glora("show", "tiny")[1]
-    assert "Front: the most accurate of their size" in shown
+    assert "Front: the best of their size" in shown
     assert all(f"{point['parameters']:,}" in shown for point in document["front"])
 
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import json
 import re
 import sys
 import time
@@ -29,6 +28,7 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+from _document import command_line, write_document
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -336,13 +336,12 @@ def main() -> None:
     if arguments.out is not None:
         document = {
             "benchmark": "backbones",
-            "command": "python " + " ".join([Path(sys.argv[0]).as_posix(), *sys.argv[1:]]),
+            "command": command_line(),
             "torch": torch.__version__,
             "timm": timm.__version__,
             "rows": [asdict(row) for row in rows],
         }
-        text = json.dumps(document, indent=1)
-        write_atomic(arguments.out, lambda file: file.write_text(text, encoding="utf-8"))
+        write_document(arguments.out, document)
 
 
 if __name__ == "__main__":

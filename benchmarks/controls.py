@@ -14,19 +14,15 @@ it stopped. Test images are read once a study, at its end; nothing is chosen by 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
+from _document import MACHINE, interval, write_document
 from rich.console import Console
 from rich.table import Table
-from scipy import stats
 
-from glora_automl._files import write_atomic
 from glora_automl.progress import LineProgress
 from glora_automl.study import load_recipe, search, summarize
 
@@ -41,14 +37,6 @@ SMALL = {
 def arm_name(name: str) -> str:
     """LoRA's rank may differ between seeds when the budget is a share; the arm is the same."""
     return "LoRA, highest uniform rank" if name.startswith("LoRA") else name
-
-
-def interval(values: np.ndarray) -> float:
-    """Half the width of the 95% confidence interval of a mean."""
-    if len(values) < 2:
-        return float("nan")
-    quantile = stats.t.ppf(0.975, len(values) - 1)
-    return float(quantile * values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def compare(summaries: list[dict]) -> list[dict]:
@@ -138,19 +126,14 @@ def main() -> None:
             "benchmark": "controls",
             "command": f"python benchmarks/controls.py {recipe.name} --seeds {seeds}"
             + (" --small" if arguments.small else ""),
-            "machine": {
-                "processor": platform.machine(),
-                "cores": os.cpu_count(),
-                "threads": torch.get_num_threads(),
-            },
+            "machine": {**MACHINE, "threads": torch.get_num_threads()},
             "device": arguments.device,
             "torch": torch.__version__,
             "recipe": recipe.model_dump(mode="json"),
             "arms": table,
             "stages": [summary["seconds"] for summary in summaries],
         }
-        text = json.dumps(document, indent=1)
-        write_atomic(arguments.out, lambda file: file.write_text(text, encoding="utf-8"))
+        write_document(arguments.out, document)
 
 
 if __name__ == "__main__":

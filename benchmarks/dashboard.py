@@ -19,9 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import shlex
 import statistics
 import subprocess
 import sys
@@ -36,11 +33,11 @@ from typing import Any
 import numpy as np
 import optuna
 import optuna_dashboard
+from _document import MACHINE, command_line, write_document
 from optuna.trial import TrialState, create_trial
 from rich.console import Console
 from rich.table import Table
 
-from glora_automl._files import write_atomic
 from glora_automl.architecture import LayerShape
 from glora_automl.budget import FeasibleRegion
 from glora_automl.search_space import SearchSpace
@@ -214,7 +211,7 @@ def main() -> None:
     if arguments.small:
         arguments.trials, arguments.blocks, arguments.rounds, wait = 20, 2, 1, 0.0
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    command = shlex.join(["python", Path(sys.argv[0]).as_posix(), *sys.argv[1:]])
+    command = command_line()
     print(command)
     rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in SERVERS}
     with tempfile.TemporaryDirectory() as folder:
@@ -230,13 +227,12 @@ def main() -> None:
         document = {
             "benchmark": "dashboard",
             "command": command,
-            "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+            "machine": MACHINE,
             "optuna": optuna.__version__,
             "optuna_dashboard": optuna_dashboard.__version__,
             "rows": rows,
         }
-        text = json.dumps(document, indent=1)
-        write_atomic(arguments.out, lambda file: file.write_text(text, encoding="utf-8"))
+        write_document(arguments.out, document)
 
 
 if __name__ == "__main__":

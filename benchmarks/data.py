@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import subprocess
 import sys
@@ -25,11 +23,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from _document import MACHINE, command_line, write_document
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from glora_automl._files import write_atomic
 from glora_automl.supernet import batches
 from glora_automl.tasks import FolderSettings, InputFormat, load_folder
 
@@ -130,6 +128,7 @@ def main() -> None:
         for limit in arguments.limits:
             options = ("--size", "--batch", "--passes")
             given = [part for pair in zip(options, map(str, figures), strict=True) for part in pair]
+            # A fresh one: what a fork shares counts as memory only once it is touched.
             command = [sys.executable, __file__, *given, "--measure", folder, limit]
             ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             rows.append(json.loads(ran.stdout))
@@ -137,15 +136,14 @@ def main() -> None:
     if arguments.out is not None:
         document = {
             "benchmark": "data",
-            "command": "python benchmarks/data.py " + " ".join(sys.argv[1:]),
-            "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+            "command": command_line(),
+            "machine": MACHINE,
             "torch": torch.__version__,
             "size": arguments.size,
             "batch": arguments.batch,
             "rows": rows,
         }
-        text = json.dumps(document, indent=1)
-        write_atomic(arguments.out, lambda file: file.write_text(text, encoding="utf-8"))
+        write_document(arguments.out, document)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
-import platform
 import random
 import signal
 import sys
@@ -30,10 +28,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from _document import MACHINE, command_line, write_document
+from _processes import CONTEXT
 from rich.console import Console
 from rich.table import Table
 
-from glora_automl._files import write_atomic
 from glora_automl.samplers import trial_positions
 from glora_automl.storages import open_storage
 
@@ -95,11 +94,6 @@ def work(arguments: list[str], folder: str, machine: str, pause: float, log: str
     _proposals.Scorer.score = slowly  # type: ignore[method-assign]
     sys.argv = ["glora", *arguments]
     cli.main()
-
-
-# A server that has imported torch once forks the workers, so that starting one takes no seconds.
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["glora_automl.cli", "glora_automl.study", "timm", "sklearn"])
 
 
 @dataclass
@@ -363,12 +357,11 @@ def main() -> None:
     if arguments.out is not None:
         document = {
             "benchmark": "faults",
-            "command": "python " + " ".join([Path(sys.argv[0]).as_posix(), *sys.argv[1:]]),
-            "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+            "command": command_line(),
+            "machine": MACHINE,
             **counts,
         }
-        text = json.dumps(document, indent=1)
-        write_atomic(arguments.out, lambda file: file.write_text(text, encoding="utf-8"))
+        write_document(arguments.out, document)
     if counts["wrong"]:
         sys.exit(1)
 

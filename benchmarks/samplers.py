@@ -28,11 +28,8 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import math
-import os
 import platform
-import shlex
 import statistics
 import sys
 import time
@@ -46,14 +43,13 @@ from typing import Any
 
 import numpy as np
 import optuna
+from _document import MACHINE, command_line, interval, write_document
 from _rejection import rejection
 from optuna.samplers import BaseSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 from optuna.storages import InMemoryStorage
 from rich.console import Console
 from rich.table import Table
-from scipy import stats
 
-from glora_automl._files import write_atomic
 from glora_automl.architecture import LayerShape
 from glora_automl.budget import FeasibleRegion
 from glora_automl.samplers import EvolutionSampler
@@ -343,14 +339,6 @@ def clock(sampler: BaseSampler) -> list[float]:
     return spent
 
 
-def interval(values: list[float]) -> float:
-    """Half the width of the 95% confidence interval of a mean."""
-    if len(values) < 2:
-        return math.nan
-    spread = statistics.stdev(values) / math.sqrt(len(values))
-    return float(stats.t.ppf(0.975, len(values) - 1) * spread)
-
-
 def jobs(arguments: argparse.Namespace) -> list[Job]:
     """All studies, those that take longest first."""
     made = []
@@ -456,8 +444,8 @@ def main() -> None:
         problems = [problem(s, b, arguments.blocks) for b in arguments.budgets for s in (0,)]
         document = {
             "benchmark": "samplers",
-            "command": shlex.join(["python", "benchmarks/samplers.py", *sys.argv[1:]]),
-            "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+            "command": command_line(),
+            "machine": MACHINE,
             "python": platform.python_version(),
             "optuna": optuna.__version__,
             "parameters": len(problems[0].space.dimensions),
@@ -466,8 +454,7 @@ def main() -> None:
             "scores": entries,
             "milliseconds_per_trial": {str(n): times for n, times in asks.items()},
         }
-        text = json.dumps(document, indent=1)
-        write_atomic(arguments.out, lambda file: file.write_text(text, encoding="utf-8"))
+        write_document(arguments.out, document)
 
 
 if __name__ == "__main__":

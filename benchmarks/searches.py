@@ -28,9 +28,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import shlex
 import sys
 import tempfile
 import time
@@ -42,14 +39,13 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
+from _document import MACHINE, command_line, interval, write_document
 from _rejection import rejection
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from rich.console import Console
 from rich.table import Table
-from scipy import stats
 
-from glora_automl._files import write_atomic
 from glora_automl.progress import LineProgress, Progress
 from glora_automl.storages import open_artifacts
 from glora_automl.study import Recipe, override_recipe
@@ -212,14 +208,6 @@ def hypervolume(trials: Sequence[FrozenTrial], budget: int) -> float:
     return float(steps @ [t.values[0] for t in front]) / budget if front and budget else 0.0
 
 
-def interval(values: np.ndarray) -> float:
-    """Half the width of the 95% confidence interval of a mean."""
-    if len(values) < 2:
-        return float("nan")
-    quantile = stats.t.ppf(0.975, len(values) - 1)
-    return float(quantile * values.std(ddof=1) / np.sqrt(len(values)))
-
-
 def shown(values: list[float], base: list[float]) -> str:
     """A mean, and its difference to another way, in %."""
     difference = 100 * (np.array(values) - np.array(base))
@@ -339,15 +327,14 @@ def keep(path: Path, recipe: Recipe, runs: dict[str, list[dict[str, Any]]]) -> N
     """Write the figures as JSON."""
     document = {
         "benchmark": "searches",
-        "command": shlex.join(["python", "benchmarks/searches.py", *sys.argv[1:]]),
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+        "command": command_line(),
+        "machine": MACHINE,
         "torch": torch.__version__,
         "recipe": recipe.model_dump(mode="json"),
         "significance": SIGNIFICANCE,
         "runs": runs,
     }
-    text = json.dumps(document, indent=1)
-    write_atomic(path, lambda file: file.write_text(text, encoding="utf-8"))
+    write_document(path, document)
 
 
 if __name__ == "__main__":

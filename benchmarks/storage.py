@@ -23,9 +23,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
-import platform
-import shlex
 import statistics
 import subprocess
 import sys
@@ -40,6 +37,7 @@ from typing import Any
 import numpy as np
 import optuna
 import sqlalchemy as sa
+from _document import MACHINE, command_line, write_document
 from optuna.distributions import CategoricalDistribution, distribution_to_json
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages._rdb import models
@@ -48,7 +46,6 @@ from optuna.trial import TrialState
 from rich.console import Console
 from rich.table import Table
 
-from glora_automl._files import write_atomic
 from glora_automl.samplers import EvolutionSampler
 from glora_automl.storages import hold_writes, open_storage
 
@@ -342,7 +339,7 @@ def main() -> None:
         arguments.databases, arguments.sizes = ["sqlite", "journal"], [0, 20]
         arguments.parameters, arguments.repeats = 10, 3
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    command = shlex.join(["python", Path(sys.argv[0]).as_posix(), *sys.argv[1:]])
+    command = command_line()
     print(command)
     names = [
         f"blocks.{i // 20}.layer{i % 20 // 5}.{'ABCDE'[i % 5]}" for i in range(arguments.parameters)
@@ -361,15 +358,14 @@ def main() -> None:
         document = {
             "benchmark": "storage",
             "command": command,
-            "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+            "machine": MACHINE,
             "optuna": optuna.__version__,
             "sqlalchemy": sa.__version__,
             "parameters": arguments.parameters,
             "sampler": arguments.sampler,
             "rows": rows,
         }
-        text = json.dumps(document, indent=1)
-        write_atomic(arguments.out, lambda file: file.write_text(text, encoding="utf-8"))
+        write_document(arguments.out, document)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,6 @@ start at the same moment; the rate is that of the trials between it and the last
 from __future__ import annotations
 
 import argparse
-import json
-import multiprocessing
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -27,11 +23,12 @@ from typing import Any
 
 import optuna
 import sqlalchemy as sa
+from _document import MACHINE, command_line, write_document
+from _processes import CONTEXT
 from optuna.trial import TrialState
 from rich.console import Console
 from rich.table import Table
 
-from glora_automl._files import write_atomic
 from glora_automl.progress import Progress
 from glora_automl.samplers import EvolutionSampler
 from glora_automl.storages import open_storage
@@ -68,10 +65,9 @@ def measure(url: str, name: str, workers: int, trials: int, names: list[str], sl
     """Rate of a study with so many workers."""
     storage = open_storage(url)
     study = optuna.create_study(study_name=name, storage=storage, direction="maximize")
-    context = multiprocessing.get_context("spawn")
-    gate = context.Barrier(workers + 1)
+    gate = CONTEXT.Barrier(workers + 1)
     processes = [
-        context.Process(target=take_part, args=(url, name, trials, names, sleep, gate))
+        CONTEXT.Process(target=take_part, args=(url, name, trials, names, sleep, gate))
         for _ in range(workers)
     ]
     for process in processes:
@@ -166,14 +162,13 @@ def main() -> None:
     if arguments.out is not None:
         document = {
             "benchmark": "workers",
-            "command": "python " + " ".join([Path(sys.argv[0]).as_posix(), *sys.argv[1:]]),
-            "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+            "command": command_line(),
+            "machine": MACHINE,
             "parameters": arguments.parameters,
             "sleep": arguments.sleep,
             "rows": rows,
         }
-        text = json.dumps(document, indent=1)
-        write_atomic(arguments.out, lambda file: file.write_text(text, encoding="utf-8"))
+        write_document(arguments.out, document)
 
 
 if __name__ == "__main__":

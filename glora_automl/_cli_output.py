@@ -48,7 +48,7 @@ def is_first_rank() -> bool:
 
 
 def show_progress(quiet: bool) -> Progress:
-    """Bars on a terminal, plain lines elsewhere; both on standard error."""
+    """A live view on a terminal, plain lines elsewhere; both on standard error."""
     from rich.console import Console
 
     from glora_automl.progress import LineProgress, Progress, TerminalProgress
@@ -56,7 +56,7 @@ def show_progress(quiet: bool) -> Progress:
     if quiet or not is_first_rank():
         return Progress()
     console = Console(stderr=True)
-    if console.is_terminal:
+    if console.is_terminal and not console.is_dumb_terminal:
         return TerminalProgress(console)
     return LineProgress(lambda line: print(line, file=sys.stderr, flush=True))
 
@@ -133,28 +133,23 @@ def print_summary(study: optuna.Study, summary: dict[str, Any]) -> None:
 
 def print_found_so_far(study: optuna.Study) -> None:
     """Where the parameters went, the front and what it cost."""
-    from glora_automl.errors import StudyError
     from glora_automl.report import (
-        FRONT_COLUMNS,
         PICTURES,
         Snapshot,
         cost_table,
-        front_lines,
+        front_table,
         grid_blocks,
         plain_table,
     )
     from glora_automl.study import ledger
 
     snapshot, console = Snapshot.of(study), out_console()
-    try:
-        picture = PICTURES["architecture"](snapshot)
-    except StudyError as error:
-        typer.echo(f"No picture: {error}", err=True)
-        picture = None
+    picture = PICTURES["architecture"](snapshot)
     if picture is not None:
         console.print(grid_blocks(picture), soft_wrap=True)
-    if front := front_lines(snapshot):
-        console.print(plain_table("Front: the most accurate of their size", FRONT_COLUMNS, front))
+    front = front_table(snapshot)
+    if front.lines:
+        console.print(plain_table("Front: the best of their size", *front))
     costs = cost_table(ledger(study))
     if costs.lines:
         console.print(plain_table("Cost", *costs))

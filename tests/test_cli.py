@@ -183,19 +183,17 @@ def test_status_and_show_tell_of_a_study(runs, glora):
     assert "1 worker" in out
 
 
-def test_a_study_without_layers_is_still_shown(runs, glora, tmp_path):
+def test_a_study_with_settings_of_a_later_version_is_one_line(runs, glora, tmp_path):
     for file in runs.glob("studies.db*"):  # with its write-ahead log
         shutil.copy(file, tmp_path)
     study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path}/studies.db")
     settings = study.user_attrs["glora:settings"]
-    study.set_user_attr("glora:settings", {k: v for k, v in settings.items() if k != "layers"})
-    code, out, err = glora("show", "tiny", "--runs", tmp_path)
-    assert code == 0
-    assert "linear probe" in out
-    assert "does not keep its layers" in err
+    recipe = {**settings["recipe"], "of_a_later_version": 1}
+    study.set_user_attr("glora:settings", {**settings, "recipe": recipe})
     code, out, err = glora("report", "tiny", "--runs", tmp_path, "--out", tmp_path / "a.html")
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
+    assert "of_a_later_version" in err
     assert not (tmp_path / "a.html").exists()
 
 
@@ -608,7 +606,7 @@ def test_the_trade_off_is_shown(folder, glora):
     assert glora("search", "tiny.toml", *FAST, *options, "--quiet")[0] == 0
     document = json.loads(glora("show", "tiny", "--json")[1])
     shown = glora("show", "tiny")[1]
-    assert "Front: the most accurate of their size" in shown
+    assert "Front: the best of their size" in shown
     assert all(f"{point['parameters']:,}" in shown for point in document["front"])
 
 

@@ -39,6 +39,7 @@ BELOW = {
     "report": {
         "architecture",
         "budget",
+        "progress",
         "samplers",
         "search_space",
         "storages",

@@ -1,15 +1,10 @@
 """What a person sees of a study: tables, pictures, a note, a page, a dashboard."""
 
-from glora_automl.report._cost import CostTable, cost_table
+from glora_automl.report._cost import cost_table
 from glora_automl.report._dashboard import DashboardServer, dashboard_app, open_server
 from glora_automl.report._gallery import PICTURES, pictures
 from glora_automl.report._html import save_pictures, save_report
-from glora_automl.report._note import (
-    FRONT_COLUMNS,
-    front_lines,
-    markdown_note,
-    markdown_study,
-)
+from glora_automl.report._note import front_table, markdown_note, markdown_study
 from glora_automl.report._picture import Picture
 from glora_automl.report._plotly import to_figure
 from glora_automl.report._projection import (
@@ -24,6 +19,7 @@ from glora_automl.report._publish import publish
 from glora_automl.report._snapshot import Snapshot
 from glora_automl.report._suites import save_suite, suite_table
 from glora_automl.report._tables import (
+    TextTable,
     accuracy_text,
     correlation_text,
     grid_blocks,
@@ -32,21 +28,20 @@ from glora_automl.report._tables import (
 )
 
 __all__ = [
-    "FRONT_COLUMNS",
     "GROUPINGS",
     "PICTURES",
-    "CostTable",
     "Counts",
     "DashboardServer",
     "Grouping",
     "Picture",
     "Snapshot",
+    "TextTable",
     "accuracy_text",
     "check_grouping",
     "correlation_text",
     "cost_table",
     "dashboard_app",
-    "front_lines",
+    "front_table",
     "grid_blocks",
     "group_of",
     "markdown_note",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from glora_automl.report._picture import Axis, Bars, Picture
 from glora_automl.report._snapshot import Snapshot
+from glora_automl.report._tables import TextTable
 from glora_automl.study import STAGES, Cost, ledger
 
-__all__ = ["CostTable", "cost_picture", "cost_table"]
+__all__ = ["cost_picture", "cost_table"]
 
 _COLUMNS = (
     "stage",
@@ -26,36 +26,26 @@ _COLUMNS = (
 _UNKNOWN = "–"
 
 
-class CostTable(NamedTuple):
-    """The ledger for people to read.
+def cost_table(costs: Sequence[Cost]) -> TextTable:
+    """The ledger as texts, with a line for the sum; no lines if nothing was spent yet.
 
-    Attributes:
-        columns: Headings; what nobody could tell, such as the energy of a GPU, has none.
-        lines: Texts, those of the sum last; none if nothing was spent yet.
-    """
-
-    columns: tuple[str, ...]
-    lines: list[tuple[str, ...]]
-
-
-def cost_table(costs: Sequence[Cost]) -> CostTable:
-    """The ledger as texts, with a line for the sum.
+    What nobody could tell, such as the energy of a GPU, has no column.
 
     Example:
         >>> cost_table([Cost("supernet", "host-1", 1, 12.5, 600)])  # doctest: +NORMALIZE_WHITESPACE
-        CostTable(columns=('stage', 'worker', 'times', 'seconds', 'images'),
+        TextTable(columns=('stage', 'worker', 'times', 'seconds', 'images'),
                   lines=[('supernet', 'host-1', '1', '12.5', '600'),
                          ('all', '1 worker', '1', '12.5', '600')])
     """
     if not costs:
-        return CostTable(_COLUMNS[:5], [])
+        return TextTable(_COLUMNS[:5], [])
     whole = functools.reduce(Cost.plus, costs)
     workers = len({cost.worker for cost in costs})
     total = whole._replace(stage="all", worker=f"{workers} worker{'s' * (workers != 1)}")
     lines = [_line(cost) for cost in (*costs, total)]
     told = [any(line[i] != _UNKNOWN for line in lines) for i in range(len(_COLUMNS))]
     kept = [tuple(itertools.compress(line, told)) for line in (_COLUMNS, *lines)]
-    return CostTable(kept[0], kept[1:])
+    return TextTable(kept[0], kept[1:])
 
 
 def _line(cost: Cost) -> tuple[str, ...]:

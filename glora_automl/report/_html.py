@@ -14,7 +14,7 @@ from glora_automl._files import write_atomic
 from glora_automl.report._cost import cost_table
 from glora_automl.report._gallery import pictures
 from glora_automl.report._matplotlib import save_png
-from glora_automl.report._note import FRONT_COLUMNS, facts, front_lines
+from glora_automl.report._note import facts, front_table
 from glora_automl.report._plotly import to_figure
 from glora_automl.report._snapshot import Snapshot
 from glora_automl.report._tables import RESULT_COLUMNS, result_lines
@@ -40,7 +40,6 @@ def save_report(study: optuna.Study, path: Path) -> None:
     """Write a study's tables and pictures into an HTML file, plotly.js with them.
 
     Raises:
-        StudyError: If the study does not keep its layers.
         StorageError: If the file cannot be written.
     """
     text = _page(Snapshot.of(study))
@@ -51,7 +50,6 @@ def save_pictures(study: optuna.Study, folder: Path) -> list[Path]:
     """Write a study's pictures as PNG files.
 
     Raises:
-        StudyError: If the study does not keep its layers.
         ReportError: If matplotlib is not installed.
         StorageError: If a file cannot be written.
     """
@@ -80,8 +78,9 @@ def _page(snapshot: Snapshot) -> str:
         )
         caption = escape(picture.caption)
         parts.append(f"<figure>{figure}<figcaption>{caption}</figcaption></figure>")
-    if front := front_lines(snapshot):
-        parts += ["<h2>Front</h2>", _table(FRONT_COLUMNS, front)]
+    front = front_table(snapshot)
+    if front.lines:
+        parts += ["<h2>Front</h2>", _table(*front)]
     costs = cost_table(ledger(study))
     if costs.lines:
         parts += ["<h2>Cost</h2>", _table(*costs)]

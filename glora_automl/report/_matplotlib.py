@@ -49,9 +49,10 @@ def save_png(picture: Picture, folder: Path) -> Path:
 
 
 def _finish(axes: Any, picture: Picture) -> None:
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    axes.set_title("\n".join(textwrap.wrap(picture.title, 70)), loc="left", fontsize=11)
+    title = "\n".join(textwrap.wrap(picture.title, 70))
+    axes.figure.suptitle(title, x=0.02, ha="left", fontsize=11)
     axes.set_xlabel(picture.x.title)
     axes.set_ylabel(picture.y.title)
     grid = any(isinstance(mark, Grid) for mark in picture.marks)
@@ -63,6 +64,8 @@ def _finish(axes: Any, picture: Picture) -> None:
                 continue
             style = (lambda v, _: f"{v:.0%}") if told.percent else (lambda v, _: f"{v:,.10g}")
             axis.set_major_formatter(FuncFormatter(style))
+            if told.whole:
+                axis.set_major_locator(MaxNLocator(integer=True))
         if picture.x.zero:
             axes.set_xlim(left=0 if bars else min(0, axes.get_xlim()[0]))
         if picture.y.zero and not bars:
@@ -70,7 +73,11 @@ def _finish(axes: Any, picture: Picture) -> None:
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
     if len(picture.marks) > 1:
-        axes.legend(frameon=False, fontsize=9)
+        # Above: inside it could hide what the points say.
+        axes.legend(
+            frameon=False, fontsize=9, ncols=4, loc="lower left", bbox_to_anchor=(0, 1),
+            borderaxespad=0.2, borderpad=0,
+        )  # fmt: skip
 
 
 def _draw_bars(axes: Any, mark: Bars, every: list[Bars], rows: int) -> int:
@@ -131,8 +138,9 @@ def _draw(axes: Any, mark: Mark) -> None:
         )  # fmt: skip
     elif isinstance(mark, Band):
         axes.fill_between(
-            mark.x, mark.low, mark.high, color=color, alpha=0.25, lw=0, label=mark.name
-        )
+            mark.x, mark.low, mark.high, step="post" if mark.steps else None, color=color,
+            alpha=0.25, lw=0, label=mark.name,
+        )  # fmt: skip
     else:
         big = mark.symbol in ("star", "diamond")
         axes.scatter(
@@ -140,6 +148,7 @@ def _draw(axes: Any, mark: Mark) -> None:
             alpha=1 if big else 0.6, label=mark.name, zorder=3 if big else 2,
         )  # fmt: skip
         if big:
+            axes.margins(y=0.12)  # room for the text above the highest
             # matplotlib names the side of the text that stays, not where it goes.
             stays = {"left": "right", "center": "center", "right": "left"}
             for x, y, text, side in zip(mark.x, mark.y, mark.texts, text_sides(mark), strict=True):

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from glora_automl.report._cost import cost_table
-from glora_automl.report._progress import ACCURACY, PARAMETERS, pareto_front
-from glora_automl.report._snapshot import Snapshot, is_feasible
-from glora_automl.report._tables import RESULT_COLUMNS, result_lines
-from glora_automl.study import Row, get_attribute, get_setting, ledger
+from glora_automl.report._snapshot import Snapshot
+from glora_automl.report._tables import RESULT_COLUMNS, TextTable, result_lines
+from glora_automl.study import CONSTRAINT, Row, get_attribute, get_setting, ledger
 
-__all__ = ["FRONT_COLUMNS", "facts", "front_lines", "markdown_note", "markdown_study"]
-
-FRONT_COLUMNS = ("trial", "parameters", "validation accuracy %")
+__all__ = ["facts", "front_table", "markdown_note", "markdown_study"]
 
 
 def facts(snapshot: Snapshot) -> list[tuple[str, str]]:
@@ -29,7 +26,7 @@ def facts(snapshot: Snapshot) -> list[tuple[str, str]]:
     if snapshot.ranked:
         best = snapshot.ranked[0]
         value = f"{best.values[0]:.1%}" if snapshot.is_share else f"{best.values[0]:.4g}"
-        count = best.user_attrs.get(PARAMETERS)
+        count = best.user_attrs.get(CONSTRAINT)
         size = "" if count is None else f" with {count:,} parameters"
         lines.append(("best trial", f"{best.number}, {snapshot.objective} {value}{size}"))
     elif snapshot.complete:
@@ -41,17 +38,13 @@ def facts(snapshot: Snapshot) -> list[tuple[str, str]]:
     return lines
 
 
-def front_lines(snapshot: Snapshot, most: int = 12) -> list[tuple[str, ...]]:
-    """The front of accuracy against parameters, the most accurate first."""
-    seen = [
-        trial
-        for trial in snapshot.complete
-        if is_feasible(trial) and {ACCURACY, PARAMETERS} <= trial.user_attrs.keys()
+def front_table(snapshot: Snapshot, most: int = 12) -> TextTable:
+    """The front of the first objective against parameters, the best first; no lines without it."""
+    lines: list[tuple[str, ...]] = [
+        (str(t.number), f"{t.user_attrs[CONSTRAINT]:,}", snapshot.value_text(t.values[0]))
+        for t in snapshot.front[::-1][:most]
     ]
-    return [
-        (str(t.number), f"{t.user_attrs[PARAMETERS]:,}", f"{100 * t.user_attrs[ACCURACY]:.1f}")
-        for t in pareto_front(seen)[::-1][:most]
-    ]
+    return TextTable(("trial", "parameters", snapshot.value_title), lines)
 
 
 def markdown_study(snapshot: Snapshot, *, name_workers: bool = True) -> list[str]:
@@ -66,8 +59,9 @@ def markdown_study(snapshot: Snapshot, *, name_workers: bool = True) -> list[str
     rows = [Row.from_json(row) for row in get_attribute(snapshot.study, "result") or ()]
     if rows:
         parts += ["## Result", "Accuracy in %.", _table(RESULT_COLUMNS, result_lines(rows))]
-    if front := front_lines(snapshot):
-        parts += ["## Front", _table(FRONT_COLUMNS, front)]
+    front = front_table(snapshot)
+    if front.lines:
+        parts += ["## Front", _table(*front)]
     spent = ledger(snapshot.study)
     if not name_workers:
         names = dict.fromkeys(cost.worker for cost in spent)

@@ -99,13 +99,14 @@ class Line(NamedTuple):
 
 
 class Band(NamedTuple):
-    """What lies between two lines."""
+    """What lies between two lines; both hold their height until the next point with ``steps``."""
 
     name: str
     x: Sequence[float]
     low: Sequence[float]
     high: Sequence[float]
     color: Color
+    steps: bool = False
 
 
 Mark = Grid | Bars | Points | Line | Band
@@ -118,11 +119,13 @@ class Axis(NamedTuple):
         title: What it shows, with its unit.
         percent: Whether its numbers are shares, shown in percent.
         zero: Whether it begins at 0.
+        whole: Whether it counts, so that nothing is between its numbers.
     """
 
     title: str
     percent: bool = False
     zero: bool = False
+    whole: bool = False
 
 
 @dataclass(frozen=True)

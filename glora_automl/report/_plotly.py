@@ -25,6 +25,9 @@ _MARGINS = 120
 _ROW = 14
 """Pixels around a grid, and those that a row needs for its texts."""
 
+_TICKS = 8
+"""Up to so many whole numbers plotly would put ticks between them."""
+
 _SYMBOLS = {"dot": "circle", "cross": "x", "star": "star", "diamond": "diamond"}
 
 
@@ -64,9 +67,16 @@ def to_figure(picture: Picture, *, height: int | None = None) -> go.Figure:
         figure.update_yaxes(autorange="reversed", type="category", showgrid=False)
         if shown < picture.height:
             figure.update_yaxes(tickfont={"size": 9})
+    if picture.x.whole and max(_span(mark) for mark in picture.marks) < _TICKS:
+        figure.update_xaxes(dtick=1)
     if any(isinstance(mark, Grid) for mark in picture.marks):
         figure.update_xaxes(type="category", showgrid=False)
     return figure
+
+
+def _span(mark: Mark) -> float:
+    x = [] if isinstance(mark, Grid | Bars) else mark.x
+    return max(x, default=0) - min(x, default=0)
 
 
 def _axis(axis: Axis) -> dict[str, Any]:
@@ -104,7 +114,8 @@ def _traces(mark: Mark) -> list[Any]:
         x, y = list(mark.x), list(mark.y)
         return [go.Scatter(name=mark.name, x=x, y=y, mode="lines", line=line)]
     if isinstance(mark, Band):
-        shared = {"x": list(mark.x), "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
+        line = {"width": 0, "shape": "hv" if mark.steps else "linear"}
+        shared = {"x": list(mark.x), "mode": "lines", "line": line, "hoverinfo": "skip"}
         low = go.Scatter(y=list(mark.low), showlegend=False, **shared)
         high = go.Scatter(
             name=mark.name, y=list(mark.high), fill="tonexty", fillcolor=f"{color}40", **shared

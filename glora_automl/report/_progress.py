@@ -19,75 +19,54 @@ from glora_automl.report._picture import (
     Symbol,
 )
 from glora_automl.report._snapshot import Snapshot, is_feasible
+from glora_automl.report._tables import accuracy_interval
 from glora_automl.samplers import trial_positions
-from glora_automl.study import get_attribute
+from glora_automl.study import CONSTRAINT, get_attribute
 
 __all__ = [
     "front_picture",
     "generations_picture",
     "history_picture",
     "loss_picture",
-    "pareto_front",
 ]
 
 DRAWN = 1000
 """Most trials that are drawn as points; beyond, one in so many."""
 
-ACCURACY = "validation_accuracy"
-PARAMETERS = "trainable_params"
-
 
 def front_picture(snapshot: Snapshot) -> Picture | None:
-    """Accuracy against parameters, with the front and the budget."""
-    seen = [
-        t for t in snapshot.complete if {ACCURACY, PARAMETERS} <= t.user_attrs.keys()
-        and math.isfinite(t.user_attrs[ACCURACY])
-    ]  # fmt: skip
+    """The first objective against parameters, with the front and the budget."""
+    seen = snapshot.sized
     if not seen:
         return None
     inside = [t for t in seen if is_feasible(t)]
     outside = [t for t in seen if not is_feasible(t)]
-    front = pareto_front(inside)
     marks: list[Mark] = [_points("trials", _thinned(inside), "blue")] if inside else []
     if outside:
         marks.append(_points("over the budget", _thinned(outside), "red", "cross"))
-    accuracies = [t.user_attrs[ACCURACY] for t in seen]
+    values = [t.values[0] for t in seen]
     marks.append(
         Line(
             f"budget, {snapshot.budget:,}",
             [snapshot.budget] * 2,
-            [min(accuracies), max(accuracies)],
+            [min(values), max(values)],
             "black",
             dashed=True,
         )
     )
-    if front:
-        x, y = zip(
-            *((t.user_attrs[PARAMETERS], t.user_attrs[ACCURACY]) for t in front), strict=True
-        )
+    if snapshot.front:
+        x, y = zip(*((t.user_attrs[CONSTRAINT], t.values[0]) for t in snapshot.front), strict=True)
         marks.append(Line("front", x, y, "orange", steps=True))
     marks += _results(snapshot)
     return Picture(
         name="front",
-        title="Accuracy against parameters",
+        title=f"{snapshot.objective.capitalize()} against parameters",
         caption="Each point is an architecture with the supernet's weights. Those on the front "
-        "are the most accurate of their size; the diamonds were trained on their own.",
+        "are the best of their size; the diamonds were trained on their own.",
         x=Axis("trainable parameters"),
-        y=Axis("validation accuracy in %", percent=True),
+        y=_value_axis(snapshot),
         marks=tuple(marks),
     )
-
-
-def pareto_front(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials that no other one beats in accuracy with at most as many parameters."""
-    front: list[FrozenTrial] = []
-    order = sorted(
-        trials, key=lambda t: (t.user_attrs[PARAMETERS], -t.user_attrs[ACCURACY], t.number)
-    )
-    for trial in order:
-        if not front or trial.user_attrs[ACCURACY] > front[-1].user_attrs[ACCURACY]:
-            front.append(trial)
-    return front
 
 
 def _points(
@@ -95,8 +74,8 @@ def _points(
 ) -> Points:
     return Points(
         name,
-        [t.user_attrs[PARAMETERS] for t in trials],
-        [round(t.user_attrs[ACCURACY], 6) for t in trials],
+        [t.user_attrs[CONSTRAINT] for t in trials],
+        [round(t.values[0], 6) for t in trials],
         color,
         symbol,
         [f"trial {t.number}" for t in trials],
@@ -116,7 +95,7 @@ def _results(snapshot: Snapshot) -> list[Mark]:
         Points(
             "winner and controls",
             [row["parameters"] for row in rows],
-            [row["validation"]["accuracy"] for row in rows],
+            [row["validation"][snapshot.recipe.search.metric] for row in rows],
             "green",
             "diamond",
             [row["name"] for row in rows],
@@ -129,21 +108,30 @@ def history_picture(snapshot: Snapshot) -> Picture | None:
     inside = [t for t in snapshot.complete if is_feasible(t)]
     if not inside:
         return None
-    best, steps = math.inf, []
+    leaders: list[FrozenTrial] = []
     for trial in inside:
-        if snapshot.sign * trial.values[0] < best:
-            best = snapshot.sign * trial.values[0]
-            steps.append((trial.number, trial.values[0]))
-    steps.append((inside[-1].number, snapshot.sign * best))
+        if not leaders or snapshot.sign * (trial.values[0] - leaders[-1].values[0]) < 0:
+            leaders.append(trial)
+    x = [*(t.number for t in leaders), inside[-1].number]
+    y = [t.values[0] for t in (*leaders, leaders[-1])]
+    band = _band(snapshot, leaders, x)
     drawn = _thinned(inside)
-    x, y = zip(*steps, strict=True)
+    title = "Best so far"
+    caption = "Each point is a trial within the budget; the line is the best until then."
+    if band:
+        title += ", with the 95% interval of its accuracy"
+        caption += (
+            " The band is Wilson's interval: what as many other images would make of that "
+            "accuracy. It does not know that the best of many was taken, which flatters."
+        )
     return Picture(
         name="history",
-        title="Best so far",
-        caption="Each point is a trial within the budget; the line is the best until then.",
-        x=Axis("trial"),
+        title=title,
+        caption=caption,
+        x=Axis("trial", whole=True),
         y=_value_axis(snapshot),
         marks=(
+            *band,
             Points(
                 "trials",
                 [t.number for t in drawn],
@@ -154,6 +142,16 @@ def history_picture(snapshot: Snapshot) -> Picture | None:
             Line("best so far", x, y, "orange", steps=True),
         ),
     )
+
+
+def _band(snapshot: Snapshot, leaders: Sequence[FrozenTrial], x: Sequence[float]) -> list[Mark]:
+    """How sure the accuracies of the best are; nothing for a loss, whose spread is not kept."""
+    images = [int(t.user_attrs.get("validation_images") or 0) for t in leaders]
+    if not snapshot.is_share or not all(images):
+        return []
+    ends = [accuracy_interval(t.values[0], n) for t, n in zip(leaders, images, strict=True)]
+    low, high = np.array([*ends, ends[-1]]).round(6).T.tolist()
+    return [Band("95% interval", x, low, high, "orange", steps=True)]
 
 
 def generations_picture(snapshot: Snapshot) -> Picture | None:
@@ -175,7 +173,7 @@ def generations_picture(snapshot: Snapshot) -> Picture | None:
         title="Generation by generation",
         caption=f"A generation has {snapshot.recipe.search.population} trials; the first is drawn "
         "at random. A search that works moves the band; one that has converged narrows it.",
-        x=Axis("generation"),
+        x=Axis("generation", whole=True),
         y=_value_axis(snapshot),
         marks=(
             Band("middle half", order, low, high, "blue"),
@@ -196,12 +194,11 @@ def loss_picture(snapshot: Snapshot) -> Picture | None:
         title="Training of the supernet",
         caption="Mean loss of each epoch, a random architecture each step. Architectures are "
         "scored with its last weights.",
-        x=Axis("epoch"),
+        x=Axis("epoch", whole=True),
         y=Axis("cross-entropy", zero=True),
         marks=(Line("training loss", list(range(1, len(losses) + 1)), losses, "blue"),),
     )
 
 
 def _value_axis(snapshot: Snapshot) -> Axis:
-    unit = " in %" if snapshot.is_share else ""
-    return Axis(f"{snapshot.objective}{unit}", percent=snapshot.is_share)
+    return Axis(snapshot.value_title, percent=snapshot.is_share)

@@ -10,7 +10,7 @@ import optuna
 from optuna.distributions import IntDistribution
 
 from glora_automl.architecture import Choice
-from glora_automl.errors import ReportError, StudyError
+from glora_automl.errors import RecipeError, ReportError
 from glora_automl.report._tables import accuracy_text
 from glora_automl.search_space import Dimension, SearchSpace, group
 from glora_automl.study import FORMAT, get_attribute, read_space
@@ -171,7 +171,7 @@ def project_study(by: Grouping) -> Callable[[optuna.Study], Counts | None]:
 
     Returns:
         A function that gives the projection of a study, the same object as long as its settings
-        are the same; None for a study that is not ours, of another format, or without layers.
+        are the same; None for a study that is not ours, or of another format.
     """
     known: dict[str, tuple[Any, Counts]] = {}
 
@@ -183,7 +183,7 @@ def project_study(by: Grouping) -> Callable[[optuna.Study], Counts | None]:
             return known[study.study_name][1]
         try:
             counts = Counts(read_space(study), by)
-        except StudyError:
+        except RecipeError:  # of a version that knows more settings
             return None
         known[study.study_name] = settings, counts
         return counts

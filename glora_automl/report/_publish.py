@@ -25,9 +25,6 @@ def publish(study: optuna.Study) -> None:
     """Write a note and a few pictures into a study, as far as they have changed.
 
     A note that a person has changed since is left alone.
-
-    Raises:
-        StudyError: If the study does not keep its layers.
     """
     snapshot, storage = Snapshot.of(study), study._storage
     before = storage.get_study_system_attrs(study._study_id)

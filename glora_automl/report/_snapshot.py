@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from math import isfinite
 
 import optuna
 from optuna.study import StudyDirection
@@ -11,7 +12,16 @@ from optuna.trial import FrozenTrial, TrialState
 
 from glora_automl.architecture import Architecture
 from glora_automl.search_space import SearchSpace
-from glora_automl.study import Recipe, best_of, get_attribute, get_setting, read_recipe, read_space
+from glora_automl.study import (
+    CONSTRAINT,
+    Recipe,
+    best_of,
+    front_of,
+    get_attribute,
+    get_setting,
+    read_recipe,
+    read_space,
+)
 
 __all__ = ["Snapshot"]
 
@@ -45,11 +55,7 @@ class Snapshot:
 
     @functools.cached_property
     def space(self) -> SearchSpace:
-        """The study's search space.
-
-        Raises:
-            StudyError: If the study does not keep its layers.
-        """
+        """The study's search space."""
         return read_space(self.study)
 
     @functools.cached_property
@@ -82,6 +88,26 @@ class Snapshot:
     def is_share(self) -> bool:
         """Whether the first objective is a share of the images."""
         return self.objective.endswith("accuracy")
+
+    @property
+    def value_title(self) -> str:
+        """What the first objective is, with its unit."""
+        return f"{self.objective} in %" if self.is_share else self.objective
+
+    def value_text(self, value: float) -> str:
+        """A value of the first objective, without its unit."""
+        return f"{100 * value:.1f}" if self.is_share else f"{value:.4g}"
+
+    @functools.cached_property
+    def sized(self) -> list[FrozenTrial]:
+        """The complete trials whose parameters were counted and whose value is a number."""
+        counted = (t for t in self.complete if t.user_attrs.get(CONSTRAINT) is not None)
+        return [t for t in counted if isfinite(t.values[0])]
+
+    @functools.cached_property
+    def front(self) -> list[FrozenTrial]:
+        """The feasible trials that none of at most their size is better than, smallest first."""
+        return front_of(self.sized, self.study.directions[0])
 
     @functools.cached_property
     def architecture(self) -> tuple[str, Architecture] | None:

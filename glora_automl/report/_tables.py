@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 from scipy.stats import binomtest
 
+from glora_automl.progress import shade
 from glora_automl.report._picture import Grid, Picture
 from glora_automl.study import RankCorrelation, Row
 from glora_automl.supernet import Score
 
 __all__ = [
     "RESULT_COLUMNS",
+    "TextTable",
+    "accuracy_interval",
     "accuracy_text",
     "correlation_text",
     "grid_blocks",
@@ -26,12 +30,35 @@ __all__ = [
 RESULT_COLUMNS = ("adapter", "parameters", "validation", "test", "images", "seconds")
 
 
-def accuracy_text(score: Score | None) -> str:
-    """Accuracy with its 95% confidence interval, in percent.
+class TextTable(NamedTuple):
+    """A table for people to read.
 
-    The interval is Wilson's (Probable inference, the law of succession, and statistical inference,
-    1927): it tells how far another draw of as many images would move the figure, and nothing of
-    the training's randomness.
+    Attributes:
+        columns: Headings.
+        lines: Texts under them.
+    """
+
+    columns: tuple[str, ...]
+    lines: list[tuple[str, ...]]
+
+
+def accuracy_interval(accuracy: float, images: int) -> tuple[float, float]:
+    """The 95% confidence interval of an accuracy that was measured on so many images, as shares.
+
+    It is Wilson's (Probable inference, the law of succession, and statistical inference, 1927): it
+    tells how far another draw of as many images would move the figure, and nothing of the
+    training's randomness.
+
+    Example:
+        >>> [round(end, 3) for end in accuracy_interval(0.72, 150)]
+        [0.643, 0.786]
+    """
+    low, high = binomtest(round(accuracy * images), images).proportion_ci(method="wilson")
+    return float(low), float(high)
+
+
+def accuracy_text(score: Score | None) -> str:
+    """Accuracy with its :func:`accuracy_interval`, in percent.
 
     Example:
         >>> accuracy_text(Score(accuracy=0.72, loss=1.0, images=150))
@@ -39,8 +66,7 @@ def accuracy_text(score: Score | None) -> str:
     """
     if score is None:
         return "–"
-    right = round(score.accuracy * score.images)
-    low, high = binomtest(right, score.images).proportion_ci(method="wilson")
+    low, high = accuracy_interval(score.accuracy, score.images)
     return f"{100 * score.accuracy:.1f} ({100 * low:.0f}–{100 * high:.0f})"
 
 
@@ -89,10 +115,6 @@ def plain_table(title: str, columns: Sequence[str], lines: Iterable[Sequence[str
     return table
 
 
-_SHADES = ("#deebf7", "#9ecae1", "#6baed6", "#2171b5", "#08306b")
-"""From one parameter on, from ten, a hundred, a thousand, and ten thousand."""
-
-
 def grid_blocks(picture: Picture) -> RenderableType:
     """A picture's grid in blocks of colour; where there are no colours, its texts tell the same."""
     (grid,) = (mark for mark in picture.marks if isinstance(mark, Grid))
@@ -102,10 +124,7 @@ def grid_blocks(picture: Picture) -> RenderableType:
     for row, values, texts in zip(grid.rows, grid.values, grid.texts, strict=True):
         line = Text(f"{row:<{name}}")
         for value, text in zip(values, texts, strict=True):
-            shade = min(len(str(value)), len(_SHADES)) - 1
-            color = "#ffffff" if shade >= 3 else "#000000"
-            style = f"{color} on {_SHADES[shade]}" if value else "dim"
-            line.append(" ").append((text or "·").center(width), style=style)
+            line.append(" ").append((text or "·").center(width), style=shade(value))
         lines.append(line)
     return Group(Text(picture.title, style="bold"), *lines)
 

@@ -1,7 +1,7 @@
 """Recipes and the studies that they become: create, resume, search, select, compare."""
 
 from glora_automl.study._arm import alone
-from glora_automl.study._best import best_of
+from glora_automl.study._best import CONSTRAINT, best_of, front_of
 from glora_automl.study._chosen import find_architecture
 from glora_automl.study._compare import Comparison, RankCorrelation, compare, random_study_name
 from glora_automl.study._given import READY, read_given
@@ -37,6 +37,7 @@ from glora_automl.study._summary import list_studies, summarize
 from glora_automl.study._weights import fetch_supernet, load_backbone
 
 __all__ = [
+    "CONSTRAINT",
     "FORMAT",
     "READY",
     "STAGES",
@@ -60,6 +61,7 @@ __all__ = [
     "fetch_supernet",
     "find",
     "find_architecture",
+    "front_of",
     "get_attribute",
     "get_setting",
     "is_ours",

@@ -274,6 +274,7 @@ def _random_search(run: Run, target: int) -> optuna.Study:
             target=lambda: target,
             progress=setup.progress,
             title="Random search",
+            setup=setup,
         )
     return study
 

@@ -217,6 +217,7 @@ def _search(run: Run, publisher: Publisher) -> dict[str, dict[str, Any]]:
                 worker=run.worker,
                 target=lambda: int(get_setting(run.study, "target")),
                 progress=run.setup.progress,
+                setup=run.setup,
                 on_trials=publisher.after_trials,
             )
         try:

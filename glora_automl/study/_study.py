@@ -6,7 +6,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import optuna
@@ -18,6 +18,7 @@ from optuna.study._frozen import FrozenStudy
 from glora_automl.architecture import LayerShape
 from glora_automl.errors import RecipeError, StudyError
 from glora_automl.search_space import SearchSpace
+from glora_automl.study._best import CONSTRAINT
 from glora_automl.study._given import given_architecture
 from glora_automl.study._recipe import Recipe, parse_recipe
 
@@ -122,18 +123,8 @@ def read_recipe(study: optuna.Study) -> Recipe:
 
 
 def read_space(study: optuna.Study) -> SearchSpace:
-    """The search space that a study's trials are of, without its model.
-
-    Raises:
-        StudyError: If the study was made before its layers were kept.
-    """
-    layers = get_attribute(study, "settings").get("layers")
-    if not layers:
-        raise StudyError(
-            f"The study {study.study_name!r} does not keep its layers, which an earlier version "
-            "made; start another with --name to see where its parameters went."
-        )
-    shapes = {name: LayerShape(*shape) for name, shape in layers.items()}
+    """The search space that a study's trials are of, without its model."""
+    shapes = {n: LayerShape(*shape) for n, shape in get_setting(study, "layers").items()}
     recipe = read_recipe(study)
     if recipe.architecture is not None:
         budget = int(get_setting(study, "budget"))
@@ -157,9 +148,9 @@ class Settings:
         versions: Of the packages, for the record.
         heartbeat: Seconds between heartbeats of its workers.
         artifacts: Where its files are.
+        layers: Shapes of the adapted layers, so that parameters can be counted without the model.
         warm_start: Study whose best architectures the search begins with, if any.
         initial: Those architectures, as parameters of trials.
-        layers: Shapes of the adapted layers, so that parameters can be counted without the model.
     """
 
     recipe: Recipe
@@ -169,9 +160,9 @@ class Settings:
     versions: dict[str, str]
     heartbeat: float
     artifacts: str
+    layers: Mapping[str, LayerShape]
     warm_start: str | None = None
     initial: tuple[dict[str, str], ...] = ()
-    layers: Mapping[str, LayerShape] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -198,7 +189,7 @@ class Settings:
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            names = [f"validation_{self.recipe.search.metric}", "trainable_params"]
+            names = [f"validation_{self.recipe.search.metric}", CONSTRAINT]
             study.set_metric_names(names[: len(self.directions)])
         set_attribute(
             study,

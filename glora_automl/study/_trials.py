@@ -14,14 +14,15 @@ from typing import Any, NamedTuple
 import optuna
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import RetryHeartbeatStaleTrialCallback
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from glora_automl.errors import StudyError, TrainingError
 from glora_automl.progress import Progress
 from glora_automl.samplers import trial_positions
 from glora_automl.storages import hold_writes
-from glora_automl.study._best import DONE, rank
+from glora_automl.study._best import DONE
+from glora_automl.study._setup import Setup
+from glora_automl.study._watch import Watch
 from glora_automl.study._worker import BEAT, OWNER, Worker, fail
 
 __all__ = ["Evaluation", "Proposal", "run_trials"]
@@ -120,6 +121,7 @@ def run_trials(
     target: Callable[[], int],
     progress: Progress,
     title: str = "Search",
+    setup: Setup | None = None,
     on_trials: Callable[[int, int], object] | None = None,
 ) -> None:
     """Evaluate architectures, together with other workers, until ``target`` trials are complete.
@@ -135,6 +137,7 @@ def run_trials(
         target: Complete trials to reach; asked again in the end, as somebody may have raised it.
         progress: Shows the trials of all workers.
         title: What they are called there.
+        setup: The recipe on this machine, of which a terminal shows more.
         on_trials: Called with the number of trials that were done before and are now, by the worker
             whose trial was the last of them.
 
@@ -147,7 +150,7 @@ def run_trials(
     wanted = target()
     with progress.stage(title, wanted, "trials") as advance:
         shown: set[int] = set()
-        best: list[FrozenTrial] = []
+        watch = Watch(study, setup)
         earlier, told = True, False
         while True:
             worker.check_stop()
@@ -156,9 +159,9 @@ def run_trials(
             new = [t for t in places.filled() if t.number not in shown]
             if new:
                 shown.update(t.number for t in new)
-                whole = [t for t in new if t.state == TrialState.COMPLETE]
-                best = sorted([*best, *whole], key=lambda t: rank(t, study.directions[0]))[:1]
-                advance(len(new), _note(best[0], study) if best else "", earlier=earlier)
+                watch.see(new)
+                state = watch.state(target=wanted, running=places.running())
+                advance(len(new), state, earlier=earlier)
                 last = max(new, key=lambda t: (t.datetime_complete, t.number))
                 if on_trials is not None and last.user_attrs.get("worker") == worker.name:
                     on_trials(len(shown) - len(new), len(shown))
@@ -280,10 +283,3 @@ def _queue_again(study: optuna.Study, failed: Sequence[FrozenTrial]) -> None:
                 "architecture; look at their logs and memory, then start with another --name."
             )
         retry(study, again)
-
-
-def _note(best: FrozenTrial, study: optuna.Study) -> str:
-    minimize = study.directions[0] == StudyDirection.MINIMIZE
-    value = f"{best.values[0]:.3f}" if minimize else f"{best.values[0]:.1%}"
-    count = best.user_attrs.get("trainable_params")
-    return f"best {value}" + (f", {count:,} parameters" if count is not None else "")

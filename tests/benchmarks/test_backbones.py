@@ -17,7 +17,9 @@ def load():
     spec = importlib.util.spec_from_file_location("backbones", ROOT / "benchmarks/backbones.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules["backbones"] = module  # where dataclasses look
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "benchmarks")  # as for a script
+        spec.loader.exec_module(module)
     return module
 
 

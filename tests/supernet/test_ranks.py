@@ -1,11 +1,11 @@
-"""Training by two processes. torchrun starts this module as the program of each of them."""
+"""Training by two processes, to which the environment says what torchrun would."""
 
 import importlib.util
 import json
 import math
 import os
 import shutil
-import subprocess
+import socket
 import sys
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from glora_automl.errors import CheckpointError, Stopped, StorageError, TrainingError
 from glora_automl.supernet import Ranks, load_checkpoint, stage_rng, tensor_digest
+from tests.processes import start
 from tests.supernet.test_training import Run, StopAfter, data
 
 needs_accelerate = pytest.mark.skipif(
@@ -156,20 +157,26 @@ def main(what, folder):
     ranks.close()
 
 
-def torchrun(what, folder):
-    """Two processes of this module; it is no test of speed, the limit is against a hang."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
-               "--nproc-per-node", "2", "-m", __name__, what, str(folder)]  # fmt: skip
-    return subprocess.run(
-        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300
-    )
+def run_ranks(what, folder):
+    """Two processes with what torchrun tells them; returns them when they have ended."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    ranks = [
+        start(main, what, str(folder), folder=folder, **address, WORLD_SIZE="2",
+              LOCAL_WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank))
+        for rank in range(2)
+    ]  # fmt: skip
+    for rank in ranks:
+        rank.wait()
+    return ranks
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    process = torchrun("checks", folder)
-    assert process.returncode == 0, process.stderr
+    for rank in run_ranks("checks", folder):
+        assert rank.code == 0, rank.err
     return folder
 
 
@@ -308,27 +315,25 @@ def test_an_error_on_one_rank_is_raised_on_all(found):
 
 @needs_accelerate
 def test_an_error_on_rank_0_ends_both_processes(tmp_path):
-    process = torchrun("failure", tmp_path)
-    assert process.returncode != 0
-    assert process.stderr.count("CheckpointError: The checkpoint") >= 1
+    main_rank, other = run_ranks("failure", tmp_path)
+    assert main_rank.code != 0
+    assert other.code != 0
+    assert "CheckpointError: The checkpoint" in main_rank.err
 
 
-def test_one_process_imports_nothing_of_accelerate_and_connects_to_nothing():
-    code = """if True:
-        import sys, torch
-        from glora_automl.supernet import Ranks, TrainingSettings, train
-        ranks = Ranks.from_environment(torch.device("cpu"))
-        model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(1, 2))
-        train(model, dict(model.named_parameters()), torch.ones(4, 1, 1, 1), torch.arange(4) % 2,
-              TrainingSettings(epochs=1), seed=0, stage="a", ranks=ranks)
-        ranks.barrier()
-        ranks.close()
-        assert not any(name.split(".")[0] == "accelerate" for name in sys.modules)
-        assert not torch.distributed.is_initialized()
-    """
-    environment = {**os.environ, "WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}
-    root = Path(__file__).parents[2]
-    subprocess.run([sys.executable, "-c", code], cwd=root, env=environment, check=True)
+def alone():
+    """A training by one process."""
+    ranks = Ranks.from_environment(torch.device("cpu"))
+    Run("paths").fit(epochs=1, ranks=ranks)
+    ranks.barrier()
+    ranks.close()
+    assert not any(name.split(".")[0] == "accelerate" for name in sys.modules)
+    assert not torch.distributed.is_initialized()
+
+
+def test_one_process_imports_nothing_of_accelerate_and_connects_to_nothing(tmp_path):
+    process = start(alone, folder=tmp_path, WORLD_SIZE="1", RANK="0", LOCAL_RANK="0")
+    assert process.wait() == 0, process.err
 
 
 @pytest.mark.parametrize("variables", [{}, {"WORLD_SIZE": "2"}, {"LOCAL_RANK": "0"}], ids=str)
@@ -365,7 +370,3 @@ def test_a_single_process_is_all_ranks():
     assert [ranks.any(lambda: True), ranks.any(lambda: False)] == [True, False]
     with pytest.raises(CheckpointError, match="mine"), ranks.together():
         raise CheckpointError("mine")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

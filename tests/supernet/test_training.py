@@ -3,8 +3,6 @@ import itertools
 import math
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -32,6 +30,7 @@ from glora_automl.supernet import (
     train,
 )
 from tests import models
+from tests.processes import start
 
 
 def data(count=20):
@@ -303,17 +302,10 @@ def train_slowly(path):
 
 def test_a_killed_process_loses_nothing(tmp_path):
     path = tmp_path / "supernet.json"
-    code = f"from tests.supernet.test_training import train_slowly; train_slowly({str(path)!r})"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[2],
-    )
-    with process:
-        assert any(line == "3\n" for line in process.stdout)
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
+    process = start(train_slowly, str(path), folder=tmp_path)
+    process.wait_until(lambda: "3\n" in process.out)
+    process.kill()
+    assert process.code == -signal.SIGKILL
     done = len(load_checkpoint(path)[1]["losses"])
     assert 3 <= done < 15
     epochs = []

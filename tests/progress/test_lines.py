@@ -1,29 +1,6 @@
-import io
-import re
-from types import SimpleNamespace
-
 import pytest
-from rich.console import Console
 
-from glora_automl import progress
-from glora_automl.progress import LineProgress, Progress, TerminalProgress
-
-
-class Clock:
-    """Time that passes only when it is told to."""
-
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=clock))
-    return clock
+from glora_automl.progress import LineProgress, Progress, SearchState
 
 
 @pytest.fixture
@@ -41,6 +18,18 @@ def test_lines_tell_count_rate_note_and_time_left(clock, lines):
         "Search: 10/100 trials, 1.0 trials/s, best 90%, 1:30 left",
         "Search: 20/100 trials, 1.0 trials/s, best 90%, 1:20 left",
         "Search: 20/100 trials, 1.0 trials/s, best 90%, 0:20 in all",
+    ]
+
+
+def test_of_a_search_a_line_tells_the_best(clock, lines):
+    with LineProgress(lines.append).stage("Search", 100, "trials") as advance:
+        clock.now += 10
+        advance(10, SearchState(best=0.9, is_share=True, parameters=1234, recent=(0.1, 0.9)))
+        clock.now += 10
+        advance(10, SearchState(best=0.25, is_share=False))
+    assert lines[1:3] == [
+        "Search: 10/100 trials, 1.0 trials/s, best 90.0%, 1,234 parameters, 1:30 left",
+        "Search: 20/100 trials, 1.0 trials/s, best 0.250, 1:20 left",
     ]
 
 
@@ -125,48 +114,3 @@ def test_quiet_progress_prints_nothing(capfd):
     with quiet.epochs("Train", 2) as on_epoch:
         on_epoch(1, 0.5)
     assert capfd.readouterr() == ("", "")
-
-
-@pytest.fixture
-def terminal():
-    """A rich console on a pretended terminal, and what it shows without control sequences."""
-    file = io.StringIO()
-    console = Console(file=file, force_terminal=True, width=160)
-    return TerminalProgress(console), lambda: re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", file.getvalue())
-
-
-def test_the_bar_shows_title_count_unit_and_note(terminal):
-    bar, shown = terminal
-    with bar.stage("Search", 3, "trials") as advance:
-        advance(1)
-        advance(1, "best 90% [of 3]")
-        advance(0)
-    last = shown().splitlines()[-1]
-    assert last.startswith("Search ")
-    assert "2/3" in last
-    assert re.search(r"\d\.\d trials/s", last)
-    assert "best 90% [of 3]" in last
-
-
-def test_the_rate_of_the_bar_leaves_earlier_steps_out(terminal, clock):
-    bar, shown = terminal
-    with bar.stage("Search", 100, "trials") as advance:
-        advance(80, earlier=True)
-        clock.now += 10
-        advance(5)
-    last = shown().splitlines()[-1]
-    assert "85/100" in last
-    assert "0.5 trials/s" in last
-
-
-def test_the_bar_survives_a_stage_without_steps(terminal, clock):
-    bar, shown = terminal
-    with bar.stage("Search", 0, "trials") as advance:
-        advance(0)
-    assert "0/0" in shown()
-
-
-def test_say_prints_square_brackets_as_they_are(terminal):
-    bar, shown = terminal
-    bar.say("a [bold]b[/bold] 12")
-    assert shown() == "a [bold]b[/bold] 12\n"

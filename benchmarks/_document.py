@@ -1,0 +1,39 @@
+"""What all benchmarks write: a JSON document with the command and the machine; intervals."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from glora_automl._files import write_atomic
+
+MACHINE = {"processor": platform.machine(), "cores": os.cpu_count()}
+
+
+def command_line() -> str:
+    """The command that runs here, to be typed again."""
+    return shlex.join(["python", Path(sys.argv[0]).as_posix(), *sys.argv[1:]])
+
+
+def interval(values: Sequence[float] | np.ndarray) -> float:
+    """Half the width of the 95% confidence interval of a mean; NaN for less than two values."""
+    if len(values) < 2:
+        return math.nan
+    quantile = stats.t.ppf(0.975, len(values) - 1)
+    return float(quantile * np.std(values, ddof=1) / math.sqrt(len(values)))
+
+
+def write_document(path: Path, document: dict[str, Any]) -> None:
+    """Write a document as JSON."""
+    text = json.dumps(document, indent=1)
+    write_atomic(path, lambda file: file.write_text(text, encoding="utf-8"))

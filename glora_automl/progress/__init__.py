@@ -1,0 +1,17 @@
+"""Progress of long work: a live view on a terminal, plain lines elsewhere, nothing on request."""
+
+from glora_automl.progress._blocks import shade
+from glora_automl.progress._lines import LineProgress
+from glora_automl.progress._progress import Advance, Progress
+from glora_automl.progress._state import ParameterGrid, SearchState
+from glora_automl.progress._terminal import TerminalProgress
+
+__all__ = [
+    "Advance",
+    "LineProgress",
+    "ParameterGrid",
+    "Progress",
+    "SearchState",
+    "TerminalProgress",
+    "shade",
+]

@@ -1,0 +1,62 @@
+"""How a search stands, as whoever shows it is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+__all__ = ["ParameterGrid", "SearchState"]
+
+
+class ParameterGrid(NamedTuple):
+    """Where the parameters of an architecture are.
+
+    Attributes:
+        rows: Support tensors.
+        columns: Blocks of layers, in the model's order.
+        counts: Trainable parameters by row and column.
+    """
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class SearchState:
+    """How a search stands; as a text, what is best so far.
+
+    Attributes:
+        best: First value of the best trial.
+        is_share: Whether values are shares of the images, told in percent.
+        parameters: Trainable parameters of the best trial, if they were counted.
+        budget: The most that it may have.
+        recent: First values of the latest trials within the budget, the newest last.
+        generation: The one that is under way, from 1, and how many there are; None if the sampler
+            knows none.
+        workers: How many were seen.
+        running: Trials that are being evaluated by others.
+        grid: Where the parameters of the best trial are.
+
+    Example:
+        >>> print(SearchState(best=0.9, is_share=True, parameters=1234))
+        best 90.0%, 1,234 parameters
+    """
+
+    best: float
+    is_share: bool
+    parameters: int | None = None
+    budget: int | None = None
+    recent: tuple[float, ...] = ()
+    generation: tuple[int, int] | None = None
+    workers: int = 0
+    running: int = 0
+    grid: ParameterGrid | None = None
+
+    def text(self, value: float) -> str:
+        """A value with its unit."""
+        return f"{value:.1%}" if self.is_share else f"{value:.3f}"
+
+    def __str__(self) -> str:
+        told = "" if self.parameters is None else f", {self.parameters:,} parameters"
+        return f"best {self.text(self.best)}{told}"

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import os
-import platform
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,11 +13,11 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+from _document import MACHINE, command_line, write_document
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from glora_automl._files import write_atomic
 from glora_automl.adapters import linear_shapes
 from glora_automl.architecture import Architecture
 from glora_automl.budget import FeasibleRegion
@@ -182,19 +178,18 @@ def write(path: Path | None, benchmark: str, device: torch.device, figures: Any)
     """Write the figures as JSON."""
     if path is None:
         return
-    cuda = device.type == "cuda"
-    document = {
-        "benchmark": benchmark,
-        "command": shlex.join(["python", f"benchmarks/{benchmark}.py", *sys.argv[1:]]),
-        "machine": {
-            "processor": platform.machine(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "gpu": torch.cuda.get_device_name(device) if cuda else None,
+    write_document(
+        path,
+        {
+            "benchmark": benchmark,
+            "command": command_line(),
+            "machine": {
+                **MACHINE,
+                "threads": torch.get_num_threads(),
+                "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+            },
+            "torch": torch.__version__,
+            "timm": timm.__version__,
+            "figures": figures,
         },
-        "torch": torch.__version__,
-        "timm": timm.__version__,
-        "figures": figures,
-    }
-    text = json.dumps(document, indent=1)
-    write_atomic(path, lambda file: file.write_text(text, encoding="utf-8"))
+    )

@@ -161,15 +161,29 @@ class Proposer:
         if CONSTRAINT not in trial.user_attrs:  # a retried trial brings both along
             trial.set_constraint(CONSTRAINT, count - setup.budget)
             trial.set_user_attr(CONSTRAINT, count)
-        return partial(self._score, trial.number, params, count)
+        racing = setup.recipe.search.racing_error is not None
+        threshold = self._threshold(trial.number) if racing else None
+        return partial(self._score, params, count, threshold)
 
-    def _score(self, number: int, params: dict[str, str], count: int) -> Evaluation:
+    @property
+    def independent(self) -> Callable[[int, int], bool] | None:
+        """For :func:`run_trials`: trials of a generation do not depend on each other.
+
+        Only on a GPU, which would have to wait for sampler and storage; a CPU does their work
+        itself.
+        """
+        search = self._run.setup.recipe.search
+        if search.sampler != "evolution" or self._run.setup.device.type != "cuda":
+            return None
+        return lambda first, second: first // search.population == second // search.population
+
+    def _score(self, params: dict[str, str], count: int, threshold: float | None) -> Evaluation:
         setup = self._run.setup
         search = setup.recipe.search
         begin, meter = time.perf_counter(), Meter(setup.device)
         found = self._scorer.score(
             setup.space.architecture(params),
-            threshold=None if search.racing_error is None else self._threshold(number),
+            threshold=threshold,
             error_rate=search.racing_error or 0.0,
         )
         return Evaluation(

@@ -219,6 +219,7 @@ def _search(run: Run, publisher: Publisher) -> dict[str, dict[str, Any]]:
                 progress=run.setup.progress,
                 setup=run.setup,
                 on_trials=publisher.after_trials,
+                independent=propose.independent,
             )
         try:
             return run.stages.run(works)

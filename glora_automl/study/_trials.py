@@ -6,8 +6,12 @@ import contextlib
 import copy
 import math
 import random
+import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -76,9 +80,17 @@ class _Places:
         """The running trials."""
         return [t for t in self.trials if t.state == TrialState.RUNNING]
 
+    def next(self) -> int:
+        """The position of a new trial."""
+        return max(self.positions, default=-1) + 1
+
     def next_is_free(self) -> bool:
         """Whether a new trial would have a place."""
-        return max(self.positions, default=-1) + 1 < self.target
+        return self.next() < self.target
+
+    def only_new_ones_are_left(self) -> bool:
+        """Whether a new trial is what comes next: none is to be tried again."""
+        return self.next_is_free() and not self.any_waits() and not self.failed()
 
     def any_waits(self) -> bool:
         """Whether a trial is in the queue."""
@@ -123,6 +135,7 @@ def run_trials(
     title: str = "Search",
     setup: Setup | None = None,
     on_trials: Callable[[int, int], object] | None = None,
+    independent: Callable[[int, int], bool] | None = None,
 ) -> None:
     """Evaluate architectures, together with other workers, until ``target`` trials are complete.
 
@@ -140,20 +153,25 @@ def run_trials(
         setup: The recipe on this machine, of which a terminal shows more.
         on_trials: Called with the number of trials that were done before and are now, by the worker
             whose trial was the last of them.
+        independent: Whether what is proposed at the second position does not depend on the result
+            of the first. Then it is asked for while that one is evaluated, in a thread, so that a
+            device need not wait for sampler and storage.
 
     Raises:
-        Stopped: If that was asked for; the trial that was running is queued again.
+        Stopped: If that was asked for; no trial is left running.
         TrainingError: If a score is no number.
         StudyError: If a trial was tried again too often.
     """
     worker.settle(study)
     wanted = target()
-    with progress.stage(title, wanted, "trials") as advance:
+    flights = _Flights(study, propose, worker, progress, in_thread=independent is not None)
+    with flights, progress.stage(title, wanted, "trials") as advance:
         shown: set[int] = set()
         watch = Watch(study, setup)
         earlier, told = True, False
         while True:
-            worker.check_stop()
+            if flights.first() is None:
+                worker.check_stop()
             worker.fail_dead(study)
             places = _Places.of(study, wanted)
             new = [t for t in places.filled() if t.number not in shown]
@@ -173,9 +191,21 @@ def run_trials(
                 for trial in places.spare():
                     fail(worker.storage, trial._trial_id)
                 return
+            if (number := flights.first()) is not None:
+                assert independent is not None
+                if (
+                    not worker.wants_stop()
+                    and places.only_new_ones_are_left()
+                    and independent(places.positions[number], places.next())
+                ):
+                    flights.begin(wanted, queued=False)
+                flights.end()
+                continue
             queued = places.any_waits() or _queue_one(study, places)
             if queued or places.next_is_free():
-                _run_one(study, propose, worker, wanted, queued, progress)
+                flights.begin(wanted, queued=queued)
+                if independent is None and flights.first() is not None:
+                    flights.end()
             else:
                 if not told:
                     told = True
@@ -184,28 +214,82 @@ def run_trials(
                 worker.wait()
 
 
-def _run_one(
-    study: optuna.Study,
-    propose: Proposal,
-    worker: Worker,
-    target: int,
-    queued: bool,
-    progress: Progress,
-) -> None:
-    try:
-        trial = worker.ask(study, queued=queued)
-    except UpdateFinishedTrialError:
-        return  # taken from the queue, and failed by somebody before it had a name
-    # Only these can be in somebody's way: a retry, and one at the end.
-    contested = queued or trial.number >= target
-    if contested and not _Places.of(study, target).may_run(trial.number):
-        fail(worker.storage, trial._trial_id)
-        return
-    try:
-        with worker.beating(trial._trial_id):
+class _Flight(NamedTuple):
+    """A trial that is being evaluated."""
+
+    trial: optuna.Trial
+    beating: contextlib.ExitStack
+    result: Callable[[], Evaluation]
+
+
+class _Flights:
+    """The trials that a worker has begun; inside its block, at whose end none is left running.
+
+    Args:
+        study: The study.
+        propose: See :func:`run_trials`.
+        worker: Who works here.
+        progress: Where it is told if a trial was taken away.
+        in_thread: Whether they are evaluated in a thread of its own, one after the other.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        propose: Proposal,
+        worker: Worker,
+        progress: Progress,
+        *,
+        in_thread: bool,
+    ) -> None:
+        self._study = study
+        self._propose = propose
+        self._worker = worker
+        self._progress = progress
+        self._flights: deque[_Flight] = deque()
+        self._executor = ThreadPoolExecutor(1, "glora evaluation") if in_thread else None
+
+    def __enter__(self) -> _Flights:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(cancel_futures=True)
+        while self._flights:
+            self._abandon(self._flights.popleft())
+
+    def first(self) -> int | None:
+        """The number of the first trial that is being evaluated."""
+        return self._flights[0].trial.number if self._flights else None
+
+    def begin(self, target: int, *, queued: bool) -> None:
+        """Ask for a trial, and begin to evaluate it if it is wanted."""
+        study, worker = self._study, self._worker
+        try:
+            trial = worker.ask(study, queued=queued)
+        except UpdateFinishedTrialError:
+            return  # taken from the queue, and failed by somebody before it had a name
+        # Only these can be in somebody's way: a retry, and one at the end.
+        contested = queued or trial.number >= target
+        if contested and not _Places.of(study, target).may_run(trial.number):
+            fail(worker.storage, trial._trial_id)
+            return
+        beating = contextlib.ExitStack()
+        beating.enter_context(worker.beating(trial._trial_id))
+        flight = _Flight(trial, beating, _nothing)
+        with self._landing(flight):
             with hold_writes(worker.storage):
-                evaluate = propose(trial)
-            values, attributes, stopped_at = evaluate()
+                evaluate = self._propose(trial)
+            if self._executor is not None:
+                evaluate = self._executor.submit(evaluate).result
+            self._flights.append(flight._replace(result=evaluate))
+
+    def end(self) -> None:
+        """Wait for the first trial's evaluation, and write what came out."""
+        flight = self._flights.popleft()
+        trial, storage = flight.trial, self._worker.storage
+        with self._landing(flight):
+            values, attributes, stopped_at = flight.result()
             if not all(map(math.isfinite, values)):
                 raise TrainingError(
                     f"Each trial must have a finite score, trial {trial.number} has {values[0]}; "
@@ -214,23 +298,41 @@ def _run_one(
                 )
             if stopped_at is not None:
                 trial.report(values[0], step=stopped_at)
-            with hold_writes(worker.storage):
+            with hold_writes(storage):
                 for key, attribute in attributes.items():
                     trial.set_user_attr(key, attribute)
-                _tell(study, trial, values, pruned=stopped_at is not None)
-    except UpdateFinishedTrialError:
-        progress.say(
-            f"This worker was taken for dead at trial {trial.number}; its result is dropped and "
-            "the trial evaluated again."
-        )
-    except BaseException:
-        # The next worker need not wait until this one seems dead.
+                _tell(self._study, trial, values, pruned=stopped_at is not None)
+            flight.beating.close()
+
+    @contextmanager
+    def _landing(self, flight: _Flight) -> Iterator[None]:
+        """See to it that a trial does not stay behind as a running one."""
+        try:
+            yield
+        except UpdateFinishedTrialError:
+            flight.beating.close()
+            self._progress.say(
+                f"This worker was taken for dead at trial {flight.trial.number}; its result is "
+                "dropped and the trial evaluated again."
+            )
+        except BaseException:
+            self._abandon(flight)
+            raise
+
+    def _abandon(self, flight: _Flight) -> None:
+        """Queue a trial again, so that the next worker need not wait until this one seems dead."""
+        flight.beating.close()
         with contextlib.suppress(Exception):
-            fail(worker.storage, trial._trial_id)
-            places = _Places.of(study, target)
-            mine = places.positions[trial.number]
-            _queue_again(study, [t for t in places.failed() if places.positions[t.number] == mine])
-        raise
+            fail(self._worker.storage, flight.trial._trial_id)
+            places = _Places.of(self._study, sys.maxsize)
+            mine = places.positions[flight.trial.number]
+            _queue_again(
+                self._study, [t for t in places.failed() if places.positions[t.number] == mine]
+            )
+
+
+def _nothing() -> Evaluation:
+    raise AssertionError("it was not begun")
 
 
 def _tell(

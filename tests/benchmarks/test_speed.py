@@ -1,0 +1,36 @@
+import json
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "others"),
+    [
+        ("evaluation", "plain", {"merged", "merged, bfloat16", "unmerged", "reference"}),
+        ("training", "limit", {"supernet", "supernet, recompute", "reference", "LoRA r=8"}),
+    ],
+)
+def test_small_mode_prints_a_table_and_writes_json(
+    benchmark_script, tmp_path, capsys, name, base, others
+):
+    out = tmp_path / "out.json"
+    benchmark_script(name, "--small", f"--out={out}")
+    document = json.loads(out.read_text(encoding="utf-8"))
+    assert document["command"].startswith(f"python benchmarks/{name}.py --small")
+    figures = document["figures"]["test"]
+    assert {base, *others} <= figures.keys()
+    assert figures[base]["ratio"] == 1
+    for figure in figures.values():
+        assert figure["ratio"] > 0
+        assert len(figure["seconds"]) == 2
+    assert "images/s" in capsys.readouterr().out
+
+
+def test_small_mode_of_a_whole_search_splits_its_time(benchmark_script, tmp_path, capsys):
+    out = tmp_path / "out.json"
+    benchmark_script("end_to_end", "--small", f"--out={out}")
+    figures = json.loads(out.read_text(encoding="utf-8"))["figures"]["test"]
+    assert 0 < figures["share_of_evaluation"] <= 1
+    assert figures["ms_per_evaluation"] <= figures["ms_per_trial"]
+    assert {"supernet", "search"} <= figures["stages"].keys()
+    assert "ms a trial" in capsys.readouterr().out

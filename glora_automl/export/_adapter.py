@@ -146,8 +146,6 @@ def read_adapter(path: str | Path) -> Adapter:
     """
     folder = Path(path)
     record = read_record(folder, "adapter")
-    if WEIGHTS not in record.files:
-        raise ExportError(f"The adapter {str(folder)!r} must name its {WEIGHTS!r} with a sha256.")
     try:
         tensors = safetensors.torch.load_file(folder / WEIGHTS)
     except (safetensors.SafetensorError, OSError) as error:

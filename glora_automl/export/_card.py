@@ -77,26 +77,28 @@ def model_card(record: Record, study: optuna.Study, verified: Verified, path: st
     """
     snapshot = Snapshot.of(study)
     about = record.about
+    alone = record.kind == "backbone"
     parts = [
         f"---\n{_front_matter(record, path).to_yaml()}\n---",
         f"# {path}",
         f"{_summary(record, snapshot)} Made by glora_automl {__version__}.",
         "## Load it",
         f"```python\n{_load(record, path)}\n```",
-        f"Or `glora apply {path} IMAGES`. The images are brought to "
+        f"{'' if alone else f'Or `glora apply {path} IMAGES`. '}The images are brought to "
         f"{' x '.join(map(str, record.preprocessing.size))} ({record.preprocessing.resize}, "
         f"{record.preprocessing.interpolation}); mean {_numbers(record.preprocessing.mean)}, "
         f"standard deviation {_numbers(record.preprocessing.std)}.",
         _needs(record),
         f"Classes: {', '.join(record.classes)}.",
     ]
-    if record.kind != "backbone":
+    if not alone:
         parts += ["## How good it is", _figures(record), "## Limits", _limits(record, snapshot)]
         parts += ["## Architecture", f"```text\n{record.architecture}\n```"]
     parts += [
         "## Verified",
         f"Before it got its name, the export was loaded and shown {verified.images} validation "
-        f"images: its logits differ from those of the study's subnet by at most "
+        f"images: its logits differ from those of the study's {'backbone' if alone else 'subnet'} "
+        f"by at most "
         f"{verified.difference:.1e} (allowed: {verified.tolerance:.1e}, the largest logit being "
         f"{verified.largest:.1f}), and {verified.predictions} of {verified.images} predictions are "
         "the same. `glora.json` has the sha256 of its files.",

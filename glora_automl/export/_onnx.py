@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from glora_automl.errors import ExportError
 from glora_automl.export._extras import require
 from glora_automl.export._record import Record
+from glora_automl.tasks import one_line
 
 __all__ = ["check_onnx", "load_onnx", "write_onnx"]
 
@@ -78,7 +79,7 @@ def write_onnx(folder: Path, model: nn.Module, record: Record) -> list[str]:
     except Exception as error:  # whatever the exporter raises, the cause is in the model
         raise ExportError(
             f"torch {torch.__version__} cannot export {record.backbone.model!r} to ONNX "
-            f"({_first_line(error)}); take --to timm and export that with its own settings."
+            f"({one_line(error)}); take --to timm and export that with its own settings."
         ) from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):
@@ -95,11 +96,6 @@ def write_onnx(folder: Path, model: nn.Module, record: Record) -> list[str]:
     return [GRAPH]
 
 
-def _first_line(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200].rstrip(".") if lines else type(error).__name__
-
-
 def load_onnx(folder: Path) -> Callable[[Tensor], Tensor]:
     """Load it into ONNX Runtime, on the CPU: images to logits.
 
@@ -113,7 +109,7 @@ def load_onnx(folder: Path) -> Callable[[Tensor], Tensor]:
         )
     except Exception as error:  # its exceptions have no common class
         raise ExportError(
-            f"ONNX Runtime cannot load {str(folder / GRAPH)!r}: {_first_line(error)}."
+            f"ONNX Runtime cannot load {str(folder / GRAPH)!r}: {one_line(error)}."
         ) from None
 
     def logits(images: Tensor) -> Tensor:

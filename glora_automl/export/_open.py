@@ -14,8 +14,8 @@ from glora_automl.errors import ExportError
 from glora_automl.export._adapter import check_backbone_digest, load_adapter
 from glora_automl.export._onnx import load_onnx
 from glora_automl.export._peft import load_peft
-from glora_automl.export._record import Record, read_record
-from glora_automl.export._timm import WEIGHTS, load_timm
+from glora_automl.export._record import FILES, Record, read_record
+from glora_automl.export._timm import load_timm
 from glora_automl.tasks import BackboneSettings, create_from_checkpoint, create_model
 
 __all__ = ["Opened", "create_backbone", "open_export"]
@@ -94,7 +94,7 @@ def create_backbone(record: Record, backbone: str | None) -> nn.Module:
             )
         return create_model(settings.model_copy(update={"pretrained": True}), classes, 0)
     path = Path(backbone)
-    file = path / WEIGHTS if path.is_dir() else path
+    file = path / FILES["backbone"][0] if path.is_dir() else path
     # Through the checks that a recipe's checkpoint goes through.
     given = {**settings.model_dump(), "checkpoint": str(file)}
     return create_from_checkpoint(

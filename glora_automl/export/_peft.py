@@ -19,10 +19,10 @@ from glora_automl.architecture import TENSORS, Architecture, LayerChoices
 from glora_automl.errors import ExportError
 from glora_automl.export._adapter import Adapter
 from glora_automl.export._extras import require
+from glora_automl.export._record import FILES
+from glora_automl.tasks import one_line
 
 __all__ = ["check_peft", "load_peft", "peft_choices", "require_peft", "write_peft"]
-
-WEIGHTS = "adapter_model.safetensors"
 
 PathKind = Literal["lora", "vector", "constant", "none"]
 
@@ -148,7 +148,7 @@ def write_peft(folder: Path, backbone: nn.Module, adapter: Adapter) -> list[str]
         copies["default"].load_state_dict(_parts(adapter.tensors, f"{name}."), strict=False)
     # Without a look at the hub for whether it has embeddings to save.
     model.save_pretrained(folder, save_embedding_layers=False)
-    return [WEIGHTS, "adapter_config.json"]
+    return list(FILES["peft"])
 
 
 def _parts(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -193,8 +193,15 @@ def load_peft(folder: Path, backbone: nn.Module, *, merge: bool) -> nn.Module:
         merge: Whether its layers become plain ones.
 
     Raises:
-        ExportError: As :func:`require_peft` does.
+        ExportError: As :func:`require_peft` does, or if PEFT cannot load it.
     """
-    model = require_peft().PeftModel.from_pretrained(backbone, str(folder))
+    peft = require_peft()
+    try:
+        model = peft.PeftModel.from_pretrained(backbone, str(folder))
+    except Exception as error:  # whatever PEFT raises, the cause is in the files
+        raise ExportError(
+            f"PEFT {peft.__version__} cannot load {str(folder)!r}: {one_line(error)}; export it "
+            "again."
+        ) from error
     plain: nn.Module = model.merge_and_unload() if merge else model
     return plain.eval()

@@ -19,6 +19,7 @@ from glora_automl.supernet import tensor_digest
 from glora_automl.tasks import BackboneSettings, InputFormat
 
 __all__ = [
+    "FILES",
     "FORMAT",
     "KINDS",
     "RECORD",
@@ -40,6 +41,15 @@ Kind = Literal["timm", "backbone", "adapter", "peft", "onnx"]
 """What an export is."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
+
+FILES: dict[Kind, tuple[str, ...]] = {
+    "timm": ("model.safetensors", "config.json"),
+    "backbone": ("model.safetensors", "config.json"),
+    "adapter": ("adapter.safetensors",),
+    "peft": ("adapter_model.safetensors", "adapter_config.json"),
+    "onnx": ("model.onnx",),
+}
+"""What is loaded of each kind, and known by its sha256."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -198,7 +208,8 @@ def read_record(folder: Path, *kinds: Kind) -> Record:
         kinds: What it may be; anything, if none is given.
 
     Raises:
-        ExportError: If it is none, of another kind or version, or a file is missing or altered.
+        ExportError: If it is none, of another kind or version, or a file is missing, altered or
+            not named.
     """
     path = folder / RECORD
     try:
@@ -227,6 +238,11 @@ def read_record(folder: Path, *kinds: Kind) -> Record:
         )
     for name, expected in record.files.items():
         _check_file(folder, name, expected)
+    for name in FILES[record.kind]:  # others have a file of another name where it is missing
+        if name not in record.files:
+            raise ExportError(
+                f"The export {str(folder)!r} must name its {name!r} with a sha256; export it again."
+            )
     return record
 
 

@@ -13,11 +13,10 @@ from torch import nn
 from glora_automl.adapters import linear_shapes
 from glora_automl.architecture import Architecture
 from glora_automl.errors import ExportError
-from glora_automl.export._record import Record
+from glora_automl.export._record import FILES, Record
+from glora_automl.tasks import one_line
 
 __all__ = ["check_timm", "load_timm", "write_timm"]
-
-WEIGHTS = "model.safetensors"
 
 _RUNTIME = ("pretrained_cfg_overlay", "drop_rate", "drop_path_rate", "drop_block_rate")
 """Arguments of ``timm.create_model`` that leave no trace in the weights."""
@@ -88,16 +87,23 @@ def write_timm(folder: Path, model: nn.Module, record: Record) -> list[str]:
         model_args=kwargs,
         safe_serialization=True,
     )
-    return [WEIGHTS, "config.json"]
+    return list(FILES["timm"])
 
 
 def load_timm(folder: Path, record: Record) -> nn.Module:
     """Load it as timm does.
 
     Raises:
-        ExportError: If timm would prepare images for it in another way than the record says.
+        ExportError: If timm cannot load it, or would prepare images for it in another way than the
+            record says.
     """
-    model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    try:
+        model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    except Exception as error:  # whatever timm raises, the cause is in the files
+        raise ExportError(
+            f"timm {timm.__version__} cannot load {str(folder)!r}: {one_line(error)}; export it "
+            "again."
+        ) from error
     seen = record.preprocessing
     config: dict[str, Any] = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
     wanted = {**seen.model_dump(exclude={"size", "resize"}), "input_size": seen.size}

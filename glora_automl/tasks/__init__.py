@@ -24,6 +24,7 @@ from glora_automl.tasks._images import (
     stratified_split,
 )
 from glora_automl.tasks._labelled import LabelledSettings, draw_labelled, stratified_draw
+from glora_automl.tasks._local import one_line
 from glora_automl.tasks._memory import ArraysSettings, load_arrays
 from glora_automl.tasks._npz import NpzSettings, load_npz
 from glora_automl.tasks._reading import Reader, ReadingSettings
@@ -72,6 +73,7 @@ __all__ = [
     "load_timm",
     "load_torchvision",
     "load_vtab",
+    "one_line",
     "resizing",
     "stratified_draw",
     "stratified_split",

@@ -1,13 +1,16 @@
 """New images through any export."""
 
+import json
 import shutil
 
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
 from glora_automl import apply
 from glora_automl.errors import ExportError, TaskError
+from glora_automl.export._record import read_record, write_record
 
 KINDS = ("timm", "adapter", "peft", "onnx")
 
@@ -116,6 +119,38 @@ def test_altered_exports_are_refused(exports, photos, tmp_path, kind):
         (folder / name).write_bytes(data[: len(data) // 2])
         with pytest.raises(ExportError, match="altered or cut short"):
             apply(folder, photos, **backbone_of(exports, kind))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_record_must_name_what_is_loaded(exports, photos, tmp_path, kind):
+    folder = tmp_path / kind
+    shutil.copytree(exports[kind].path, folder)
+    table = json.loads((folder / "glora.json").read_text(encoding="utf-8"))
+    (folder / "glora.json").write_text(json.dumps({**table, "files": {}}), encoding="utf-8")
+    with pytest.raises(ExportError, match=r"must name its .* with a sha256"):
+        apply(folder, photos, **backbone_of(exports, kind))
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("timm", "timm .* cannot"), ("peft", "PEFT .* cannot")]
+)
+@pytest.mark.parametrize("pickled", [True, False])
+def test_what_is_not_the_weights_is_told_in_one_line(
+    exports, photos, tmp_path, kind, words, pickled
+):
+    folder = tmp_path / kind
+    shutil.copytree(exports[kind].path, folder)
+    record = read_record(folder)
+    weights = next(folder / name for name in record.files if name.endswith(".safetensors"))
+    if pickled:
+        torch.save({"a": torch.zeros(1)}, weights)
+    else:  # of other shapes
+        tensors = safetensors.torch.load_file(weights)
+        safetensors.torch.save_file({n: torch.zeros(1) for n in tensors}, weights)
+    write_record(folder, record, record.files)
+    with pytest.raises(ExportError, match=words) as fault:
+        apply(folder, photos, **backbone_of(exports, kind))
+    assert "\n" not in str(fault.value)
 
 
 def test_options_out_of_range_are_told(exports, photos):

@@ -96,6 +96,9 @@ def test_the_card_is_one_for_the_hub(exports, kind, runs, study):
     assert data["library_name"] == {"adapter": "glora-automl", "backbone": "timm"}.get(kind, kind)
     assert "60 of 60 predictions are the same" in card.text
     assert "## Load it" in card.text
+    # Nobody is sent to a command that refuses it.
+    assert ("glora apply" in card.text) == (kind != "backbone")
+    assert ("of the study's subnet" in card.text) == (kind != "backbone")
     if kind != "backbone":
         values = [result.metric_value for result in card.data.eval_results]
         about = export.record.about

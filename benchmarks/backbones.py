@@ -82,6 +82,10 @@ def _swin(**kwargs: Any) -> dict[str, Any]:
     return {"embed_dim": 24, "depths": (1, 1, 1, 1), **kwargs}
 
 
+def _coat() -> dict[str, Any]:
+    return {"img_size": 64, "serial_depths": (1, 1, 1, 1), "parallel_depth": 1}
+
+
 FAMILIES = (
     Family("ViT", "vit_tiny_patch16_224", _vit(), quick=True),
     Family("ViT, relative positions", "vit_relpos_small_patch16_224", _vit()),
@@ -93,11 +97,11 @@ FAMILIES = (
     Family("CaiT", "cait_xxs24_224", {"img_size": 64, "depth": 2}),
     Family("XCiT", "xcit_nano_12_p16_224", {"depth": 2}),
     Family("ConViT", "convit_tiny", _vit(local_up_to_layer=1)),
-    Family("CrossViT", "crossvit_tiny_240", {}, None),
+    Family("CrossViT", "crossvit_tiny_240", {"depth": ((1, 2, 0),) * 3}, None),
     Family("PiT", "pit_ti_224", {}, None),
     Family("TNT", "tnt_s_patch16_224", _vit()),
     Family("VOLO", "volo_d1_224", {"img_size": 64}),
-    Family("Hiera", "hiera_tiny_224", {"stages": (1, 1, 1, 1)}, None),
+    Family("Hiera", "hiera_tiny_224", {"img_size": 64, "stages": (1, 1, 1, 1)}),
     Family("Swin", "swin_tiny_patch4_window7_224", _swin(img_size=56), 56),
     Family("Swin v2", "swinv2_tiny_window8_256", _swin(img_size=64, window_size=4)),
     Family("Swin v2 CR", "swinv2_cr_tiny_ns_224", _swin(img_size=64, window_size=4)),
@@ -107,9 +111,9 @@ FAMILIES = (
     Family("MViT v2", "mvitv2_tiny", {"img_size": 64}),
     Family("GC ViT", "gcvit_xxtiny", {"img_size": 64}),
     Family("NesT", "nest_tiny", {"img_size": 64}),
-    Family("DaViT", "davit_tiny", {"depths": (1, 1, 1, 1)}),
+    Family("DaViT", "davit_tiny", {"depths": (1, 1, 1, 1), "embed_dims": (24, 48, 96, 192)}),
     Family("FocalNet", "focalnet_tiny_srf"),
-    Family("CoaT", "coat_tiny", {"serial_depths": (1, 1, 1, 1), "parallel_depth": 1}, None),
+    Family("CoaT", "coat_tiny", _coat()),
     Family("MLP-Mixer", "mixer_s32_224", {"img_size": 64}),
     Family("ResMLP", "resmlp_12_224", {"img_size": 64}),
     Family("gMLP", "gmlp_s16_224", {"img_size": 64}),
@@ -122,18 +126,18 @@ FAMILIES = (
     Family("EdgeNeXt", "edgenext_xx_small", {}),
     Family("PoolFormer", "poolformer_s12"),
     Family("CAFormer", "caformer_s18"),
-    Family("CoAtNet", "coatnet_pico_rw_224", {"img_size": 64}),
-    Family("MaxViT", "maxvit_rmlp_pico_rw_256", {"img_size": 64}),
+    Family("CoAtNet", "coatnet_pico_rw_224", {"img_size": 64, "depths": (1, 1, 1, 1)}),
+    Family("MaxViT", "maxvit_rmlp_pico_rw_256", {"img_size": 64, "depths": (1, 1, 1, 1)}),
     Family("ViTamin", "vitamin_small_224", {"img_size": 64}),
     Family("LeViT", "levit_128s", {}, None, quick=True),
     Family("LeViT, convolutions", "levit_conv_128s", {}, None),
-    Family("EfficientFormer", "efficientformer_l1", {}, None),
+    Family("EfficientFormer", "efficientformer_l1", {"depths": (1, 1, 1, 2)}, None),
     Family("EfficientFormer v2", "efficientformerv2_s0", {}, None),
     Family("EfficientViT, MIT", "efficientvit_b0", quick=True),
     Family("EfficientViT, MSRA", "efficientvit_m0", {}, None),
     Family("NextViT", "nextvit_small"),
-    Family("TinyViT", "tiny_vit_5m_224", {}, None),
-    Family("Visformer", "visformer_tiny", {}, None),
+    Family("TinyViT", "tiny_vit_5m_224", {"depths": (1, 1, 1, 1)}, None),
+    Family("Visformer", "visformer_tiny", {"depth": (1, 1, 1)}, None),
     Family("MobileViT", "mobilevit_xxs"),
     Family("MobileViT v2", "mobilevitv2_050"),
     Family("FastViT", "fastvit_t8"),

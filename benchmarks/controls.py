@@ -27,7 +27,10 @@ from glora_automl.progress import LineProgress
 from glora_automl.study import load_recipe, search, summarize
 
 SMALL = {
-    "backbone": {"pretraining": {"epochs": 2}},
+    "backbone": {
+        "kwargs": {"patch_size": 4, "embed_dim": 32, "depth": 2},
+        "pretraining": {"epochs": 2},
+    },
     "training": {"epochs": 4, "warmup_epochs": 1},
     "search": {"trials": 4, "population": 2, "top": 2},
     "selection": {"finetune_epochs": 2, "candidates": 2},

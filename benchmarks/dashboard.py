@@ -20,13 +20,13 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -34,31 +34,21 @@ import numpy as np
 import optuna
 import optuna_dashboard
 from _document import MACHINE, command_line, write_document
+from _processes import CONTEXT
 from optuna.trial import TrialState, create_trial
 from rich.console import Console
 from rich.table import Table
 
 from glora_automl.architecture import LayerShape
 from glora_automl.budget import FeasibleRegion
+from glora_automl.report import dashboard_app, open_server
 from glora_automl.search_space import SearchSpace
 from glora_automl.storages import hold_writes, open_storage
 from glora_automl.study import load_recipe
 from glora_automl.study._best import CONSTRAINT
 from glora_automl.study._study import Settings, create_study
 
-SERVERS = {
-    "optuna-dashboard": "optuna_dashboard.wsgi(sys.argv[1])",
-    "glora dashboard": "dashboard_app(open_storage(sys.argv[1], write=False))",
-}
-SERVE = """
-import sys
-import optuna_dashboard
-from glora_automl.report import dashboard_app, open_server
-from glora_automl.storages import open_storage
-server = open_server({app}, "127.0.0.1", 0)
-print(server.url, flush=True)
-server.serve_forever()
-"""
+SERVERS = ("optuna-dashboard", "glora dashboard")
 CACHED = 10
 """Seconds for which the dashboard keeps the trials of a large study."""
 
@@ -122,17 +112,29 @@ def add(study: optuna.Study, region: FeasibleRegion, number: int) -> None:
         study.tell(trial, accuracy)
 
 
+def serve(name: str, url: str, told: Connection) -> None:
+    """What a server's process does: tells its address, and serves until it is ended."""
+    if name == "optuna-dashboard":
+        app = optuna_dashboard.wsgi(url)
+    else:
+        app = dashboard_app(open_storage(url, write=False))
+    server = open_server(app, "127.0.0.1", 0)
+    told.send(server.url)
+    server.serve_forever()
+
+
 @contextmanager
 def serving(name: str, url: str) -> Iterator[str]:
     """A server in a process of its own; gives its address."""
-    command = [sys.executable, "-c", SERVE.format(app=SERVERS[name]), url]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    address, told = CONTEXT.Pipe(duplex=False)
+    process = CONTEXT.Process(target=serve, args=(name, url, told))
+    process.start()
+    told.close()
     try:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
+        yield address.recv()
     finally:
         process.terminate()
-        process.wait()
+        process.join()
 
 
 def ask(address: str) -> tuple[float, bytes]:

@@ -196,19 +196,25 @@ class Job:
     objectives: int
     seed: int
     budget: int
-    evaluations: int
+    counts: tuple[int, ...]
     blocks: int
 
+    @property
+    def evaluations(self) -> int:
+        """How many there are in all."""
+        return self.counts[-1]
 
-def run(job: Job) -> tuple[Job, list[float | None], float]:
-    """The scores of a study, and the share of feasible architectures."""
+
+Result = tuple[Job, list[float], float]
+
+
+def run(job: Job) -> Result:
+    """The scores of a study after its counts, and the share of feasible architectures."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     task = problem(job.seed, job.budget, job.blocks)
     found = reject(task, job) if job.sampler == "rejection" else optimize(task, job)
-    counts = [n for n in EVALUATIONS if n <= job.evaluations]
-    scores = [score(found[: ranked(job, n)], task, job.objectives) for n in counts]
-    padded: list[float | None] = [*scores, *[None] * (len(EVALUATIONS) - len(counts))]
-    return job, padded, sum(size <= job.budget for _, size in found) / len(found)
+    scores = [score(found[: ranked(job, n)], task, job.objectives) for n in job.counts]
+    return job, scores, sum(size <= job.budget for _, size in found) / len(found)
 
 
 def ranked(job: Job, evaluations: int) -> int:
@@ -344,11 +350,11 @@ def jobs(arguments: argparse.Namespace) -> list[Job]:
     made = []
     for name in [*SAMPLERS, "rejection"]:
         own = name == "rejection" or name.startswith("EvolutionSampler")
-        evaluations = min(arguments.evaluations, LONGEST.get(name, arguments.evaluations))
+        counts = tuple(n for n in arguments.counts if n <= LONGEST.get(name, n))
         for variant in ("as it is",) if own else ("constraint", "repaired"):
             for objectives in (1,) if name == "rejection" else (1, 2):
                 made += [
-                    Job(name, variant, objectives, seed, budget, evaluations, arguments.blocks)
+                    Job(name, variant, objectives, seed, budget, counts, arguments.blocks)
                     for seed in range(arguments.seeds)
                     # A second objective has every size up to the budget in it.
                     for budget in (arguments.budgets if objectives == 1 else arguments.budgets[-1:])
@@ -356,9 +362,9 @@ def jobs(arguments: argparse.Namespace) -> list[Job]:
     return sorted(made, key=lambda job: (not job.sampler.startswith("TPE"), -job.objectives))
 
 
-def summarize(results: list[tuple[Job, list[float | None], float]]) -> list[dict[str, Any]]:
+def summarize(results: list[Result]) -> list[dict[str, Any]]:
     """One entry for each sampler, variant, budget and number of objectives."""
-    groups: dict[tuple[Any, ...], list[tuple[Job, list[float | None], float]]] = {}
+    groups: dict[tuple[Any, ...], list[Result]] = {}
     for result in sorted(results, key=lambda result: result[0].seed):
         job = result[0]
         key = (job.objectives, job.budget, job.sampler, job.variant)
@@ -373,35 +379,38 @@ def summarize(results: list[tuple[Job, list[float | None], float]]) -> list[dict
             "seeds": len(group),
             "feasible": statistics.mean(feasible for *_, feasible in group),
         }
-        for column, count in enumerate(EVALUATIONS):
-            values = [s for _, scores, _ in group if (s := scores[column]) is not None]
-            if values:
-                entry[str(count)] = {
-                    "mean": statistics.mean(values),
-                    "interval": interval(values),
-                    "values": values,
-                }
+        for column, count in enumerate(group[0][0].counts):
+            values = [scores[column] for _, scores, _ in group]
+            entry[str(count)] = {
+                "mean": statistics.mean(values),
+                "interval": interval(values),
+                "values": values,
+            }
         entries.append(entry)
-    last = str(EVALUATIONS[-1])
+    last = str(max(job.evaluations for job, *_ in results))
     return sorted(
         entries,
         key=lambda e: (e["objectives"], e["budget"], -e.get(last, {"mean": -1.0})["mean"]),
     )
 
 
-def show(entries: list[dict[str, Any]], asks: dict[int, dict[str, list[float]]]) -> None:
+def show(
+    entries: list[dict[str, Any]],
+    counts: tuple[int, ...],
+    asks: dict[int, dict[str, list[float]]],
+) -> None:
     """Print the comparison."""
     console = Console(width=120)
     for objectives, budget in sorted({(e["objectives"], e["budget"]) for e in entries}):
         what = "best value" if objectives == 1 else "hypervolume"
         title = f"{what} in % of the bound, budget {budget:,}: mean and 95% interval"
-        table = Table("sampler", "proposals", *map(str, EVALUATIONS), "feasible %", title=title)
+        table = Table("sampler", "proposals", *map(str, counts), "feasible %", title=title)
         for e in entries:
             if (e["objectives"], e["budget"]) != (objectives, budget):
                 continue
             cells = [
                 f"{100 * e[n]['mean']:.1f} ± {100 * e[n]['interval']:.1f}" if n in e else "–"
-                for n in map(str, EVALUATIONS)
+                for n in map(str, counts)
             ]
             table.add_row(e["sampler"], e["variant"], *cells, f"{100 * e['feasible']:.1f}")
         console.print(table)
@@ -419,13 +428,11 @@ def main() -> None:
     parser.add_argument("--budgets", type=int, nargs="+", default=BUDGETS)
     parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--out", type=Path, help="file for the figures as JSON")
-    parser.add_argument(
-        "--small", action="store_true", help="seconds: 1 block, 2 seeds, 100 trials"
-    )
+    parser.add_argument("--small", action="store_true", help="seconds: 1 block, 2 seeds, 60 trials")
     arguments = parser.parse_args()
-    arguments.evaluations, arguments.blocks, finished, repeats = EVALUATIONS[-1], 12, FINISHED, 30
+    arguments.counts, arguments.blocks, finished, repeats = EVALUATIONS, 12, FINISHED, 30
     if arguments.small:
-        arguments.evaluations, arguments.blocks, finished, repeats = EVALUATIONS[0], 1, (50,), 3
+        arguments.counts, arguments.blocks, finished, repeats = (60,), 1, (50,), 3
         arguments.seeds, arguments.budgets = 2, (30_000,)
     results = []
     work = jobs(arguments)
@@ -439,7 +446,7 @@ def main() -> None:
                 print(f"{done}/{len(work)} {result[0]}", file=sys.stderr, flush=True)
     entries = summarize(results)
     asks = {n: ask_milliseconds(n, arguments.blocks, repeats) for n in finished}
-    show(entries, asks)
+    show(entries, arguments.counts, asks)
     if arguments.out is not None:
         problems = [problem(s, b, arguments.blocks) for b in arguments.budgets for s in (0,)]
         document = {

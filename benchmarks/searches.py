@@ -81,7 +81,7 @@ SIGNIFICANCE = 0.05
 SMALL = {
     "task": {"validation_per_class": 20},
     "backbone": {
-        "kwargs": {"embed_dim": 16, "depth": 2, "num_heads": 2},
+        "kwargs": {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2},
         "pretraining": {"epochs": 2},
     },
     "training": {"epochs": 4, "warmup_epochs": 1},

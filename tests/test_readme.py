@@ -43,6 +43,7 @@ def quick_digits(tmp_path, monkeypatch):
 
     (tmp_path / "recipes").mkdir()
     text = TINY.replace("population = 4", "population = 4\nmutation_probability = 0.3")
+    text = text.replace("epochs = 12", "epochs = 3")
     (tmp_path / "recipes/digits.toml").write_text(text, encoding="utf-8")
     monkeypatch.setattr(_declarations, "folder", folder)
     (tmp_path / "work").mkdir()

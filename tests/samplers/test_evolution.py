@@ -1,9 +1,6 @@
 import math
-import subprocess
-import sys
 import warnings
 from itertools import count
-from pathlib import Path
 
 import numpy as np
 import optuna
@@ -23,6 +20,7 @@ from glora_automl.architecture import LayerShape
 from glora_automl.budget import FeasibleRegion
 from glora_automl.samplers import EvolutionSampler
 from glora_automl.search_space import SearchSpace, load_search_space
+from tests.processes import start
 
 
 class TestOptunaSuite(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):
@@ -115,8 +113,8 @@ def test_samplers_that_take_turns_on_one_file_give_the_trials_of_one(tmp_path, k
 def test_three_processes_on_one_file_give_the_trials_of_one(tmp_path):
     url = f"sqlite:///{tmp_path / 'a.db'}"
     for trials in (25, 5, 30):
-        code = f"from tests.samplers.test_evolution import go_on; go_on({url!r}, {trials}, True)"
-        subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+        process = start(go_on, url, trials, True, folder=tmp_path)
+        assert process.wait() == 0, process.err
     found = optuna.load_study(study_name="a", storage=url)
     assert params(found) == params(run(sampler(), 60))
 

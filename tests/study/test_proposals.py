@@ -4,17 +4,40 @@ import pytest
 from optuna.trial import TrialState
 
 from glora_automl.errors import RecipeError, StudyError
-from glora_automl.study import _proposals, search, summarize
+from glora_automl.study import _proposals, load_recipe, search, summarize
 from glora_automl.supernet import evaluate
+from tests.conftest import TINY
 
 
 @pytest.fixture
 def searching(tiny):
     """A recipe that ends with the search, so to say."""
-    return tiny.replace(
+    return shortened(tiny)
+
+
+def shortened(recipe):
+    return recipe.replace(
         selection={"controls": False, "finetune_epochs": 0, "candidates": 2},
         search={"trials": 40, "population": 8},
     )
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """What that recipe finds."""
+    folder = tmp_path_factory.mktemp("searched")
+    (folder / "tiny.toml").write_text(TINY, encoding="utf-8")
+    recipe = shortened(load_recipe(str(folder / "tiny.toml")))
+    return search(recipe, runs=folder / "runs")
+
+
+@pytest.fixture(scope="module")
+def raced(tmp_path_factory):
+    """What it finds by races that may be wrong."""
+    folder = tmp_path_factory.mktemp("raced")
+    (folder / "tiny.toml").write_text(TINY, encoding="utf-8")
+    recipe = shortened(load_recipe(str(folder / "tiny.toml")))
+    return search(recipe.replace(search={"racing_error": 0.1}), runs=folder / "runs")
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random", "qmc"])
@@ -28,18 +51,16 @@ def test_every_sampler_stays_within_the_budget(searching, tmp_path, sampler):
     assert len({tuple(t.params.items()) for t in result.study.trials}) > 6
 
 
-def test_screened_children_stay_within_the_budget(searching, tmp_path):
+def test_screened_children_stay_within_the_budget(searching, searched, tmp_path):
     result = search(searching.replace(search={"screen": 8}), runs=tmp_path)
     budget = summarize(result.study)["budget"]
     assert max(t.user_attrs["trainable_params"] for t in result.study.trials) <= budget
-    plain = search(searching, runs=tmp_path / "plain")
-    assert [t.params for t in plain.study.trials[:8]] == [t.params for t in result.study.trials[:8]]
-    assert [t.params for t in plain.study.trials[8:]] != [t.params for t in result.study.trials[8:]]
+    plain, screened = ([t.params for t in found.study.trials] for found in (searched, result))
+    assert screened[:8] == plain[:8]
+    assert screened[8:] != plain[8:]
 
 
-def test_racing_looks_at_fewer_images_and_keeps_the_best(searching, tmp_path):
-    full = search(searching, runs=tmp_path / "full")
-    raced = search(searching.replace(search={"racing_error": 0.1}), runs=tmp_path / "raced")
+def test_racing_looks_at_fewer_images_and_keeps_the_best(searched, raced):
     trials = raced.study.trials
     pruned = [t for t in trials if t.state == TrialState.PRUNED]
     assert 0 < len(pruned) < 40
@@ -53,21 +74,19 @@ def test_racing_looks_at_fewer_images_and_keeps_the_best(searching, tmp_path):
     )
     # The first generation has nothing to beat.
     assert all(t.state == TrialState.COMPLETE for t in trials[:8])
-    assert raced.study.best_value >= full.study.best_value - 0.05
+    assert raced.study.best_value >= searched.study.best_value - 0.05
     assert raced.rows[0].test is not None
 
 
-def test_racing_without_errors_finds_what_the_whole_search_finds(searching, tmp_path):
-    full = search(searching, runs=tmp_path / "full")
-    raced = search(searching.replace(search={"racing_error": 0.0}), runs=tmp_path / "raced")
-    assert [t.params for t in raced.study.trials] == [t.params for t in full.study.trials]
-    assert raced.selection == full.selection
-    assert raced.rows[0].test == full.rows[0].test
+def test_racing_without_errors_finds_what_the_whole_search_finds(searching, searched, tmp_path):
+    found = search(searching.replace(search={"racing_error": 0.0}), runs=tmp_path)
+    assert [t.params for t in found.study.trials] == [t.params for t in searched.study.trials]
+    assert found.selection == searched.selection
+    assert found.rows[0].test == searched.rows[0].test
 
 
-def test_an_interrupted_race_ends_as_if_it_had_not_been(searching, tmp_path, monkeypatch):
+def test_an_interrupted_race_ends_as_if_it_had_not_been(searching, raced, tmp_path, monkeypatch):
     recipe = searching.replace(search={"racing_error": 0.1})
-    whole = search(recipe, runs=tmp_path / "whole")
     left = 20
 
     def interrupted(*args, **keywords):
@@ -88,8 +107,8 @@ def test_an_interrupted_race_ends_as_if_it_had_not_been(searching, tmp_path, mon
         states = (TrialState.COMPLETE, TrialState.PRUNED)
         return [(t.params, t.value, t.state) for t in study.get_trials(states=states)]
 
-    assert done(again.study) == done(whole.study)
-    assert again.rows[0].test == whole.rows[0].test
+    assert done(again.study) == done(raced.study)
+    assert again.rows[0].test == raced.rows[0].test
 
 
 def test_the_order_of_a_race_is_that_of_all_validation_images(searching, tmp_path):

@@ -1,7 +1,7 @@
 """Signs of life, and what becomes of trials whose worker is dead."""
 
-import subprocess
-import sys
+import os
+import signal
 import threading
 import time
 
@@ -17,6 +17,7 @@ from glora_automl.progress import LineProgress
 from glora_automl.storages import open_storage
 from glora_automl.study import _worker
 from glora_automl.study._worker import OWNER, Worker
+from tests.processes import start
 
 
 @pytest.fixture
@@ -81,17 +82,15 @@ def test_a_trial_that_is_silent_too_long_is_failed(study, monkeypatch):
     assert study.trials[0].state == TrialState.FAIL
 
 
+def ask_and_die(url):
+    study = optuna.create_study(study_name="s", storage=open_storage(url))
+    Worker(study._storage, heartbeat=600).ask(study)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def test_a_process_that_died_here_is_not_waited_for(tmp_path):
     url = f"sqlite:///{tmp_path}/a.db"
-    code = (
-        "import optuna, os, sys\n"
-        "from glora_automl.storages import open_storage\n"
-        "from glora_automl.study._worker import Worker\n"
-        f"study = optuna.create_study(study_name='s', storage=open_storage({url!r}))\n"
-        "Worker(study._storage, heartbeat=600).ask(study)\n"
-        "os.kill(os.getpid(), 9)\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
+    assert start(ask_and_die, url, folder=tmp_path).wait() == -signal.SIGKILL
     study = optuna.load_study(study_name="s", storage=open_storage(url))
     assert study.trials[0].state == TrialState.RUNNING
     Worker(study._storage, heartbeat=600).fail_dead(study)

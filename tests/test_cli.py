@@ -22,6 +22,7 @@ from glora_automl.errors import Stopped
 from glora_automl.study import _search, _weights, load_recipe, override_recipe, search
 from glora_automl.study._overrides import with_data
 from glora_automl.study._setup import Setup
+from tests import processes
 from tests.conftest import TINY
 from tests.tasks.files import write_classes
 
@@ -339,25 +340,16 @@ def test_showing_an_unknown_study_names_the_known(runs, glora):
     assert "tiny" in err
 
 
-def run_in_background(folder, *arguments, **options):
-    arguments = arguments or ("search", "tiny.toml", "--quiet")
-    command = [sys.executable, "-m", "glora_automl", *map(str, arguments)]
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_ctrl_c_says_how_to_go_on(folder):
+    command = [sys.executable, "-m", "glora_automl", "search", "tiny.toml", "--quiet"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, cwd=folder, text=True, **pipes, **options)
-
-
-def wait_until(condition, process, seconds=120):
-    end = time.monotonic() + seconds
-    while not condition():
+    process = subprocess.Popen(command, cwd=folder, text=True, **pipes)
+    end = time.monotonic() + 120
+    while not (folder / "runs/tiny").exists():
         assert process.poll() is None, f"it ended early: {process.stderr.read()}"
         assert time.monotonic() < end, "it did not come so far"
         time.sleep(0.005)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="signals")
-def test_ctrl_c_says_how_to_go_on(folder):
-    process = run_in_background(folder)
-    wait_until((folder / "runs/tiny").exists, process)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -369,12 +361,12 @@ def test_ctrl_c_says_how_to_go_on(folder):
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_the_dashboard_shows_the_studies_until_ctrl_c(runs, glora):
-    # These tests may run where Ctrl-C is ignored, as what a shell starts with & does.
-    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
-    process = run_in_background(runs, "dashboard", "--runs", runs, "--port", 0, **heard)
+    arguments = ("dashboard", "--runs", str(runs), "--port", 0)
+    process = processes.start(processes.glora, *arguments, folder=runs)
     try:
-        line = process.stdout.readline()
-        assert line.endswith("(Ctrl-C ends it)\n"), process.stderr.read()
+        process.wait_until(lambda: process.out.endswith("\n"))
+        line = process.out
+        assert line.endswith("(Ctrl-C ends it)\n")
         url = line.split()[1]
         assert url.startswith("http://127.0.0.1:")
         with urllib.request.urlopen(f"{url}api/studies", timeout=60) as answer:
@@ -385,8 +377,8 @@ def test_the_dashboard_shows_the_studies_until_ctrl_c(runs, glora):
         assert (code, out) == (2, "")
         assert f"127.0.0.1:{port} is taken; choose another with --port" in err
         process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=60) == ("\n", "")
-        assert process.returncode == 0
+        assert process.wait(60) == 0
+        assert (process.out, process.err) == (f"{line}\n", "")
     finally:
         process.kill()
 

@@ -86,7 +86,6 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe, go on where an earlier run stopped, or join those who run it."""
-    from glora_automl.report import publish
     from glora_automl.study import override_recipe
     from glora_automl.study import search as run
 
@@ -111,7 +110,7 @@ def search(
             patience=patience,
             stop=stop,
             progress=show_progress(quiet),
-            publish=publish,
+            publish=_publish,
         )
     print_found(result, runs, storage, as_json)
 
@@ -146,7 +145,6 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train one architecture without a search, and keep it like a search's winner."""
-    from glora_automl.report import publish
     from glora_automl.study import override_recipe
     from glora_automl.study import search as run
 
@@ -169,7 +167,7 @@ def train(
             patience=patience,
             stop=stop,
             progress=show_progress(quiet),
-            publish=publish,
+            publish=_publish,
         )
     print_found(result, runs, storage, as_json)
 
@@ -188,7 +186,6 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Go on with a study, on any machine that reaches its storage and its artifacts."""
-    from glora_automl.report import publish
     from glora_automl.study import resume as run
 
     with _stoppable() as stop:
@@ -203,7 +200,7 @@ def resume(
             patience=patience,
             stop=stop,
             progress=show_progress(quiet),
-            publish=publish,
+            publish=_publish,
         )
     print_found(result, runs, storage, as_json)
 
@@ -402,7 +399,7 @@ def suite(
     as_json: AsJson = False,
 ) -> None:
     """Run the same recipe on many tasks, and print and save a table of them all."""
-    from glora_automl.report import publish, save_suite, suite_table
+    from glora_automl.report import save_suite, suite_table
     from glora_automl.study import load_suite, run_suite
 
     wanted = load_suite(name, data=data)
@@ -421,7 +418,7 @@ def suite(
             patience=patience,
             stop=stop,
             progress=show_progress(quiet),
-            publish=publish,
+            publish=_publish,
         )
     if not is_first_rank():
         return
@@ -631,6 +628,13 @@ def layers(
         size = "–" if group.size is None else " x ".join(map(str, group.size))
         table.add_row(group.pattern, str(group.layers), size, group.reason or group.tensors)
     out_console().print(table)
+
+
+def _publish(study: Any) -> None:
+    """:func:`glora_automl.report.publish`, which is imported when there is something to show."""
+    from glora_automl.report import publish
+
+    publish(study)
 
 
 @contextmanager

@@ -25,6 +25,10 @@ _DROPPED = ("test_input_size", "test_crop_pct", "label_offset", "label_names", "
 """What a backbone's configuration says of its own classes, and of sizes to test it at."""
 
 
+_OF_WEIGHTS = ("url", "file", "hf_hub_id", "hf_hub_filename", "tag", "license", "origin_url")
+"""What it says of the weights that timm has, not of others for the same model."""
+
+
 def check_timm(backbone: nn.Module, architecture: Architecture) -> None:
     """Refuse an adapter that gives layers a bias which timm's model has not.
 
@@ -67,7 +71,8 @@ def write_timm(folder: Path, model: nn.Module, record: Record) -> list[str]:
     """
     seen = record.preprocessing
     known: Any = model.pretrained_cfg
-    config: Any = {key: value for key, value in known.items() if key not in _DROPPED}
+    dropped = _DROPPED if record.backbone.pretrained else (*_DROPPED, *_OF_WEIGHTS)
+    config: Any = {key: value for key, value in known.items() if key not in dropped}
     config |= {
         "num_classes": len(record.classes),
         "input_size": seen.size,

@@ -33,6 +33,8 @@ def test_timm_loads_any_model(tmp_path, name):
     config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     assert config["architecture"] == timm.models.split_model_name_tag(MODELS[name][0])[0]
     assert config["label_names"] == list(CLASSES)
+    # The weights are not those that timm's configuration is of.
+    assert not {"license", "tag", "hf_hub_id", "url"} & config["pretrained_cfg"].keys()
 
 
 @pytest.mark.parametrize("choices", [{"C": "vector"}, {"E": "scalar"}])

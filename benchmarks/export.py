@@ -19,9 +19,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
-import os
-import platform
 import sys
 import tempfile
 import time
@@ -31,12 +28,12 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+from _document import MACHINE, command_line, write_document
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from glora_automl._files import write_atomic
 from glora_automl.adapters import classifiers, linear_shapes, merge
 from glora_automl.architecture import Architecture
 from glora_automl.budget import FeasibleRegion
@@ -218,19 +215,13 @@ def main() -> None:
     if arguments.out is not None:
         document = {
             "benchmark": "export",
-            "command": "python benchmarks/export.py "
-            + ("--small" if arguments.small else f"--rounds {rounds} --batch {batch}"),
-            "machine": {
-                "processor": platform.machine(),
-                "cores": os.cpu_count(),
-                "threads": torch.get_num_threads(),
-            },
+            "command": command_line(),
+            "machine": {**MACHINE, "threads": torch.get_num_threads()},
             "torch": torch.__version__,
             "timm": timm.__version__,
             "rows": rows,
         }
-        text = json.dumps(document, indent=1)
-        write_atomic(arguments.out, lambda file: file.write_text(text, encoding="utf-8"))
+        write_document(arguments.out, document)
 
 
 if __name__ == "__main__":

@@ -59,16 +59,15 @@ class MergedModel:
             mine = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
             moving = {n for n, p in model.named_parameters() if p.requires_grad}
             moving |= {n for n, _ in model.named_buffers()}
-            self._copied = [(mine[n], theirs[n]) for n in theirs if n in moving & set(mine)]
-        for name, layer in adapted_layers(model).items():
-            self._give_tensors(self.model.get_submodule(name), layer, dtype)
+            self._copied = [(mine[n], theirs[n]) for n in theirs if n in moving and n in mine]
         self.changing = {id(p) for p in self.model.parameters() if p.requires_grad}
         self.changing |= {id(mine) for mine, _ in self._copied}
-        for name in adapted_layers(model):
-            self.changing |= {id(p) for p in self.model.get_submodule(name).parameters()}
-        sizes = [weight.numel() for _, weight, _ in self._layers]
-        like = next(iter(adapted_layers(model).values())).linear.weight
-        self._scratch = like.new_empty(max(sizes)) if own else None
+        for name, layer in adapted_layers(model).items():
+            plain = self.model.get_submodule(name)
+            self._give_tensors(plain, layer, dtype)
+            self.changing |= {id(p) for p in plain.parameters()}
+        largest = max(weight.numel() for _, weight, _ in self._layers)
+        self._scratch = layer.linear.weight.new_empty(largest) if own else None
 
     def _give_tensors(
         self, plain: nn.Module, layer: GLoRALinear, dtype: torch.dtype | None

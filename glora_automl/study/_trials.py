@@ -256,7 +256,8 @@ class _Flights:
         if self._executor is not None:
             self._executor.shutdown(cancel_futures=True)
         while self._flights:
-            self._abandon(self._flights.popleft())
+            flight = self._flights.popleft()
+            self._abandon(flight.trial, flight.beating)
 
     def first(self) -> int | None:
         """The number of the first trial that is being evaluated."""
@@ -276,20 +277,18 @@ class _Flights:
             return
         beating = contextlib.ExitStack()
         beating.enter_context(worker.beating(trial._trial_id))
-        flight = _Flight(trial, beating, _nothing)
-        with self._landing(flight):
+        with self._landing(trial, beating):
             with hold_writes(worker.storage):
                 evaluate = self._propose(trial)
             if self._executor is not None:
                 evaluate = self._executor.submit(evaluate).result
-            self._flights.append(flight._replace(result=evaluate))
+            self._flights.append(_Flight(trial, beating, evaluate))
 
     def end(self) -> None:
         """Wait for the first trial's evaluation, and write what came out."""
-        flight = self._flights.popleft()
-        trial, storage = flight.trial, self._worker.storage
-        with self._landing(flight):
-            values, attributes, stopped_at = flight.result()
+        trial, beating, result = self._flights.popleft()
+        with self._landing(trial, beating):
+            values, attributes, stopped_at = result()
             if not all(map(math.isfinite, values)):
                 raise TrainingError(
                     f"Each trial must have a finite score, trial {trial.number} has {values[0]}; "
@@ -298,41 +297,37 @@ class _Flights:
                 )
             if stopped_at is not None:
                 trial.report(values[0], step=stopped_at)
-            with hold_writes(storage):
+            with hold_writes(self._worker.storage):
                 for key, attribute in attributes.items():
                     trial.set_user_attr(key, attribute)
                 _tell(self._study, trial, values, pruned=stopped_at is not None)
-            flight.beating.close()
+            beating.close()
 
     @contextmanager
-    def _landing(self, flight: _Flight) -> Iterator[None]:
+    def _landing(self, trial: optuna.Trial, beating: contextlib.ExitStack) -> Iterator[None]:
         """See to it that a trial does not stay behind as a running one."""
         try:
             yield
         except UpdateFinishedTrialError:
-            flight.beating.close()
+            beating.close()
             self._progress.say(
-                f"This worker was taken for dead at trial {flight.trial.number}; its result is "
-                "dropped and the trial evaluated again."
+                f"This worker was taken for dead at trial {trial.number}; its result is dropped "
+                "and the trial evaluated again."
             )
         except BaseException:
-            self._abandon(flight)
+            self._abandon(trial, beating)
             raise
 
-    def _abandon(self, flight: _Flight) -> None:
+    def _abandon(self, trial: optuna.Trial, beating: contextlib.ExitStack) -> None:
         """Queue a trial again, so that the next worker need not wait until this one seems dead."""
-        flight.beating.close()
+        beating.close()
         with contextlib.suppress(Exception):
-            fail(self._worker.storage, flight.trial._trial_id)
+            fail(self._worker.storage, trial._trial_id)
             places = _Places.of(self._study, sys.maxsize)
-            mine = places.positions[flight.trial.number]
+            mine = places.positions[trial.number]
             _queue_again(
                 self._study, [t for t in places.failed() if places.positions[t.number] == mine]
             )
-
-
-def _nothing() -> Evaluation:
-    raise AssertionError("it was not begun")
 
 
 def _tell(

@@ -13,8 +13,11 @@ with the weights of that supernet. Told are, as means over the seeds with a 95% 
   a paired test cannot tell from it, and with ``--folds`` for the first way by cross-validation.
   Test images are looked at once a way and rule, for what was chosen.
 
-"rejection" is the search of the GLoRA paper, written anew: candidates above the budget are drawn
-again, at most 1000 times. Those above it all the same count as trials and are worth nothing.
+"evolution" is what a recipe gets that does not say otherwise. TPE and NSGA-II have Optuna's own
+settings; "hand-picked" puts what the evolution begins with in front of their trials, too.
+"rejection" is the search of the GLoRA paper, written anew, with its population of 50 and its 10
+parents: candidates above the budget are drawn again, at most 1000 times. Those above it all the
+same count as trials and are worth nothing.
 
     python benchmarks/searches.py digits --seeds 5 --out benchmarks/results/searches-digits.json
     python benchmarks/searches.py benchmarks/npz.toml --set task.path=FOLDER/sign_digits32.npz \\
@@ -50,7 +53,9 @@ from glora_automl.progress import LineProgress, Progress
 from glora_automl.storages import open_artifacts
 from glora_automl.study import Recipe, override_recipe
 from glora_automl.study._best import best_trials, front_of
+from glora_automl.study._initial import hand_picked
 from glora_automl.study._proposals import Proposer, create_sampler
+from glora_automl.study._recipe import SearchSettings
 from glora_automl.study._run import Run
 from glora_automl.study._selection import rank, score_again
 from glora_automl.study._setup import prepare
@@ -64,18 +69,24 @@ BOTH = ["accuracy", "parameters"]
 WAYS: dict[str, dict[str, Any]] = {
     "evolution": {},
     "evolution, screen 24": {"screen": 24},
-    "tpe": {"sampler": "tpe"},
-    "nsga2": {"sampler": "nsga2"},
+    "evolution, nothing hand-picked": {"hand_picked": False},
+    "evolution, all sizes": {"hand_picked": False, "least_size": 0.0},
+    "evolution, population 50": {"population": 50, "top": 10},
+    "tpe": {"sampler": "tpe", "population": 10},
+    "tpe, hand-picked": {"sampler": "tpe", "population": 10},
+    "nsga2": {"sampler": "nsga2", "population": 50},
+    "nsga2, hand-picked": {"sampler": "nsga2", "population": 50},
     "random": {"sampler": "random"},
     "rejection": {},
     "evolution, two objectives": {"objectives": BOTH},
     "evolution, screen 24, two objectives": {"screen": 24, "objectives": BOTH},
-    "tpe, two objectives": {"sampler": "tpe", "objectives": BOTH},
-    "nsga2, two objectives": {"sampler": "nsga2", "objectives": BOTH},
+    "tpe, two objectives": {"sampler": "tpe", "population": 10, "objectives": BOTH},
+    "nsga2, two objectives": {"sampler": "nsga2", "population": 50, "objectives": BOTH},
     "evolution, racing 0": {"racing_error": 0.0},
     "evolution, racing 0.05": {"racing_error": 0.05},
     "evolution, racing 0.3": {"racing_error": 0.3},
 }
+SIZE = {"population": SearchSettings().population}
 COUNTS = (100, 300, 1000)
 SIGNIFICANCE = 0.05
 SMALL = {
@@ -111,8 +122,12 @@ def searched(run: Run, supernet: Supernet, way: str, folds: int = 0) -> dict[str
     study = optuna.create_study(
         storage=storage,
         directions=["maximize", "minimize"][: len(recipe.search.objectives)],
-        sampler=create_sampler(setup),
+        sampler=create_sampler(setup, hand_picked(setup)),
     )
+    if way.endswith(", hand-picked"):
+        picked = replace(setup, recipe=recipe.replace(search={"sampler": "evolution", **SIZE}))
+        for params in hand_picked(picked):
+            study.enqueue_trial(params)
     worker = Worker(storage)
     run = replace(run, study=study, setup=setup, worker=worker)
     begin = time.perf_counter()
@@ -189,8 +204,6 @@ def reject(run: Run, supernet: Supernet) -> None:
         evaluated,
         evaluations=recipe.search.trials,
         rng=np.random.default_rng([recipe.seed, 2306]),
-        population=recipe.search.population,
-        top=recipe.search.top,
     )
 
 

@@ -56,7 +56,7 @@ def parse_budget(text: str | int, backbone_parameters: int) -> int:
 class FeasibleRegion:
     """The architectures of a search space that fit a budget: draw from them, repair into them.
 
-    A draw first takes a target size, uniform between the smallest architecture and the budget,
+    A draw first takes a target size, uniform between the smallest that is wanted and the budget,
     then draws every dimension from the distribution of highest entropy whose mean size is the
     target, ``p(choice) ~ exp(-u * cost)``. What comes out above the budget is repaired. So sizes
     spread over the whole range for any satisfiable budget, in a bounded number of steps, where
@@ -65,6 +65,8 @@ class FeasibleRegion:
     Args:
         space: The search space.
         budget: The most trainable adapter parameters.
+        least: The smallest target size of a draw; by default that of the smallest architecture.
+            What is drawn scatters around its target, and :meth:`repair` knows no least size.
 
     Raises:
         BudgetError: If no architecture of the space fits.
@@ -79,7 +81,7 @@ class FeasibleRegion:
         True
     """
 
-    def __init__(self, space: SearchSpace, budget: int) -> None:
+    def __init__(self, space: SearchSpace, budget: int, least: float = 0) -> None:
         if budget < space.minimum:
             raise BudgetError(
                 f"The budget must be at least {space.minimum}, the smallest architecture of the "
@@ -87,6 +89,8 @@ class FeasibleRegion:
             )
         self.space = space
         self.budget = budget
+        ceiling = min(budget, space.maximum)
+        self._targets = min(max(least, space.minimum), ceiling), ceiling
         width = max((len(d.choices) for d in space.dimensions), default=1)
         shape = (len(space.dimensions), width)
         self._valid = np.zeros(shape, dtype=bool)
@@ -120,8 +124,7 @@ class FeasibleRegion:
         """Draw the parameters of an architecture that fits the budget."""
         if not self.space.dimensions:
             return {}
-        ceiling = min(self.budget, self.space.maximum)
-        target = rng.uniform(self.space.minimum, ceiling)
+        target = rng.uniform(*self._targets)
         # The means fall as the tilt rises; np.interp wants them rising.
         tilt = float(np.interp(target, self._means[::-1], self._tilts[::-1]))
         return self._params(self._fit(self._choose(self._probabilities(tilt), rng), rng))

@@ -154,6 +154,20 @@ class TestDrawing:
         assert fifths.min() >= 50
         assert fifths.max() <= 175
 
+    @pytest.mark.parametrize("share", [0.005, 0.05, 1.0])
+    def test_draws_may_begin_at_a_least_size(self, share):
+        space = SearchSpace(load_search_space("default"), VIT_B)
+        budget = int(share * space.maximum)
+        sizes = counts(FeasibleRegion(space, budget, least=0.5 * budget), 300)
+        assert 0.68 * budget < sizes.mean() < 0.8 * budget
+        assert (sizes < 0.4 * budget).mean() < 0.1
+        assert sizes.max() <= budget
+
+    def test_a_least_size_that_no_architecture_has_is_the_largest(self):
+        space = SearchSpace(load_search_space("vectors"), SMALL)
+        region = FeasibleRegion(space, 10**9, least=10**9)
+        assert counts(region, 3).tolist() == [space.maximum] * 3
+
     def test_every_choice_of_every_dimension_is_drawn(self):
         space = SearchSpace(load_search_space("default"), {"fc": LayerShape(64, 32)})
         region = FeasibleRegion(space, space.maximum)

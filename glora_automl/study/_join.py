@@ -30,9 +30,10 @@ from glora_automl.storages import (
     quiet_optuna,
     storage_errors,
 )
+from glora_automl.study._initial import hand_picked
+from glora_automl.study._initial import warm_start as find_initial
 from glora_automl.study._overrides import with_data
 from glora_automl.study._proposals import create_sampler
-from glora_automl.study._proposals import warm_start as find_initial
 from glora_automl.study._recipe import NAME, Recipe
 from glora_automl.study._run import Publish, Run
 from glora_automl.study._setup import CACHE, Setup, prepare
@@ -151,8 +152,10 @@ def join(
     ):
         setup = replace(setup, stop=worker.wants_stop)
         settings = _settings(setup, heartbeat, files.location)
+        settings = replace(settings, initial=hand_picked(setup))
         if warm_start is not None:
-            initial = find_initial(opened, warm_start, setup)
+            # Of what both halves of a generation could hold, what an earlier study found is first.
+            initial = (*find_initial(opened, warm_start, setup), *settings.initial)
             settings = replace(settings, warm_start=warm_start, initial=initial)
         stages = Stages(name, opened, worker, setup.folder, progress, settings.key, setup.device)
         study = _open_study(setup, settings, stages, opened, name)

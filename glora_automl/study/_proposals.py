@@ -7,68 +7,21 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
-from optuna.storages import BaseStorage
 
-from glora_automl.errors import RecipeError, StudyError
+from glora_automl.budget import FeasibleRegion
 from glora_automl.samplers import EvolutionSampler, RepairedSampler, trial_positions
-from glora_automl.study._best import CONSTRAINT, best_of, best_trials, front_of
+from glora_automl.study._best import CONSTRAINT, best_of
 from glora_automl.study._meter import Meter
 from glora_automl.study._recipe import SearchSettings
 from glora_automl.study._run import Run
 from glora_automl.study._setup import Setup
-from glora_automl.study._study import load_study
 from glora_automl.study._trials import Evaluation
 from glora_automl.supernet import Score, Scorer, Supernet
 
-__all__ = ["Proposer", "create_sampler", "trial_values", "warm_start"]
-
-
-def warm_start(storage: BaseStorage, name: str, setup: Setup) -> tuple[dict[str, str], ...]:
-    """The best architectures of an earlier study, for half of the first generation.
-
-    Where few parameters are an objective, too, they are spread over the earlier study's front.
-
-    Args:
-        storage: Where the earlier study is.
-        name: Its name.
-        setup: What they are for. Its budget may be another one: they are repaired into it.
-
-    Raises:
-        StudyError: If there is no such study.
-        RecipeError: If it has another search space, or the sampler knows no generations.
-    """
-    search = setup.recipe.search
-    if search.sampler != "evolution":
-        raise RecipeError(
-            f"A warm start needs search.sampler = 'evolution', got {search.sampler!r}; leave out "
-            "--warm-start."
-        )
-    study = load_study(storage, name)
-    most = max(1, search.population // 2)
-    best = best_trials(study, most)
-    if search.trades_off and best:
-        front = front_of(study.get_trials(deepcopy=False), study.directions[0])
-        spread = np.linspace(0, len(front) - 1, min(most, len(front)))
-        best = [front[i] for i in spread.round().astype(int)]
-    choices = {dimension.name: dimension.choices for dimension in setup.space.dimensions}
-    for trial in best:
-        for key in sorted(set(choices) | set(trial.params)):
-            if trial.params.get(key) not in choices.get(key, ()):
-                raise RecipeError(
-                    f"A warm start must come from a study of the same search space; that of "
-                    f"{name!r} has {key} = {trial.params.get(key)!r}, here it may be "
-                    f"{', '.join(choices.get(key, ())) or 'nothing'}; leave out --warm-start."
-                )
-    if not best:
-        raise StudyError(
-            f"A warm start needs complete trials, the study {name!r} has none within its budget; "
-            "leave out --warm-start."
-        )
-    return tuple(dict(trial.params) for trial in best)
+__all__ = ["Proposer", "create_sampler", "trial_values"]
 
 
 def create_sampler(setup: Setup, initial: Sequence[Mapping[str, str]] = ()) -> BaseSampler:
@@ -80,6 +33,9 @@ def create_sampler(setup: Setup, initial: Sequence[Mapping[str, str]] = ()) -> B
     """
     search = setup.recipe.search
     space, seed = setup.space.distributions(), setup.recipe.seed
+    # What a whole front needs to begin with are architectures of all sizes.
+    least = 0 if search.trades_off else search.least_size * setup.budget
+    region = FeasibleRegion(setup.space, setup.budget, least)
     if search.sampler == "evolution":
         return EvolutionSampler(
             population=search.population,
@@ -88,7 +44,7 @@ def create_sampler(setup: Setup, initial: Sequence[Mapping[str, str]] = ()) -> B
             mutation_probability=search.mutation_probability,
             screen=search.screen,
             search_space=space,
-            region=setup.region,
+            region=region,
             initial=initial,
             seed=seed,
         )
@@ -98,7 +54,7 @@ def create_sampler(setup: Setup, initial: Sequence[Mapping[str, str]] = ()) -> B
         "random": lambda drawn: RandomSampler(seed=drawn),
         "qmc": partial(_qmc, seed),
     }
-    return RepairedSampler(makers[search.sampler], space, setup.region, seed)
+    return RepairedSampler(makers[search.sampler], space, region, seed)
 
 
 def _qmc(seed: int, drawn: int) -> BaseSampler:

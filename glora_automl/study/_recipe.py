@@ -27,7 +27,9 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
 class SearchSettings(Declaration):
-    """The evolutionary search; the defaults are GLoRA's published schedule.
+    """The search; by default an evolution with smaller generations than GLoRA's 50 with 10 parents.
+
+    Those ask for 1,050 trials, and with less of them the smaller ones find better architectures.
 
     Attributes:
         trials: Trials to reach, those that racing stopped included. It may be raised while the
@@ -42,6 +44,11 @@ class SearchSettings(Declaration):
         sampler: ``evolution``, or one of Optuna's with proposals that are repaired into the
             budget: ``tpe``, ``nsga2``, ``random``, ``qmc`` (which draws categorical parameters at
             random, too). Population is TPE's number of random trials, too.
+        hand_picked: Whether the first generation of the evolution begins with what people would
+            try first, such as LoRA of one rank: what fits and is in the search space, at most half
+            of it.
+        least_size: Share of the budget at which the sizes of random architectures begin; 0 spreads
+            them over all sizes, as several objectives do in any case.
         screen: Children that are made for each trial of the evolution, of which a regression on
             the trials so far picks one; 1 picks none.
         racing_error: Stops an evaluation as soon as the architecture will hardly become a parent
@@ -55,12 +62,14 @@ class SearchSettings(Declaration):
     """
 
     trials: Int = Field(default=1050, ge=1)
-    population: Int = Field(default=50, ge=1)
-    top: Int = Field(default=10, ge=1)
+    population: Int = Field(default=20, ge=1)
+    top: Int = Field(default=5, ge=1)
     mutation_share: Float = Field(default=0.5, ge=0, le=1)
     mutation_probability: Float = Field(default=0.2, ge=0, le=1)
     objectives: tuple[Literal["accuracy", "loss", "parameters"], ...] = ("accuracy",)
     sampler: Literal["evolution", "tpe", "nsga2", "random", "qmc"] = "evolution"
+    hand_picked: Bool = True
+    least_size: Float = Field(default=0.5, ge=0, le=1)
     screen: Int = Field(default=1, ge=1)
     racing_error: Float | None = Field(default=None, ge=0, lt=1)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

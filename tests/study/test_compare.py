@@ -68,9 +68,10 @@ def test_the_random_search_costs_the_same(compared, finished, compared_place):
     budget = finished.budget
     assert all(t.user_attrs["trainable_params"] <= budget for t in trials)
     assert len({tuple(t.params.items()) for t in trials}) == len(trials)
-    # Draws like those of the first generation, here the same ones: its seed is the search's.
-    assert [t.params for t in trials[:4]] == [t.params for t in finished.study.trials[:4]]
-    assert [t.value for t in trials[:4]] == [t.value for t in finished.study.trials[:4]]
+    # Draws like those of the first generation behind what was picked by hand, here the same ones:
+    # its seed is the search's.
+    assert [t.params for t in trials[2:4]] == [t.params for t in finished.study.trials[2:4]]
+    assert [t.value for t in trials[2:4]] == [t.value for t in finished.study.trials[2:4]]
     (row,) = (row for row in compared.rows if row.name == "random search")
     assert row.parameters in {t.user_attrs["trainable_params"] for t in trials}
 

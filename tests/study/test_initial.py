@@ -1,0 +1,91 @@
+"""What the first generation of a search begins with."""
+
+import optuna
+import pytest
+
+from glora_automl.architecture import Architecture
+from glora_automl.progress import Progress
+from glora_automl.study._initial import hand_picked
+from glora_automl.study._proposals import create_sampler
+from glora_automl.study._setup import prepare
+
+
+@pytest.fixture
+def prepared(tiny, tmp_path):
+    def with_changes(**changes):
+        recipe = tiny.replace(**{"budget": "100%", **changes})
+        return prepare(recipe, runs=tmp_path, name="tiny", device="cpu", progress=Progress())
+
+    return with_changes
+
+
+def names(setup, found):
+    """What they are, by layer and choices."""
+    return [setup.space.architecture(params) for params in found]
+
+
+def test_what_people_try_first_is_there_largest_first(prepared):
+    setup = prepared(search={"population": 200})
+    found = hand_picked(setup)
+    architectures = names(setup, found)
+    shapes = setup.space.shapes
+    for choices in (
+        {"B": "lora-2"},
+        {"B": "lora-4"},
+        {"E": "vector"},
+        {"A": "vector", "E": "vector"},
+        {},
+    ):
+        assert Architecture.uniform(shapes, **choices) in architectures
+    first = next(iter(shapes))
+    halved = [
+        a for a in architectures if str(a[first].B) == "lora-4" and "lora" not in str(a[[*a][-1]])
+    ]
+    assert halved
+    counts = [setup.space.count(params) for params in found]
+    assert counts == sorted(counts, reverse=True)
+    assert len(set(architectures)) == len(architectures)
+
+
+def test_only_what_fits_and_is_in_the_space_is_taken(prepared):
+    setup = prepared(
+        budget=300, search_space={"choices": {"C": ["none"]}}, search={"population": 200}
+    )
+    found = hand_picked(setup)
+    assert found
+    assert max(map(setup.space.count, found)) <= 300
+    assert not any("C=" in str(a) for a in names(setup, found))
+
+
+@pytest.mark.parametrize(
+    ("settings", "count"),
+    [
+        ({"population": 6}, 3),
+        ({"population": 1, "top": 1}, 0),
+        ({"hand_picked": False}, 0),
+        ({"sampler": "tpe"}, 0),
+    ],
+)
+def test_they_are_half_of_the_first_generation_of_an_evolution(prepared, settings, count):
+    assert len(hand_picked(prepared(search=settings))) == count
+
+
+def test_a_search_begins_with_them_and_goes_on_near_the_budget(prepared):
+    setup = prepared(budget="30%", search={"population": 40, "least_size": 0.9})
+    initial = hand_picked(setup)
+    study = optuna.create_study(sampler=create_sampler(setup, initial))
+    space = setup.space.distributions()
+    trials = [study.ask(space).params for _ in range(40)]
+    assert tuple(trials[: len(initial)]) == initial
+    counts = [setup.space.count(params) for params in trials[len(initial) :]]
+    assert 0.8 * setup.budget < sum(counts) / len(counts)
+    assert max(counts) <= setup.budget
+
+
+def test_a_search_of_the_trade_off_draws_all_sizes(prepared):
+    objectives = ["accuracy", "parameters"]
+    setup = prepared(search={"population": 60, "least_size": 0.9, "objectives": objectives})
+    study = optuna.create_study(sampler=create_sampler(setup), directions=["maximize", "minimize"])
+    space = setup.space.distributions()
+    counts = [setup.space.count(study.ask(space).params) for _ in range(60)]
+    assert min(counts) < 0.3 * setup.space.maximum

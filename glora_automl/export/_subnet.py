@@ -112,8 +112,9 @@ def _winner(run: Run, outcome: dict[str, Any], tested: dict[str, Any]) -> Chosen
     selection = Selection.from_json(outcome["selection"])
     row = Row.from_json(tested["rows"][0])
     recipe = run.setup.recipe
-    tuned = selection.uses_finetuned or recipe.selection.refit
-    weights = "fine-tuned" if tuned else "inherited"
+    weights = selection.weights
+    if weights == "inherited" and recipe.selection.refit:
+        weights = "fine-tuned"
     return Chosen(
         selection.trial,
         Architecture.parse(outcome["architecture"]),

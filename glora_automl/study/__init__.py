@@ -1,6 +1,6 @@
 """Recipes and the studies that they become: create, resume, search, select, compare."""
 
-from glora_automl.study._arm import alone
+from glora_automl.study._alone import alone
 from glora_automl.study._best import CONSTRAINT, best_of, front_of
 from glora_automl.study._chosen import find_architecture
 from glora_automl.study._compare import Comparison, RankCorrelation, compare, random_study_name

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from optuna.trial import create_trial
-from torch import Tensor, nn
+from torch import nn
 
 from glora_automl.adapters import merge
-from glora_automl.architecture import TENSORS, Architecture
+from glora_automl.architecture import Architecture
+from glora_automl.study._alone import alone, train_alone
 from glora_automl.study._best import CONSTRAINT, done_trials
 from glora_automl.study._given import label, loras, ssf
 from glora_automl.study._proposals import trial_values
@@ -16,15 +17,13 @@ from glora_automl.study._result import Row, Selection
 from glora_automl.study._run import Run
 from glora_automl.study._setup import Setup
 from glora_automl.study._stages import Claim
-from glora_automl.supernet import ImageBatches, Supernet, TrainingResult, evaluate, train
+from glora_automl.supernet import Supernet
 
 __all__ = [
-    "alone",
     "arm_outcome",
     "control_architectures",
     "control_stage",
     "load_arm",
-    "train_alone",
     "train_control",
     "train_given",
     "uniform_architectures",
@@ -70,17 +69,6 @@ def control_stage(name: str) -> str:
         'control-LoRA-r2'
     """
     return f"control-{name.replace(' ', '-').replace('=', '')}"
-
-
-def alone(setup: Setup, architecture: Architecture) -> Supernet:
-    """A fresh backbone with the parameters of one architecture alone, which is active."""
-    only = {
-        layer: {t: (choice,) for t, choice in zip(TENSORS, choices, strict=True)}
-        for layer, choices in architecture.items()
-    }
-    supernet = Supernet(setup.backbone(), only, seed=setup.recipe.seed)
-    supernet.activate(architecture)
-    return supernet
 
 
 def arm_outcome(
@@ -160,64 +148,3 @@ def train_given(run: Run, claim: Claim) -> dict[str, Any]:
     )
     outcome = arm_outcome(run, "selection", row, supernet, architecture)
     return {**outcome, "selection": selection.to_json()}
-
-
-def train_alone(
-    run: Run, stage: str, name: str, architecture: Architecture, *, title: str
-) -> tuple[Supernet, Row]:
-    """Train one architecture alone: same loop, same settings, as many images as the search's.
-
-    Args:
-        run: The study.
-        stage: The stage that this is.
-        name: Names the row, and the training, whose random numbers are its own.
-        architecture: What is trained.
-        title: What is said of it while it trains.
-    """
-    recipe = run.setup.recipe
-    supernet = alone(run.setup, architecture)
-    result = _train(run, stage, name, supernet, *run.setup.fit, title=title)
-    with merge(supernet.model, share=True) as model:
-        score = evaluate(model, *run.setup.validation)
-    images, seconds = result.images, result.seconds
-    if recipe.selection.refit:
-        supernet = alone(run.setup, architecture)
-        title = f"{title}, on all labelled images"
-        result = _train(run, f"{stage}-all", name, supernet, *run.setup.labelled, title=title)
-        images, seconds = images + result.images, seconds + result.seconds
-    row = Row(
-        name,
-        parameters=architecture.count(run.setup.space.shapes),
-        validation=score,
-        images=images,
-        seconds=round(seconds, 2),
-    )
-    return supernet, row
-
-
-def _train(
-    run: Run,
-    stage: str,
-    name: str,
-    supernet: Supernet,
-    images: ImageBatches,
-    labels: Tensor,
-    *,
-    title: str,
-) -> TrainingResult:
-    recipe = run.setup.recipe
-    epochs = recipe.training.epochs + recipe.selection.finetune_epochs
-    with run.setup.progress.epochs(title, epochs) as on_epoch:
-        return train(
-            supernet.model,
-            supernet.trainable(),
-            images,
-            labels,
-            recipe.training.model_copy(update={"epochs": epochs}),
-            seed=recipe.seed,
-            stage=name,
-            identity=run.setup.identity,
-            checkpoint=run.checkpoint(stage),
-            on_epoch=on_epoch,
-            stop=run.setup.stop,
-        )

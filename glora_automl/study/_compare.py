@@ -16,9 +16,9 @@ from scipy import stats
 
 from glora_automl.errors import RecipeError
 from glora_automl.progress import Progress
+from glora_automl.study._alone import train_alone
 from glora_automl.study._arm import (
     control_stage,
-    train_alone,
     train_control,
     uniform_architectures,
 )

@@ -156,7 +156,8 @@ def _stage_costs(study: optuna.Study, stages: optuna.Study | None) -> Iterator[C
 def _images(outcome: dict[str, Any], trained: int) -> int:
     if "selection" in outcome:  # the row of a winner counts the supernet's training, too
         selection = outcome["selection"]
-        again = [selection[key] for key in ("finetuned", "cross_validated") if selection.get(key)]
+        keys = ("finetuned", "cross_validated", "retrained")
+        again = [selection[key] for key in keys if selection.get(key)]
         scored = len(selection["candidates"]) + len(again)
         evaluated = scored * int(selection["inherited"]["images"])
         return int(outcome["row"]["images"]) - trained + evaluated

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -118,8 +120,14 @@ class SelectionSettings(Declaration):
         folds: Parts of the validation images for a cross-validation of the candidates: each is
             trained on with the fitted images and all parts but one, and scored on that one. 0
             scores them as they are. For small validation sets.
+        rounds: How many of the candidates are trained alone, from the backbone, in each round of a
+            contest; the best of a round go on to the next, which is twice as long, the last one as
+            long as a control's training. Without any, the best candidate is chosen as it is.
+        lrs: Peak learning rates that what is trained alone is trained at, one after the other, to
+            keep what validates best: controls, and the last round of a contest. Without any, the
+            supernet's alone.
         refit: Whether the adapters that are tested are trained once more with the validation
-            images among those to fit: the winner is trained on, controls from their start.
+            images among those to fit, as they were trained before.
         finetune_epochs: Epochs for which the winner is trained on; 0 keeps inherited weights.
         finetune_lr: Peak learning rate of that; None takes the supernet's.
         controls: Whether linear probe, LoRA and BitFit are trained for comparison.
@@ -128,6 +136,8 @@ class SelectionSettings(Declaration):
     candidates: Int = Field(default=10, ge=1)
     significance: Float = Field(default=1.0, ge=0, le=1)
     folds: Int = Field(default=0, ge=0)
+    rounds: tuple[Int, ...] = ()
+    lrs: tuple[Float, ...] = ()
     refit: Bool = False
     finetune_epochs: Int = Field(default=20, ge=0)
     finetune_lr: Float | None = Field(default=None, gt=0)
@@ -135,6 +145,14 @@ class SelectionSettings(Declaration):
 
     @model_validator(mode="after")
     def _train_on(self) -> SelectionSettings:
+        falling = (self.candidates + 1, *self.rounds, 0)
+        if any(after >= before for before, after in pairwise(falling)):
+            raise ValueError(
+                f"rounds must fall, from at most the {self.candidates} candidates to at least 1, "
+                f"got {list(self.rounds)}."
+            )
+        if not all(0 < rate < math.inf for rate in self.lrs):
+            raise ValueError(f"lrs must be above 0, got {list(self.lrs)}.")
         if self.folds == 1:
             raise ValueError("folds must be 0 or at least 2, got 1.")
         if (self.folds or self.refit) and not self.finetune_epochs:

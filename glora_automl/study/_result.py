@@ -66,6 +66,7 @@ class Selection:
         parameters: Its trainable parameters.
         inherited: Score with the supernet's weights, or of one that was given after its training.
         finetuned: Score after training on; None if that was switched off.
+        retrained: Score after it was trained alone; None without a contest of the candidates.
         candidates: Numbers of the trials that were scored again, best first.
         cross_validated: Score in the cross-validation by which it was chosen; None if it was
             chosen by its inherited score.
@@ -78,13 +79,31 @@ class Selection:
     finetuned: Score | None
     candidates: tuple[int, ...]
     cross_validated: Score | None = None
+    retrained: Score | None = None
 
-    _SCORES = ("inherited", "finetuned", "cross_validated")
+    _SCORES = ("inherited", "finetuned", "cross_validated", "retrained")
 
     @property
-    def uses_finetuned(self) -> bool:
-        """Whether training on helped on the validation images."""
-        return self.finetuned is not None and quality(self.finetuned) >= quality(self.inherited)
+    def weights(self) -> str:
+        """Which weights are kept: ``inherited``, ``fine-tuned`` or ``retrained``.
+
+        Those that are best on the validation images; of equals the ones trained most.
+        """
+        known = {name: quality(score) for name, score in self._scored().items()}
+        return max(reversed(known), key=known.__getitem__)
+
+    @property
+    def score(self) -> Score:
+        """Of the weights that are kept."""
+        return self._scored()[self.weights]
+
+    def _scored(self) -> dict[str, Score]:
+        scores = {
+            "inherited": self.inherited,
+            "fine-tuned": self.finetuned,
+            "retrained": self.retrained,
+        }
+        return {name: score for name, score in scores.items() if score is not None}
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from optuna.trial import FrozenTrial
@@ -14,6 +15,7 @@ from glora_automl.architecture import Architecture
 from glora_automl.errors import StudyError
 from glora_automl.study._arm import arm_outcome
 from glora_automl.study._best import best_trials, done_trials
+from glora_automl.study._contest import contest
 from glora_automl.study._finetuning import cross_validate, finetune
 from glora_automl.study._result import Row, Selection, quality
 from glora_automl.study._run import Run
@@ -123,12 +125,17 @@ def choose(
     weights = supernet.state_dict()
     scored, images = score_again(run, supernet, candidates)
     scored = rank(scored, settings.significance)
+    images += setup.recipe.training.epochs * len(setup.task.fit)
+    held = None
+    if settings.rounds:
+        held = contest(run, stage, [candidate.architecture for candidate in scored])
+        scored.insert(0, scored.pop(held.place))
+        images += held.images
     score, _, count, number, architecture = scored[0]
     inherited, finetuned = score, None
     if settings.folds:
         with supernet.merged(architecture) as model:
             inherited = evaluate(model, *setup.validation)
-    images += setup.recipe.training.epochs * len(setup.task.fit)
     if settings.finetune_epochs:
         with setup.progress.epochs("Fine-tune the winner", settings.finetune_epochs) as on_epoch:
             images += finetune(
@@ -144,7 +151,12 @@ def choose(
         finetuned=finetuned,
         candidates=tuple(candidate.trial for candidate in scored),
         cross_validated=score if settings.folds else None,
+        retrained=held.row.validation if held else None,
     )
+    row = Row(name, parameters=count, validation=selection.score, images=images)
+    if held and selection.weights == "retrained":
+        outcome = arm_outcome(run, stage, row, held.supernet, architecture)
+        return {**outcome, "selection": selection.to_json()}
     if settings.refit:
         supernet.load_state_dict(weights)
         title = "Fine-tune the winner on all labelled images"
@@ -157,15 +169,10 @@ def choose(
                 stage=f"{stage}-all",
                 on_epoch=on_epoch,
             )
-    elif not selection.uses_finetuned:
+        row = replace(row, images=images)
+    elif selection.weights == "inherited":
         supernet.load_state_dict(weights)
     supernet.activate(architecture)  # the last that was active may be another candidate
-    row = Row(
-        name,
-        parameters=count,
-        validation=finetuned if selection.uses_finetuned else inherited,
-        images=images,
-    )
     outcome = arm_outcome(run, stage, row, supernet, architecture)
     return {**outcome, "selection": selection.to_json()}
 

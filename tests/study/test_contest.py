@@ -1,0 +1,115 @@
+"""Candidates that are trained for real before one is chosen."""
+
+import pytest
+
+from glora_automl.architecture import Architecture
+from glora_automl.errors import RecipeError
+from glora_automl.study import _alone, load_recipe, search
+from tests.conftest import TINY
+
+
+def contested(recipe):
+    """A recipe with a contest."""
+    return recipe.replace(
+        selection={
+            "candidates": 4,
+            "rounds": [4, 2, 1],
+            "lrs": [1e-5, 1e-2],
+            "finetune_epochs": 0,
+            "controls": False,
+        },
+        training={"epochs": 8},
+    )
+
+
+class Watched:
+    """Records the trainings of architectures alone."""
+
+    def __init__(self, patch, stop_at=None):
+        original = _alone.train
+        self.trained = []
+
+        def train(*args, **keywords):
+            self.trained.append((keywords["stage"], args[4].epochs, args[4].lr))
+            if len(self.trained) == stop_at:
+                raise KeyboardInterrupt
+            return original(*args, **keywords)
+
+        patch.setattr(_alone, "train", train)
+
+
+@pytest.fixture(scope="module")
+def won(tmp_path_factory):
+    """A study with a contest, and the trainings of that."""
+    folder = tmp_path_factory.mktemp("contest")
+    (folder / "tiny.toml").write_text(TINY, encoding="utf-8")
+    recipe = contested(load_recipe(str(folder / "tiny.toml")))
+    with pytest.MonkeyPatch.context() as patch:
+        watched = Watched(patch)
+        return recipe, search(recipe, runs=folder / "runs"), watched.trained
+
+
+def test_rounds_are_fewer_and_longer(won):
+    _, result, trained = won
+    assert [(epochs, lr) for _, epochs, lr in trained] == (
+        [(2, 1e-2)] * 4 + [(4, 1e-2)] * 2 + [(8, 1e-5), (8, 1e-2)]
+    )
+    stages = [stage for stage, _, _ in trained]
+    assert len(set(stages)) == 4
+    assert set(stages[4:6]) < set(stages[:4])
+    assert len({*stages[6:]}) == 1
+    assert stages[6] in stages[4:6]
+    assert result.selection.retrained is not None
+    row = result.rows[0]
+    assert row.images == 24 * (8 + 4 * 2 + 2 * 4 + 2 * 8)
+
+
+def test_the_winner_is_the_one_that_won(won):
+    _, result, trained = won
+    selection = result.selection
+    digest = Architecture.parse(selection.architecture).digest
+    assert trained[-1][0] == f"contest-{digest[:16]}"
+    assert selection.candidates[0] == selection.trial
+    assert len(selection.candidates) == 4
+    better = max(selection.retrained.accuracy, selection.inherited.accuracy)
+    assert result.rows[0].validation.accuracy == better
+    kept = selection.weights
+    assert kept == ("retrained" if selection.retrained.accuracy == better else "inherited")
+
+
+def test_an_interrupted_contest_ends_as_if_it_had_not_been(won, tmp_path, monkeypatch):
+    recipe, result, _ = won
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        Watched(patch, stop_at=6)
+        search(recipe, runs=tmp_path)
+    again = search(recipe, runs=tmp_path)
+    assert again.selection == result.selection
+    assert again.rows[0].test == result.rows[0].test
+
+
+def test_controls_are_trained_at_each_rate_and_the_best_is_kept(tiny, tmp_path, monkeypatch):
+    watched = Watched(monkeypatch)
+    recipe = tiny.replace(selection={"lrs": [1e-7, 1e-2], "finetune_epochs": 0})
+    rows = {row.name: row for row in search(recipe, runs=tmp_path / "two").rows}
+    assert [lr for stage, _, lr in watched.trained if stage == "BitFit"] == [1e-7, 1e-2]
+    alone = tiny.replace(selection={"lrs": [1e-2], "finetune_epochs": 0})
+    single = {row.name: row for row in search(alone, runs=tmp_path / "one").rows}
+    for name in ("BitFit", "linear probe"):
+        assert rows[name].images == 2 * single[name].images
+        assert rows[name].validation.accuracy >= single[name].validation.accuracy
+    assert rows["BitFit"].test == single["BitFit"].test  # 1e-7 learns nothing
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"rounds": [20, 2]}, "at most the 3 candidates"),
+        ({"rounds": [2, 2]}, "rounds must fall"),
+        ({"rounds": [2, 0]}, "rounds must fall"),
+        ({"lrs": [0.0]}, "lrs must be above 0"),
+        ({"lrs": [float("inf")]}, "lrs must be above 0"),
+    ],
+)
+def test_what_cannot_be_is_refused(tiny, settings, words):
+    with pytest.raises(RecipeError, match=words):
+        tiny.replace(selection=settings)

@@ -3,7 +3,8 @@
 from glora_automl.study._alone import alone
 from glora_automl.study._best import CONSTRAINT, best_of, front_of
 from glora_automl.study._chosen import find_architecture
-from glora_automl.study._compare import Comparison, RankCorrelation, compare, random_study_name
+from glora_automl.study._compare import compare, random_study_name
+from glora_automl.study._comparison import Comparison, RankCorrelation
 from glora_automl.study._given import READY, read_given
 from glora_automl.study._join import find, join
 from glora_automl.study._layers import LayerGroup, list_layers

@@ -11,7 +11,7 @@ from glora_automl.adapters import merge
 from glora_automl.architecture import Architecture
 from glora_automl.study._alone import alone, train_alone
 from glora_automl.study._best import CONSTRAINT, done_trials
-from glora_automl.study._given import label, loras, ssf
+from glora_automl.study._given import glora, label, loras, ssf
 from glora_automl.study._proposals import trial_values
 from glora_automl.study._result import Row, Selection
 from glora_automl.study._run import Run
@@ -49,7 +49,7 @@ def control_architectures(setup: Setup) -> dict[str, Architecture | None]:
 def uniform_architectures(setup: Setup) -> dict[str, Architecture]:
     """What fits the budget with the same choices in every layer: the controls, and more.
 
-    LoRA at the ranks that are powers of two, too, and what SSF does.
+    LoRA at the ranks that are powers of two, too, what SSF does, and GLoRA unsearched.
     """
     shapes = setup.space.shapes
     found = {name: a for name, a in control_architectures(setup).items() if a is not None}
@@ -58,6 +58,8 @@ def uniform_architectures(setup: Setup) -> dict[str, Architecture]:
         found.setdefault(f"LoRA r={rank}", fitting[rank - 1])
     if ssf(shapes).count(shapes) <= setup.budget:
         found["SSF-like"] = ssf(shapes)
+    if (unsearched := glora(shapes, setup.budget)) is not None:
+        found[unsearched[0]] = unsearched[1]
     return found
 
 

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
-from scipy import stats
 
+from glora_automl.architecture import Architecture
 from glora_automl.errors import RecipeError
 from glora_automl.progress import Progress
 from glora_automl.study._alone import train_alone
 from glora_automl.study._arm import (
+    arm_outcome,
     control_stage,
     train_control,
     uniform_architectures,
 )
 from glora_automl.study._best import best_trials, done_trials
+from glora_automl.study._comparison import Comparison, kendall
 from glora_automl.study._final import final_test
 from glora_automl.study._join import find, join
 from glora_automl.study._ledger import stage_seconds
@@ -34,107 +35,20 @@ from glora_automl.study._stages import Claim
 from glora_automl.study._study import get_setting
 from glora_automl.study._trials import run_trials
 from glora_automl.study._weights import fetch_supernet, load_backbone
+from glora_automl.supernet import evaluate
 
-__all__ = ["Comparison", "RankCorrelation", "compare", "kendall", "random_study_name"]
+__all__ = ["compare", "random_study_name"]
 
 Work = Callable[[Claim], dict[str, Any]]
 
 RANDOM = "compare-random"
 """The stage that chooses among the trials of the random search."""
 
+INHERITED = "compare-inherited"
+"""The stage that takes the searched architecture with the supernet's weights."""
 
-@dataclass(frozen=True)
-class RankCorrelation:
-    """How well one score ranks architectures by another.
-
-    Attributes:
-        tau: Kendall's tau-b, from -1 to 1; None if one of the scores is always the same.
-        low: Lower end of its 95% interval, by bootstrap over the architectures.
-        high: Upper end.
-        pvalue: Of the hypothesis that the ranks have nothing to do with each other.
-        pairs: The two scores of each architecture.
-    """
-
-    tau: float | None
-    low: float | None
-    high: float | None
-    pvalue: float | None
-    pairs: tuple[tuple[float, float], ...]
-
-    @classmethod
-    def from_json(cls, table: dict[str, Any]) -> RankCorrelation:
-        """The inverse of the attributes as JSON."""
-        return cls(**{**table, "pairs": tuple((a, b) for a, b in table["pairs"])})
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A study's adapter beside what it is to be compared with.
-
-    Attributes:
-        budget: The most trainable parameters of each, as a plain count.
-        rows: The searched adapter, the best of a random search at the same cost, and adapters with
-            the same choices in every layer.
-        best_uniform: Name of the row of those last ones with the best validation score.
-        inherited: How well accuracy with the supernet's weights ranks architectures by their
-            accuracy when each is trained alone, both on the validation images; None if no
-            architectures were trained for it.
-    """
-
-    budget: int
-    rows: tuple[Row, ...]
-    best_uniform: str
-    inherited: RankCorrelation | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        ranks = self.inherited
-        return {
-            "budget": self.budget,
-            "rows": [row.to_json() for row in self.rows],
-            "best_uniform": self.best_uniform,
-            "inherited": None
-            if ranks is None
-            else {**ranks.__dict__, "pairs": [list(pair) for pair in ranks.pairs]},
-        }
-
-    @classmethod
-    def from_json(cls, table: dict[str, Any]) -> Comparison:
-        """The inverse of :meth:`to_json`."""
-        ranks = table["inherited"]
-        return cls(
-            table["budget"],
-            tuple(Row.from_json(row) for row in table["rows"]),
-            table["best_uniform"],
-            None if ranks is None else RankCorrelation.from_json(ranks),
-        )
-
-
-def kendall(pairs: Sequence[Sequence[float]], seed: int = 0) -> RankCorrelation:
-    """Kendall's tau-b of paired scores, with a bootstrap interval.
-
-    Args:
-        pairs: Two scores of each of at least two architectures.
-        seed: Seeds the bootstrap's 1,000 resamples.
-
-    Example:
-        >>> found = kendall([(0.1, 0.2), (0.2, 0.4), (0.3, 0.3), (0.4, 0.6)])
-        >>> round(found.tau, 3), round(found.pvalue, 3)
-        (0.667, 0.333)
-    """
-    values = np.array(pairs)
-    kept = tuple((float(a), float(b)) for a, b in pairs)
-    result = stats.kendalltau(values[:, 0], values[:, 1])
-    if not np.isfinite(result.statistic):
-        return RankCorrelation(None, None, None, None, kept)
-    rng = np.random.default_rng(seed)
-    drawn = [values[rng.integers(len(values), size=len(values))] for _ in range(1000)]
-    # A resample in which one of the scores is always the same has no tau.
-    taus = [stats.kendalltau(d[:, 0], d[:, 1]).statistic for d in drawn if np.ptp(d, axis=0).all()]
-    low, high = np.quantile(taus, [0.025, 0.975])
-    return RankCorrelation(
-        float(result.statistic), float(low), float(high), float(result.pvalue), kept
-    )
+RETRAINED = "compare-retrained"
+"""The stage that trains the searched architecture alone."""
 
 
 def compare(
@@ -207,6 +121,11 @@ def _compare(run: Run, target: int, architectures: int) -> Comparison:
     works: dict[str, Work] = {
         RANDOM: lambda _: choose(run, RANDOM, candidates, name="random search")
     }
+    selection = run.stages.outcome("selection")
+    assert selection is not None, "the study is finished"
+    searched = Architecture.parse(selection["architecture"])
+    works[INHERITED] = partial(_inherit, run, searched)
+    works[RETRAINED] = partial(train_control, run, RETRAINED, "searched, retrained", searched)
     for label, architecture in uniform.items():
         stage = control_stage(label)
         works[stage] = partial(train_control, run, stage, label, architecture)
@@ -219,19 +138,40 @@ def _compare(run: Run, target: int, architectures: int) -> Comparison:
     outcome = run.stages.outcome("test")
     assert outcome is not None, "the study is finished"
     rows = {row["name"]: Row.from_json(row) for row in outcome["rows"]}
-    untested = [RANDOM, *(control_stage(label) for label in uniform if label not in rows)]
+    untested = [RANDOM, INHERITED, RETRAINED]
+    untested += [control_stage(label) for label in uniform if label not in rows]
     test = partial(_test, run, random, {stage: found[stage] for stage in untested})
     added = run.stages.run({"compare-test": test})["compare-test"]["rows"]
     rows |= {row["name"]: Row.from_json(row) for row in added}
     pairs = [found[stage]["pair"] for stage in works if stage.startswith("compare-alone")]
     comparison = Comparison(
         budget=run.setup.budget,
-        rows=tuple(rows[label] for label in ("searched", "random search", *uniform)),
-        best_uniform=max(uniform, key=lambda label: _quality(rows[label])),
+        # One that an earlier version has compared lacks the lines that came later.
+        rows=tuple(
+            rows[label] for label in (*_SEARCHED, "random search", *uniform) if label in rows
+        ),
+        best_uniform=max(filter(rows.get, uniform), key=lambda label: _quality(rows[label])),
         inherited=kendall(pairs, recipe.seed) if pairs else None,
     )
     run.record("comparison", comparison.to_json())
     return comparison
+
+
+_SEARCHED = ("searched", "searched, inherited", "searched, retrained")
+
+
+def _inherit(run: Run, architecture: Architecture, claim: Claim) -> dict[str, Any]:
+    """The searched architecture with the weights that it has inherited."""
+    supernet = fetch_supernet(run)
+    with supernet.merged(architecture) as model:
+        score = evaluate(model, *run.setup.validation)
+    row = Row(
+        "searched, inherited",
+        parameters=architecture.count(run.setup.space.shapes),
+        validation=score,
+        images=run.setup.recipe.training.epochs * len(run.setup.task.fit),
+    )
+    return arm_outcome(run, INHERITED, row, supernet, architecture)
 
 
 def random_study_name(name: str, key: str) -> str:
@@ -298,7 +238,8 @@ def _test(
     run: Run, random: optuna.Study, arms: Mapping[str, dict[str, Any]], claim: Claim
 ) -> dict[str, Any]:
     """Test what was not tested at the end of the study."""
-    outcome = final_test(run, arms, {RANDOM: ("supernet", RANDOM)}, claim)
+    parts = {RANDOM: ("supernet", RANDOM), INHERITED: ("supernet", "search", INHERITED)}
+    outcome = final_test(run, arms, parts, claim)
     row = outcome["rows"][0]
     row["seconds"] = round(row["seconds"] + stage_seconds(random, None)["search"], 2)
     return outcome

@@ -14,6 +14,7 @@ __all__ = [
     "READY",
     "check_given",
     "given_architecture",
+    "glora",
     "is_ready",
     "label",
     "lora",
@@ -153,6 +154,29 @@ _SSF = {"A": "vector", "E": "vector"}
 def ssf(shapes: Mapping[str, LayerShape]) -> Architecture:
     """A scale and a shift of each layer's outputs: what SSF (arXiv 2210.08823) does to them."""
     return Architecture.uniform(shapes, **_SSF)
+
+
+def glora(shapes: Mapping[str, LayerShape], budget: int) -> tuple[str, Architecture] | None:
+    """All of GLoRA's tensors in each layer, with LoRA for B at the highest rank that fits.
+
+    D adds nothing to E, and C as LoRA nothing to its vector, so neither takes part.
+
+    Returns:
+        Its name and the architecture; None if not even the vectors fit.
+
+    Example:
+        >>> shapes = {"fc1": LayerShape(8, 4), "fc2": LayerShape(4, 8)}
+        >>> [glora(shapes, budget)[0] for budget in (36, 59, 60)], glora(shapes, 35)
+        (['GLoRA r=0', 'GLoRA r=0', 'GLoRA r=1'], None)
+    """
+    vectors = Architecture.uniform(shapes, A="vector", C="vector", E="vector")
+    left = budget - vectors.count(shapes)
+    if left < 0:
+        return None
+    fitting = loras(shapes, left)
+    ranked = fitting[-1] if fitting else Architecture.uniform(shapes)
+    layers = {name: vectors[name]._replace(B=ranked[name].B) for name in shapes}
+    return f"GLoRA r={len(fitting)}", Architecture(layers)
 
 
 def lora(shapes: Mapping[str, LayerShape], rank: int) -> Architecture:

@@ -15,7 +15,7 @@ from glora_automl.errors import RecipeError, StudyError
 from glora_automl.progress import Progress
 from glora_automl.study import Comparison, _compare, compare, summarize
 from glora_automl.study._arm import uniform_architectures
-from glora_automl.study._compare import kendall
+from glora_automl.study._comparison import kendall
 from glora_automl.study._setup import prepare
 
 
@@ -45,11 +45,12 @@ def test_the_table_has_search_random_search_and_uniform_adapters(
         tiny, runs=compared_place["runs"], name="tiny", device="cpu", progress=Progress()
     )
     uniform = uniform_architectures(setup)
-    assert [row.name for row in compared.rows] == ["searched", "random search", *uniform]
+    searched = ["searched", "searched, inherited", "searched, retrained"]
+    assert [row.name for row in compared.rows] == [*searched, "random search", *uniform]
     assert {"linear probe", "LoRA r=1", "BitFit", "SSF-like"} <= set(uniform)
     for row in compared.rows:
         assert row.parameters <= setup.budget
-        assert row.images == (12 + 2) * 24
+        assert row.images == (12 + 2 * (row.name != "searched, inherited")) * 24
         assert row.test is not None
         assert row.seconds > 0
     # What the study has tested is not tested again.

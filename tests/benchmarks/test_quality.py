@@ -1,0 +1,39 @@
+import json
+
+import pytest
+
+
+def test_small_mode_prints_tables_and_writes_json(benchmark_script, tmp_path, capsys):
+    out, runs = tmp_path / "out.json", tmp_path / "runs"
+    arguments = ("digits", "--small", "--budgets", "5%", "50%", f"--runs={runs}", f"--out={out}")
+    module = benchmark_script("quality", *arguments)
+    printed = capsys.readouterr().out
+    document = json.loads(out.read_text(encoding="utf-8"))
+    assert len(document["pairs"]) == 4
+    assert len({(p["seed"], p["budget"]) for p in document["pairs"]}) == 4
+    figures = document["figures"]
+    for name in ("searched", "searched, retrained", "random search", "BitFit", "linear probe"):
+        assert name in figures["arms"]
+        assert name in printed
+    for pair in document["pairs"]:
+        rows = module.arms(pair)
+        picked = rows[module.HAND_PICKED]
+        uniform = [row for name, row in rows.items() if name[:6] not in ("search", "random")]
+        assert picked.validation.accuracy == max(row.validation.accuracy for row in uniform)
+        assert rows["linear probe"].images == 2 * pair["training"]
+    searched = figures["arms"]["searched"]
+    # Supernet 4 of 6 epochs, two candidates for half of them and one at two rates, fine-tuning.
+    assert searched["trainings"] == pytest.approx(4 / 6 + 2 * 3 / 6 + 2 + 2 / 6)
+    assert figures["arms"]["linear probe"]["of"] == 4
+    # Again it has nothing to do but to read.
+    benchmark_script("quality", *arguments)
+    again = capsys.readouterr()
+    assert again.out == printed
+    assert "epochs" not in again.err
+
+
+def test_unknown_tasks_are_refused(benchmark_script, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        benchmark_script("quality", "digits", "--small", "--tasks", "other")
+    assert stopped.value.code == 2
+    assert "--tasks must name tasks" in capsys.readouterr().err

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from glora_automl._declarations import Bool, Declaration, Float, Int
 from glora_automl.errors import Stopped, TrainingError
+from glora_automl.supernet._augmentation import augmented
 from glora_automl.supernet._batches import ImageBatches, batches
 from glora_automl.supernet._memory import Pieces
 from glora_automl.supernet._position import Keeper, Position
@@ -39,6 +40,9 @@ class TrainingSettings(Declaration):
         warmup_epochs: Epochs of linear warm-up, of the ``epochs``.
         clip_grad: Largest norm of the gradient; 0 turns clipping off.
         checkpoint_every: Epochs between checkpoints.
+        shift: The most by which images are moved at random in each direction, as a share of their
+            height and width; 0 trains on them as they are.
+        flip: Whether images are mirrored from left to right at random.
         recompute: Whether activations are computed again in the backward pass instead of kept
             (activation checkpointing), where the backbone has timm's ``set_grad_checkpointing``:
             about a third more work for a fraction of the memory. What is trained stays the same.
@@ -51,6 +55,8 @@ class TrainingSettings(Declaration):
     warmup_epochs: Int = Field(default=0, ge=0)
     clip_grad: Float = Field(default=1.0, ge=0, allow_inf_nan=False)
     checkpoint_every: Int = Field(default=10, ge=1)
+    shift: Float = Field(default=0.0, ge=0, le=0.5)
+    flip: Bool = False
     recompute: Bool = False
 
 
@@ -116,10 +122,10 @@ def train(
 ) -> TrainingResult:
     """Train ``parameters`` of ``model`` by cross-entropy; go on from ``checkpoint`` if it exists.
 
-    Order of the images and paths of an epoch come from (seed, stage, epoch), drop-path and dropout
-    of a step from (seed, stage, epoch, step), so on the CPU a training that was killed or stopped
-    and started again ends with the same weights. Batch norms without a trained parameter keep
-    their statistics. On CUDA the forward pass runs in bfloat16.
+    Order of the images and paths of an epoch come from (seed, stage, epoch), shifts, drop-path and
+    dropout of a step from (seed, stage, epoch, step), so on the CPU a training that was killed or
+    stopped and started again ends with the same weights. Batch norms without a trained parameter
+    keep their statistics. On CUDA the forward pass runs in bfloat16.
 
     With several ``ranks`` each draws a path of its own for its share of the batch, and the
     gradient is that of the mean loss over the whole batch: settings mean the same on any number of
@@ -218,13 +224,14 @@ def train(
             while at.step < steps and not stopping:
                 batch = min(size, len(order) - at.step * size)
                 noise_rng = stage_rng(seed, stage, epoch, 2, at.step, *ranks.address)
-                torch.manual_seed(int(noise_rng.integers(2**63)))  # drop-path and dropout
+                torch.manual_seed(int(noise_rng.integers(2**63)))  # shifts, drop-path, dropout
                 scheduler.step_update(epoch * steps + at.step)
                 loss = torch.zeros((), device=device)
                 with ranks.sum_gradients(trained, loss):
                     if before_step is not None:
                         before_step(path_rng)
                     x, y = next(coming), labels[shares[at.step]]
+                    x = augmented(x, shift=settings.shift, flip=settings.flip)
                     loss += pieces.run(len(y), partial(_backward, model, trained, x, y, batch))
                 if settings.clip_grad:
                     nn.utils.clip_grad_norm_(trained, settings.clip_grad)

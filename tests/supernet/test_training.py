@@ -85,6 +85,7 @@ class Run:
 
     def __init__(self, kind):
         self.before_step = None
+        self.augmentation = {"shift": 0.2, "flip": True} if kind == "augmented" else {}
         if kind == "conv":
             self.model = seeded(Conv)
             self.parameters = dict(self.model.named_parameters())
@@ -101,7 +102,12 @@ class Run:
     ):
         options.setdefault("before_step", self.before_step)
         settings = TrainingSettings(
-            epochs=epochs, batch_size=8, lr=1e-2, warmup_epochs=1, checkpoint_every=every
+            epochs=epochs,
+            batch_size=8,
+            lr=1e-2,
+            warmup_epochs=1,
+            checkpoint_every=every,
+            **self.augmentation,
         )
         return train(
             self.model,
@@ -131,7 +137,7 @@ def interrupt_after(epochs):
     return on_epoch
 
 
-KINDS = ("paths", "drop-path", "conv")
+KINDS = ("paths", "drop-path", "conv", "augmented")
 
 
 @pytest.fixture(scope="module")

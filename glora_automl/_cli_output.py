@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -30,7 +31,7 @@ __all__ = [
     "print_list",
     "print_result",
     "print_summary",
-    "show_progress",
+    "start_progress",
     "storage_url",
 ]
 
@@ -47,8 +48,14 @@ def is_first_rank() -> bool:
     return "LOCAL_RANK" not in os.environ or os.environ.get("RANK", "0") == "0"
 
 
-def show_progress(quiet: bool) -> Progress:
-    """A live view on a terminal, plain lines elsewhere; both on standard error."""
+_LIBRARIES = ("torch", "timm", "sklearn.model_selection", "optuna", "glora_automl.study")
+
+
+def start_progress(quiet: bool) -> Progress:
+    """A live view on a terminal, plain lines elsewhere; both on standard error.
+
+    A terminal also sees the libraries being loaded, which takes seconds: somebody looks at it.
+    """
     from rich.console import Console
 
     from glora_automl.progress import LineProgress, Progress, TerminalProgress
@@ -57,7 +64,13 @@ def show_progress(quiet: bool) -> Progress:
         return Progress()
     console = Console(stderr=True)
     if console.is_terminal and not console.is_dumb_terminal:
-        return TerminalProgress(console)
+        terminal = TerminalProgress(console)
+        if missing := [name for name in _LIBRARIES if name not in sys.modules]:
+            with terminal.stage("Load", len(missing), "libraries") as advance:
+                for name in missing:
+                    importlib.import_module(name)
+                    advance(1)
+        return terminal
     return LineProgress(lambda line: print(line, file=sys.stderr, flush=True))
 
 

@@ -37,7 +37,7 @@ from glora_automl._cli_output import (
     print_json,
     print_list,
     print_summary,
-    show_progress,
+    start_progress,
     storage_url,
 )
 from glora_automl._signals import StopOnSignal
@@ -86,6 +86,7 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe, go on where an earlier run stopped, or join those who run it."""
+    progress = start_progress(quiet)
     from glora_automl.study import override_recipe
     from glora_automl.study import search as run
 
@@ -109,7 +110,7 @@ def search(
             heartbeat=heartbeat,
             patience=patience,
             stop=stop,
-            progress=show_progress(quiet),
+            progress=progress,
             publish=_publish,
         )
     print_found(result, runs, storage, as_json)
@@ -145,6 +146,7 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train one architecture without a search, and keep it like a search's winner."""
+    progress = start_progress(quiet)
     from glora_automl.study import override_recipe
     from glora_automl.study import search as run
 
@@ -166,7 +168,7 @@ def train(
             device=device,
             patience=patience,
             stop=stop,
-            progress=show_progress(quiet),
+            progress=progress,
             publish=_publish,
         )
     print_found(result, runs, storage, as_json)
@@ -186,6 +188,7 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Go on with a study, on any machine that reaches its storage and its artifacts."""
+    progress = start_progress(quiet)
     from glora_automl.study import resume as run
 
     with _stoppable() as stop:
@@ -199,7 +202,7 @@ def resume(
             device=device,
             patience=patience,
             stop=stop,
-            progress=show_progress(quiet),
+            progress=progress,
             publish=_publish,
         )
     print_found(result, runs, storage, as_json)
@@ -219,6 +222,7 @@ def pick(
     as_json: AsJson = False,
 ) -> None:
     """Take the best adapter under a smaller budget from a finished study."""
+    progress = start_progress(quiet)
     from glora_automl.report import result_table
     from glora_automl.study import pick as run
 
@@ -233,7 +237,7 @@ def pick(
             device=device,
             patience=patience,
             stop=stop,
-            progress=show_progress(quiet),
+            progress=progress,
         )
     if not is_first_rank():
         return
@@ -268,6 +272,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Put a finished study beside random search, uniform adapters, and training from scratch."""
+    progress = start_progress(quiet)
     from glora_automl.study import compare as run
 
     with _stoppable() as stop:
@@ -281,7 +286,7 @@ def compare(
             device=device,
             patience=patience,
             stop=stop,
-            progress=show_progress(quiet),
+            progress=progress,
         )
     if not is_first_rank():
         return
@@ -313,6 +318,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write an adapter of a study as a timm model, adapter, PEFT adapter or ONNX graph."""
+    progress = start_progress(quiet)
     from glora_automl.export import export_model
 
     with _stoppable() as stop:
@@ -330,7 +336,7 @@ def export(
             device=device,
             patience=patience,
             stop=stop,
-            progress=show_progress(quiet),
+            progress=progress,
         )
     if as_json:
         print_json(written.to_json())
@@ -353,6 +359,7 @@ def apply(
     as_json: AsJson = False,
 ) -> None:
     """Classify images with what glora export wrote."""
+    progress = start_progress(quiet)
     from glora_automl.export import apply as classify
 
     found = classify(
@@ -362,7 +369,7 @@ def apply(
         backbone=backbone,
         device=device,
         batch_size=batch_size,
-        progress=show_progress(quiet),
+        progress=progress,
     )
     if as_json:
         print_json(found.to_json())
@@ -399,6 +406,7 @@ def suite(
     as_json: AsJson = False,
 ) -> None:
     """Run the same recipe on many tasks, and print and save a table of them all."""
+    progress = start_progress(quiet)
     from glora_automl.report import save_suite, suite_table
     from glora_automl.study import load_suite, run_suite
 
@@ -417,7 +425,7 @@ def suite(
             device=device,
             patience=patience,
             stop=stop,
-            progress=show_progress(quiet),
+            progress=progress,
             publish=_publish,
         )
     if not is_first_rank():

@@ -1,4 +1,5 @@
 import errno
+import io
 import json
 import os
 import shutil
@@ -12,13 +13,15 @@ from pathlib import Path
 
 import optuna
 import pytest
+import rich.console
 import torch
 from optuna_dashboard import get_note
 from PIL import Image
 
-from glora_automl import cli
+from glora_automl import _cli_output, cli
 from glora_automl._files import write_atomic
 from glora_automl.errors import Stopped
+from glora_automl.progress import TerminalProgress
 from glora_automl.study import _search, _weights, load_recipe, override_recipe, search
 from glora_automl.study._overrides import with_data
 from glora_automl.study._setup import Setup
@@ -684,3 +687,21 @@ def test_a_suite_prints_and_saves_a_table(folder, glora):
     document = json.loads((folder / "runs/suite-two.json").read_text(encoding="utf-8"))
     assert document == json.loads(glora("suite", "two.toml", *FAST, *options, "--json")[1])
     assert set(json.loads(glora("suites", "--json")[1])) == {"dg", "fewshot", "vtab1k"}
+
+
+def test_a_terminal_sees_the_libraries_being_loaded(monkeypatch, tmp_path):
+    shown = io.StringIO()
+
+    class Terminal(rich.console.Console):
+        def __init__(self, stderr):
+            super().__init__(file=shown, force_terminal=True, width=100)
+
+    (tmp_path / "slow_library.py").write_text("loaded = True\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(rich.console, "Console", Terminal)
+    monkeypatch.setattr(_cli_output, "_LIBRARIES", ("json", "slow_library"))
+    assert isinstance(_cli_output.start_progress(quiet=False), TerminalProgress)
+    assert "1/1 libraries" in shown.getvalue()
+    assert sys.modules.pop("slow_library").loaded
+    assert not isinstance(_cli_output.start_progress(quiet=True), TerminalProgress)
+    assert "slow_library" not in sys.modules

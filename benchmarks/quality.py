@@ -4,7 +4,8 @@ Runs a recipe, or all tasks of a suite, once a seed and budget, and compares wha
 `glora compare` does: with the same architecture on inherited weights and trained alone, with a
 random search of the same supernet, and with the adapters that are the same in every layer: linear
 probe, BitFit, SSF-like, LoRA, GLoRA. All are trained on the same images, by the same loop, and at
-the same learning rates (`selection.lrs`), of which validation chooses. Each is tested once.
+the same learning rates (`selection.lrs`), of which validation chooses. Each is tested once. One
+more is LoRA, trained for as many epochs as the whole search has trained.
 
 Told are
 
@@ -40,7 +41,7 @@ from _document import MACHINE, command_line, interval, write_document
 from rich.console import Console
 from rich.table import Table
 
-from glora_automl.progress import LineProgress
+from glora_automl.progress import LineProgress, Progress
 from glora_automl.storages import default_url, open_storage
 from glora_automl.study import (
     Comparison,
@@ -54,8 +55,10 @@ from glora_automl.study import (
     search,
     suite_recipes,
 )
+from glora_automl.study._setup import prepare
 
 HAND_PICKED = "best hand-picked"
+LONGER = "LoRA, as long as the search"
 SMALL: dict[str, Any] = {
     "backbone": {
         "kwargs": {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2},
@@ -99,6 +102,10 @@ def measured(task: str, recipe: Recipe, arguments: argparse.Namespace) -> dict[s
     compared = compare(
         recipe.name, architectures=arguments.architectures, progress=progress, **place
     )
+    rows = compared.to_json()["rows"]
+    if any(row["name"].startswith("LoRA") for row in rows):
+        longer = search(_as_long(recipe, _row(compared, "searched").images), **place)
+        rows.append({**longer.rows[0].to_json(), "name": LONGER})
     storage = open_storage(default_url(arguments.runs), write=False)
     study = optuna.load_study(study_name=recipe.name, storage=storage)
     (evaluated,) = (cost.images for cost in ledger(study) if cost.stage == "search")
@@ -106,11 +113,23 @@ def measured(task: str, recipe: Recipe, arguments: argparse.Namespace) -> dict[s
         "task": task,
         "seed": recipe.seed,
         "budget": compared.budget,
-        "comparison": compared.to_json(),
+        "comparison": {**compared.to_json(), "rows": rows},
         "evaluated": evaluated,
         # Of the linear probe, as of any adapter that is trained alone at one rate.
         "training": _row(compared, "linear probe").images // max(1, len(recipe.selection.lrs)),
     }
+
+
+def _as_long(recipe: Recipe, images: int) -> Recipe:
+    """LoRA of the highest rank that fits, trained on so many images in all."""
+    training, selection = recipe.training, recipe.selection
+    epochs = training.epochs + selection.finetune_epochs
+    found = prepare(recipe, runs=Path("unused"), name="x", device="cpu", progress=Progress())
+    passes = images / len(found.task.fit) / max(1, len(selection.lrs))
+    longer = max(epochs, round(passes)) - selection.finetune_epochs
+    return recipe.replace(
+        name=f"{recipe.name}-longer", architecture="lora", training={"epochs": longer}
+    )
 
 
 def _row(compared: Comparison, name: str) -> Row:

@@ -5,12 +5,20 @@ import pytest
 
 def test_small_mode_prints_tables_and_writes_json(benchmark_script, tmp_path, capsys):
     out, runs = tmp_path / "out.json", tmp_path / "runs"
-    arguments = ("digits", "--small", "--budgets", "5%", "50%", f"--runs={runs}", f"--out={out}")
+    arguments = (
+        "digits",
+        "--small",
+        "--budgets",
+        "50%",
+        "--architectures=2",
+        f"--runs={runs}",
+        f"--out={out}",
+    )
     module = benchmark_script("quality", *arguments)
     printed = capsys.readouterr().out
     document = json.loads(out.read_text(encoding="utf-8"))
-    assert len(document["pairs"]) == 4
-    assert len({(p["seed"], p["budget"]) for p in document["pairs"]}) == 4
+    assert len(document["pairs"]) == 2
+    assert len({(p["seed"], p["budget"]) for p in document["pairs"]}) == 2
     figures = document["figures"]
     for name in ("searched", "searched, retrained", "random search", "BitFit", "linear probe"):
         assert name in figures["arms"]
@@ -18,13 +26,17 @@ def test_small_mode_prints_tables_and_writes_json(benchmark_script, tmp_path, ca
     for pair in document["pairs"]:
         rows = module.arms(pair)
         picked = rows[module.HAND_PICKED]
-        uniform = [row for name, row in rows.items() if name[:6] not in ("search", "random")]
+        others = ("searched", "random search", module.LONGER)
+        uniform = [row for name, row in rows.items() if not name.startswith(others)]
         assert picked.validation.accuracy == max(row.validation.accuracy for row in uniform)
         assert rows["linear probe"].images == 2 * pair["training"]
     searched = figures["arms"]["searched"]
     # Supernet 4 of 6 epochs, two candidates for half of them and one at two rates, fine-tuning.
     assert searched["trainings"] == pytest.approx(4 / 6 + 2 * 3 / 6 + 2 + 2 / 6)
-    assert figures["arms"]["linear probe"]["of"] == 4
+    assert figures["arms"]["linear probe"]["of"] == 2
+    # As much at two rates, in whole epochs.
+    longer = figures["arms"][module.LONGER]["trainings"]
+    assert longer == pytest.approx(searched["trainings"], abs=2 * 1 / 6)
     # Again it has nothing to do but to read.
     benchmark_script("quality", *arguments)
     again = capsys.readouterr()

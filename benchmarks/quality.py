@@ -255,7 +255,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="seconds: hardly trained")
     arguments = parser.parse_args()
     if arguments.small:
-        arguments.seeds, arguments.architectures = 2, min(arguments.architectures, 3)
+        arguments.seeds, arguments.architectures = 1, min(arguments.architectures, 2)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     wanted = studies(arguments)
     if not wanted:

@@ -10,15 +10,15 @@ def test_small_mode_prints_tables_and_writes_json(benchmark_script, tmp_path, ca
         "--small",
         "--budgets",
         "50%",
-        "--architectures=2",
+       
         f"--runs={runs}",
         f"--out={out}",
     )
     module = benchmark_script("quality", *arguments)
     printed = capsys.readouterr().out
     document = json.loads(out.read_text(encoding="utf-8"))
-    assert len(document["pairs"]) == 2
-    assert len({(p["seed"], p["budget"]) for p in document["pairs"]}) == 2
+    assert len(document["pairs"]) == 1
+    assert len({(p["seed"], p["budget"]) for p in document["pairs"]}) == 1
     figures = document["figures"]
     for name in ("searched", "searched, retrained", "random search", "BitFit", "linear probe"):
         assert name in figures["arms"]
@@ -33,7 +33,7 @@ def test_small_mode_prints_tables_and_writes_json(benchmark_script, tmp_path, ca
     searched = figures["arms"]["searched"]
     # Supernet 4 of 6 epochs, two candidates for half of them and one at two rates, fine-tuning.
     assert searched["trainings"] == pytest.approx(4 / 6 + 2 * 3 / 6 + 2 + 2 / 6)
-    assert figures["arms"]["linear probe"]["of"] == 2
+    assert figures["arms"]["linear probe"]["of"] == 1
     # As much at two rates, in whole epochs.
     longer = figures["arms"][module.LONGER]["trainings"]
     assert longer == pytest.approx(searched["trainings"], abs=2 * 1 / 6)

@@ -11,7 +11,6 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 
-from glora_automl.budget import FeasibleRegion
 from glora_automl.samplers import EvolutionSampler, RepairedSampler, trial_positions
 from glora_automl.study._best import CONSTRAINT, best_of
 from glora_automl.study._meter import Meter
@@ -33,9 +32,6 @@ def create_sampler(setup: Setup, initial: Sequence[Mapping[str, str]] = ()) -> B
     """
     search = setup.recipe.search
     space, seed = setup.space.distributions(), setup.recipe.seed
-    # What a whole front needs to begin with are architectures of all sizes.
-    least = 0 if search.trades_off else search.least_size * setup.budget
-    region = FeasibleRegion(setup.space, setup.budget, least)
     if search.sampler == "evolution":
         return EvolutionSampler(
             population=search.population,
@@ -44,7 +40,7 @@ def create_sampler(setup: Setup, initial: Sequence[Mapping[str, str]] = ()) -> B
             mutation_probability=search.mutation_probability,
             screen=search.screen,
             search_space=space,
-            region=region,
+            region=setup.drawn,
             initial=initial,
             seed=seed,
         )
@@ -54,7 +50,7 @@ def create_sampler(setup: Setup, initial: Sequence[Mapping[str, str]] = ()) -> B
         "random": lambda drawn: RandomSampler(seed=drawn),
         "qmc": partial(_qmc, seed),
     }
-    return RepairedSampler(makers[search.sampler], space, region, seed)
+    return RepairedSampler(makers[search.sampler], space, setup.drawn, seed)
 
 
 def _qmc(seed: int, drawn: int) -> BaseSampler:

@@ -108,6 +108,17 @@ class Setup:
         return self.region.budget
 
     @functools.cached_property
+    def drawn(self) -> FeasibleRegion:
+        """The region as random architectures are drawn from it: near the budget.
+
+        That is where a search for accuracy alone ends. What a whole front needs to begin with are
+        architectures of all sizes.
+        """
+        search = self.recipe.search
+        least = 0 if search.trades_off else search.least_size * self.budget
+        return FeasibleRegion(self.space, self.budget, least)
+
+    @functools.cached_property
     def identity(self) -> dict[str, str]:
         """Digests of all that a training of this study depends on, besides its settings."""
         return {

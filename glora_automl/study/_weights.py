@@ -113,7 +113,7 @@ def _train_here(run: Run, shared: _SharedCheckpoint | None) -> tuple[Supernet, T
     recipe = setup.recipe
     supernet = _new(setup)
     budgeted = recipe.training.paths == "budget"
-    draw = setup.region.draw if budgeted else setup.region.draw_uniform
+    draw = setup.drawn.draw if budgeted else setup.region.draw_uniform
 
     def next_path(rng: np.random.Generator) -> None:
         supernet.activate(setup.space.architecture(draw(rng)))

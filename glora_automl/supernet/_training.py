@@ -65,7 +65,7 @@ class SupernetSettings(TrainingSettings):
 
     Attributes:
         paths: How each step's architecture is drawn: ``uniform`` over choices as in the paper, or
-            under the ``budget``, spread evenly over sizes.
+            under the ``budget``, like the random ones of the search.
     """
 
     paths: Literal["uniform", "budget"] = "budget"

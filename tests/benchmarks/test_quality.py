@@ -10,7 +10,6 @@ def test_small_mode_prints_tables_and_writes_json(benchmark_script, tmp_path, ca
         "--small",
         "--budgets",
         "50%",
-       
         f"--runs={runs}",
         f"--out={out}",
     )

@@ -31,8 +31,8 @@ class Chosen(NamedTuple):
     Attributes:
         trial: Number of the trial that proposed it.
         architecture: What it proposed.
-        weights: ``fine-tuned``, ``inherited``, which are the supernet's, or ``trained``, of an
-            architecture that was given.
+        weights: ``retrained`` alone, ``fine-tuned``, ``inherited``, which are the supernet's, or
+            ``trained``, of an architecture that was given.
         validation: Score on the validation images.
         test: Score on the test images; None if it was never tested.
         outcome: What the selection has left of it; None of other trials than the winner.

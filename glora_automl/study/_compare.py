@@ -50,6 +50,9 @@ INHERITED = "compare-inherited"
 RETRAINED = "compare-retrained"
 """The stage that trains the searched architecture alone."""
 
+RANDOM_RETRAINED = "compare-random-retrained"
+"""The stage that trains the architecture of the random search alone."""
+
 
 def compare(
     name: str,
@@ -135,10 +138,13 @@ def _compare(run: Run, target: int, architectures: int) -> Comparison:
         title = f"Architecture {number} of {architectures} alone"
         works[stage] = partial(_train_sample, run, stage, trial, title)
     found = run.stages.run(works)
+    drawn = Architecture.parse(found[RANDOM]["architecture"])
+    retrain = partial(train_control, run, RANDOM_RETRAINED, "random search, retrained", drawn)
+    found |= run.stages.run({RANDOM_RETRAINED: retrain})
     outcome = run.stages.outcome("test")
     assert outcome is not None, "the study is finished"
     rows = {row["name"]: Row.from_json(row) for row in outcome["rows"]}
-    untested = [RANDOM, INHERITED, RETRAINED]
+    untested = [RANDOM, INHERITED, RETRAINED, RANDOM_RETRAINED]
     untested += [control_stage(label) for label in uniform if label not in rows]
     test = partial(_test, run, random, {stage: found[stage] for stage in untested})
     added = run.stages.run({"compare-test": test})["compare-test"]["rows"]
@@ -147,9 +153,7 @@ def _compare(run: Run, target: int, architectures: int) -> Comparison:
     comparison = Comparison(
         budget=run.setup.budget,
         # One that an earlier version has compared lacks the lines that came later.
-        rows=tuple(
-            rows[label] for label in (*_SEARCHED, "random search", *uniform) if label in rows
-        ),
+        rows=tuple(rows[label] for label in (*_SEARCHED, *uniform) if label in rows),
         best_uniform=max(filter(rows.get, uniform), key=lambda label: _quality(rows[label])),
         inherited=kendall(pairs, recipe.seed) if pairs else None,
     )
@@ -157,7 +161,13 @@ def _compare(run: Run, target: int, architectures: int) -> Comparison:
     return comparison
 
 
-_SEARCHED = ("searched", "searched, inherited", "searched, retrained")
+_SEARCHED = (
+    "searched",
+    "searched, inherited",
+    "searched, retrained",
+    "random search",
+    "random search, retrained",
+)
 
 
 def _inherit(run: Run, architecture: Architecture, claim: Claim) -> dict[str, Any]:

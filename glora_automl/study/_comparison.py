@@ -45,8 +45,8 @@ class Comparison:
     Attributes:
         budget: The most trainable parameters of each, as a plain count.
         rows: The searched adapter, its architecture with the supernet's weights and trained alone,
-            the best of a random search at the same cost, and adapters with the same choices in
-            every layer.
+            the best of a random search at the same cost, that trained alone, and adapters with the
+            same choices in every layer.
         best_uniform: Name of the row of those last ones with the best validation score.
         inherited: How well accuracy with the supernet's weights ranks architectures by their
             accuracy when each is trained alone, both on the validation images; None if no

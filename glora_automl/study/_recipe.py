@@ -122,13 +122,15 @@ class SelectionSettings(Declaration):
             scores them as they are. For small validation sets.
         rounds: How many of the candidates are trained alone, from the backbone, in each round of a
             contest; the best of a round go on to the next, which is twice as long, the last one as
-            long as a control's training. Without any, the best candidate is chosen as it is.
+            long as a control's training. Without any, the best candidate is chosen as it is and
+            trained on.
         lrs: Peak learning rates that what is trained alone is trained at, one after the other, to
             keep what validates best: controls, and the last round of a contest. Without any, the
             supernet's alone.
         refit: Whether the adapters that are tested are trained once more with the validation
             images among those to fit, as they were trained before.
-        finetune_epochs: Epochs for which the winner is trained on; 0 keeps inherited weights.
+        finetune_epochs: Epochs for which the winner is trained on; 0 keeps inherited weights. What
+            is trained alone is trained for those of the supernet and for these.
         finetune_lr: Peak learning rate of that; None takes the supernet's.
         controls: Whether linear probe, LoRA and BitFit are trained for comparison.
     """
@@ -155,9 +157,10 @@ class SelectionSettings(Declaration):
             raise ValueError(f"lrs must be above 0, got {list(self.lrs)}.")
         if self.folds == 1:
             raise ValueError("folds must be 0 or at least 2, got 1.")
-        if (self.folds or self.refit) and not self.finetune_epochs:
+        if (self.folds or (self.refit and not self.rounds)) and not self.finetune_epochs:
             raise ValueError(
-                "folds and refit need finetune_epochs of at least 1, got 0; leave them out."
+                "folds need finetune_epochs of at least 1, and refit those or rounds, got 0; leave "
+                "them out."
             )
         return self
 

@@ -87,23 +87,19 @@ class Selection:
     def weights(self) -> str:
         """Which weights are kept: ``inherited``, ``fine-tuned`` or ``retrained``.
 
-        Those that are best on the validation images; of equals the ones trained most.
+        Training on is kept where it helped on the validation images.
         """
-        known = {name: quality(score) for name, score in self._scored().items()}
-        return max(reversed(known), key=known.__getitem__)
+        if self.retrained is not None:
+            return "retrained"
+        if self.finetuned is not None and quality(self.finetuned) >= quality(self.inherited):
+            return "fine-tuned"
+        return "inherited"
 
     @property
     def score(self) -> Score:
         """Of the weights that are kept."""
-        return self._scored()[self.weights]
-
-    def _scored(self) -> dict[str, Score]:
-        scores = {
-            "inherited": self.inherited,
-            "fine-tuned": self.finetuned,
-            "retrained": self.retrained,
-        }
-        return {name: score for name, score in scores.items() if score is not None}
+        scores = {"fine-tuned": self.finetuned, "retrained": self.retrained}
+        return scores.get(self.weights) or self.inherited
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""

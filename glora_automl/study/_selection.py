@@ -107,7 +107,10 @@ def select(run: Run, claim: Claim) -> dict[str, Any]:
 def choose(
     run: Run, stage: str, candidates: Sequence[FrozenTrial], *, name: str = "searched"
 ) -> dict[str, Any]:
-    """Score trials again, choose one, train it on, keep what validates better.
+    """Score trials again, choose one, and train it: on, or in a contest with others from the start.
+
+    Trained on it is kept as it was where that validates better. After a contest its winner is kept
+    as it was trained there: the scores of inherited weights are the best of many, and flatter.
 
     Args:
         run: The study whose supernet they have been scored with.
@@ -136,7 +139,7 @@ def choose(
     if settings.folds:
         with supernet.merged(architecture) as model:
             inherited = evaluate(model, *setup.validation)
-    if settings.finetune_epochs:
+    if settings.finetune_epochs and held is None:
         with setup.progress.epochs("Fine-tune the winner", settings.finetune_epochs) as on_epoch:
             images += finetune(
                 run, supernet, architecture, *setup.fit, stage=stage, on_epoch=on_epoch
@@ -154,7 +157,7 @@ def choose(
         retrained=held.row.validation if held else None,
     )
     row = Row(name, parameters=count, validation=selection.score, images=images)
-    if held and selection.weights == "retrained":
+    if held:
         outcome = arm_outcome(run, stage, row, held.supernet, architecture)
         return {**outcome, "selection": selection.to_json()}
     if settings.refit:

@@ -30,8 +30,8 @@ def test_small_mode_prints_tables_and_writes_json(benchmark_script, tmp_path, ca
         assert picked.validation.accuracy == max(row.validation.accuracy for row in uniform)
         assert rows["linear probe"].images == 2 * pair["training"]
     searched = figures["arms"]["searched"]
-    # Supernet 4 of 6 epochs, two candidates for half of them and one at two rates, fine-tuning.
-    assert searched["trainings"] == pytest.approx(4 / 6 + 2 * 3 / 6 + 2 + 2 / 6)
+    # Supernet 4 of 6 epochs, two candidates for half of them and one at two rates.
+    assert searched["trainings"] == pytest.approx(4 / 6 + 2 * 3 / 6 + 2)
     assert figures["arms"]["linear probe"]["of"] == 1
     # As much at two rates, in whole epochs.
     longer = figures["arms"][module.LONGER]["trainings"]

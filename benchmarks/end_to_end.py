@@ -58,7 +58,7 @@ def measured(
     recipe = with_settings(parse_recipe(table, "end-to-end"), settings).replace(
         training={"epochs": 2, "warmup_epochs": 1},
         search={"trials": trials},
-        selection={"finetune_epochs": 1, "controls": False},
+        selection={"finetune_epochs": 1, "rounds": [], "controls": False},
     )
     spans: list[tuple[float, float]] = []
     score = Scorer.score

@@ -312,6 +312,8 @@ def main() -> None:
         recipe = recipe.replace(search={"trials": arguments.trials})
     if arguments.small:
         arguments.seeds, recipe = 2, recipe.replace(**SMALL)
+    if arguments.folds and not recipe.selection.finetune_epochs:
+        parser.error("--folds needs epochs to train on: --set selection.finetune_epochs=50")
     runs = kept(arguments.out, recipe, arguments.ways)
     for seed in range(len(runs[arguments.ways[0]]), arguments.seeds):
         with tempfile.TemporaryDirectory() as folder:

@@ -74,8 +74,8 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             :class:`~glora_automl.Architecture`, ``"lora"`` with the highest rank that fits the
             budget, ``"lora-4"``, ``"bitfit"``, ``"ssf"``, ``"probe"``, or the path of a file.
         search_space: Name of a search space, path of its TOML file, or the specification itself.
-        epochs: Passes over the images in which the supernet is trained. The winner is trained on
-            for a fifth of them.
+        epochs: Passes over the images in which the supernet is trained. The winner is trained
+            alone for as many.
         trials: Architectures that are scored.
         validation: Share or number of the images that steer the search.
         settings: Further settings as a recipe has them, such as ``{"training": {"lr": 1e-3}}``.

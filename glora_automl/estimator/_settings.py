@@ -85,7 +85,7 @@ def recipe_of(parameters: Mapping[str, Any], seed: int) -> Recipe:
             # In the proportions of the recipe.
             training={"epochs": int(epochs), "warmup_epochs": int(epochs) // 20},
             search={"trials": int(parameters["trials"])},
-            selection={"finetune_epochs": int(epochs) // 5, "controls": False},
+            selection={"controls": False},
         )
         .replace(**(parameters["settings"] or {}))
     )

@@ -42,7 +42,9 @@ def quick_digits(tmp_path, monkeypatch):
         return tmp_path / "recipes" if kind == "studies" else shipped(kind)
 
     (tmp_path / "recipes").mkdir()
-    text = TINY.replace("population = 4", "population = 4\nmutation_probability = 0.3")
+    # A budget far above the one that is picked for later.
+    settings = "population = 4\nmutation_probability = 0.3\nleast_size = 0.0\nhand_picked = false"
+    text = TINY.replace("population = 4", settings)
     text = text.replace("epochs = 12", "epochs = 3")
     (tmp_path / "recipes/digits.toml").write_text(text, encoding="utf-8")
     monkeypatch.setattr(_declarations, "folder", folder)

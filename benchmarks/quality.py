@@ -41,7 +41,7 @@ from _document import MACHINE, command_line, interval, write_document
 from rich.console import Console
 from rich.table import Table
 
-from glora_automl.progress import LineProgress, Progress
+from glora_automl.progress import LineProgress
 from glora_automl.storages import default_url, open_storage
 from glora_automl.study import (
     Comparison,
@@ -55,7 +55,6 @@ from glora_automl.study import (
     search,
     suite_recipes,
 )
-from glora_automl.study._setup import prepare
 
 HAND_PICKED = "best hand-picked"
 LONGER = "LoRA, as long as the search"
@@ -102,9 +101,12 @@ def measured(task: str, recipe: Recipe, arguments: argparse.Namespace) -> dict[s
     compared = compare(
         recipe.name, architectures=arguments.architectures, progress=progress, **place
     )
+    # That of the linear probe, as of any adapter that is trained alone at one rate.
+    training = _row(compared, "linear probe").images // max(1, len(recipe.selection.lrs))
     rows = compared.to_json()["rows"]
     if any(row["name"].startswith("LoRA") for row in rows):
-        longer = search(_as_long(recipe, _row(compared, "searched").images), **place)
+        images = _row(compared, "searched").images
+        longer = search(_as_long(recipe, images, training), **place)
         rows.append({**longer.rows[0].to_json(), "name": LONGER})
     storage = open_storage(default_url(arguments.runs), write=False)
     study = optuna.load_study(study_name=recipe.name, storage=storage)
@@ -115,20 +117,25 @@ def measured(task: str, recipe: Recipe, arguments: argparse.Namespace) -> dict[s
         "budget": compared.budget,
         "comparison": {**compared.to_json(), "rows": rows},
         "evaluated": evaluated,
-        # Of the linear probe, as of any adapter that is trained alone at one rate.
-        "training": _row(compared, "linear probe").images // max(1, len(recipe.selection.lrs)),
+        "training": training,
     }
 
 
-def _as_long(recipe: Recipe, images: int) -> Recipe:
-    """LoRA of the highest rank that fits, trained on so many images in all."""
-    training, selection = recipe.training, recipe.selection
-    epochs = training.epochs + selection.finetune_epochs
-    found = prepare(recipe, runs=Path("unused"), name="x", device="cpu", progress=Progress())
-    passes = images / len(found.task.fit) / max(1, len(selection.lrs))
-    longer = max(epochs, round(passes)) - selection.finetune_epochs
+def _as_long(recipe: Recipe, images: int, training: int) -> Recipe:
+    """LoRA of the highest rank that fits, trained on so many images in all.
+
+    Args:
+        recipe: Of the search.
+        images: Those that the search was trained on.
+        training: Those of one training of an adapter.
+    """
+    selection = recipe.selection
+    epochs = recipe.training.epochs + selection.finetune_epochs
+    longer = max(epochs, round(epochs * images / training / max(1, len(selection.lrs))))
     return recipe.replace(
-        name=f"{recipe.name}-longer", architecture="lora", training={"epochs": longer}
+        name=f"{recipe.name}-longer",
+        architecture="lora",
+        training={"epochs": longer - selection.finetune_epochs},
     )
 
 

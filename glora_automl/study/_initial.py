@@ -42,7 +42,7 @@ def hand_picked(setup: Setup) -> tuple[dict[str, str], ...]:
         Architecture.uniform(shapes, A="vector", C="vector", E="vector"),
     ]
     texts = {text for d in space.dimensions if d.tensor == "B" for text in d.choices}
-    for rank in {Choice.parse(text).rank for text in texts} - {0}:
+    for rank in sorted({Choice.parse(text).rank for text in texts} - {0}):
         ranked = lora(shapes, rank)
         for part in parts:
             uniform.append(Architecture({**nothing, **{name: ranked[name] for name in part}}))

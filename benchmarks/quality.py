@@ -18,7 +18,8 @@ Told are
 - what the search cost: images trained on and evaluated, in trainings of one hand-picked adapter.
 
 Every pair is a study of its own in the folder of runs, so an interrupted benchmark goes on where it
-stopped, and `glora suite` with the same folder prints the suite's own table.
+stopped, and `glora suite` with the same folder prints the suite's own table. With `--quick` there
+is no comparison, and searched adapters are beside the controls of their studies alone.
 
     python benchmarks/quality.py digits --seeds 5 --out benchmarks/results/quality-digits.json
     python benchmarks/quality.py benchmarks/npz-suite.toml --data FOLDER \\
@@ -55,6 +56,7 @@ from glora_automl.study import (
     search,
     suite_recipes,
 )
+from glora_automl.supernet import Score
 
 HAND_PICKED = "best hand-picked"
 LONGER = "LoRA, as long as the search"
@@ -97,17 +99,22 @@ def measured(task: str, recipe: Recipe, arguments: argparse.Namespace) -> dict[s
     progress = LineProgress(lambda line: print(line, file=sys.stderr, flush=True), interval=60)
     progress.say(f"study {recipe.name}")
     place: dict[str, Any] = {"runs": arguments.runs, "device": arguments.device}
-    search(recipe, progress=progress, **place)
-    compared = compare(
-        recipe.name, architectures=arguments.architectures, progress=progress, **place
-    )
+    found = search(recipe, progress=progress, **place)
+    if arguments.quick:
+        rows = tuple(row for row in found.rows if row.parameters is not None)
+        picked = max(rows[1:], key=lambda row: _quality(row.validation))
+        compared = Comparison(found.budget, rows, picked.name, None)
+    else:
+        compared = compare(
+            recipe.name, architectures=arguments.architectures, progress=progress, **place
+        )
     # That of the linear probe, as of any adapter that is trained alone at one rate.
     training = _row(compared, "linear probe").images // max(1, len(recipe.selection.lrs))
-    rows = compared.to_json()["rows"]
-    if any(row["name"].startswith("LoRA") for row in rows):
+    told = compared.to_json()
+    if not arguments.quick and any(row.name.startswith("LoRA") for row in compared.rows):
         images = _row(compared, "searched").images
         longer = search(_as_long(recipe, images, training), **place)
-        rows.append({**longer.rows[0].to_json(), "name": LONGER})
+        told["rows"].append({**longer.rows[0].to_json(), "name": LONGER})
     storage = open_storage(default_url(arguments.runs), write=False)
     study = optuna.load_study(study_name=recipe.name, storage=storage)
     (evaluated,) = (cost.images for cost in ledger(study) if cost.stage == "search")
@@ -115,7 +122,7 @@ def measured(task: str, recipe: Recipe, arguments: argparse.Namespace) -> dict[s
         "task": task,
         "seed": recipe.seed,
         "budget": compared.budget,
-        "comparison": {**compared.to_json(), "rows": rows},
+        "comparison": told,
         "evaluated": evaluated,
         "training": training,
     }
@@ -193,9 +200,14 @@ def summarised(pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _accuracy(score: Any) -> float:
+def _accuracy(score: Score | None) -> float:
     assert score is not None, "all arms are validated and tested"
-    return float(score.accuracy)
+    return score.accuracy
+
+
+def _quality(score: Score | None) -> tuple[float, float]:
+    assert score is not None, "all arms are validated"
+    return score.accuracy, -score.loss
 
 
 def _difference(values: Sequence[float]) -> dict[str, Any]:
@@ -256,6 +268,7 @@ def main() -> None:
     parser.add_argument("--budgets", nargs="+", help="budgets; the recipe's by default")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--architectures", type=int, default=20, help="trained alone, for the tau")
+    parser.add_argument("--quick", action="store_true", help="only beside the study's controls")
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmark-quality"))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, help="file for the figures as JSON")

@@ -54,12 +54,13 @@ def contest(run: Run, stage: str, candidates: Sequence[Architecture]) -> Contest
         left = left[:most]
         for nth, place in enumerate(left, 1):
             architecture = candidates[place]
+            title = f"Round {number} of {len(rounds)}: candidate {nth} of {len(left)}"
             supernet, row = train_alone(
                 run,
                 f"{stage}-{architecture.digest[:16]}",
                 f"contest-{architecture.digest[:16]}",
                 architecture,
-                title=f"Round {number} of {len(rounds)}: candidate {nth} of {len(left)}",
+                title="Train the winner" if rounds == (1,) else title,
                 epochs=None if share == 1 else max(1, whole // share),
             )
             assert row.validation is not None

@@ -42,6 +42,14 @@ def test_small_mode_prints_tables_and_writes_json(benchmark_script, tmp_path, ca
     assert again.out == printed
     assert "epochs" not in again.err
 
+    quick = tmp_path / "quick.json"
+    benchmark_script("quality", *arguments[:-1], f"--out={quick}", "--quick")
+    (pair,) = json.loads(quick.read_text(encoding="utf-8"))["pairs"]
+    rows = pair["comparison"]["rows"]
+    whole = document["pairs"][0]["comparison"]["rows"]
+    assert [row["name"] for row in rows][:2] == ["searched", "linear probe"]
+    assert all(row in whole for row in rows)
+
 
 def test_unknown_tasks_are_refused(benchmark_script, capsys):
     with pytest.raises(SystemExit) as stopped:

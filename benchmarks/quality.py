@@ -241,7 +241,8 @@ def show(figures: dict[str, Any], title: str) -> None:
             *(("–", "–") if name == "searched" else _shown(entry)),
         )
     console.print(table)
-    console.print("* does not fit all budgets: its means are of those that it fits")
+    if len({entry["pairs"] for entry in figures["arms"].values()}) > 1:
+        console.print("* does not fit all budgets: its means are of those that it fits")
     table = Table("task", "searched minus best hand-picked", "wins")
     for task, entry in figures["tasks"].items():
         table.add_row(task, *_shown(entry))

@@ -9,23 +9,6 @@ import pytest
 from glora_automl.study import Recipe
 from glora_automl.study._recipe import parse_recipe
 
-# What takes longest comes first, so that no process is left alone with it at the end.
-LONG = (
-    "benchmarks/test_faults.py",
-    "benchmarks/test_quality.py",
-    "estimator/test_checks.py",
-    "storages/test_fast.py",
-    "study/test_search.py",
-    "supernet/test_ranks.py",
-    "tests/test_cli.py",
-)
-
-
-def pytest_collection_modifyitems(items):
-    """Files keep their order but for the longest."""
-    items.sort(key=lambda item: not item.path.as_posix().endswith(LONG))
-
-
 TINY = """
 description = "a few seconds"
 budget = "20%"

@@ -56,6 +56,7 @@ from glora_automl.study import (
     search,
     suite_recipes,
 )
+from glora_automl.study._result import quality
 from glora_automl.supernet import Score
 
 HAND_PICKED = "best hand-picked"
@@ -102,7 +103,7 @@ def measured(task: str, recipe: Recipe, arguments: argparse.Namespace) -> dict[s
     found = search(recipe, progress=progress, **place)
     if arguments.quick:
         rows = tuple(row for row in found.rows if row.parameters is not None)
-        picked = max(rows[1:], key=lambda row: _quality(row.validation))
+        picked = max(rows[1:], key=lambda row: quality(_known(row.validation)))
         compared = Comparison(found.budget, rows, picked.name, None)
     else:
         compared = compare(
@@ -136,8 +137,7 @@ def _as_long(recipe: Recipe, images: int, training: int) -> Recipe:
         images: Those that the search was trained on.
         training: Those of one training of an adapter.
     """
-    selection = recipe.selection
-    epochs = recipe.training.epochs + selection.finetune_epochs
+    selection, epochs = recipe.selection, recipe.alone_epochs
     longer = max(epochs, round(epochs * images / training / max(1, len(selection.lrs))))
     return recipe.replace(
         name=f"{recipe.name}-longer",
@@ -200,14 +200,13 @@ def summarised(pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _accuracy(score: Score | None) -> float:
+def _known(score: Score | None) -> Score:
     assert score is not None, "all arms are validated and tested"
-    return score.accuracy
+    return score
 
 
-def _quality(score: Score | None) -> tuple[float, float]:
-    assert score is not None, "all arms are validated"
-    return score.accuracy, -score.loss
+def _accuracy(score: Score | None) -> float:
+    return _known(score).accuracy
 
 
 def _difference(values: Sequence[float]) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def train_alone(
     recipe = run.setup.recipe
     short = epochs is not None
     if epochs is None:
-        epochs = recipe.training.epochs + recipe.selection.finetune_epochs
+        epochs = recipe.alone_epochs
     rates = (recipe.training.lr,) if short else recipe.selection.lrs or (recipe.training.lr,)
     kept: tuple[Score, float, Supernet] | None = None
     images, seconds = 0, 0.0

@@ -43,9 +43,8 @@ def contest(run: Run, stage: str, candidates: Sequence[Architecture]) -> Contest
         stage: The stage that this is.
         candidates: Best first.
     """
-    setup = run.setup
-    rounds = setup.recipe.selection.rounds
-    whole = setup.recipe.training.epochs + setup.recipe.selection.finetune_epochs
+    recipe = run.setup.recipe
+    rounds = recipe.selection.rounds
     left = list(range(len(candidates)))
     images = 0
     for number, most in enumerate(rounds, 1):
@@ -61,7 +60,7 @@ def contest(run: Run, stage: str, candidates: Sequence[Architecture]) -> Contest
                 f"contest-{architecture.digest[:16]}",
                 architecture,
                 title="Train the winner" if rounds == (1,) else title,
-                epochs=None if share == 1 else max(1, whole // share),
+                epochs=None if share == 1 else max(1, recipe.alone_epochs // share),
             )
             assert row.validation is not None
             images += row.images

@@ -31,7 +31,7 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 class SearchSettings(Declaration):
     """The search; by default an evolution with smaller generations than GLoRA's 50 with 10 parents.
 
-    Those ask for 1,050 trials, and with less of them the smaller ones find better architectures.
+    Those ask for 1,050 trials, and with fewer of them the smaller ones find better architectures.
 
     Attributes:
         trials: Trials to reach, those that racing stopped included. It may be raised while the
@@ -217,6 +217,11 @@ class Recipe(Declaration):
             RecipeError: If a key is unknown or a value is out of its range.
         """
         return parse_recipe(_merge(self.model_dump(mode="json"), changes), f"recipe {self.name}")
+
+    @property
+    def alone_epochs(self) -> int:
+        """Epochs for which an architecture is trained alone: those of supernet and fine-tuning."""
+        return self.training.epochs + self.selection.finetune_epochs
 
     def identity(self) -> dict[str, Any]:
         """What makes a study this recipe's, as flat keys: all but texts and the trial target."""

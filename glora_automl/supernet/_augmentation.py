@@ -29,6 +29,8 @@ def augmented(images: Tensor, *, shift: float = 0.0, flip: bool = False) -> Tens
         >>> augmented(image, shift=0.25)[0, 0, 0].tolist()
         [1.0, 2.0, 3.0, 3.0]
     """
+    if not (shift or flip):
+        return images
     count, channels, height, width = images.shape
     device = images.device
     rows = _moved(count, height, shift, device)
@@ -36,8 +38,6 @@ def augmented(images: Tensor, *, shift: float = 0.0, flip: bool = False) -> Tens
     if flip:
         mirrored = torch.rand(count, 1, device=device) < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)
-    elif not shift:
-        return images
     nth = torch.arange(count, device=device)[:, None, None, None]
     channel = torch.arange(channels, device=device)[None, :, None, None]
     return images[nth, channel, rows[:, None, :, None], columns[:, None, None, :]]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from torch import Tensor
 
 from glora_automl.adapters import merge
@@ -11,7 +14,7 @@ from glora_automl.study._run import Run
 from glora_automl.study._setup import Setup
 from glora_automl.supernet import ImageBatches, Score, Supernet, TrainingResult, evaluate, train
 
-__all__ = ["alone", "train_alone"]
+__all__ = ["Attempt", "alone", "attempt", "learning_rates", "train_alone", "trained_row"]
 
 
 def alone(setup: Setup, architecture: Architecture) -> Supernet:
@@ -25,14 +28,108 @@ def alone(setup: Setup, architecture: Architecture) -> Supernet:
     return supernet
 
 
-def train_alone(
+class Attempt(NamedTuple):
+    """An architecture that was trained alone, at one or more learning rates.
+
+    Attributes:
+        score: On the validation images, of the rate that validates best.
+        rate: That rate.
+        supernet: What was trained at it.
+        images: Images that all of them were trained on.
+        seconds: Seconds that all of them took.
+    """
+
+    score: Score
+    rate: float
+    supernet: Supernet
+    images: int
+    seconds: float
+
+    def best_of(self, other: Attempt | None) -> Attempt:
+        """What validates better, this one where they are level, with what both have cost."""
+        if other is None:
+            return self
+        kept = other if quality(other.score) > quality(self.score) else self
+        images, seconds = self.images + other.images, self.seconds + other.seconds
+        return kept._replace(images=images, seconds=seconds)
+
+
+def learning_rates(setup: Setup) -> tuple[float, ...]:
+    """Rates at which an architecture is trained alone: those of the recipe, or the supernet's."""
+    return setup.recipe.selection.lrs or (setup.recipe.training.lr,)
+
+
+def attempt(
     run: Run,
     stage: str,
     name: str,
     architecture: Architecture,
+    rates: Sequence[float],
     *,
     title: str,
-    epochs: int | None = None,
+    epochs: int,
+) -> Attempt:
+    """Train one architecture alone, from the backbone, at each of some rates.
+
+    Args:
+        run: The study.
+        stage: The stage that this is.
+        name: Names the training, whose random numbers are its own.
+        architecture: What is trained.
+        rates: Peak learning rates, at least one.
+        title: What is said of it while it trains.
+        epochs: For how long.
+
+    Returns:
+        What validates best of them.
+    """
+    setup = run.setup
+    best: Attempt | None = None
+    for rate in rates:
+        supernet = alone(setup, architecture)
+        told = f"{title}, lr {rate:g}" if len(learning_rates(setup)) > 1 else title
+        result = _train(run, stage, name, supernet, *setup.fit, told, epochs, rate)
+        with merge(supernet.model, share=True) as model:
+            score = evaluate(model, *setup.validation)
+        new = Attempt(score, rate, supernet, result.images, result.seconds)
+        best = new if best is None else best.best_of(new)
+    assert best is not None, "there is at least one rate"
+    return best
+
+
+def trained_row(
+    run: Run, stage: str, name: str, architecture: Architecture, tried: Attempt, *, title: str
+) -> tuple[Supernet, Row]:
+    """The adapter that an attempt has led to, refitted if the recipe says so, and its row.
+
+    Args:
+        run: The study.
+        stage: The stage that this is.
+        name: Names the row, and the training, whose random numbers are its own.
+        architecture: What was trained.
+        tried: The attempt, of the length of a control.
+        title: What is said of it while it trains.
+    """
+    setup = run.setup
+    supernet, images, seconds = tried.supernet, tried.images, tried.seconds
+    if setup.recipe.selection.refit:
+        supernet = alone(setup, architecture)
+        told = f"{title}, on all labelled images"
+        epochs, labelled = setup.recipe.alone_epochs, setup.labelled
+        result = _train(run, f"{stage}-all", name, supernet, *labelled, told, epochs, tried.rate)
+        images, seconds = images + result.images, seconds + result.seconds
+    row = Row(
+        name,
+        parameters=architecture.count(setup.space.shapes),
+        validation=tried.score,
+        images=images,
+        seconds=round(seconds, 2),
+    )
+    return supernet, row
+
+
+def train_alone(
+    run: Run, stage: str, name: str, architecture: Architecture, *, title: str
 ) -> tuple[Supernet, Row]:
     """Train one architecture alone: same loop and settings, as many images as the search's.
 
@@ -45,44 +142,13 @@ def train_alone(
         name: Names the row, and the training, whose random numbers are its own.
         architecture: What is trained.
         title: What is said of it while it trains.
-        epochs: To train it for fewer epochs, at the supernet's rate, without a refit: only to see
-            what it is worth.
 
     Returns:
         The trained adapter, and its row without a test.
     """
-    recipe = run.setup.recipe
-    short = epochs is not None
-    if epochs is None:
-        epochs = recipe.alone_epochs
-    rates = (recipe.training.lr,) if short else recipe.selection.lrs or (recipe.training.lr,)
-    kept: tuple[Score, float, Supernet] | None = None
-    images, seconds = 0, 0.0
-    for rate in rates:
-        supernet = alone(run.setup, architecture)
-        told = f"{title}, lr {rate:g}" if len(rates) > 1 else title
-        result = _train(run, stage, name, supernet, *run.setup.fit, told, epochs, rate)
-        images, seconds = images + result.images, seconds + result.seconds
-        with merge(supernet.model, share=True) as model:
-            score = evaluate(model, *run.setup.validation)
-        if kept is None or quality(score) > quality(kept[0]):
-            kept = score, rate, supernet
-    assert kept is not None, "there is at least one rate"
-    score, rate, supernet = kept
-    if recipe.selection.refit and not short:
-        supernet = alone(run.setup, architecture)
-        told = f"{title}, on all labelled images"
-        labelled = run.setup.labelled
-        result = _train(run, f"{stage}-all", name, supernet, *labelled, told, epochs, rate)
-        images, seconds = images + result.images, seconds + result.seconds
-    row = Row(
-        name,
-        parameters=architecture.count(run.setup.space.shapes),
-        validation=score,
-        images=images,
-        seconds=round(seconds, 2),
-    )
-    return supernet, row
+    epochs, rates = run.setup.recipe.alone_epochs, learning_rates(run.setup)
+    tried = attempt(run, stage, name, architecture, rates, title=title, epochs=epochs)
+    return trained_row(run, stage, name, architecture, tried, title=title)
 
 
 def _train(

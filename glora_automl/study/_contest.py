@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from glora_automl.architecture import Architecture
-from glora_automl.study._alone import train_alone
+from glora_automl.study._alone import Attempt, attempt, learning_rates, trained_row
 from glora_automl.study._result import Row, quality
 from glora_automl.study._run import Run
-from glora_automl.supernet import Supernet
+from glora_automl.supernet import Score, Supernet
 
 __all__ = ["Contest", "contest"]
 
@@ -20,14 +20,12 @@ class Contest(NamedTuple):
     Attributes:
         place: Place of the winner among the candidates.
         supernet: The winner, trained alone.
-        row: Its scores.
-        images: Images that all of them were trained on.
+        row: Its scores, and what all of them have cost.
     """
 
     place: int
     supernet: Supernet
     row: Row
-    images: int
 
 
 def contest(run: Run, stage: str, candidates: Sequence[Architecture]) -> Contest:
@@ -36,7 +34,8 @@ def contest(run: Run, stage: str, candidates: Sequence[Architecture]) -> Contest
     Weights that were inherited from a supernet rank architectures roughly; those that come first
     are trained from the backbone, for a fraction of the epochs, and the best by validation go on to
     the next round, which takes twice as long (successive halving: Jamieson and Talwalkar, 2016).
-    The last round trains what is left like a control.
+    The last round trains what is left for as long as a control. All that is at one learning rate:
+    the winner alone is trained at the others that the recipe names, too, like a control.
 
     Args:
         run: The study. Its recipe says how many take part in each round.
@@ -44,28 +43,52 @@ def contest(run: Run, stage: str, candidates: Sequence[Architecture]) -> Contest
         candidates: Best first.
     """
     recipe = run.setup.recipe
-    rounds = recipe.selection.rounds
+    rounds, rates = recipe.selection.rounds, learning_rates(run.setup)
+    # The supernet's rate if that is one of them: candidates and winner are then trained alike.
+    first = recipe.training.lr if recipe.training.lr in rates else rates[-1]
     left = list(range(len(candidates)))
-    images = 0
+    images, seconds = 0, 0.0
+    found: list[tuple[int, Attempt]] = []
+
+    def train(place: int, rates: Sequence[float], title: str, epochs: int) -> Attempt:
+        digest = candidates[place].digest[:16]
+        return attempt(
+            run,
+            f"{stage}-{digest}",
+            f"contest-{digest}",
+            candidates[place],
+            rates,
+            title=title,
+            epochs=epochs,
+        )
+
     for number, most in enumerate(rounds, 1):
-        share = 2 ** (len(rounds) - number)
-        found: list[tuple[tuple[float, float], int, Supernet, Row]] = []
-        left = left[:most]
-        for nth, place in enumerate(left, 1):
-            architecture = candidates[place]
-            title = f"Round {number} of {len(rounds)}: candidate {nth} of {len(left)}"
-            supernet, row = train_alone(
-                run,
-                f"{stage}-{architecture.digest[:16]}",
-                f"contest-{architecture.digest[:16]}",
-                architecture,
-                title="Train the winner" if rounds == (1,) else title,
-                epochs=None if share == 1 else max(1, recipe.alone_epochs // share),
-            )
-            assert row.validation is not None
-            images += row.images
-            found.append((quality(row.validation), place, supernet, row))
-        found.sort(key=lambda entry: (*(-q for q in entry[0]), entry[1]))
-        left = [place for _, place, _, _ in found]
-    _, place, supernet, row = found[0]
-    return Contest(place, supernet, row, images)
+        epochs = max(1, recipe.alone_epochs // 2 ** (len(rounds) - number))
+        found = []
+        for nth, place in enumerate(left[:most], 1):
+            title = f"Round {number} of {len(rounds)}: candidate {nth} of {len(left[:most])}"
+            title = _WINNER if rounds == (1,) else title
+            found.append((place, train(place, (first,), title, epochs)))
+        images += sum(tried.images for _, tried in found)
+        seconds += sum(tried.seconds for _, tried in found)
+        last = number == len(rounds)
+        found.sort(key=lambda entry: (*_order(entry[1].score, last), entry[0]))
+        left = [place for place, _ in found]
+    place, best = found[0]
+    best = best._replace(images=images, seconds=seconds)
+    if others := [rate for rate in rates if rate != first]:
+        best = best.best_of(train(place, others, _WINNER, recipe.alone_epochs))
+    name, winner = f"contest-{candidates[place].digest[:16]}", candidates[place]
+    supernet, row = trained_row(run, f"{stage}-winner", name, winner, best, title=_WINNER)
+    return Contest(place, supernet, row)
+
+
+_WINNER = "Train the winner"
+
+
+def _order(score: Score, last: bool) -> tuple[float, ...]:
+    """Lower is better. What was cut short at the same place is told apart by its loss.
+
+    Half-trained adapters differ by few images; their losses tell more of what they will be.
+    """
+    return tuple(-q for q in quality(score)) if last else (score.loss,)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from optuna.storages import BaseStorage
 
@@ -20,7 +22,8 @@ def hand_picked(setup: Setup) -> tuple[dict[str, str], ...]:
     """What people would try first, as far as it fits and is in the search space.
 
     The largest first, for at most half of the first generation: LoRA of one rank in all layers, in
-    either half of them or in the layers of one kind; BitFit, SSF and GLoRA's vectors in all layers.
+    either half of them or in the layers of one kind, alone or with a vector in all layers, that of
+    the bias (BitFit) or that of the weight; BitFit, SSF and GLoRA's vectors alone.
 
     Args:
         setup: What they are for.
@@ -42,10 +45,13 @@ def hand_picked(setup: Setup) -> tuple[dict[str, str], ...]:
         Architecture.uniform(shapes, A="vector", C="vector", E="vector"),
     ]
     texts = {text for d in space.dimensions if d.tensor == "B" for text in d.choices}
+    vectors = [{}, {"E": "vector"}, {"A": "vector"}]
     for rank in sorted({Choice.parse(text).rank for text in texts} - {0}):
         ranked = lora(shapes, rank)
-        for part in parts:
-            uniform.append(Architecture({**nothing, **{name: ranked[name] for name in part}}))
+        for part, vector in itertools.product(parts, vectors):
+            with_vector = Architecture.uniform(shapes, **vector)
+            placed = {name: with_vector[name]._replace(B=ranked[name].B) for name in part}
+            uniform.append(Architecture({**with_vector, **placed}))
     sizes: dict[tuple[tuple[str, str], ...], int] = {}
     for architecture in uniform:
         try:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import Field, field_validator, model_validator
 
@@ -122,10 +122,12 @@ class SelectionSettings(Declaration):
             scores them as they are. For small validation sets.
         rounds: How many of the candidates are trained alone, from the backbone, in each round of a
             contest; the best of a round go on to the next, which is twice as long, the last one as
-            long as a control's training. Without any, the best candidate is chosen as it is and
-            trained on.
+            long as a control's training. Where several take part, the best hand-picked adapter of
+            the first generation is among them. Without any, the best candidate is chosen as it is
+            and trained on.
         lrs: Peak learning rates that what is trained alone is trained at, one after the other, to
-            keep what validates best: controls, and the last round of a contest. Without any, the
+            keep what validates best: controls, and the winner of a contest, whose candidates are
+            trained at the supernet's if that is one of them, else at the last. Without any, the
             supernet's alone.
         refit: Whether the adapters that are tested are trained once more with the validation
             images among those to fit, as they were trained before.
@@ -213,9 +215,14 @@ class Recipe(Declaration):
     def replace(self, **changes: Any) -> Recipe:
         """A copy with some settings changed; the value of a section is a table of changes.
 
+        A search space may be named, as in a recipe's file; paths are from the working directory.
+
         Raises:
             RecipeError: If a key is unknown or a value is out of its range.
+            SearchSpaceError: If there is no such search space.
         """
+        if "search_space" in changes:
+            changes["search_space"] = _space(changes["search_space"], Path())
         return parse_recipe(_merge(self.model_dump(mode="json"), changes), f"recipe {self.name}")
 
     @property
@@ -299,18 +306,19 @@ def load_recipe(name: str) -> Recipe:
             table[section] = {**settings, key: path}
     if isinstance(given := table.get("architecture"), str):
         table["architecture"] = read_given(given, folder)
-    space = table.get("search_space", "default")
-    if isinstance(space, str):
-        table["search_space"] = _space(space, folder)
-    elif isinstance(space, Mapping) and "base" in space:
-        changes = {key: value for key, value in space.items() if key != "base"}
-        table["search_space"] = _merge(_space(str(space["base"]), folder), changes)
+    table["search_space"] = _space(table.get("search_space", "default"), folder)
     return parse_recipe(table, f"recipe {stem}")
 
 
-def _space(name: str, folder: Path) -> dict[str, Any]:
-    path = str(folder / name) if name.endswith(".toml") else name
-    return load_search_space(path).model_dump(mode="json")
+def _space(space: object, folder: Path) -> object:
+    """The table of a search space that is named, or changes one that is; others stay."""
+    if isinstance(space, str):
+        path = str(folder / space) if space.endswith(".toml") else space
+        return load_search_space(path).model_dump(mode="json")
+    if isinstance(space, Mapping) and isinstance(base := space.get("base"), str):
+        changes = {key: value for key, value in space.items() if key != "base"}
+        return _merge(cast(dict[str, Any], _space(base, folder)), changes)
+    return space
 
 
 def parse_recipe(table: object, where: str) -> Recipe:

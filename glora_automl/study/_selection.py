@@ -17,6 +17,7 @@ from glora_automl.study._arm import arm_outcome
 from glora_automl.study._best import best_trials, done_trials
 from glora_automl.study._contest import contest
 from glora_automl.study._finetuning import cross_validate, finetune
+from glora_automl.study._initial import hand_picked
 from glora_automl.study._result import Row, Selection, quality
 from glora_automl.study._run import Run
 from glora_automl.study._stages import Claim
@@ -95,13 +96,37 @@ def select(run: Run, claim: Claim) -> dict[str, Any]:
     """
     if len(done_trials(run.study)) < get_setting(run.study, "target"):
         raise TargetRaised  # this worker now says that it chooses, so nobody raises it any more
-    candidates = best_trials(run.study, run.setup.recipe.selection.candidates)
+    settings = run.setup.recipe.selection
+    candidates = best_trials(run.study, settings.candidates)
+    if settings.rounds[:1] > (1,):
+        candidates = with_hand_picked(run, candidates)
     if not candidates:
         raise StudyError(
             f"The study {run.study.study_name!r} has no trial within the budget of "
             f"{run.setup.budget} to select; raise search.trials."
         )
     return choose(run, "selection", candidates)
+
+
+def with_hand_picked(run: Run, candidates: list[FrozenTrial]) -> list[FrozenTrial]:
+    """Candidates, of which the best hand-picked adapter is the last if it is none of them.
+
+    What a search has found has to win a contest against it, too.
+    """
+    known = hand_picked(run.setup)
+    if not known or any(trial.params in known for trial in candidates):
+        return candidates
+    every = best_trials(run.study, len(done_trials(run.study)))
+    return [*candidates, *[trial for trial in every if trial.params in known][:1]]
+
+
+def _let_in(run: Run, scored: list[Candidate], places: int) -> list[Candidate]:
+    """Candidates in an order in which a hand-picked one is among those of the first round."""
+    known = {run.setup.space.architecture(params) for params in hand_picked(run.setup)}
+    nth = next((i for i, c in enumerate(scored) if c.architecture in known), 0)
+    if nth < places:
+        return scored
+    return [*scored[: places - 1], scored[nth], *scored[places - 1 : nth], *scored[nth + 1 :]]
 
 
 def choose(
@@ -128,12 +153,14 @@ def choose(
     weights = supernet.state_dict()
     scored, images = score_again(run, supernet, candidates)
     scored = rank(scored, settings.significance)
+    if settings.rounds[:1] > (1,):
+        scored = _let_in(run, scored, settings.rounds[0])
     images += setup.recipe.training.epochs * len(setup.task.fit)
     held = None
     if settings.rounds:
         held = contest(run, stage, [candidate.architecture for candidate in scored])
         scored.insert(0, scored.pop(held.place))
-        images += held.images
+        images += held.row.images
     score, _, count, number, architecture = scored[0]
     inherited, finetuned = score, None
     if settings.folds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ import numpy as np
 
 from glora_automl.errors import CheckpointError, Stopped
 from glora_automl.storages import ArtifactReference
+from glora_automl.study._initial import hand_picked
 from glora_automl.study._run import Run
 from glora_automl.study._setup import Setup
 from glora_automl.study._stages import Claim
 from glora_automl.supernet import CheckpointFiles, Supernet, TrainingResult, tensor_digest, train
 
-__all__ = ["fetch_supernet", "load_backbone", "load_supernet"]
+__all__ = ["fetch_supernet", "load_backbone", "load_supernet", "paths"]
 
 
 def load_backbone(run: Run) -> Run:
@@ -76,6 +78,21 @@ def fetch_supernet(run: Run) -> Supernet:
     return supernet
 
 
+def paths(setup: Setup) -> Callable[[np.random.Generator], dict[str, str]]:
+    """What draws the path of each step of the supernet's training."""
+    if setup.recipe.training.paths == "uniform":
+        return setup.region.draw_uniform
+    picked = hand_picked(setup)
+
+    def draw(rng: np.random.Generator) -> dict[str, str]:
+        # As a first generation is: about half of them, where there are enough.
+        if picked and rng.random() < 0.5:
+            return picked[rng.integers(len(picked))]
+        return setup.drawn.draw(rng)
+
+    return draw
+
+
 def _new(setup: Setup) -> Supernet:
     return Supernet(setup.backbone(), setup.space.layer_choices(), seed=setup.recipe.seed)
 
@@ -112,8 +129,7 @@ def _train_here(run: Run, shared: _SharedCheckpoint | None) -> tuple[Supernet, T
     setup = run.setup
     recipe = setup.recipe
     supernet = _new(setup)
-    budgeted = recipe.training.paths == "budget"
-    draw = setup.drawn.draw if budgeted else setup.region.draw_uniform
+    draw = paths(setup)
 
     def next_path(rng: np.random.Generator) -> None:
         supernet.activate(setup.space.architecture(draw(rng)))

@@ -65,7 +65,8 @@ class SupernetSettings(TrainingSettings):
 
     Attributes:
         paths: How each step's architecture is drawn: ``uniform`` over choices as in the paper, or
-            under the ``budget``, like the random ones of the search.
+            under the ``budget``, like the search's first generation: one half are the hand-picked
+            adapters that it begins with, the others random ones near the budget.
     """
 
     paths: Literal["uniform", "budget"] = "budget"

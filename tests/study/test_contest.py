@@ -4,7 +4,12 @@ import pytest
 
 from glora_automl.architecture import Architecture
 from glora_automl.errors import RecipeError
+from glora_automl.progress import Progress
 from glora_automl.study import _alone, load_recipe, search
+from glora_automl.study._contest import _order
+from glora_automl.study._initial import hand_picked
+from glora_automl.study._setup import prepare
+from glora_automl.supernet import Score
 from tests.conftest import TINY
 
 
@@ -52,7 +57,7 @@ def won(tmp_path_factory):
 def test_rounds_are_fewer_and_longer(won):
     _, result, trained = won
     assert [(epochs, lr) for _, epochs, lr in trained] == (
-        [(2, 1e-2)] * 4 + [(4, 1e-2)] * 2 + [(8, 1e-5), (8, 1e-2)]
+        [(2, 1e-2)] * 4 + [(4, 1e-2)] * 2 + [(8, 1e-2), (8, 1e-5)]
     )
     stages = [stage for stage, _, _ in trained]
     assert len(set(stages)) == 4
@@ -70,10 +75,34 @@ def test_the_winner_is_the_one_that_won(won):
     digest = Architecture.parse(selection.architecture).digest
     assert trained[-1][0] == f"contest-{digest[:16]}"
     assert selection.candidates[0] == selection.trial
-    assert len(selection.candidates) == 4
+    assert len(selection.candidates) == 5  # the best four, and what was picked by hand
     assert selection.weights == "retrained"
     assert result.rows[0].validation == selection.score == selection.retrained
     assert selection.finetuned is None
+
+
+def test_the_best_hand_picked_adapter_takes_part(won, tmp_path):
+    recipe, result, trained = won
+    setup = prepare(recipe, runs=tmp_path, name="tiny", device="cpu", progress=Progress())
+    known = {setup.space.architecture(params).digest[:16] for params in hand_picked(setup)}
+    first = {stage.removeprefix("contest-") for stage, _, _ in trained[:4]}
+    assert len(first & known) == 1
+    # The others are those that scored best.
+    assert len(result.selection.candidates) == len(first) + 1
+
+
+def test_a_contest_of_one_is_of_the_best_alone(tiny, tmp_path, monkeypatch):
+    watched = Watched(monkeypatch)
+    selection = {"rounds": [1], "candidates": 2, "finetune_epochs": 0, "controls": False}
+    result = search(tiny.replace(selection=selection), runs=tmp_path)
+    assert len(result.selection.candidates) == 2
+    assert len(watched.trained) == 1
+
+
+def test_what_was_cut_short_is_told_apart_by_loss():
+    few, sure = Score(0.6, 1.0, 10), Score(0.5, 0.9, 10)
+    assert _order(few, last=False) > _order(sure, last=False)
+    assert _order(few, last=True) < _order(sure, last=True)
 
 
 def test_an_interrupted_contest_ends_as_if_it_had_not_been(won, tmp_path, monkeypatch):

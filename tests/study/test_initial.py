@@ -1,5 +1,6 @@
 """What the first generation of a search begins with."""
 
+import numpy as np
 import optuna
 import pytest
 
@@ -8,6 +9,7 @@ from glora_automl.progress import Progress
 from glora_automl.study._initial import hand_picked
 from glora_automl.study._proposals import create_sampler
 from glora_automl.study._setup import prepare
+from glora_automl.study._weights import paths
 
 
 @pytest.fixture
@@ -80,6 +82,41 @@ def test_a_search_begins_with_them_and_goes_on_near_the_budget(prepared):
     counts = [setup.space.count(params) for params in trials[len(initial) :]]
     assert 0.8 * setup.budget < sum(counts) / len(counts)
     assert max(counts) <= setup.budget
+
+
+def test_vectors_go_with_lora_of_a_part(prepared):
+    setup = prepared(search={"population": 400})
+    found = names(setup, hand_picked(setup))
+    layers = list(setup.space.shapes)
+    first = Architecture(
+        {
+            name: Architecture.uniform(
+                setup.space.shapes, **({"B": "lora-2"} if i < len(layers) // 2 else {}), E="vector"
+            )[name]
+            for i, name in enumerate(layers)
+        }
+    )
+    assert first in found
+    assert Architecture.uniform(setup.space.shapes, A="vector", B="lora-2") in found
+
+
+def test_paths_under_the_budget_are_those_of_a_first_generation(prepared):
+    rng = np.random.default_rng(0)
+
+    def drawn(**changes):
+        setup = prepared(budget="30%", search={"population": 40, "least_size": 0.9}, **changes)
+        draw, picked = paths(setup), hand_picked(setup)
+        params = [draw(rng) for _ in range(300)]
+        return setup, [p for p in params if p in picked], [p for p in params if p not in picked]
+
+    setup, picked, random = drawn(training={"paths": "budget"})
+    assert 110 < len(picked) < 190
+    assert len({tuple(p.items()) for p in picked}) == 20
+    counts = [setup.space.count(p) for p in random]
+    assert 0.8 * setup.budget < sum(counts) / len(counts)
+    assert max(counts) <= setup.budget
+    _, picked, _ = drawn(training={"paths": "uniform"})
+    assert not picked
 
 
 def test_a_search_of_the_trade_off_draws_all_sizes(prepared):

@@ -1,7 +1,9 @@
 import pytest
 
 from glora_automl.errors import BudgetError, RecipeError, SearchSpaceError
+from glora_automl.search_space import load_search_space
 from glora_automl.study import Recipe, list_recipes, load_recipe
+from glora_automl.study._overrides import with_settings
 
 
 def write(tmp_path, text, name="mine.toml"):
@@ -40,6 +42,20 @@ def test_a_search_space_can_change_a_shipped_one(tmp_path, tiny_toml):
     assert space.share == "kind"
     assert space.choices.C == ("none",)
     assert "lora-8" in space.choices.B
+
+
+def test_a_search_space_is_changed_by_its_name_too(tmp_path, tiny):
+    ranks = load_search_space("lora-ranks")
+    assert tiny.replace(search_space="lora-ranks").search_space == ranks
+    settings = ["search_space=lora-ranks", "search_space.share=kind"]
+    changed = with_settings(tiny, settings).search_space
+    assert changed == ranks.model_copy(update={"share": "kind"})
+    based = tiny.replace(search_space={"base": "vectors", "share": "block"}).search_space
+    assert based == load_search_space("vectors").model_copy(update={"share": "block"})
+    path = write(tmp_path, '[choices]\nB = ["none", "lora-3"]\n', "few.toml")
+    assert tiny.replace(search_space=path).search_space.choices.B == ("none", "lora-3")
+    with pytest.raises(SearchSpaceError, match="'lora-ranks'"):
+        tiny.replace(search_space="lora-rank")
 
 
 @pytest.mark.parametrize(

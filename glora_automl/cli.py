@@ -502,16 +502,14 @@ def architecture(
     as_json: AsJson = False,
 ) -> None:
     """Print the architecture of a study's winner or trial, for 'glora train --architecture'."""
-    from glora_automl.errors import StudyError
     from glora_automl.storages import open_storage, storage_errors
-    from glora_automl.study import find_architecture, load_study, read_space
+    from glora_automl.study import find_architecture, load_study, parse_trial, read_space
 
-    if trial != "best" and not trial.isdecimal():
-        raise StudyError(f"The trial must be 'best' or a number, got {trial!r}; see --trial.")
+    wanted = parse_trial(trial)
     opened = open_storage(storage_url(storage, runs), create=False, write=False)
     with storage_errors():
         study = load_study(opened, name)
-        number, found = find_architecture(study, None if trial == "best" else int(trial))
+        number, found = find_architecture(study, wanted)
         count = found.count(read_space(study).shapes)
     if as_json:
         print_json(

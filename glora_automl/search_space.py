@@ -92,7 +92,7 @@ def list_search_spaces() -> list[str]:
 
     Example:
         >>> list_search_spaces()
-        ['default', 'lora-ranks', 'paper', 'vectors']
+        ['default', 'lean', 'lora-ranks', 'paper', 'vectors']
     """
     return _declarations.names("search_spaces")
 

@@ -123,7 +123,7 @@ class TestDrawing:
         region = FeasibleRegion(SearchSpace(load_search_space("default"), VIT_B), extra)
         assert counts(region, 20).max() <= extra
 
-    @pytest.mark.parametrize("name", ["default", "lora-ranks", "paper", "vectors"])
+    @pytest.mark.parametrize("name", ["default", "lean", "lora-ranks", "paper", "vectors"])
     @pytest.mark.parametrize("share", [0.001, 0.01, 0.1, 1.0])
     def test_fits_on_a_large_model_whatever_the_space(self, name, share):
         space = SearchSpace(load_search_space(name), VIT_B)

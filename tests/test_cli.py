@@ -240,6 +240,7 @@ def test_lists(glora):
     assert "digits" in glora("recipes")[1]
     assert json.loads(glora("spaces", "--json")[1]).keys() == {
         "default",
+        "lean",
         "lora-ranks",
         "paper",
         "vectors",

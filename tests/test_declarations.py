@@ -144,7 +144,7 @@ def test_an_unknown_name_suggests_the_nearest_shipped_one():
 
 def test_an_unknown_name_that_resembles_none_lists_what_ships():
     message = refusal(load_search_space, "zzzz")
-    for name in ("default", "lora-ranks", "paper", "vectors"):
+    for name in ("default", "lean", "lora-ranks", "paper", "vectors"):
         assert name in message
 
 

@@ -80,10 +80,10 @@ spaces = st.builds(SearchSpace, specs, shape_dicts)
 
 
 class TestShipped:
-    def test_are_four(self):
-        assert list_search_spaces() == ["default", "lora-ranks", "paper", "vectors"]
+    def test_are_five(self):
+        assert list_search_spaces() == ["default", "lean", "lora-ranks", "paper", "vectors"]
 
-    @pytest.mark.parametrize("name", ["default", "lora-ranks", "paper", "vectors"])
+    @pytest.mark.parametrize("name", ["default", "lean", "lora-ranks", "paper", "vectors"])
     def test_fit_a_vit_a_swin_and_tell_what_they_are(self, name):
         declared = load_search_space(name)
         assert declared.description
@@ -108,6 +108,12 @@ class TestShipped:
         assert choices.A == choices.B == ranks
         assert choices.C == ("none", "vector")
         assert choices.D == choices.E == ("none", "scalar", "vector")
+
+    def test_lean_has_what_is_cheap_for_what_it_does(self):
+        choices = load_search_space("lean").choices
+        assert choices.A == choices.C == choices.E == ("none", "vector")
+        assert choices.B == ("none", "lora-1", "lora-2", "lora-4", "lora-8")
+        assert choices.D == ("none",)
 
     def test_lora_ranks_searches_b_alone(self):
         space = SearchSpace(load_search_space("lora-ranks"), VIT_B)

@@ -17,7 +17,7 @@ from sklearn.utils._param_validation import Interval
 from torch import nn
 
 from glora_automl.architecture import Architecture
-from glora_automl.search_space import SearchSpaceSpec, load_search_space
+from glora_automl.search_space import SearchSpaceSpec
 from glora_automl.study import Recipe, load_recipe, read_given
 from glora_automl.tasks import BackboneSettings, ImageSet, Task, create_backbone
 
@@ -60,8 +60,6 @@ def recipe_of(parameters: Mapping[str, Any], seed: int) -> Recipe:
         GLoRAError: If they do not go together.
     """
     space, given = parameters["search_space"], parameters["architecture"]
-    if isinstance(space, str):
-        space = load_search_space(space)
     epochs, share, budget = (parameters[key] for key in ("epochs", "validation", "budget"))
     # What numpy counts with is no number to a recipe.
     return (
@@ -80,7 +78,7 @@ def recipe_of(parameters: Mapping[str, Any], seed: int) -> Recipe:
                 "pretrained": bool(parameters["pretrained"]),
                 "kwargs": dict(parameters["model_kwargs"] or {}),
             },
-            search_space=space.model_dump(mode="json"),
+            search_space=space if isinstance(space, str) else space.model_dump(mode="json"),
             architecture=None if given is None else read_given(str(given)),
             # In the proportions of the recipe.
             training={"epochs": int(epochs), "warmup_epochs": int(epochs) // 20},

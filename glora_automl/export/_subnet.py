@@ -19,6 +19,7 @@ from glora_automl.study import (
     alone,
     fetch_supernet,
     get_setting,
+    parse_trial,
 )
 from glora_automl.supernet import Score, Supernet
 
@@ -63,18 +64,18 @@ def choose(run: Run, trial: str, budget: int | str | None) -> Chosen:
     name = run.study.study_name
     if budget is not None:
         return _picked(run, trial, parse_budget(budget, run.setup.backbone_parameters))
-    if trial != "best" and not (trial.isascii() and trial.isdecimal()):
-        raise StudyError(f"--trial must be best or the number of a trial, got {trial!r}.")
+    number = parse_trial(trial)
     given = run.setup.recipe.architecture is not None
-    if trial == "best" or given:  # without a search there is no supernet to take it from
+    if number is None or given:  # without a search there is no supernet to take it from
         run.check_finished()
     outcome = run.stages.outcome("selection")
     tested = run.stages.outcome("test")
     if outcome is not None and tested is not None:
         winner = _winner(run, outcome, tested)
-        if trial in ("best", str(winner.trial)):
+        if number in (None, winner.trial):
             return winner
-    found = _complete(run.study.get_trials(deepcopy=False), int(trial), name)
+    assert number is not None, "the winner of a finished study is there"
+    found = _complete(run.study.get_trials(deepcopy=False), number, name)
     seen = found.user_attrs
     return Chosen(
         found.number,

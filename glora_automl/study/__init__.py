@@ -2,7 +2,7 @@
 
 from glora_automl.study._alone import alone
 from glora_automl.study._best import CONSTRAINT, best_of, front_of
-from glora_automl.study._chosen import find_architecture
+from glora_automl.study._chosen import find_architecture, parse_trial
 from glora_automl.study._compare import compare, random_study_name
 from glora_automl.study._comparison import Comparison, RankCorrelation
 from glora_automl.study._given import READY, read_given
@@ -77,6 +77,7 @@ __all__ = [
     "load_study",
     "load_suite",
     "override_recipe",
+    "parse_trial",
     "pick",
     "random_study_name",
     "read_given",

@@ -9,7 +9,24 @@ from glora_automl.errors import StudyError
 from glora_automl.study._best import DONE, best_trials
 from glora_automl.study._study import get_attribute, read_space
 
-__all__ = ["find_architecture"]
+__all__ = ["find_architecture", "parse_trial"]
+
+
+def parse_trial(text: str) -> int | None:
+    """The number of a trial, as the command line takes it; None for ``best``.
+
+    Raises:
+        StudyError: If it is neither.
+
+    Example:
+        >>> parse_trial("12"), parse_trial("best")
+        (12, None)
+    """
+    if text == "best":
+        return None
+    if not (text.isascii() and text.isdecimal()):
+        raise StudyError(f"--trial must be best or the number of a trial, got {text!r}.")
+    return int(text)
 
 
 def find_architecture(study: optuna.Study, trial: int | None = None) -> tuple[int, Architecture]:

@@ -48,7 +48,7 @@ def contest(run: Run, stage: str, candidates: Sequence[Architecture]) -> Contest
     first = recipe.training.lr if recipe.training.lr in rates else rates[-1]
     left = list(range(len(candidates)))
     images, seconds = 0, 0.0
-    found: list[tuple[int, Attempt]] = []
+    best: Attempt | None = None
 
     def train(place: int, rates: Sequence[float], title: str, epochs: int) -> Attempt:
         digest = candidates[place].digest[:16]
@@ -63,19 +63,20 @@ def contest(run: Run, stage: str, candidates: Sequence[Architecture]) -> Contest
         )
 
     for number, most in enumerate(rounds, 1):
+        last = number == len(rounds)
         epochs = max(1, recipe.alone_epochs // 2 ** (len(rounds) - number))
-        found = []
+        found: list[tuple[tuple[float, ...], int]] = []
         for nth, place in enumerate(left[:most], 1):
             title = f"Round {number} of {len(rounds)}: candidate {nth} of {len(left[:most])}"
-            title = _WINNER if rounds == (1,) else title
-            found.append((place, train(place, (first,), title, epochs)))
-        images += sum(tried.images for _, tried in found)
-        seconds += sum(tried.seconds for _, tried in found)
-        last = number == len(rounds)
-        found.sort(key=lambda entry: (*_order(entry[1].score, last), entry[0]))
-        left = [place for place, _ in found]
-    place, best = found[0]
-    best = best._replace(images=images, seconds=seconds)
+            tried = train(place, (first,), _WINNER if rounds == (1,) else title, epochs)
+            images, seconds = images + tried.images, seconds + tried.seconds
+            entry = _order(tried.score, last), place
+            # The others are let go of: each is a whole model.
+            best = tried if not found or entry < min(found) else best
+            found.append(entry)
+        left = [place for _, place in sorted(found)]
+    assert best is not None, "somebody takes part"
+    place, best = left[0], best._replace(images=images, seconds=seconds)
     if others := [rate for rate in rates if rate != first]:
         best = best.best_of(train(place, others, _WINNER, recipe.alone_epochs))
     name, winner = f"contest-{candidates[place].digest[:16]}", candidates[place]

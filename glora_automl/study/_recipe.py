@@ -120,11 +120,11 @@ class SelectionSettings(Declaration):
         folds: Parts of the validation images for a cross-validation of the candidates: each is
             trained on with the fitted images and all parts but one, and scored on that one. 0
             scores them as they are. For small validation sets.
-        rounds: How many of the candidates are trained alone, from the backbone, in each round of a
+        rounds: How many candidates are trained alone, from the backbone, in each round of a
             contest; the best of a round go on to the next, which is twice as long, the last one as
-            long as a control's training. Where several take part, the best hand-picked adapter of
-            the first generation is among them. Without any, the best candidate is chosen as it is
-            and trained on.
+            long as a control's training. Where several take part, half of them are the best of the
+            adapters that were picked by hand for the first generation. Without any, the best
+            candidate is chosen as it is and trained on.
         lrs: Peak learning rates that what is trained alone is trained at, one after the other, to
             keep what validates best: controls, and the winner of a contest, whose candidates are
             trained at the supernet's if that is one of them, else at the last. Without any, the

@@ -97,9 +97,10 @@ def select(run: Run, claim: Claim) -> dict[str, Any]:
     if len(done_trials(run.study)) < get_setting(run.study, "target"):
         raise TargetRaised  # this worker now says that it chooses, so nobody raises it any more
     settings = run.setup.recipe.selection
-    candidates = best_trials(run.study, settings.candidates)
     if settings.rounds[:1] > (1,):
-        candidates = with_hand_picked(run, candidates)
+        candidates = contestants(run, settings.rounds[0])
+    else:
+        candidates = best_trials(run.study, settings.candidates)
     if not candidates:
         raise StudyError(
             f"The study {run.study.study_name!r} has no trial within the budget of "
@@ -108,25 +109,18 @@ def select(run: Run, claim: Claim) -> dict[str, Any]:
     return choose(run, "selection", candidates)
 
 
-def with_hand_picked(run: Run, candidates: list[FrozenTrial]) -> list[FrozenTrial]:
-    """Candidates, of which the best hand-picked adapter is the last if it is none of them.
+def contestants(run: Run, places: int) -> list[FrozenTrial]:
+    """Who takes part in a contest: the best that were found, and of what was picked by hand.
 
-    What a search has found has to win a contest against it, too.
+    Half of the places are for the hand-picked adapters of the first generation: what a search has
+    found has to win against them, and inherited weights may have done them wrong.
     """
-    known = hand_picked(run.setup)
-    if not known or any(trial.params in known for trial in candidates):
-        return candidates
     every = best_trials(run.study, len(done_trials(run.study)))
-    return [*candidates, *[trial for trial in every if trial.params in known][:1]]
-
-
-def _let_in(run: Run, scored: list[Candidate], places: int) -> list[Candidate]:
-    """Candidates in an order in which a hand-picked one is among those of the first round."""
-    known = {run.setup.space.architecture(params) for params in hand_picked(run.setup)}
-    nth = next((i for i, c in enumerate(scored) if c.architecture in known), 0)
-    if nth < places:
-        return scored
-    return [*scored[: places - 1], scored[nth], *scored[places - 1 : nth], *scored[nth + 1 :]]
+    known = hand_picked(run.setup)
+    picked = [trial for trial in every if trial.params in known][: places // 2]
+    numbers = {trial.number for trial in picked}
+    others = [trial for trial in every if trial.number not in numbers]
+    return others[: places - len(picked)] + picked
 
 
 def choose(
@@ -153,8 +147,6 @@ def choose(
     weights = supernet.state_dict()
     scored, images = score_again(run, supernet, candidates)
     scored = rank(scored, settings.significance)
-    if settings.rounds[:1] > (1,):
-        scored = _let_in(run, scored, settings.rounds[0])
     images += setup.recipe.training.epochs * len(setup.task.fit)
     held = None
     if settings.rounds:

@@ -56,7 +56,6 @@ from glora_automl.study import (
     search,
     suite_recipes,
 )
-from glora_automl.study._result import quality
 from glora_automl.supernet import Score
 
 HAND_PICKED = "best hand-picked"
@@ -103,7 +102,7 @@ def measured(task: str, recipe: Recipe, arguments: argparse.Namespace) -> dict[s
     found = search(recipe, progress=progress, **place)
     if arguments.quick:
         rows = tuple(row for row in found.rows if row.parameters is not None)
-        picked = max(rows[1:], key=lambda row: quality(_known(row.validation)))
+        picked = max(rows[1:], key=lambda row: row.quality)
         compared = Comparison(found.budget, rows, picked.name, None)
     else:
         compared = compare(
@@ -124,6 +123,7 @@ def measured(task: str, recipe: Recipe, arguments: argparse.Namespace) -> dict[s
         "seed": recipe.seed,
         "budget": compared.budget,
         "comparison": told,
+        "control": found.selection.control,
         "evaluated": evaluated,
         "training": training,
     }
@@ -197,6 +197,7 @@ def summarised(pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "tasks": {task: _difference(values) for task, values in tasks.items()},
         "tau": {"mean": float(np.mean(known)), "interval": interval(known)} if known else None,
         "evaluated": float(np.mean([pair["evaluated"] / pair["training"] for pair in pairs])),
+        "controls": sum(pair["control"] is not None for pair in pairs),
     }
 
 
@@ -250,6 +251,10 @@ def show(figures: dict[str, Any], title: str) -> None:
     print(
         f"The search was trained on as many images as {searched:.1f} trainings of one adapter; it "
         f"has evaluated as many as {figures['evaluated']:.1f} more."
+    )
+    print(
+        f"A control validated better than what was searched, and was chosen, in "
+        f"{figures['controls']} of {figures['arms']['searched']['pairs']} pairs."
     )
     if figures["tau"] is not None:
         tau = figures["tau"]

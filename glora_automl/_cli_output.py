@@ -112,7 +112,7 @@ def print_found(result: SearchResult, runs: Path, storage: str | None, as_json: 
 def print_summary(study: optuna.Study, summary: dict[str, Any]) -> None:
     """What a study is made of and what it found."""
     from glora_automl.report import result_table
-    from glora_automl.study import Comparison, Row
+    from glora_automl.study import Comparison, Row, Selection
 
     trials = summary["trials"]
     typer.echo(f"{summary['study']}: {summary['stage']}, {summary['recipe']['description']}")
@@ -133,8 +133,9 @@ def print_summary(study: optuna.Study, summary: dict[str, Any]) -> None:
             "parameters"
         )
     if summary["selection"] is not None:
-        typer.echo(f"Selected: trial {summary['selection']['trial']}")
-        typer.echo(summary["selection"]["architecture"])
+        selection = Selection.from_json(summary["selection"])
+        typer.echo(f"Selected: {selection.origin}")
+        typer.echo(selection.architecture)
     print_found_so_far(study)
     if summary["result"] is not None:
         print_result(summary)

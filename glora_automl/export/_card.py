@@ -144,6 +144,11 @@ def _summary(record: Record, snapshot: Snapshot) -> str:
     how = f"a search over {len(snapshot.trials):,} trials chose how each is parameterised"
     if snapshot.recipe.architecture is not None:
         how = "how each is parameterised was given, without a search"
+    elif about["control"] is not None:
+        how = (
+            f"here in the way of {about['control']}, which validated better than all that was "
+            f"found by a search over {len(snapshot.trials):,} trials"
+        )
     return (
         f"`{backbone.model}`, adapted to {len(record.classes)} classes with "
         f"{record.parameters:,} trainable parameters beside its classifier ({share:.2%} of the "

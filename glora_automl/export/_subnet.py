@@ -30,7 +30,7 @@ class Chosen(NamedTuple):
     """Which adapter of a study it is.
 
     Attributes:
-        trial: Number of the trial that proposed it.
+        trial: Number of the trial that proposed it; None for a control.
         architecture: What it proposed.
         weights: ``retrained`` alone, ``fine-tuned``, ``inherited``, which are the supernet's, or
             ``trained``, of an architecture that was given.
@@ -38,15 +38,17 @@ class Chosen(NamedTuple):
         test: Score on the test images; None if it was never tested.
         outcome: What the selection has left of it; None of other trials than the winner.
         budget: Of the pick that took it; None of others.
+        control: Name of the control that it is; None of what was searched.
     """
 
-    trial: int
+    trial: int | None
     architecture: Architecture
     weights: str
     validation: Score | None
     test: Score | None = None
     outcome: dict[str, Any] | None = None
     budget: int | None = None
+    control: str | None = None
 
 
 def choose(run: Run, trial: str, budget: int | str | None) -> Chosen:
@@ -72,7 +74,7 @@ def choose(run: Run, trial: str, budget: int | str | None) -> Chosen:
     tested = run.stages.outcome("test")
     if outcome is not None and tested is not None:
         winner = _winner(run, outcome, tested)
-        if number in (None, winner.trial):
+        if number is None or number == winner.trial:
             return winner
     assert number is not None, "the winner of a finished study is there"
     found = _complete(run.study.get_trials(deepcopy=False), number, name)
@@ -123,6 +125,7 @@ def _winner(run: Run, outcome: dict[str, Any], tested: dict[str, Any]) -> Chosen
         row.validation,
         row.test,
         outcome,
+        control=selection.control,
     )
 
 
@@ -165,6 +168,7 @@ def describe(run: Run, chosen: Chosen, supernet: Supernet) -> Adapter:
     about = {
         **record.about,
         "trial": chosen.trial,
+        "control": chosen.control,
         "weights": chosen.weights,
         "budget": chosen.budget or run.setup.budget,
         "validation": None if chosen.validation is None else chosen.validation._asdict(),

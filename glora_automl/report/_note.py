@@ -31,9 +31,8 @@ def facts(snapshot: Snapshot) -> list[tuple[str, str]]:
         lines.append(("best trial", f"{best.number}, {snapshot.objective} {value}{size}"))
     elif snapshot.complete:
         lines.append(("best trial", f"none within the budget of {snapshot.budget:,}"))
-    selection = get_attribute(snapshot.study, "selection")
-    if selection is not None:
-        chosen = f"trial {selection['trial']} with {selection['parameters']:,} parameters"
+    if (selection := snapshot.selection) is not None:
+        chosen = f"{selection.origin} with {selection.parameters:,} parameters"
         lines.append(("selected", chosen))
     return lines
 

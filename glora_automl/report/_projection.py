@@ -13,7 +13,7 @@ from glora_automl.architecture import Choice
 from glora_automl.errors import RecipeError, ReportError
 from glora_automl.report._tables import accuracy_text
 from glora_automl.search_space import Dimension, SearchSpace, group
-from glora_automl.study import FORMAT, get_attribute, read_space
+from glora_automl.study import FORMAT, Selection, get_attribute, read_space
 from glora_automl.supernet import Score
 
 __all__ = ["GROUPINGS", "Counts", "Grouping", "check_grouping", "group_of", "project_study"]
@@ -139,10 +139,9 @@ class Counts:
             f"here counted by {self._by}",
             "trials wanted": settings["target"],
         }
-        if selection := ours.get("selection"):
-            shown["selected"] = (
-                f"trial {selection['trial']}, {selection['parameters']:,} parameters"
-            )
+        if ours.get("selection"):
+            selection = Selection.from_json(ours["selection"])
+            shown["selected"] = f"{selection.origin}, {selection.parameters:,} parameters"
         for row in ours.get("result") or ():
             test = row["test"] and Score(**row["test"])
             shown[f"test accuracy in %, {row['name']}"] = accuracy_text(test)

@@ -15,6 +15,7 @@ from glora_automl.search_space import SearchSpace
 from glora_automl.study import (
     CONSTRAINT,
     Recipe,
+    Selection,
     best_of,
     front_of,
     get_attribute,
@@ -110,12 +111,16 @@ class Snapshot:
         return front_of(self.sized, self.study.directions[0])
 
     @functools.cached_property
+    def selection(self) -> Selection | None:
+        """What was selected, if that is so."""
+        found = get_attribute(self.study, "selection")
+        return None if found is None else Selection.from_json(found)
+
+    @functools.cached_property
     def architecture(self) -> tuple[str, Architecture] | None:
         """The architecture that was selected, or the best so far, and which of them it is."""
-        selection = get_attribute(self.study, "selection")
-        if selection is not None:
-            label = f"trial {selection['trial']} (selected)"
-            return label, Architecture.parse(selection["architecture"])
+        if (selection := self.selection) is not None:
+            return f"{selection.origin} (selected)", Architecture.parse(selection.architecture)
         if not self.ranked:
             return None
         best = self.ranked[0]

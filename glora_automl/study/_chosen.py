@@ -29,8 +29,12 @@ def parse_trial(text: str) -> int | None:
     return int(text)
 
 
-def find_architecture(study: optuna.Study, trial: int | None = None) -> tuple[int, Architecture]:
+def find_architecture(
+    study: optuna.Study, trial: int | None = None
+) -> tuple[int | None, Architecture]:
     """The architecture of a trial, or the best one, with the number of its trial.
+
+    A winner that is a control has none.
 
     Nothing but the storage is needed.
 
@@ -45,7 +49,7 @@ def find_architecture(study: optuna.Study, trial: int | None = None) -> tuple[in
     name = study.study_name
     selection = get_attribute(study, "selection")
     if trial is None and selection is not None:
-        return int(selection["trial"]), Architecture.parse(selection["architecture"])
+        return selection["trial"], Architecture.parse(selection["architecture"])
     space = read_space(study)
     if trial is None:
         best = best_trials(study, 1)

@@ -13,7 +13,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from glora_automl.architecture import Architecture
-from glora_automl.errors import RecipeError
+from glora_automl.errors import RecipeError, SearchSpaceError
 from glora_automl.progress import Progress
 from glora_automl.study._alone import train_alone
 from glora_automl.study._arm import (
@@ -28,18 +28,16 @@ from glora_automl.study._final import final_test
 from glora_automl.study._join import find, join
 from glora_automl.study._ledger import stage_seconds
 from glora_automl.study._proposals import Proposer, create_sampler
-from glora_automl.study._result import Row, quality
+from glora_automl.study._result import Row
 from glora_automl.study._run import Run
-from glora_automl.study._selection import choose
-from glora_automl.study._stages import Claim
+from glora_automl.study._selection import choose, rivals
+from glora_automl.study._stages import Claim, Work
 from glora_automl.study._study import get_setting
 from glora_automl.study._trials import run_trials
 from glora_automl.study._weights import fetch_supernet, load_backbone
 from glora_automl.supernet import evaluate
 
 __all__ = ["compare", "random_study_name"]
-
-Work = Callable[[Claim], dict[str, Any]]
 
 RANDOM = "compare-random"
 """The stage that chooses among the trials of the random search."""
@@ -122,12 +120,13 @@ def _compare(run: Run, target: int, architectures: int) -> Comparison:
     candidates = best_trials(random, recipe.selection.candidates)
     uniform = uniform_architectures(run.setup)
     works: dict[str, Work] = {
-        RANDOM: lambda _: choose(run, RANDOM, candidates, name="random search")
+        RANDOM: lambda _: choose(run, RANDOM, candidates, name="random search", against=rivals(run))
     }
     selection = run.stages.outcome("selection")
     assert selection is not None, "the study is finished"
     searched = Architecture.parse(selection["architecture"])
-    works[INHERITED] = partial(_inherit, run, searched)
+    if _is_inherited(run, searched):  # a control that was chosen may be beyond the search space
+        works[INHERITED] = partial(_inherit, run, searched)
     works[RETRAINED] = partial(train_control, run, RETRAINED, "searched, retrained", searched)
     for label, architecture in uniform.items():
         stage = control_stage(label)
@@ -144,7 +143,9 @@ def _compare(run: Run, target: int, architectures: int) -> Comparison:
     outcome = run.stages.outcome("test")
     assert outcome is not None, "the study is finished"
     rows = {row["name"]: Row.from_json(row) for row in outcome["rows"]}
-    untested = [RANDOM, INHERITED, RETRAINED, RANDOM_RETRAINED]
+    untested = [
+        stage for stage in (RANDOM, INHERITED, RETRAINED, RANDOM_RETRAINED) if stage in found
+    ]
     untested += [control_stage(label) for label in uniform if label not in rows]
     test = partial(_test, run, random, {stage: found[stage] for stage in untested})
     added = run.stages.run({"compare-test": test})["compare-test"]["rows"]
@@ -154,7 +155,7 @@ def _compare(run: Run, target: int, architectures: int) -> Comparison:
         budget=run.setup.budget,
         # One that an earlier version has compared lacks the lines that came later.
         rows=tuple(rows[label] for label in (*_SEARCHED, *uniform) if label in rows),
-        best_uniform=max(filter(rows.get, uniform), key=lambda label: _quality(rows[label])),
+        best_uniform=max(filter(rows.get, uniform), key=lambda label: rows[label].quality),
         inherited=kendall(pairs, recipe.seed) if pairs else None,
     )
     run.record("comparison", comparison.to_json())
@@ -168,6 +169,15 @@ _SEARCHED = (
     "random search",
     "random search, retrained",
 )
+
+
+def _is_inherited(run: Run, architecture: Architecture) -> bool:
+    """Whether the supernet has weights for an architecture."""
+    try:
+        run.setup.space.params(architecture)
+    except SearchSpaceError:
+        return False
+    return True
 
 
 def _inherit(run: Run, architecture: Architecture, claim: Claim) -> dict[str, Any]:
@@ -253,8 +263,3 @@ def _test(
     row = outcome["rows"][0]
     row["seconds"] = round(row["seconds"] + stage_seconds(random, None)["search"], 2)
     return outcome
-
-
-def _quality(row: Row) -> tuple[float, float]:
-    assert row.validation is not None
-    return quality(row.validation)

@@ -22,7 +22,8 @@ class Row:
         test: Score on the test images, if there are any.
         images: Images trained on, repeated ones counted each time.
         seconds: Wall time of all that the arm took: for the searched adapter that is supernet,
-            search and selection.
+            search and selection, and with a contest the controls that it had to beat; likewise the
+            images.
         domains: Scores on the test sets of other domains, by name.
     """
 
@@ -33,6 +34,12 @@ class Row:
     images: int = 0
     seconds: float = 0.0
     domains: Mapping[str, Score] = field(default_factory=dict)
+
+    @property
+    def quality(self) -> tuple[float, float]:
+        """Order of rows with a validation score, higher is better; see :func:`quality`."""
+        assert self.validation is not None, "what was trained has a score"
+        return quality(self.validation)
 
     @property
     def domain_mean(self) -> float | None:
@@ -61,7 +68,8 @@ class Selection:
     """Which architecture was chosen, and how it was scored on the validation images.
 
     Attributes:
-        trial: Number of the trial that proposed it, or that stands for one that was given.
+        trial: Number of the trial that proposed it, or that stands for one that was given; None
+            for a control.
         architecture: Its printed form.
         parameters: Its trainable parameters.
         inherited: Score with the supernet's weights, or of one that was given after its training.
@@ -70,9 +78,11 @@ class Selection:
         candidates: Numbers of the trials that were scored again, best first.
         cross_validated: Score in the cross-validation by which it was chosen; None if it was
             chosen by its inherited score.
+        control: Name of the control that was chosen, as it validates better than what was found;
+            None if none does. Its score is then told as inherited and as retrained.
     """
 
-    trial: int
+    trial: int | None
     architecture: str
     parameters: int
     inherited: Score
@@ -80,6 +90,7 @@ class Selection:
     candidates: tuple[int, ...]
     cross_validated: Score | None = None
     retrained: Score | None = None
+    control: str | None = None
 
     _SCORES = ("inherited", "finetuned", "cross_validated", "retrained")
 
@@ -94,6 +105,11 @@ class Selection:
         if self.finetuned is not None and quality(self.finetuned) >= quality(self.inherited):
             return "fine-tuned"
         return "inherited"
+
+    @property
+    def origin(self) -> str:
+        """What proposed it, for people: a trial or a control."""
+        return f"trial {self.trial}" if self.control is None else f"control {self.control}"
 
     @property
     def score(self) -> Score:

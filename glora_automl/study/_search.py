@@ -28,7 +28,7 @@ from glora_automl.study._recipe import Recipe
 from glora_automl.study._result import Row, Selection
 from glora_automl.study._run import Publish, Run
 from glora_automl.study._selection import TargetRaised, select
-from glora_automl.study._stages import Claim
+from glora_automl.study._stages import Work
 from glora_automl.study._study import get_setting
 from glora_automl.study._trials import run_trials
 from glora_automl.study._weights import load_backbone, load_supernet
@@ -182,6 +182,8 @@ def _work(run: Run) -> SearchResult:
     else:
         arms = _search(run, publisher)
         parts["selection"] = ("supernet", "search", "selection")
+        if run.setup.recipe.selection.rounds:
+            parts["selection"] += tuple(arm for arm in arms if arm != "selection")
     run.record("selection", arms["selection"]["selection"])
     rows = run.stages.run({"test": partial(final_test, run, arms, parts)})["test"]["rows"]
     run.record("result", rows)
@@ -198,11 +200,12 @@ def _work(run: Run) -> SearchResult:
 def _search(run: Run, publisher: Publisher) -> dict[str, dict[str, Any]]:
     """Supernet, search, selection and controls; returns what the last two came to."""
     recipe = run.setup.recipe
-    works: dict[str, Callable[[Claim], dict[str, Any]]] = {"selection": partial(select, run)}
+    selection: dict[str, Work] = {"selection": partial(select, run)}
+    controls: dict[str, Work] = {}
     if recipe.selection.controls:
         for label, architecture in control_architectures(run.setup).items():
             stage = control_stage(label)
-            works[stage] = partial(train_control, run, stage, label, architecture)
+            controls[stage] = partial(train_control, run, stage, label, architecture)
     ranks, supernet = run.setup.ranks, None
     if ranks.from_main(lambda: run.stages.outcome("selection") is None):
         supernet = load_supernet(run)
@@ -221,7 +224,9 @@ def _search(run: Run, publisher: Publisher) -> dict[str, dict[str, Any]]:
                 on_trials=publisher.after_trials,
                 independent=propose.independent,
             )
+        if recipe.selection.rounds:  # the winner has to beat them, so they come first
+            run.stages.run(controls)
         try:
-            return run.stages.run(works)
+            return run.stages.run(selection | controls)
         except TargetRaised:
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from glora_automl.adapters import merge
 from glora_automl.architecture import Architecture
 from glora_automl.errors import StudyError
-from glora_automl.study._arm import arm_outcome
+from glora_automl.study._arm import arm_outcome, control_architectures, control_stage
 from glora_automl.study._best import best_trials, done_trials
 from glora_automl.study._contest import contest
 from glora_automl.study._finetuning import cross_validate, finetune
@@ -25,7 +25,16 @@ from glora_automl.study._study import get_setting
 from glora_automl.study._weights import fetch_supernet
 from glora_automl.supernet import Score, Supernet, evaluate, evaluate_each
 
-__all__ = ["Candidate", "TargetRaised", "choose", "mcnemar", "rank", "score_again", "select"]
+__all__ = [
+    "Candidate",
+    "TargetRaised",
+    "choose",
+    "mcnemar",
+    "rank",
+    "rivals",
+    "score_again",
+    "select",
+]
 
 
 class TargetRaised(Exception):
@@ -106,7 +115,7 @@ def select(run: Run, claim: Claim) -> dict[str, Any]:
             f"The study {run.study.study_name!r} has no trial within the budget of "
             f"{run.setup.budget} to select; raise search.trials."
         )
-    return choose(run, "selection", candidates)
+    return choose(run, "selection", candidates, against=rivals(run))
 
 
 def contestants(run: Run, places: int) -> list[FrozenTrial]:
@@ -123,19 +132,38 @@ def contestants(run: Run, places: int) -> list[FrozenTrial]:
     return others[: places - len(picked)] + picked
 
 
+def rivals(run: Run) -> dict[str, dict[str, Any]]:
+    """Outcomes of the controls, by name, that take part in a contest's end; none without one."""
+    if not run.setup.recipe.selection.rounds or not run.setup.recipe.selection.controls:
+        return {}
+    found = {
+        name: run.stages.outcome(control_stage(name)) for name in control_architectures(run.setup)
+    }
+    return {
+        name: out for name, out in found.items() if out is not None and out["artifact"] is not None
+    }
+
+
 def choose(
-    run: Run, stage: str, candidates: Sequence[FrozenTrial], *, name: str = "searched"
+    run: Run,
+    stage: str,
+    candidates: Sequence[FrozenTrial],
+    *,
+    name: str = "searched",
+    against: Mapping[str, dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Score trials again, choose one, and train it: on, or in a contest with others from the start.
 
     Trained on it is kept as it was where that validates better. After a contest its winner is kept
-    as it was trained there: the scores of inherited weights are the best of many, and flatter.
+    as it was trained there: the scores of inherited weights are the best of many, and flatter. A
+    control that validates better than the winner takes its place.
 
     Args:
         run: The study whose supernet they have been scored with.
         stage: The stage that this is.
         candidates: The trials.
         name: Of the row in the result table.
+        against: Outcomes of the controls that the winner of a contest has to beat.
 
     Returns:
         The stage's outcome: an arm and its selection.
@@ -177,6 +205,11 @@ def choose(
     )
     row = Row(name, parameters=count, validation=selection.score, images=images)
     if held:
+        rows = {control: Row.from_json(out["row"]) for control, out in (against or {}).items()}
+        row = replace(row, images=images + sum(other.images for other in rows.values()))
+        best = max(rows, key=lambda control: rows[control].quality, default=None)
+        if best is not None and rows[best].quality > row.quality:
+            return _control_won(best, row, selection, (against or {})[best])
         outcome = arm_outcome(run, stage, row, held.supernet, architecture)
         return {**outcome, "selection": selection.to_json()}
     if settings.refit:
@@ -197,6 +230,34 @@ def choose(
     supernet.activate(architecture)  # the last that was active may be another candidate
     outcome = arm_outcome(run, stage, row, supernet, architecture)
     return {**outcome, "selection": selection.to_json()}
+
+
+def _control_won(
+    name: str, row: Row, selection: Selection, outcome: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The outcome of a selection whose winner is a control, with its figures and weights.
+
+    Args:
+        name: Of the control.
+        row: Of what was searched.
+        selection: Of what was searched.
+        outcome: Of the control.
+    """
+    control = Row.from_json(outcome["row"])
+    assert control.parameters is not None
+    assert control.validation is not None
+    row = replace(row, parameters=control.parameters, validation=control.validation)
+    selection = replace(
+        selection,
+        trial=None,
+        architecture=outcome["architecture"],
+        parameters=control.parameters,
+        inherited=control.validation,
+        finetuned=None,
+        retrained=control.validation,
+        control=name,
+    )
+    return {**outcome, "row": row.to_json(), "selection": selection.to_json()}
 
 
 def score_again(

@@ -20,7 +20,7 @@ from glora_automl.progress import Progress
 from glora_automl.study._meter import Meter
 from glora_automl.study._worker import Worker, fail
 
-__all__ = ["Claim", "Stages", "stage_study_name"]
+__all__ = ["Claim", "Stages", "Work", "stage_study_name"]
 
 _Result = TypeVar("_Result")
 _CPU = torch.device("cpu")
@@ -59,6 +59,10 @@ class Claim:
             UpdateFinishedTrialError: If this worker was taken for dead.
         """
         self._storage.set_trial_user_attr(self._trial_id, key, value)
+
+
+Work = Callable[[Claim], Outcome]
+"""What does a stage."""
 
 
 class Stages:
@@ -123,7 +127,7 @@ class Stages:
         self._worker.fail_dead(self.study, at_once=True)
         return self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
-    def run(self, works: Mapping[str, Callable[[Claim], Outcome]]) -> dict[str, Outcome]:
+    def run(self, works: Mapping[str, Work]) -> dict[str, Outcome]:
         """See to it that stages are done: those that are free here, the others by waiting.
 
         Args:

@@ -2,10 +2,11 @@
 
 import pytest
 
-from glora_automl.architecture import Architecture
+from glora_automl.architecture import Architecture, LayerShape
 from glora_automl.errors import RecipeError
+from glora_automl.export import export_model
 from glora_automl.progress import Progress
-from glora_automl.study import _alone, load_recipe, search
+from glora_automl.study import _alone, _selection, compare, find_architecture, load_recipe, search
 from glora_automl.study._contest import _order
 from glora_automl.study._initial import hand_picked
 from glora_automl.study._setup import prepare
@@ -96,6 +97,64 @@ def test_a_contest_of_one_is_of_the_best_alone(tiny, tmp_path, monkeypatch):
     result = search(tiny.replace(selection=selection), runs=tmp_path)
     assert len(result.selection.candidates) == 2
     assert len(watched.trained) == 1
+
+
+@pytest.fixture
+def beaten(tiny, tmp_path, monkeypatch):
+    """A study in which BitFit validates best."""
+    original = _selection.rivals
+
+    def rivals(run):
+        found = original(run)
+        assert list(found) == ["linear probe", "LoRA r=2", "BitFit"]
+        row = {**found["BitFit"]["row"], "validation": Score(1.0, 0.1, 60)._asdict()}
+        return {**found, "BitFit": {**found["BitFit"], "row": row}}
+
+    monkeypatch.setattr(_selection, "rivals", rivals)
+    recipe = tiny.replace(selection={"rounds": [2, 1], "finetune_epochs": 0})
+    return search(recipe, runs=tmp_path / "runs")
+
+
+def test_a_control_that_validates_better_is_chosen(beaten, tmp_path):
+    searched, *controls = beaten.rows
+    (bitfit,) = (row for row in controls if row.name == "BitFit")
+    selection = beaten.selection
+    assert (selection.trial, selection.control, selection.origin) == (
+        None,
+        "BitFit",
+        "control BitFit",
+    )
+    assert selection.architecture == str(Architecture.uniform(layers(selection), E="vector"))
+    assert selection.parameters == searched.parameters == bitfit.parameters
+    assert searched.name == "searched"
+    assert searched.validation == selection.score == Score(1.0, 0.1, 60)
+    assert searched.test == bitfit.test
+    # They took part, so what they have cost is a part of what the search has cost.
+    own = 24 * (12 + 2 * 6 + 12)
+    assert searched.images == own + sum(row.images for row in controls)
+    assert (tmp_path / "runs" / "tiny" / "winner.json").exists()
+    assert find_architecture(beaten.study) == (None, Architecture.parse(selection.architecture))
+    written = export_model("tiny", "adapter", tmp_path / "out", runs=tmp_path / "runs")
+    about = written.to_json()["about"]
+    assert (about["trial"], about["control"]) == (None, "BitFit")
+    assert "in the way of BitFit" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    compared = compare("tiny", runs=tmp_path / "runs", architectures=0)
+    assert compared.rows[0] == searched
+
+
+def layers(selection):
+    """The layers of a selection's architecture, as shapes that only need their names."""
+    return dict.fromkeys(Architecture.parse(selection.architecture), LayerShape(4, 4))
+
+
+def test_what_is_chosen_validates_as_well_as_any_control(tiny, tmp_path, monkeypatch):
+    watched = Watched(monkeypatch)
+    recipe = tiny.replace(selection={"rounds": [2, 1], "finetune_epochs": 0})
+    searched, *controls = search(recipe, runs=tmp_path).rows
+    assert searched.quality >= max(row.quality for row in controls)
+    stages = [stage for stage, _, _ in watched.trained]
+    assert stages[:3] == ["linear probe", "LoRA r=2", "BitFit"]
+    assert all(stage.startswith("contest-") for stage in stages[3:])
 
 
 def test_what_was_cut_short_is_told_apart_by_loss():

@@ -105,6 +105,8 @@ def print_found(result: SearchResult, runs: Path, storage: str | None, as_json: 
         print_json(summary)
         return
     print_result(summary)
+    if (control := result.selection.control) is not None:
+        typer.echo(f"{control} validates better than what was found, and was chosen.")
     typer.echo(f"Winner: {runs / summary['study'] / 'winner.json'}")
     typer.echo(f"Study:  glora dashboard --storage {shown_location(storage_url(storage, runs))}")
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from glora_automl._cli_output import print_found
 from glora_automl.architecture import Architecture, LayerShape
 from glora_automl.errors import RecipeError
 from glora_automl.export import export_model
@@ -115,7 +116,7 @@ def beaten(tiny, tmp_path, monkeypatch):
     return search(recipe, runs=tmp_path / "runs")
 
 
-def test_a_control_that_validates_better_is_chosen(beaten, tmp_path):
+def test_a_control_that_validates_better_is_chosen(beaten, tmp_path, capsys):
     searched, *controls = beaten.rows
     (bitfit,) = (row for row in controls if row.name == "BitFit")
     selection = beaten.selection
@@ -129,6 +130,8 @@ def test_a_control_that_validates_better_is_chosen(beaten, tmp_path):
     assert searched.name == "searched"
     assert searched.validation == selection.score == Score(1.0, 0.1, 60)
     assert searched.test == bitfit.test
+    print_found(beaten, tmp_path, None, as_json=False)
+    assert "BitFit validates better than what was found, and was chosen." in capsys.readouterr().out
     # They took part, so what they have cost is a part of what the search has cost.
     own = 24 * (12 + 2 * 6 + 12)
     assert searched.images == own + sum(row.images for row in controls)

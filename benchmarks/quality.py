@@ -18,8 +18,10 @@ Told are
 - what the search cost: images trained on and evaluated, in trainings of one hand-picked adapter.
 
 Every pair is a study of its own in the folder of runs, so an interrupted benchmark goes on where it
-stopped, and `glora suite` with the same folder prints the suite's own table. With `--quick` there
-is no comparison, and searched adapters are beside the controls of their studies alone.
+stopped. Pairs that the file of figures has from an earlier run with the same settings are kept,
+whatever machine that was on: all of them take many hours. `glora suite` with the same folder of
+runs prints the suite's own table. With `--quick` there is no comparison, and searched adapters are
+beside the controls of their studies alone.
 
     python benchmarks/quality.py digits --seeds 5 --out benchmarks/results/quality-digits.json
     python benchmarks/quality.py benchmarks/npz-suite.toml --data FOLDER \\
@@ -30,6 +32,7 @@ is no comparison, and searched adapters are beside the controls of their studies
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -119,6 +122,7 @@ def measured(task: str, recipe: Recipe, arguments: argparse.Namespace) -> dict[s
     study = optuna.load_study(study_name=recipe.name, storage=storage)
     (evaluated,) = (cost.images for cost in ledger(study) if cost.stage == "search")
     return {
+        "study": recipe.name,
         "task": task,
         "seed": recipe.seed,
         "budget": compared.budget,
@@ -127,6 +131,29 @@ def measured(task: str, recipe: Recipe, arguments: argparse.Namespace) -> dict[s
         "evaluated": evaluated,
         "training": training,
     }
+
+
+def settings_of(recipe: Recipe) -> dict[str, Any]:
+    """What all pairs have in common, whatever task, budget and seed, and wherever files are."""
+    pinned = recipe.model_copy(update={"backbone": recipe.backbone.pinned()})
+    flat = {**pinned.identity(), "search.trials": recipe.search.trials}
+    own = ("task.", "seed", "budget")
+    return {key: value for key, value in flat.items() if not key.startswith(own)}
+
+
+def kept_pairs(path: Path | None, same: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Pairs of an earlier run with the same settings, by the name of their study.
+
+    Args:
+        path: File of its figures, if there is one.
+        same: What all pairs have in common.
+    """
+    if path is None or not path.exists():
+        return {}
+    document = json.loads(path.read_text(encoding="utf-8"))
+    if {key: document.get(key) for key in same} != same:
+        return {}
+    return {pair["study"]: pair for pair in document["pairs"]}
 
 
 def _as_long(recipe: Recipe, images: int, training: int) -> Recipe:
@@ -285,17 +312,27 @@ def main() -> None:
     wanted = studies(arguments)
     if not wanted:
         parser.error(f"--tasks must name tasks of the suite, got {' '.join(arguments.tasks)}")
+    same = {
+        "settings": settings_of(wanted[0][1]),
+        "quick": arguments.quick,
+        "architectures": 0 if arguments.quick else arguments.architectures,
+    }
+    known = kept_pairs(arguments.out, same)
     pairs: list[dict[str, Any]] = []
     for task, recipe in wanted:
+        if recipe.name in known:
+            pairs.append(known[recipe.name])
+            continue
         pairs.append(measured(task, recipe, arguments))
         if arguments.out is not None:  # after each pair: all of them may take hours
+            written = {pair["study"] for pair in pairs}
             document = {
                 "benchmark": "quality",
                 "command": command_line(),
                 "machine": {**MACHINE, "threads": torch.get_num_threads()},
                 "torch": torch.__version__,
-                "recipe": wanted[0][1].model_dump(mode="json", exclude={"task", "name"}),
-                "pairs": pairs,
+                **same,
+                "pairs": pairs + [known[name] for name in known if name not in written],
                 "figures": summarised(pairs),
             }
             write_document(arguments.out, document)

@@ -30,17 +30,24 @@ def test_small_mode_prints_tables_and_writes_json(benchmark_script, tmp_path, ca
         assert picked.validation.accuracy == max(row.validation.accuracy for row in uniform)
         assert rows["linear probe"].images == 2 * pair["training"]
     searched = figures["arms"]["searched"]
-    # Supernet 4 of 6 epochs, two candidates for half of them and one at two rates.
-    assert searched["trainings"] == pytest.approx(4 / 6 + 2 * 3 / 6 + 2)
+    # Supernet 4 of 6 epochs, two candidates for half of them and one at two rates, and so three
+    # controls.
+    assert searched["trainings"] == pytest.approx(4 / 6 + 2 * 3 / 6 + 2 + 3 * 2)
     assert figures["arms"]["linear probe"]["of"] == 1
     # As much at two rates, in whole epochs.
     longer = figures["arms"][module.LONGER]["trainings"]
     assert longer == pytest.approx(searched["trainings"], abs=2 * 1 / 6)
-    # Again it has nothing to do but to read.
+    # Again it has nothing to do but to read: the studies, or its own figures.
+    out.rename(tmp_path / "figures.json")
     benchmark_script("quality", *arguments)
     again = capsys.readouterr()
     assert again.out == printed
     assert "epochs" not in again.err
+    assert json.loads(out.read_text(encoding="utf-8"))["pairs"] == document["pairs"]
+    elsewhere = [a for a in arguments if not a.startswith("--runs")] + [f"--runs={tmp_path / 'no'}"]
+    benchmark_script("quality", *elsewhere)
+    assert capsys.readouterr().out == printed
+    assert not (tmp_path / "no").exists()
 
     quick = tmp_path / "quick.json"
     benchmark_script("quality", *arguments[:-1], f"--out={quick}", "--quick")

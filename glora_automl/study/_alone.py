@@ -45,10 +45,8 @@ class Attempt(NamedTuple):
     images: int
     seconds: float
 
-    def best_of(self, other: Attempt | None) -> Attempt:
+    def best_of(self, other: Attempt) -> Attempt:
         """What validates better, this one where they are level, with what both have cost."""
-        if other is None:
-            return self
         kept = other if quality(other.score) > quality(self.score) else self
         images, seconds = self.images + other.images, self.seconds + other.seconds
         return kept._replace(images=images, seconds=seconds)

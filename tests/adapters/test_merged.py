@@ -12,15 +12,16 @@ EVERY_MODEL = pytest.mark.parametrize("name", list(models.MODELS))
 @EVERY_MODEL
 @torch.no_grad()
 def test_is_the_merged_model_for_one_architecture_after_the_other(name):
-    model, shapes = models.adapted(name, torch.float32)
-    merged, images = MergedModel(model), models.images(torch.float32)
+    # In double precision: how float32 rounds depends on the processor.
+    model, shapes = models.adapted(name, torch.float64)
+    merged, images = MergedModel(model), models.images(torch.float64)
     places = {n: p.data_ptr() for n, p in merged.model.named_parameters()}
     outputs = []
     for seed in (0, 1, 0):
         activate(model, models.random_architecture(shapes, seed))
         outputs.append(merged.write()(images))
         expected = model(images)
-        assert (outputs[-1] - expected).norm() <= 2e-6 * expected.norm()
+        assert (outputs[-1] - expected).norm() <= 1e-12 * expected.norm()
     assert torch.equal(outputs[0], outputs[2])
     assert not torch.equal(outputs[0], outputs[1])
     assert not any(isinstance(m, GLoRALinear) for m in merged.model.modules())
@@ -41,16 +42,16 @@ def test_weights_are_the_effective_ones_up_to_rounding(name):
 
 @torch.no_grad()
 def test_follows_what_training_changes():
-    model, shapes = models.adapted("vit", torch.float32)
+    model, shapes = models.adapted("vit", torch.float64)
     activate(model, models.random_architecture(shapes, 0))
     merged = MergedModel(model)
     merged.write()
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.add_(0.1)
-    expected = model(models.images(torch.float32))
-    actual = merged.write()(models.images(torch.float32))
-    assert (actual - expected).norm() <= 2e-6 * expected.norm()
+    expected = model(models.images(torch.float64))
+    actual = merged.write()(models.images(torch.float64))
+    assert (actual - expected).norm() <= 1e-12 * expected.norm()
 
 
 @EVERY_MODEL

@@ -47,11 +47,6 @@ finetune_epochs = 2
 """  # noqa: E501
 
 
-def pytest_xdist_auto_num_workers():
-    """One process more than there are cores: a quarter of the time, tests wait for others."""
-    return (os.cpu_count() or 1) + 1
-
-
 @pytest.fixture
 def tiny_toml():
     """A recipe that runs in seconds, as its text."""

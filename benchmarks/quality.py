@@ -326,14 +326,15 @@ def main() -> None:
         pairs.append(measured(task, recipe, arguments))
         if arguments.out is not None:  # after each pair: all of them may take hours
             written = {pair["study"] for pair in pairs}
+            every = pairs + [pair for name, pair in known.items() if name not in written]
             document = {
                 "benchmark": "quality",
                 "command": command_line(),
                 "machine": {**MACHINE, "threads": torch.get_num_threads()},
                 "torch": torch.__version__,
                 **same,
-                "pairs": pairs + [known[name] for name in known if name not in written],
-                "figures": summarised(pairs),
+                "pairs": every,
+                "figures": summarised(every),
             }
             write_document(arguments.out, document)
     show(summarised(pairs), f"{arguments.suite}: {len(pairs)} pairs of task and seed")

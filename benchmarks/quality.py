@@ -33,8 +33,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +50,11 @@ from rich.table import Table
 from glora_automl.progress import LineProgress
 from glora_automl.storages import default_url, open_storage
 from glora_automl.study import (
+    CONTROLS_ASIDE,
     Comparison,
     Recipe,
     Row,
+    SearchResult,
     compare,
     ledger,
     list_recipes,
@@ -63,6 +67,7 @@ from glora_automl.supernet import Score
 
 HAND_PICKED = "best hand-picked"
 LONGER = "LoRA, as long as the search"
+_RANKED = re.compile("LoRA r=[0-9]+")
 SMALL: dict[str, Any] = {
     "backbone": {
         "kwargs": {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2},
@@ -104,8 +109,8 @@ def measured(task: str, recipe: Recipe, arguments: argparse.Namespace) -> dict[s
     place: dict[str, Any] = {"runs": arguments.runs, "device": arguments.device}
     found = search(recipe, progress=progress, **place)
     if arguments.quick:
-        rows = tuple(row for row in found.rows if row.parameters is not None)
-        picked = max(rows[1:], key=lambda row: row.quality)
+        rows = _beside(found)
+        picked = max(rows[2:], key=lambda row: row.quality)
         compared = Comparison(found.budget, rows, picked.name, None)
     else:
         compared = compare(
@@ -114,7 +119,7 @@ def measured(task: str, recipe: Recipe, arguments: argparse.Namespace) -> dict[s
     # That of the linear probe, as of any adapter that is trained alone at one rate.
     training = _row(compared, "linear probe").images // max(1, len(recipe.selection.lrs))
     told = compared.to_json()
-    if not arguments.quick and any(row.name.startswith("LoRA") for row in compared.rows):
+    if not arguments.quick and any(_RANKED.fullmatch(row.name) for row in compared.rows):
         images = _row(compared, "searched").images
         longer = search(_as_long(recipe, images, training), **place)
         told["rows"].append({**longer.rows[0].to_json(), "name": LONGER})
@@ -131,6 +136,18 @@ def measured(task: str, recipe: Recipe, arguments: argparse.Namespace) -> dict[s
         "evaluated": evaluated,
         "training": training,
     }
+
+
+def _beside(found: SearchResult) -> tuple[Row, ...]:
+    """The searched adapter, the same without controls that take part, and the controls."""
+    searched, *others = (row for row in found.rows if row.parameters is not None)
+    controls = [row for row in others if row.name != CONTROLS_ASIDE]
+    if len(controls) < len(others):
+        return searched, *others
+    images = searched.images
+    if found.selection.retrained is not None:
+        images -= sum(row.images for row in controls)
+    return searched, replace(searched, name=CONTROLS_ASIDE, images=images), *controls
 
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:
@@ -184,10 +201,12 @@ def arms(pair: dict[str, Any]) -> dict[str, Row]:
     """
     compared = Comparison.from_json(pair["comparison"])
     rows = {row.name: row for row in compared.rows}
-    ranked = [name for name in rows if name.startswith("LoRA r=")]
+    ranked = [name for name in rows if _RANKED.fullmatch(name)]
     if ranked:
         highest = max(ranked, key=lambda name: int(name.partition("=")[2]))
         rows["LoRA, highest rank"] = rows.pop(highest)
+    for name in [name for name in rows if name.endswith(" in attention")]:
+        rows["LoRA in attention"] = rows.pop(name)
     for name in [name for name in rows if name.startswith("GLoRA r=")]:
         rows["GLoRA, unsearched"] = rows.pop(name)
     rows[HAND_PICKED] = _row(compared, compared.best_uniform)
@@ -214,18 +233,35 @@ def summarised(pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 [_accuracy(searched.test) - _accuracy(row.test) for _, row, searched in found]
             ),
         }
-    tasks: dict[str, Any] = {}
-    for pair, row, searched in by_arm[HAND_PICKED]:
-        tasks.setdefault(pair["task"], []).append(_accuracy(searched.test) - _accuracy(row.test))
+    picked = by_arm[HAND_PICKED]
+    asides = [row for _, row, _ in by_arm.get(CONTROLS_ASIDE, [])]
+    differences = {"searched": _over(picked, [searched for _, _, searched in picked])}
+    if len(asides) == len(pairs):  # nothing is known of studies of earlier versions
+        differences[CONTROLS_ASIDE] = _over(picked, asides)
     taus = [pair["comparison"]["inherited"] for pair in pairs]
     known = [tau["tau"] for tau in taus if tau is not None and tau["tau"] is not None]
     return {
         "arms": figures,
-        "tasks": {task: _difference(values) for task, values in tasks.items()},
+        "tasks": {
+            task: {name: found[task] for name, found in differences.items()}
+            for task in differences["searched"]
+        },
         "tau": {"mean": float(np.mean(known)), "interval": interval(known)} if known else None,
         "evaluated": float(np.mean([pair["evaluated"] / pair["training"] for pair in pairs])),
         "controls": sum(pair["control"] is not None for pair in pairs),
     }
+
+
+def _over(
+    picked: Sequence[tuple[dict[str, Any], Row, Row]], rows: Sequence[Row]
+) -> dict[str, dict[str, Any]]:
+    """Paired differences of rows and those that were picked by hand, over all pairs and by task."""
+    values: dict[str, list[float]] = {"all": []}
+    for (pair, hand, _), row in zip(picked, rows, strict=True):
+        difference = _accuracy(row.test) - _accuracy(hand.test)
+        values["all"].append(difference)
+        values.setdefault(pair["task"], []).append(difference)
+    return {task: _difference(found) for task, found in values.items()}
 
 
 def _known(score: Score | None) -> Score:
@@ -270,9 +306,13 @@ def show(figures: dict[str, Any], title: str) -> None:
     console.print(table)
     if len({entry["pairs"] for entry in figures["arms"].values()}) > 1:
         console.print("* does not fit all budgets: its means are of those that it fits")
-    table = Table("task", "searched minus best hand-picked", "wins")
+    shown = list(figures["tasks"]["all"])
+    table = Table("task", title=f"Minus {HAND_PICKED}, in points of test accuracy")
+    for name in shown:
+        table.add_column(name)
+        table.add_column("wins")
     for task, entry in figures["tasks"].items():
-        table.add_row(task, *_shown(entry))
+        table.add_row(task, *(text for name in shown for text in _shown(entry[name])))
     console.print(table)
     searched = figures["arms"]["searched"]["trainings"]
     print(

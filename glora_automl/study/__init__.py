@@ -18,7 +18,7 @@ from glora_automl.study._recipe import (
     list_recipes,
     load_recipe,
 )
-from glora_automl.study._result import Row, Selection
+from glora_automl.study._result import CONTROLS_ASIDE, Row, Selection
 from glora_automl.study._run import Run
 from glora_automl.study._search import SearchResult, resume, search
 from glora_automl.study._setup import resolve_device
@@ -39,6 +39,7 @@ from glora_automl.study._weights import fetch_supernet, load_backbone
 
 __all__ = [
     "CONSTRAINT",
+    "CONTROLS_ASIDE",
     "FORMAT",
     "READY",
     "STAGES",

@@ -11,7 +11,7 @@ from glora_automl.adapters import merge
 from glora_automl.architecture import Architecture
 from glora_automl.study._alone import alone, train_alone
 from glora_automl.study._best import CONSTRAINT, done_trials
-from glora_automl.study._given import glora, label, loras, ssf
+from glora_automl.study._given import attention, glora, label, loras, ssf
 from glora_automl.study._proposals import trial_values
 from glora_automl.study._result import Row, Selection
 from glora_automl.study._run import Run
@@ -34,14 +34,17 @@ def control_architectures(setup: Setup) -> dict[str, Architecture | None]:
     """What anybody would try first, under the same budget; None where nothing fits.
 
     The linear probe, LoRA at the highest rank that fits when every layer has the same (or its
-    size, if that is less), and BitFit (arXiv 2106.10199).
+    size, if that is less) or, where not even rank 1 does, when the layers of attention alone have
+    it (as in arXiv 2106.09685), and BitFit (arXiv 2106.10199).
     """
     shapes = setup.space.shapes
-    fitting = loras(shapes, setup.budget)
+    name, fitting = "LoRA r={}", loras(shapes, setup.budget)
+    if not fitting and (attended := attention(shapes)):
+        name, fitting = "LoRA r={} in attention", loras(attended, setup.budget)
     bitfit = Architecture.uniform(shapes, E="vector")
     return {
         "linear probe": Architecture.uniform(shapes),
-        f"LoRA r={len(fitting)}" if fitting else "LoRA": fitting[-1] if fitting else None,
+        name.format(len(fitting)) if fitting else "LoRA": fitting[-1] if fitting else None,
         "BitFit": bitfit if bitfit.count(shapes) <= setup.budget else None,
     }
 

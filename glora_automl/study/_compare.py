@@ -28,7 +28,7 @@ from glora_automl.study._final import final_test
 from glora_automl.study._join import find, join
 from glora_automl.study._ledger import stage_seconds
 from glora_automl.study._proposals import Proposer, create_sampler
-from glora_automl.study._result import Row
+from glora_automl.study._result import CONTROLS_ASIDE, Row
 from glora_automl.study._run import Run
 from glora_automl.study._selection import choose, rivals
 from glora_automl.study._stages import Claim, Work
@@ -164,6 +164,7 @@ def _compare(run: Run, target: int, architectures: int) -> Comparison:
 
 _SEARCHED = (
     "searched",
+    CONTROLS_ASIDE,
     "searched, inherited",
     "searched, retrained",
     "random search",

@@ -12,6 +12,7 @@ from glora_automl.errors import ArchitectureError, BudgetError
 
 __all__ = [
     "READY",
+    "attention",
     "check_given",
     "given_architecture",
     "glora",
@@ -198,6 +199,17 @@ def loras(shapes: Mapping[str, LayerShape], budget: int) -> list[Architecture]:
             break
         found.append(larger)
     return found
+
+
+def attention(shapes: Mapping[str, LayerShape]) -> dict[str, LayerShape]:
+    """The layers of attention, by timm's names; none where the backbone has no attention.
+
+    Example:
+        >>> shape = LayerShape(4, 4)
+        >>> list(attention({"blocks.0.attn.qkv": shape, "blocks.0.mlp.fc1": shape}))
+        ['blocks.0.attn.qkv']
+    """
+    return {name: shape for name, shape in shapes.items() if "attn" in name.split(".")}
 
 
 def label(architecture: Architecture, shapes: Mapping[str, LayerShape]) -> str:

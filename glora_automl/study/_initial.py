@@ -11,7 +11,7 @@ from glora_automl.architecture import Architecture, Choice
 from glora_automl.errors import RecipeError, SearchSpaceError, StudyError
 from glora_automl.search_space import group
 from glora_automl.study._best import best_trials, front_of
-from glora_automl.study._given import lora, ssf
+from glora_automl.study._given import attention, lora, loras, ssf
 from glora_automl.study._setup import Setup
 from glora_automl.study._study import load_study
 
@@ -22,8 +22,9 @@ def hand_picked(setup: Setup) -> tuple[dict[str, str], ...]:
     """What people would try first, as far as it fits and is in the search space.
 
     The largest first, for at most half of the first generation: LoRA of one rank in all layers, in
-    either half of them or in the layers of one kind, alone or with a vector in all layers, that of
-    the bias (BitFit) or that of the weight; BitFit, SSF and GLoRA's vectors alone.
+    either half of them or in the layers of one kind (where it does not fit in all, in those of
+    attention, too), alone or with a vector in all layers, that of the bias (BitFit) or that of the
+    weight; BitFit, SSF and GLoRA's vectors alone.
 
     Args:
         setup: What they are for.
@@ -37,6 +38,8 @@ def hand_picked(setup: Setup) -> tuple[dict[str, str], ...]:
     parts = [names, names[:half], names[half:]]
     kinds = {name: group(name, "kind") for name in names}
     parts += [[n for n in names if kinds[n] == kind] for kind in dict.fromkeys(kinds.values())]
+    if not loras(shapes, setup.budget):
+        parts.append(list(attention(shapes)))  # a control
     nothing = Architecture.uniform(shapes)
     uniform = [
         nothing,

@@ -8,7 +8,10 @@ from typing import Any
 
 from glora_automl.supernet import Score
 
-__all__ = ["Row", "Selection"]
+__all__ = ["CONTROLS_ASIDE", "Row", "Selection"]
+
+CONTROLS_ASIDE = "searched, controls aside"
+"""Name of the row of what a search has found, where a control was chosen instead."""
 
 
 @dataclass(frozen=True)

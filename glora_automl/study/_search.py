@@ -182,8 +182,12 @@ def _work(run: Run) -> SearchResult:
     else:
         arms = _search(run, publisher)
         parts["selection"] = ("supernet", "search", "selection")
+        if aside := arms["selection"].get("aside"):
+            parts["aside"] = parts["selection"]
         if run.setup.recipe.selection.rounds:
             parts["selection"] += tuple(arm for arm in arms if arm != "selection")
+        if aside:
+            arms = {"selection": arms["selection"], "aside": aside, **arms}
     run.record("selection", arms["selection"]["selection"])
     rows = run.stages.run({"test": partial(final_test, run, arms, parts)})["test"]["rows"]
     run.record("result", rows)

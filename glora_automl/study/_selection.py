@@ -18,7 +18,7 @@ from glora_automl.study._best import best_trials, done_trials
 from glora_automl.study._contest import contest
 from glora_automl.study._finetuning import cross_validate, finetune
 from glora_automl.study._initial import hand_picked
-from glora_automl.study._result import Row, Selection, quality
+from glora_automl.study._result import CONTROLS_ASIDE, Row, Selection, quality
 from glora_automl.study._run import Run
 from glora_automl.study._stages import Claim
 from glora_automl.study._study import get_setting
@@ -166,7 +166,8 @@ def choose(
         against: Outcomes of the controls that the winner of a contest has to beat.
 
     Returns:
-        The stage's outcome: an arm and its selection.
+        The stage's outcome: an arm and its selection; where that is a control, what was found
+        ``aside``, which is an arm, too.
     """
     setup = run.setup
     settings = setup.recipe.selection
@@ -206,10 +207,14 @@ def choose(
     row = Row(name, parameters=count, validation=selection.score, images=images)
     if held:
         rows = {control: Row.from_json(out["row"]) for control, out in (against or {}).items()}
-        row = replace(row, images=images + sum(other.images for other in rows.values()))
+        all_images = images + sum(other.images for other in rows.values())
         best = max(rows, key=lambda control: rows[control].quality, default=None)
         if best is not None and rows[best].quality > row.quality:
-            return _control_won(best, row, selection, (against or {})[best])
+            aside = replace(row, name=CONTROLS_ASIDE)
+            found = arm_outcome(run, f"{stage}-aside", aside, held.supernet, architecture)
+            row = replace(row, images=all_images)
+            return {**_control_won(best, row, selection, (against or {})[best]), "aside": found}
+        row = replace(row, images=all_images)
         outcome = arm_outcome(run, stage, row, held.supernet, architecture)
         return {**outcome, "selection": selection.to_json()}
     if settings.refit:

@@ -16,7 +16,7 @@ from glora_automl.errors import GLoRAError
 from glora_automl.progress import Progress
 from glora_automl.storages import default_url, open_storage, quiet_optuna, storage_errors
 from glora_automl.study._recipe import Recipe
-from glora_automl.study._result import Row
+from glora_automl.study._result import CONTROLS_ASIDE, Row
 from glora_automl.study._run import Publish
 from glora_automl.study._search import search
 from glora_automl.study._study import get_attribute, is_ours, load_study, read_recipe
@@ -41,12 +41,13 @@ class SuiteResult:
     rows: Mapping[str, tuple[tuple[Row, ...], ...]]
 
     def arms(self) -> list[str]:
-        """The adapters that were tested, in the order of the studies' tables."""
+        """The adapters that were tested in all studies alike, in the order of their tables."""
         found = {
             arm_name(row): None
             for studies in self.rows.values()
             for rows in studies
             for row in rows
+            if row.name != CONTROLS_ASIDE
         }
         return list(found)
 

@@ -54,8 +54,11 @@ def test_small_mode_prints_tables_and_writes_json(benchmark_script, tmp_path, ca
     (pair,) = json.loads(quick.read_text(encoding="utf-8"))["pairs"]
     rows = pair["comparison"]["rows"]
     whole = document["pairs"][0]["comparison"]["rows"]
-    assert [row["name"] for row in rows][:2] == ["searched", "linear probe"]
-    assert all(row in whole for row in rows)
+    searched, aside, probe, *_ = rows
+    names = ["searched", module.CONTROLS_ASIDE, "linear probe"]
+    assert [row["name"] for row in rows][:3] == names
+    assert all(row in whole for row in (searched, probe))
+    assert aside["images"] == searched["images"] - 6 * pair["training"]
 
 
 def test_unknown_tasks_are_refused(benchmark_script, capsys):

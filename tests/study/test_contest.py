@@ -7,7 +7,15 @@ from glora_automl.architecture import Architecture, LayerShape
 from glora_automl.errors import RecipeError
 from glora_automl.export import export_model
 from glora_automl.progress import Progress
-from glora_automl.study import _alone, _selection, compare, find_architecture, load_recipe, search
+from glora_automl.study import (
+    CONTROLS_ASIDE,
+    _alone,
+    _selection,
+    compare,
+    find_architecture,
+    load_recipe,
+    search,
+)
 from glora_automl.study._contest import _order
 from glora_automl.study._initial import hand_picked
 from glora_automl.study._setup import prepare
@@ -117,7 +125,7 @@ def beaten(tiny, tmp_path, monkeypatch):
 
 
 def test_a_control_that_validates_better_is_chosen(beaten, tmp_path, capsys):
-    searched, *controls = beaten.rows
+    searched, aside, *controls = beaten.rows
     (bitfit,) = (row for row in controls if row.name == "BitFit")
     selection = beaten.selection
     assert (selection.trial, selection.control, selection.origin) == (
@@ -135,12 +143,20 @@ def test_a_control_that_validates_better_is_chosen(beaten, tmp_path, capsys):
     # They took part, so what they have cost is a part of what the search has cost.
     own = 24 * (12 + 2 * 6 + 12)
     assert searched.images == own + sum(row.images for row in controls)
+    assert searched.seconds == pytest.approx(
+        aside.seconds + sum(row.seconds for row in controls), abs=2
+    )
     assert (tmp_path / "runs" / "tiny" / "winner.json").exists()
     assert find_architecture(beaten.study) == (None, Architecture.parse(selection.architecture))
     written = export_model("tiny", "adapter", tmp_path / "out", runs=tmp_path / "runs")
     about = written.to_json()["about"]
     assert (about["trial"], about["control"]) == (None, "BitFit")
     assert "in the way of BitFit" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    # What was found is told, too: trained as a control is, and tested.
+    assert (aside.name, aside.images) == (CONTROLS_ASIDE, own)
+    assert aside.test is not None
+    assert aside.validation != searched.validation
+    assert aside.parameters <= beaten.budget
     compared = compare("tiny", runs=tmp_path / "runs", architectures=0)
     assert compared.rows[0] == searched
 

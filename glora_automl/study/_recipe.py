@@ -134,7 +134,8 @@ class SelectionSettings(Declaration):
         finetune_epochs: Epochs for which the winner is trained on; 0 keeps inherited weights. What
             is trained alone is trained for those of the supernet and for these.
         finetune_lr: Peak learning rate of that; None takes the supernet's.
-        controls: Whether linear probe, LoRA and BitFit are trained for comparison.
+        controls: Whether linear probe, LoRA (where no rank fits in all layers, in attention alone)
+            and BitFit are trained for comparison. The winner of a contest has to beat them.
     """
 
     candidates: Int = Field(default=10, ge=1)

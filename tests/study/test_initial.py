@@ -6,6 +6,7 @@ import pytest
 
 from glora_automl.architecture import Architecture
 from glora_automl.progress import Progress
+from glora_automl.study._given import lora
 from glora_automl.study._initial import hand_picked
 from glora_automl.study._proposals import create_sampler
 from glora_automl.study._setup import prepare
@@ -82,6 +83,23 @@ def test_a_search_begins_with_them_and_goes_on_near_the_budget(prepared):
     counts = [setup.space.count(params) for params in trials[len(initial) :]]
     assert 0.8 * setup.budget < sum(counts) / len(counts)
     assert max(counts) <= setup.budget
+
+
+def test_lora_in_attention_is_among_them_where_it_does_not_fit_everywhere(prepared):
+    whole = prepared()
+    shapes = whole.space.shapes
+    inside = {name: "lora-1" for name in shapes if ".attn." in name}
+    assert 0 < len(inside) < len(shapes)
+    attended = Architecture(
+        {name: Architecture.uniform(shapes, B=inside.get(name, "none"))[name] for name in shapes}
+    )
+    count = attended.count(shapes)
+    everywhere = lora(shapes, 1).count(shapes)
+    search = {"population": 400}
+    choices = {"choices": {"B": ["none", "lora-1", "lora-2"]}}
+    for budget, found in ((count, True), (everywhere - 1, True), (everywhere, False)):
+        setup = prepared(budget=budget, search=search, search_space=choices)
+        assert (attended in names(setup, hand_picked(setup))) is found
 
 
 def test_vectors_go_with_lora_of_a_part(prepared):

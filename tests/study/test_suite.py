@@ -12,6 +12,7 @@ from glora_automl.errors import RecipeError, TaskError
 from glora_automl.report import save_suite, suite_table
 from glora_automl.storages import open_storage
 from glora_automl.study import (
+    CONTROLS_ASIDE,
     Row,
     SuiteResult,
     _suite_run,
@@ -196,7 +197,10 @@ def test_means_are_of_groups_and_domains(place):
         suite,
         2,
         {
-            "low": ((row("LoRA r=2", 0.5), row("searched", 0.6)), (row("LoRA r=4", 0.7),)),
+            "low": (
+                (row("LoRA r=2", 0.5), row("searched", 0.6), row(CONTROLS_ASIDE, 0.1)),
+                (row("LoRA r=4", 0.7),),
+            ),
             "high": ((row("LoRA r=1", 0.1, (0.2, 0.4)), row("searched", 0.2, (0.8, 1.0))),),
         },
     )

@@ -21,7 +21,7 @@ __all__ = ["save_suite", "suite_table"]
 def suite_table(result: SuiteResult) -> Table:
     """Test accuracies of all tasks, with the means of the groups and of those."""
     arms = result.arms()
-    table = Table(title=_title(result))
+    table = Table(title=_title(result), caption="\n".join(_sources(result)) or None)
     table.add_column("task")
     for arm in arms:
         table.add_column(arm, justify="right")
@@ -47,7 +47,8 @@ def save_suite(result: SuiteResult, stem: Path) -> list[Path]:
     rows = [["task", *arms], ["---", *["---:"] * len(arms)]]
     rows += [[name.strip(), *cells] for name, cells, _ in _lines(result, arms)]
     lines = [f"| {' | '.join(row)} |" for row in rows]
-    text = "\n".join([f"{_title(result)}.", "", *lines, ""])
+    sources = [f"- {line}" for line in _sources(result)]
+    text = "\n".join([f"{_title(result)}.", "", *lines, *([""] if sources else []), *sources, ""])
     document = json.dumps(result.to_json(), indent=1, ensure_ascii=False)
     paths = [stem.with_name(f"{stem.name}{ending}") for ending in (".md", ".json")]
     for path, content in zip(paths, (text, document), strict=True):
@@ -63,6 +64,10 @@ def _title(result: SuiteResult) -> str:
     if result.seeds > 1:
         what += " (mean and 95% interval)"
     return what if done == wanted else f"{what}; {done} of {wanted} studies are finished"
+
+
+def _sources(result: SuiteResult) -> list[str]:
+    return [f"{entry.arm}: {entry.source}" for entry in result.suite.published]
 
 
 def _lines(result: SuiteResult, arms: Sequence[str]) -> Iterator[tuple[str, list[str], bool]]:

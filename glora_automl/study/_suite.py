@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from glora_automl import _declarations
-from glora_automl._declarations import Declaration
+from glora_automl._declarations import Declaration, suggest
 from glora_automl.errors import GLoRAError, RecipeError
 from glora_automl.study._overrides import OWN, override_recipe, with_settings
 from glora_automl.study._recipe import NAME, Recipe
@@ -33,6 +33,25 @@ class SuiteTask(Declaration):
     set: dict[str, Any] = Field(default_factory=dict)
 
 
+class Published(Declaration):
+    """What others have reported on a suite's tasks, for a column beside what was found.
+
+    Attributes:
+        name: Of the method.
+        source: Where the figures are from, and what they are of.
+        accuracies: Test accuracies in %, by task.
+    """
+
+    name: str
+    source: str
+    accuracies: dict[str, float]
+
+    @property
+    def arm(self) -> str:
+        """The column's name."""
+        return f"{self.name}, published"
+
+
 class Suite(Declaration):
     """Tasks that are searched with one recipe.
 
@@ -41,12 +60,14 @@ class Suite(Declaration):
         description: One line for ``glora suites``.
         recipe: Name of a recipe, or path of its ``.toml`` file from the folder of the suite's.
         tasks: The tasks.
+        published: What others have reported on them.
     """
 
     name: str = Field(pattern=NAME)
     description: str = ""
     recipe: str
     tasks: tuple[SuiteTask, ...] = Field(min_length=1)
+    published: tuple[Published, ...] = ()
 
     @model_validator(mode="after")
     def _once(self) -> Suite:
@@ -54,6 +75,12 @@ class Suite(Declaration):
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise ValueError(f"tasks must have names of their own, {twice!r} stands twice.")
+        for entry in self.published:
+            if strange := sorted(set(entry.accuracies) - set(names)):
+                raise ValueError(
+                    f"published accuracies must be of the suite's tasks, {entry.name} has "
+                    f"{strange[0]!r}; {suggest(strange[0], names)}"
+                )
         return self
 
 

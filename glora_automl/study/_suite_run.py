@@ -41,7 +41,10 @@ class SuiteResult:
     rows: Mapping[str, tuple[tuple[Row, ...], ...]]
 
     def arms(self) -> list[str]:
-        """The adapters that were tested in all studies alike, in the order of their tables."""
+        """The adapters that were tested in all studies alike, in the order of their tables.
+
+        What others have published comes after them.
+        """
         found = {
             arm_name(row): None
             for studies in self.rows.values()
@@ -49,16 +52,20 @@ class SuiteResult:
             for row in rows
             if row.name != CONTROLS_ASIDE
         }
-        return list(found)
+        return [*found, *(entry.arm for entry in self.suite.published)]
 
     def accuracies(self, task: str, arm: str, domain: str | None = None) -> list[float]:
-        """Test accuracies, one for each study that has one.
+        """Test accuracies, one for each study that has one, or the one that was published.
 
         Args:
             task: Name of a task.
             arm: One of :meth:`arms`.
             domain: Name of a domain. By default a task with domains has their mean.
         """
+        for entry in self.suite.published:
+            if entry.arm == arm:
+                known = task in entry.accuracies and domain is None
+                return [entry.accuracies[task] / 100] if known else []
         found = []
         for rows in self.rows.get(task, ()):
             for row in rows:

@@ -70,6 +70,15 @@ set = { search = { trials = 2 } }
 """
 
 
+PUBLISHED = """
+[[published]]
+name = "theirs"
+source = "somewhere"
+accuracies = { lov = 1.0 }
+
+[[tasks]]"""
+
+
 @pytest.fixture
 def place(tmp_path):
     """A suite of two tasks, with its images."""
@@ -214,9 +223,26 @@ def test_means_are_of_groups_and_domains(place):
     assert result.to_json()["means"]["LoRA"]["hard"] == pytest.approx(0.3)
 
 
+def test_what_others_report_stands_beside(tmp_path):
+    suite = load_suite("vtab1k")
+    assert all(len(entry.accuracies) == 19 for entry in suite.published)
+    result = SuiteResult(suite, 2, {"svhn": ((row("searched", 0.5),), (row("searched", 0.7),))})
+    names = ["LoRA, published", "NOAH, published", "GLoRA, published"]
+    assert result.arms() == ["searched", *names]
+    # The means that the papers give are of the groups.
+    assert [100 * result.mean(name) for name in names] == pytest.approx([74.6, 75.5, 78.0], abs=0.05)
+    assert result.mean("searched") is None
+    table = suite_table(result)
+    assert [list(column.cells)[5] for column in table.columns][2:] == ["85.3", "86.1", "91.5"]
+    assert "GLoRA, published: arXiv 2306.07967" in table.caption
+    text, _ = save_suite(result, tmp_path / "suite")
+    assert "- GLoRA, published: arXiv 2306.07967" in text.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        (("[[tasks]]", PUBLISHED), "published accuracies .* has 'lov'; did you mean 'low'?"),
         (("recipe = ", "rezept = "), "unknown key 'rezept'"),
         (('name = "high"', 'name = "low"'), "stands twice"),
         (('name = "high"', 'name = "a/b"'), "tasks"),
@@ -225,7 +251,7 @@ def test_means_are_of_groups_and_domains(place):
     ],
 )
 def test_wrong_suites_are_told(place, change, words):
-    text = SUITE.replace(*change)
+    text = SUITE.replace(*change, 1)
     (place / "pair.toml").write_text(text, encoding="utf-8")
     with pytest.raises(RecipeError, match=words):
         suite_recipes(load_suite(str(place / "pair.toml")))

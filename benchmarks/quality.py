@@ -55,6 +55,7 @@ from glora_automl.study import (
     Recipe,
     Row,
     SearchResult,
+    best_row,
     compare,
     ledger,
     list_recipes,
@@ -110,7 +111,7 @@ def measured(task: str, recipe: Recipe, arguments: argparse.Namespace) -> dict[s
     found = search(recipe, progress=progress, **place)
     if arguments.quick:
         rows = _beside(found)
-        picked = max(rows[2:], key=lambda row: row.quality)
+        picked = best_row(rows[2:])
         compared = Comparison(found.budget, rows, picked.name, None)
     else:
         compared = compare(

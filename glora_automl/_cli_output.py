@@ -106,9 +106,22 @@ def print_found(result: SearchResult, runs: Path, storage: str | None, as_json: 
         return
     print_result(summary)
     if (control := result.selection.control) is not None:
-        typer.echo(f"{control} validates better than what was found, and was chosen.")
+        typer.echo(
+            f"{control} validates better than what was found{_losses(result)}, and was chosen."
+        )
     typer.echo(f"Winner: {runs / summary['study'] / 'winner.json'}")
     typer.echo(f"Study:  glora dashboard --storage {shown_location(storage_url(storage, runs))}")
+
+
+def _losses(result: SearchResult) -> str:
+    """By how much a control validates better; nothing of studies of earlier versions."""
+    from glora_automl.study import CONTROLS_ASIDE
+
+    rows = {row.name: row.validation for row in result.rows}
+    chosen, found = rows["searched"], rows.get(CONTROLS_ASIDE)
+    if chosen is None or found is None or None in (chosen.calibrated, found.calibrated):
+        return ""
+    return f" (a calibrated loss of {chosen.calibrated:.3f}, not {found.calibrated:.3f})"
 
 
 def print_summary(study: optuna.Study, summary: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from glora_automl.adapters._adaptable import (
     unadaptable,
 )
 from glora_automl.adapters._attach import activate, activate_layers, adapted_layers, attach, detach
-from glora_automl.adapters._layer import GLoRALinear
+from glora_automl.adapters._layer import GLoRALinear, is_scaling
 from glora_automl.adapters._merge import MergeHandle, merge
 from glora_automl.adapters._merged import MergedModel
 from glora_automl.adapters._modes import evaluation_mode
@@ -24,6 +24,7 @@ __all__ = [
     "detach",
     "evaluation_mode",
     "is_adaptable",
+    "is_scaling",
     "linear_shapes",
     "merge",
     "unadaptable",

@@ -13,7 +13,7 @@ from glora_automl.adapters._linear import Factors, adapted_linear
 from glora_automl.architecture import TENSORS, Choice, LayerChoices, LayerShape
 from glora_automl.errors import ArchitectureError
 
-__all__ = ["GLoRALinear", "refusal"]
+__all__ = ["GLoRALinear", "is_scaling", "refusal"]
 
 
 def refusal(layer: nn.Module) -> str | None:
@@ -38,6 +38,22 @@ def refusal(layer: nn.Module) -> str | None:
     if type(layer).forward is not base.forward:
         return f"of class {type(layer).__name__}, which does not compute what {base.__name__} does"
     return None
+
+
+def is_scaling(name: str) -> bool:
+    """Whether a parameter of a :class:`GLoRALinear`, by its name, is a factor of frozen weights.
+
+    These are the vectors and scalars of ``A`` and ``D``: relative changes, where all others have
+    the unit of what they change.
+
+    Example:
+        >>> is_scaling("blocks.0.attn.qkv.A_vector"), is_scaling("blocks.0.attn.qkv.E_vector")
+        (True, False)
+    """
+    return name.rpartition(".")[2] in _SCALING
+
+
+_SCALING = frozenset(f"{tensor}_{kind}" for tensor in "AD" for kind in ("vector", "scalar"))
 
 
 class GLoRALinear(nn.Module):

@@ -18,7 +18,7 @@ from glora_automl.study._recipe import (
     list_recipes,
     load_recipe,
 )
-from glora_automl.study._result import CONTROLS_ASIDE, Row, Selection
+from glora_automl.study._result import CONTROLS_ASIDE, Row, Selection, best_row
 from glora_automl.study._run import Run
 from glora_automl.study._search import SearchResult, resume, search
 from glora_automl.study._setup import resolve_device
@@ -59,6 +59,7 @@ __all__ = [
     "SuiteTask",
     "alone",
     "best_of",
+    "best_row",
     "compare",
     "fetch_supernet",
     "find",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from glora_automl.adapters import merge
 from glora_automl.architecture import TENSORS, Architecture
-from glora_automl.study._result import Row, quality
+from glora_automl.study._result import Row, is_better
 from glora_automl.study._run import Run
 from glora_automl.study._setup import Setup
 from glora_automl.supernet import ImageBatches, Score, Supernet, TrainingResult, evaluate, train
@@ -47,7 +47,7 @@ class Attempt(NamedTuple):
 
     def best_of(self, other: Attempt) -> Attempt:
         """What validates better, this one where they are level, with what both have cost."""
-        kept = other if quality(other.score) > quality(self.score) else self
+        kept = other if is_better(other.score, self.score) else self
         images, seconds = self.images + other.images, self.seconds + other.seconds
         return kept._replace(images=images, seconds=seconds)
 
@@ -88,7 +88,7 @@ def attempt(
         told = f"{title}, lr {rate:g}" if len(learning_rates(setup)) > 1 else title
         result = _train(run, stage, name, supernet, *setup.fit, told, epochs, rate)
         with merge(supernet.model, share=True) as model:
-            score = evaluate(model, *setup.validation)
+            score = evaluate(model, *setup.validation, calibrate=True)
         new = Attempt(score, rate, supernet, result.images, result.seconds)
         best = new if best is None else best.best_of(new)
     assert best is not None, "there is at least one rate"

@@ -28,7 +28,7 @@ from glora_automl.study._final import final_test
 from glora_automl.study._join import find, join
 from glora_automl.study._ledger import stage_seconds
 from glora_automl.study._proposals import Proposer, create_sampler
-from glora_automl.study._result import CONTROLS_ASIDE, Row
+from glora_automl.study._result import CONTROLS_ASIDE, Row, best_row
 from glora_automl.study._run import Run
 from glora_automl.study._selection import choose, rivals
 from glora_automl.study._stages import Claim, Work
@@ -155,7 +155,7 @@ def _compare(run: Run, target: int, architectures: int) -> Comparison:
         budget=run.setup.budget,
         # One that an earlier version has compared lacks the lines that came later.
         rows=tuple(rows[label] for label in (*_SEARCHED, *uniform) if label in rows),
-        best_uniform=max(filter(rows.get, uniform), key=lambda label: rows[label].quality),
+        best_uniform=best_row([rows[label] for label in uniform if label in rows]).name,
         inherited=kendall(pairs, recipe.seed) if pairs else None,
     )
     run.record("comparison", comparison.to_json())
@@ -185,7 +185,7 @@ def _inherit(run: Run, architecture: Architecture, claim: Claim) -> dict[str, An
     """The searched architecture with the weights that it has inherited."""
     supernet = fetch_supernet(run)
     with supernet.merged(architecture) as model:
-        score = evaluate(model, *run.setup.validation)
+        score = evaluate(model, *run.setup.validation, calibrate=True)
     row = Row(
         "searched, inherited",
         parameters=architecture.count(run.setup.space.shapes),

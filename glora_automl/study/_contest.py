@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from glora_automl.architecture import Architecture
 from glora_automl.study._alone import Attempt, attempt, learning_rates, trained_row
-from glora_automl.study._result import Row, quality
+from glora_automl.study._result import Row, qualities
 from glora_automl.study._run import Run
-from glora_automl.supernet import Score, Supernet
+from glora_automl.supernet import Supernet
 
 __all__ = ["Contest", "contest"]
 
@@ -63,14 +63,14 @@ def contest(run: Run, stage: str, candidates: Sequence[Architecture]) -> Contest
         )
 
     for number, most in enumerate(rounds, 1):
-        last = number == len(rounds)
         epochs = max(1, recipe.alone_epochs // 2 ** (len(rounds) - number))
         found: list[tuple[tuple[float, ...], int]] = []
         for nth, place in enumerate(left[:most], 1):
             title = f"Round {number} of {len(rounds)}: candidate {nth} of {len(left[:most])}"
             tried = train(place, (first,), _WINNER if rounds == (1,) else title, epochs)
             images, seconds = images + tried.images, seconds + tried.seconds
-            entry = _order(tried.score, last), place
+            (quality,) = qualities([tried.score])
+            entry = (tuple(-q for q in quality), place)
             # The others are let go of: each is a whole model.
             best = tried if not found or entry < min(found) else best
             found.append(entry)
@@ -85,11 +85,3 @@ def contest(run: Run, stage: str, candidates: Sequence[Architecture]) -> Contest
 
 
 _WINNER = "Train the winner"
-
-
-def _order(score: Score, last: bool) -> tuple[float, ...]:
-    """Lower is better. What was cut short at the same place is told apart by its loss.
-
-    Half-trained adapters differ by few images; their losses tell more of what they will be.
-    """
-    return tuple(-q for q in quality(score)) if last else (score.loss,)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from optuna.storages import BaseStorage
 
-from glora_automl.architecture import Architecture, Choice
+from glora_automl.architecture import Architecture, Choice, LayerShape
 from glora_automl.errors import RecipeError, SearchSpaceError, StudyError
 from glora_automl.search_space import group
 from glora_automl.study._best import best_trials, front_of
-from glora_automl.study._given import attention, lora, loras, ssf
+from glora_automl.study._given import attention, lora
 from glora_automl.study._setup import Setup
 from glora_automl.study._study import load_study
 
@@ -21,10 +21,11 @@ __all__ = ["hand_picked", "warm_start"]
 def hand_picked(setup: Setup) -> tuple[dict[str, str], ...]:
     """What people would try first, as far as it fits and is in the search space.
 
-    The largest first, for at most half of the first generation: LoRA of one rank in all layers, in
-    either half of them or in the layers of one kind (where it does not fit in all, in those of
-    attention, too), alone or with a vector in all layers, that of the bias (BitFit) or that of the
-    weight; BitFit, SSF and GLoRA's vectors alone.
+    It is for at most half of the first generation, so what turned out well comes first
+    (docs/quality.md): LoRA in all layers, in the first half of them or in those of attention, alone
+    and with the weight's vector in all layers, and LoRA in the layers of one kind, each at the
+    highest rank that fits; then BitFit, SSF and other vectors, with LoRA or alone, and the same at
+    lower ranks. Vectors that do not fit in all layers are in those of LoRA.
 
     Args:
         setup: What they are for.
@@ -34,37 +35,72 @@ def hand_picked(setup: Setup) -> tuple[dict[str, str], ...]:
         return ()
     shapes = space.shapes
     names = list(shapes)
-    half = len(names) // 2
-    parts = [names, names[:half], names[half:]]
     kinds = {name: group(name, "kind") for name in names}
-    parts += [[n for n in names if kinds[n] == kind] for kind in dict.fromkeys(kinds.values())]
-    if not loras(shapes, setup.budget):
-        parts.append(list(attention(shapes)))  # a control
-    nothing = Architecture.uniform(shapes)
-    uniform = [
-        nothing,
-        Architecture.uniform(shapes, E="vector"),
-        ssf(shapes),
-        Architecture.uniform(shapes, A="vector", C="vector", E="vector"),
-    ]
+    wide = [names, names[: len(names) // 2], list(attention(shapes))]
+    narrow = [[n for n in names if kinds[n] == kind] for kind in dict.fromkeys(kinds.values())]
     texts = {text for d in space.dimensions if d.tensor == "B" for text in d.choices}
-    vectors = [{}, {"E": "vector"}, {"A": "vector"}]
-    for rank in sorted({Choice.parse(text).rank for text in texts} - {0}):
-        ranked = lora(shapes, rank)
-        for part, vector in itertools.product(parts, vectors):
-            with_vector = Architecture.uniform(shapes, **vector)
-            placed = {name: with_vector[name]._replace(B=ranked[name].B) for name in part}
-            uniform.append(Architecture({**with_vector, **placed}))
-    sizes: dict[tuple[tuple[str, str], ...], int] = {}
-    for architecture in uniform:
-        try:
-            params = space.params(architecture)
-        except SearchSpaceError:
-            continue
-        if (count := space.count(params)) <= setup.budget:
-            sizes.setdefault(tuple(params.items()), count)
-    largest = sorted(sizes, key=lambda items: -sizes[items])
-    return tuple(dict(items) for items in largest[: search.population // 2])
+    ranks = sorted({Choice.parse(text).rank for text in texts} - {0}, reverse=True)
+
+    def with_lora(parts: Iterable[Sequence[str]], vector: dict[str, str]) -> list[_Params]:
+        """The highest rank that fits for each part; the others go to the end."""
+        best: list[_Params] = []
+        for part in filter(None, parts):
+            placed = [
+                fitting
+                for layers in ((names, part) if vector else (names,))
+                for rank in ranks
+                if (fitting := _fitting(setup, _placed(shapes, part, rank, layers, vector)))
+            ]
+            best += placed[:1]
+            lower.extend(placed[1:])
+        return best
+
+    def alone(*vectors: dict[str, str]) -> list[_Params]:
+        found = (_fitting(setup, Architecture.uniform(shapes, **vector)) for vector in vectors)
+        return [params for params in found if params is not None]
+
+    lower: list[_Params] = []
+    weight, bias = {"A": "vector"}, {"E": "vector"}
+    found = [*with_lora(wide, {}), *with_lora(wide, weight), *with_lora(narrow, {})]
+    found += alone(bias, weight | bias, weight, weight | bias | {"C": "vector"})
+    found += [*with_lora(wide, bias), *with_lora(narrow, weight), *with_lora(narrow, bias)]
+    different = {tuple(params.items()): params for params in (*found, *alone({}), *lower)}
+    return tuple(different.values())[: search.population // 2]
+
+
+_Params = dict[str, str]
+"""An architecture as Optuna sees it: for each dimension its choice."""
+
+
+def _placed(
+    shapes: Mapping[str, LayerShape],
+    part: Sequence[str],
+    rank: int,
+    layers: Sequence[str],
+    vector: Mapping[str, str],
+) -> Architecture:
+    """LoRA of a rank for B in one part of the layers, with vectors in others.
+
+    Args:
+        shapes: All layers.
+        part: Those with LoRA.
+        rank: Its rank.
+        layers: Those with vectors.
+        vector: Which vectors, by tensor.
+    """
+    ranked = lora(shapes, rank)
+    found = dict(Architecture.uniform(shapes))
+    found |= {name: Architecture.uniform(shapes, **vector)[name] for name in layers}
+    return Architecture(found | {name: found[name]._replace(B=ranked[name].B) for name in part})
+
+
+def _fitting(setup: Setup, architecture: Architecture) -> _Params | None:
+    """What Optuna sees of an architecture; None if it is not in the space or over the budget."""
+    try:
+        params = setup.space.params(architecture)
+    except SearchSpaceError:
+        return None
+    return params if setup.space.count(params) <= setup.budget else None
 
 
 def warm_start(storage: BaseStorage, name: str, setup: Setup) -> tuple[dict[str, str], ...]:

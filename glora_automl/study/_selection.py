@@ -18,7 +18,7 @@ from glora_automl.study._best import best_trials, done_trials
 from glora_automl.study._contest import contest
 from glora_automl.study._finetuning import cross_validate, finetune
 from glora_automl.study._initial import hand_picked
-from glora_automl.study._result import CONTROLS_ASIDE, Row, Selection, quality
+from glora_automl.study._result import CONTROLS_ASIDE, Row, Selection, best_row
 from glora_automl.study._run import Run
 from glora_automl.study._stages import Claim
 from glora_automl.study._study import get_setting
@@ -62,13 +62,18 @@ class Candidate(NamedTuple):
 def rank(candidates: list[Candidate], significance: float) -> list[Candidate]:
     """Best first: those that cannot be told from the best by size, then the others by quality.
 
-    Quality is accuracy, then loss, then size: on few images many are equally accurate. Two are
-    told apart by the exact McNemar test (a two-sided sign test on the images on which one of them
-    alone is right) at the level ``significance``.
+    Quality is accuracy, which the search was after, then calibrated loss (plain loss where they
+    were cross-validated), then size: on few images many are equally accurate. Two are told apart by
+    the exact McNemar test (a two-sided sign test on the images on which one of them alone is right)
+    at the level ``significance``.
     """
-    ordered = sorted(
-        candidates, key=lambda c: (*(-q for q in quality(c.score)), c.parameters, c.trial)
-    )
+
+    def order(candidate: Candidate) -> tuple[float, ...]:
+        score = candidate.score
+        loss = score.loss if score.calibrated is None else score.calibrated
+        return -score.accuracy, loss, candidate.parameters, candidate.trial
+
+    ordered = sorted(candidates, key=order)
     if significance >= 1:
         return ordered
     best = ordered[0]
@@ -186,14 +191,14 @@ def choose(
     inherited, finetuned = score, None
     if settings.folds:
         with supernet.merged(architecture) as model:
-            inherited = evaluate(model, *setup.validation)
+            inherited = evaluate(model, *setup.validation, calibrate=True)
     if settings.finetune_epochs and held is None:
         with setup.progress.epochs("Fine-tune the winner", settings.finetune_epochs) as on_epoch:
             images += finetune(
                 run, supernet, architecture, *setup.fit, stage=stage, on_epoch=on_epoch
             )
         with merge(supernet.model, share=True) as model:
-            finetuned = evaluate(model, *setup.validation)
+            finetuned = evaluate(model, *setup.validation, calibrate=True)
     selection = Selection(
         trial=number,
         architecture=str(architecture),
@@ -208,12 +213,12 @@ def choose(
     if held:
         rows = {control: Row.from_json(out["row"]) for control, out in (against or {}).items()}
         all_images = images + sum(other.images for other in rows.values())
-        best = max(rows, key=lambda control: rows[control].quality, default=None)
-        if best is not None and rows[best].quality > row.quality:
+        best = best_row([row, *rows.values()])
+        if best is not row:
             aside = replace(row, name=CONTROLS_ASIDE)
             found = arm_outcome(run, f"{stage}-aside", aside, held.supernet, architecture)
             row = replace(row, images=all_images)
-            return {**_control_won(best, row, selection, (against or {})[best]), "aside": found}
+            return {**_control_won(row, selection, (against or {})[best.name]), "aside": found}
         row = replace(row, images=all_images)
         outcome = arm_outcome(run, stage, row, held.supernet, architecture)
         return {**outcome, "selection": selection.to_json()}
@@ -237,13 +242,10 @@ def choose(
     return {**outcome, "selection": selection.to_json()}
 
 
-def _control_won(
-    name: str, row: Row, selection: Selection, outcome: Mapping[str, Any]
-) -> dict[str, Any]:
+def _control_won(row: Row, selection: Selection, outcome: Mapping[str, Any]) -> dict[str, Any]:
     """The outcome of a selection whose winner is a control, with its figures and weights.
 
     Args:
-        name: Of the control.
         row: Of what was searched.
         selection: Of what was searched.
         outcome: Of the control.
@@ -260,7 +262,7 @@ def _control_won(
         inherited=control.validation,
         finetuned=None,
         retrained=control.validation,
-        control=name,
+        control=control.name,
     )
     return {**outcome, "row": row.to_json(), "selection": selection.to_json()}
 
@@ -282,7 +284,7 @@ def score_again(
                 images += seen
             else:
                 with supernet.merged(architecture) as model:
-                    score, right = evaluate_each(model, *setup.validation)
+                    score, right = evaluate_each(model, *setup.validation, calibrate=True)
             count = architecture.count(setup.space.shapes)
             scored.append(Candidate(score, right.cpu(), count, trial.number, architecture))
             advance(1)

@@ -9,7 +9,7 @@ from glora_automl.supernet._checkpoint import (
     save_tensors,
     tensor_digest,
 )
-from glora_automl.supernet._evaluation import Score, evaluate, evaluate_each
+from glora_automl.supernet._evaluation import Score, calibrated_loss, evaluate, evaluate_each
 from glora_automl.supernet._racing import race
 from glora_automl.supernet._ranks import Ranks
 from glora_automl.supernet._scorer import Scorer
@@ -36,6 +36,7 @@ __all__ = [
     "TrainingResult",
     "TrainingSettings",
     "batches",
+    "calibrated_loss",
     "evaluate",
     "evaluate_each",
     "load_checkpoint",

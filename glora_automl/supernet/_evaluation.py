@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
 import torch
+from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,7 +16,14 @@ from glora_automl.adapters import evaluation_mode
 from glora_automl.supernet._batches import ImageBatches, batches
 from glora_automl.supernet._memory import Pieces
 
-__all__ = ["Score", "evaluate", "evaluate_each", "logits_of", "paying_batch_size"]
+__all__ = [
+    "Score",
+    "calibrated_loss",
+    "evaluate",
+    "evaluate_each",
+    "logits_of",
+    "paying_batch_size",
+]
 
 CUDA_BATCH = 512
 """Images a forward pass on a GPU: enough for any to be busy."""
@@ -34,11 +43,47 @@ class Score(NamedTuple):
         accuracy: Share of images whose most likely class is right, in 0 to 1.
         loss: Mean cross-entropy in nats.
         images: Number of images.
+        calibrated: :func:`calibrated_loss` on them; None where it was not asked for.
     """
 
     accuracy: float
     loss: float
     images: int
+    calibrated: float | None = None
+
+
+def calibrated_loss(logits: Tensor, labels: Tensor) -> float:
+    """Mean cross-entropy at the temperature that makes it smallest, in nats.
+
+    Adapters that are trained for long are overconfident on other images, each in its own measure,
+    so their losses say little of which is better. Divided by a temperature, which changes no
+    decision (Guo et al., On calibration of modern neural networks, 2017), they do; and they tell
+    adapters apart that are right on equally many images.
+
+    Args:
+        logits: ``(n, classes)``.
+        labels: Class indices ``(n,)``.
+
+    Example:
+        >>> logits, labels = torch.eye(3), torch.tensor([0, 1, 0])
+        >>> F.cross_entropy(logits, labels).item(), calibrated_loss(logits, labels)
+        ... # doctest: +ELLIPSIS
+        (0.884..., 0.867...)
+        >>> calibrated_loss(9 * logits, labels)  # doctest: +ELLIPSIS
+        0.867...
+    """
+    logits = logits.double()
+
+    def loss(exponent: float) -> float:
+        return F.cross_entropy(logits * math.exp(exponent), labels).item()
+
+    # Convex in the inverse temperature, so there is one minimum in its logarithm, too.
+    found = minimize_scalar(loss, bounds=(-_WIDEST, _WIDEST), method="bounded")
+    return min(float(found.fun), loss(0.0))
+
+
+_WIDEST = math.log(1000)
+"""Temperatures are from a thousandth to a thousand."""
 
 
 @torch.inference_mode()
@@ -108,6 +153,7 @@ def evaluate(
     batch_size: int | None = None,
     *,
     among: Tensor | None = None,
+    calibrate: bool = False,
 ) -> Score:
     """Score a model; the modes of its modules are restored afterwards.
 
@@ -119,13 +165,14 @@ def evaluate(
             that is logged, where memory does not hold so many.
         among: Classes ``(m,)`` that the decision is among, for images of some of the classes; the
             logits of the others count for nothing. None is all of them.
+        calibrate: Whether the score has a calibrated loss, for which all logits are kept.
 
     Example:
         >>> evaluate(nn.Flatten(), torch.eye(3)[:, :, None, None], torch.tensor([0, 1, 0]))
         ... # doctest: +ELLIPSIS
-        Score(accuracy=0.666..., loss=0.884..., images=3)
+        Score(accuracy=0.666..., loss=0.884..., images=3, calibrated=None)
     """
-    return evaluate_each(model, images, labels, batch_size, among=among)[0]
+    return evaluate_each(model, images, labels, batch_size, among=among, calibrate=calibrate)[0]
 
 
 @torch.inference_mode()
@@ -136,6 +183,7 @@ def evaluate_each(
     batch_size: int | None = None,
     *,
     among: Tensor | None = None,
+    calibrate: bool = False,
 ) -> tuple[Score, Tensor]:
     """Like :func:`evaluate`, and for each image whether it was right.
 
@@ -148,6 +196,7 @@ def evaluate_each(
     # Sums stay on the device: the host waits once, at the end.
     right = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
     loss = torch.zeros((), dtype=torch.float64, device=labels.device)
+    kept: list[Tensor] = []
     with evaluation_mode(model):
         size = batch_size or paying_batch_size(model, images[0:1])
         parts = [slice(start, start + size) for start in range(0, len(labels), size)]
@@ -157,7 +206,10 @@ def evaluate_each(
                 others = torch.ones(logits.shape[1], dtype=torch.bool, device=labels.device)
                 others[among] = False
                 logits = logits.masked_fill(others, -torch.inf)
+            if calibrate:
+                kept.append(logits)
             right[part] = logits.argmax(1) == y
             loss += F.cross_entropy(logits, y, reduction="sum").double()
     count = len(labels)
-    return Score(int(right.sum().item()) / count, loss.item() / count, count), right
+    calibrated = calibrated_loss(torch.cat(kept), labels) if calibrate else None
+    return Score(int(right.sum().item()) / count, loss.item() / count, count, calibrated), right

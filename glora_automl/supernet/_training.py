@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glora_automl._declarations import Bool, Declaration, Float, Int
+from glora_automl.adapters import is_scaling
 from glora_automl.errors import Stopped, TrainingError
 from glora_automl.supernet._augmentation import augmented
 from glora_automl.supernet._batches import ImageBatches, batches
@@ -36,6 +37,8 @@ class TrainingSettings(Declaration):
         epochs: Passes over the images; may be 0.
         batch_size: Images a step; the last batch of an epoch may be smaller.
         lr: Peak learning rate.
+        scaling_lr_ratio: How many times that rate the vectors and scalars have that are factors of
+            frozen weights (``A`` and ``D``), as LoRA+ (arXiv 2402.12354) has it for one of LoRA's.
         weight_decay: AdamW's decoupled weight decay.
         warmup_epochs: Epochs of linear warm-up, of the ``epochs``.
         clip_grad: Largest norm of the gradient; 0 turns clipping off.
@@ -51,6 +54,7 @@ class TrainingSettings(Declaration):
     epochs: Int = Field(ge=0)
     batch_size: Int = Field(default=64, ge=1)
     lr: Float = Field(default=1e-4, gt=0, allow_inf_nan=False)
+    scaling_lr_ratio: Float = Field(default=1.0, gt=0, allow_inf_nan=False)
     weight_decay: Float = Field(default=1e-4, ge=0, allow_inf_nan=False)
     warmup_epochs: Int = Field(default=0, ge=0)
     clip_grad: Float = Field(default=1.0, ge=0, allow_inf_nan=False)
@@ -170,7 +174,18 @@ def train(
     steps = math.ceil(len(labels) / size)
     warmup = settings.warmup_epochs * steps
     trained = list(parameters.values())
-    optimizer = torch.optim.AdamW(trained, lr=settings.lr, weight_decay=settings.weight_decay)
+    # An optimizer knows parameters by number, a checkpoint by name: the factors are last in both.
+    parameters = dict(sorted(parameters.items(), key=lambda item: is_scaling(item[0])))
+    scaling = [parameter for name, parameter in parameters.items() if is_scaling(name)]
+    groups: list[dict[str, Any]] = [
+        {"params": list(parameters.values())[: len(parameters) - len(scaling)]},
+        {"params": scaling, "lr_scale": settings.scaling_lr_ratio},  # timm's schedulers read it
+    ]
+    optimizer = torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+    )
     scheduler = CosineLRScheduler(
         optimizer,
         t_initial=max((settings.epochs - settings.warmup_epochs) * steps, 1),

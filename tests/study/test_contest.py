@@ -9,15 +9,17 @@ from glora_automl.export import export_model
 from glora_automl.progress import Progress
 from glora_automl.study import (
     CONTROLS_ASIDE,
+    Row,
     _alone,
     _selection,
+    best_row,
     compare,
     find_architecture,
     load_recipe,
     search,
 )
-from glora_automl.study._contest import _order
 from glora_automl.study._initial import hand_picked
+from glora_automl.study._result import is_better
 from glora_automl.study._setup import prepare
 from glora_automl.supernet import Score
 from tests.conftest import TINY
@@ -116,7 +118,7 @@ def beaten(tiny, tmp_path, monkeypatch):
     def rivals(run):
         found = original(run)
         assert list(found) == ["linear probe", "LoRA r=2", "BitFit"]
-        row = {**found["BitFit"]["row"], "validation": Score(1.0, 0.1, 60)._asdict()}
+        row = {**found["BitFit"]["row"], "validation": Score(1.0, 0.1, 60, 0.1)._asdict()}
         return {**found, "BitFit": {**found["BitFit"], "row": row}}
 
     monkeypatch.setattr(_selection, "rivals", rivals)
@@ -136,10 +138,13 @@ def test_a_control_that_validates_better_is_chosen(beaten, tmp_path, capsys):
     assert selection.architecture == str(Architecture.uniform(layers(selection), E="vector"))
     assert selection.parameters == searched.parameters == bitfit.parameters
     assert searched.name == "searched"
-    assert searched.validation == selection.score == Score(1.0, 0.1, 60)
+    assert searched.validation == selection.score == Score(1.0, 0.1, 60, 0.1)
     assert searched.test == bitfit.test
     print_found(beaten, tmp_path, None, as_json=False)
-    assert "BitFit validates better than what was found, and was chosen." in capsys.readouterr().out
+    assert (
+        "BitFit validates better than what was found (a calibrated loss of 0.100, not "
+        f"{aside.validation.calibrated:.3f}), and was chosen."
+    ) in capsys.readouterr().out
     # They took part, so what they have cost is a part of what the search has cost.
     own = 24 * (12 + 2 * 6 + 12)
     assert searched.images == own + sum(row.images for row in controls)
@@ -170,16 +175,22 @@ def test_what_is_chosen_validates_as_well_as_any_control(tiny, tmp_path, monkeyp
     watched = Watched(monkeypatch)
     recipe = tiny.replace(selection={"rounds": [2, 1], "finetune_epochs": 0})
     searched, *controls = search(recipe, runs=tmp_path).rows
-    assert searched.quality >= max(row.quality for row in controls)
+    assert best_row([searched, *controls]) is searched
     stages = [stage for stage, _, _ in watched.trained]
     assert stages[:3] == ["linear probe", "LoRA r=2", "BitFit"]
     assert all(stage.startswith("contest-") for stage in stages[3:])
 
 
-def test_what_was_cut_short_is_told_apart_by_loss():
-    few, sure = Score(0.6, 1.0, 10), Score(0.5, 0.9, 10)
-    assert _order(few, last=False) > _order(sure, last=False)
-    assert _order(few, last=True) < _order(sure, last=True)
+def test_the_best_is_by_calibrated_loss_where_all_have_one():
+    sure, accurate = Score(0.5, 9.0, 10, 0.8), Score(0.6, 1.0, 10, 0.9)
+    rows = [Row(name, 1, score) for name, score in (("a", accurate), ("b", sure), ("c", sure))]
+    assert best_row(rows).name == "b"
+    assert is_better(sure, accurate)
+    assert not is_better(sure, sure)
+    # One of a study that an earlier version has begun.
+    rows[2] = Row("c", 1, sure._replace(calibrated=None))
+    assert best_row(rows).name == "a"
+    assert not is_better(sure._replace(calibrated=None), accurate)
 
 
 def test_an_interrupted_contest_ends_as_if_it_had_not_been(won, tmp_path, monkeypatch):

@@ -27,7 +27,7 @@ def names(setup, found):
     return [setup.space.architecture(params) for params in found]
 
 
-def test_what_people_try_first_is_there_largest_first(prepared):
+def test_what_people_try_first_is_there_at_the_highest_rank_first(prepared):
     setup = prepared(search={"population": 200})
     found = hand_picked(setup)
     architectures = names(setup, found)
@@ -45,8 +45,12 @@ def test_what_people_try_first_is_there_largest_first(prepared):
         a for a in architectures if str(a[first].B) == "lora-4" and "lora" not in str(a[[*a][-1]])
     ]
     assert halved
-    counts = [setup.space.count(params) for params in found]
-    assert counts == sorted(counts, reverse=True)
+    everywhere = [Architecture.uniform(shapes, B=f"lora-{rank}") for rank in (8, 4, 2)]
+    places = [architectures.index(a) for a in everywhere if a in architectures]
+    assert places == sorted(places)
+    assert places[0] == 0
+    # One of each placement before the lower ranks.
+    assert places[1] > architectures.index(Architecture.uniform(shapes, A="vector"))
     assert len(set(architectures)) == len(architectures)
 
 
@@ -85,7 +89,7 @@ def test_a_search_begins_with_them_and_goes_on_near_the_budget(prepared):
     assert max(counts) <= setup.budget
 
 
-def test_lora_in_attention_is_among_them_where_it_does_not_fit_everywhere(prepared):
+def test_lora_in_attention_is_among_them(prepared):
     whole = prepared()
     shapes = whole.space.shapes
     inside = {name: "lora-1" for name in shapes if ".attn." in name}
@@ -97,9 +101,34 @@ def test_lora_in_attention_is_among_them_where_it_does_not_fit_everywhere(prepar
     everywhere = lora(shapes, 1).count(shapes)
     search = {"population": 400}
     choices = {"choices": {"B": ["none", "lora-1", "lora-2"]}}
-    for budget, found in ((count, True), (everywhere - 1, True), (everywhere, False)):
+    for budget, found in ((count, True), (everywhere, True), (count - 1, False)):
         setup = prepared(budget=budget, search=search, search_space=choices)
         assert (attended in names(setup, hand_picked(setup))) is found
+
+
+def test_vectors_that_do_not_fit_everywhere_are_where_lora_is(prepared):
+    whole = prepared()
+    shapes = whole.space.shapes
+    half = list(shapes)[: len(shapes) // 2]
+    first = dict.fromkeys(half, "lora-2")
+
+    def mixed(layers):
+        return Architecture(
+            {
+                name: Architecture.uniform(
+                    shapes, A="vector" if name in layers else "none", B=first.get(name, "none")
+                )[name]
+                for name in shapes
+            }
+        )
+
+    search = {"population": 400}
+    budget = mixed(shapes).count(shapes)
+    found = names(whole, hand_picked(prepared(budget=budget, search=search)))
+    assert mixed(shapes) in found
+    found = names(whole, hand_picked(prepared(budget=budget - 1, search=search)))
+    assert mixed(shapes) not in found
+    assert mixed(half) in found
 
 
 def test_vectors_go_with_lora_of_a_part(prepared):

@@ -121,7 +121,7 @@ def test_a_pick_fits_its_budget_and_is_kept(finished, finished_place, tiny):
         tiny, runs=finished_place["runs"], name="tiny", device="cpu", progress=Progress()
     )
     assert evaluate(result.model, *setup.test()) == row.test
-    assert evaluate(result.model, *setup.validation) == row.validation
+    assert evaluate(result.model, *setup.validation, calibrate=True) == row.validation
     found = load_checkpoint(finished_place["runs"] / f"tiny/winner-{budget}.json")
     assert found is not None
     architecture = Architecture.parse(found[1]["architecture"])

@@ -50,6 +50,15 @@ def test_equally_small_ones_are_ordered_by_quality():
     assert numbers(found, 0.05) == [1, 0]
 
 
+def test_the_equally_accurate_are_ordered_by_calibrated_loss_where_it_is_known():
+    found = [candidate(0, GOOD, 5, loss=3.0), candidate(1, GOOD, 5, loss=2.0)]
+    found = [
+        c._replace(score=c.score._replace(calibrated=calibrated))
+        for c, calibrated in zip(found, (0.5, 0.6), strict=True)
+    ]
+    assert numbers(found, 1.0) == [0, 1]
+
+
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=60))
 def test_the_test_is_the_exact_binomial_one(pairs):
     from math import comb

@@ -230,7 +230,9 @@ def test_what_others_report_stands_beside(tmp_path):
     names = ["LoRA, published", "NOAH, published", "GLoRA, published"]
     assert result.arms() == ["searched", *names]
     # The means that the papers give are of the groups.
-    assert [100 * result.mean(name) for name in names] == pytest.approx([74.6, 75.5, 78.0], abs=0.05)
+    assert [100 * result.mean(name) for name in names] == pytest.approx(
+        [74.6, 75.5, 78.0], abs=0.05
+    )
     assert result.mean("searched") is None
     table = suite_table(result)
     assert [list(column.cells)[5] for column in table.columns][2:] == ["85.3", "86.1", "91.5"]

@@ -2,9 +2,12 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
 
-from glora_automl.supernet import evaluate
+from glora_automl.supernet import calibrated_loss, evaluate
 
 
 @pytest.fixture
@@ -41,7 +44,37 @@ def test_score_is_what_the_definition_gives(model, data):
     assert score.accuracy == accuracy
     assert score.loss == pytest.approx(loss, rel=1e-6)
     assert score.images == 37
-    assert [type(value) for value in score] == [float, float, int]
+    assert [type(value) for value in score[:3]] == [float, float, int]
+    assert score.calibrated is None
+
+
+def test_a_calibrated_loss_is_that_at_the_best_temperature(model, data):
+    score = evaluate(model, *data, batch_size=5, calibrate=True)
+    with torch.no_grad():
+        logits = model.eval()(data[0]).double()
+    temperatures = torch.logspace(-2, 2, 4001, dtype=torch.float64)
+    losses = [F.cross_entropy(logits / t, data[1]).item() for t in temperatures]
+    assert score.calibrated == pytest.approx(min(losses), abs=1e-5)
+    assert score.calibrated < score.loss
+    assert score._replace(calibrated=None) == evaluate(model, *data, batch_size=5)
+
+
+@given(
+    seed=st.integers(0, 99),
+    count=st.integers(1, 20),
+    classes=st.integers(2, 5),
+    factor=st.floats(0.2, 20),
+)
+def test_confidence_does_not_matter_to_a_calibrated_loss(seed, count, classes, factor):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(count, classes, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, classes, (count,), generator=generator)
+    loss = calibrated_loss(logits, labels)
+    # Whoever knows nothing has a temperature without end.
+    assert 0 <= loss <= min(F.cross_entropy(logits, labels).item(), math.log(classes) + 0.01)
+    wrong = (logits.argmax(1) != labels).any()
+    if wrong and loss < 0.99 * math.log(classes):  # elsewhere temperatures are at their bounds
+        assert calibrated_loss(factor * logits, labels) == pytest.approx(loss, abs=1e-3)
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 36, 37, 1000])
@@ -71,7 +104,7 @@ def test_perfect_and_hopeless_models_score_one_and_zero():
     labels = torch.tensor([0, 1, 2])
     images = torch.eye(3)[:, :, None, None] * 50
     assert evaluate(nn.Flatten(), images, labels).accuracy == 1.0
-    assert evaluate(nn.Flatten(), images, (labels + 1) % 3) == (0.0, pytest.approx(50.0), 3)
+    assert evaluate(nn.Flatten(), images, (labels + 1) % 3)[:3] == (0.0, pytest.approx(50.0), 3)
 
 
 def test_each_module_has_its_own_mode_back_even_after_a_failure():

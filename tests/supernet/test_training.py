@@ -85,7 +85,7 @@ class Run:
 
     def __init__(self, kind):
         self.before_step = None
-        self.augmentation = {"shift": 0.2, "flip": True} if kind == "drop-path" else {}
+        self.settings = {"shift": 0.2, "flip": True} if kind == "drop-path" else {}
         if kind == "conv":
             self.model = seeded(Conv)
             self.parameters = dict(self.model.named_parameters())
@@ -94,6 +94,8 @@ class Run:
         space = SearchSpace(load_search_space("default"), linear_shapes(self.model))
         supernet = Supernet(self.model, space.layer_choices())
         self.parameters = supernet.trainable()
+        if kind == "paths":
+            self.settings["scaling_lr_ratio"] = 3.0
         region = FeasibleRegion(space, space.maximum // 3)
         self.before_step = lambda rng: supernet.activate(space.architecture(region.draw(rng)))
 
@@ -107,7 +109,7 @@ class Run:
             lr=1e-2,
             warmup_epochs=1,
             checkpoint_every=every,
-            **self.augmentation,
+            **self.settings,
         )
         return train(
             self.model,
@@ -173,6 +175,30 @@ def test_the_weights_are_not_the_initial_ones_and_noise_plays_a_part(uninterrupt
     assert uninterrupted["conv"][1] != Run("conv").digest()
     assert uninterrupted["paths"][1] != Run("paths").digest()
     assert uninterrupted["paths"][0] != uninterrupted["drop-path"][0]
+
+
+def test_factors_of_frozen_weights_have_a_learning_rate_of_their_own():
+    moved = {}
+    choices = {"A": "vector", "B": "lora-2", "D": "scalar", "E": "vector"}
+    for ratio in (1.0, 3.0):
+        model = vit()
+        architecture = Architecture.uniform(linear_shapes(model), **choices)
+        only = {n: {t: [c] for t, c in c._asdict().items()} for n, c in architecture.items()}
+        supernet = Supernet(model, only)
+        supernet.activate(architecture)
+        before = supernet.state_dict()
+        settings = TrainingSettings(
+            epochs=1, batch_size=20, lr=1e-3, weight_decay=0, scaling_lr_ratio=ratio
+        )
+        train(model, supernet.trainable(), *data(), settings, seed=0, stage="alone")
+        moved[ratio] = {n: value - before[n] for n, value in supernet.state_dict().items()}
+    for name, step in moved[1.0].items():
+        scaling = name.endswith(("A_vector", "D_scalar"))
+        torch.testing.assert_close(moved[3.0][name], (3 if scaling else 1) * step)
+    kinds = {name.rpartition(".")[2]: step.abs().max() for name, step in moved[1.0].items()}
+    assert set(kinds) == {"A_vector", "B_left", "B_right", "D_scalar", "E_vector", "weight", "bias"}
+    # AdamW's first step; B_right has no gradient yet, as B_left is zero.
+    assert kinds["A_vector"] == pytest.approx(1e-3, rel=1e-3)
 
 
 class StopAfter:

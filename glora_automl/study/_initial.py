@@ -88,9 +88,8 @@ def _placed(
         layers: Those with vectors.
         vector: Which vectors, by tensor.
     """
-    ranked = lora(shapes, rank)
-    found = dict(Architecture.uniform(shapes))
-    found |= {name: Architecture.uniform(shapes, **vector)[name] for name in layers}
+    ranked, vectors = lora(shapes, rank), Architecture.uniform(shapes, **vector)
+    found = dict(Architecture.uniform(shapes)) | {name: vectors[name] for name in layers}
     return Architecture(found | {name: found[name]._replace(B=ranked[name].B) for name in part})
 
 

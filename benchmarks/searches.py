@@ -97,7 +97,7 @@ SMALL = {
     },
     "training": {"epochs": 4, "warmup_epochs": 1},
     "search": {"trials": 8, "population": 4, "top": 2},
-    "selection": {"candidates": 2, "finetune_epochs": 1},
+    "selection": {"candidates": 2, "finetune_epochs": 1, "rounds": []},
 }
 
 
@@ -116,7 +116,8 @@ def trained(recipe: Recipe, folder: Path) -> tuple[Run, Supernet]:
 
 def searched(run: Run, supernet: Supernet, way: str, folds: int = 0) -> dict[str, Any]:
     """Figures of one way to search a supernet."""
-    recipe = run.setup.recipe.replace(search=WAYS[way], selection={"folds": folds})
+    search = {"objectives": ["accuracy"], **WAYS[way]}
+    recipe = run.setup.recipe.replace(search=search, selection={"folds": folds})
     storage = InMemoryStorage()
     setup = replace(run.setup, recipe=recipe, progress=Progress())
     study = optuna.create_study(
@@ -126,7 +127,7 @@ def searched(run: Run, supernet: Supernet, way: str, folds: int = 0) -> dict[str
     )
     if way.endswith(", hand-picked"):
         picked = replace(setup, recipe=recipe.replace(search={"sampler": "evolution", **SIZE}))
-        for params in hand_picked(picked):
+        for params in hand_picked(picked)[: recipe.search.trials]:
             study.enqueue_trial(params)
     worker = Worker(storage)
     run = replace(run, study=study, setup=setup, worker=worker)

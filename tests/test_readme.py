@@ -140,7 +140,7 @@ def test_the_search_space_that_is_shown_is_one():
 def test_the_search_settings_that_are_shown_are_ones():
     import tomllib
 
-    traded = load_recipe("digits").replace(**tomllib.loads(toml("objectives =")))
+    traded = load_recipe("digits").replace(**tomllib.loads(toml('"parameters"]')))
     assert traded.search.trades_off
     shown = tomllib.loads(toml("significance ="))
     recipe = load_recipe("digits").replace(**shown)

@@ -28,6 +28,7 @@ from glora_automl.supernet import Score, Supernet, evaluate, evaluate_each
 __all__ = [
     "Candidate",
     "TargetRaised",
+    "apart",
     "choose",
     "mcnemar",
     "rank",
@@ -134,7 +135,31 @@ def contestants(run: Run, places: int) -> list[FrozenTrial]:
     picked = [trial for trial in every if trial.params in known][: places // 2]
     numbers = {trial.number for trial in picked}
     others = [trial for trial in every if trial.number not in numbers]
-    return others[: places - len(picked)] + picked
+    return apart(others, places - len(picked)) + picked
+
+
+def apart(trials: Sequence[FrozenTrial], places: int) -> list[FrozenTrial]:
+    """The first of some trials that are no siblings: a tenth of their choices differ, or more.
+
+    The best of an evolution are descendants of one. To train another one that differs in a choice
+    or two says little that the first does not.
+
+    Args:
+        trials: Best first.
+        places: How many are wanted. Siblings fill what is left.
+    """
+
+    def related(one: FrozenTrial, other: FrozenTrial) -> bool:
+        different = [key for key in one.params if one.params[key] != other.params[key]]
+        return 10 * len(different) < len(one.params)
+
+    found: list[FrozenTrial] = []
+    for trial in trials:
+        if len(found) < places and not any(related(trial, other) for other in found):
+            found.append(trial)
+    numbers = {trial.number for trial in found}
+    left = [trial for trial in trials if trial.number not in numbers]
+    return found + left[: places - len(found)]
 
 
 def rivals(run: Run) -> dict[str, dict[str, Any]]:

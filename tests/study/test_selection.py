@@ -1,12 +1,13 @@
 """Which of the best is chosen."""
 
+import optuna
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from glora_automl.architecture import Architecture
-from glora_automl.study._selection import Candidate, mcnemar, rank
+from glora_automl.study._selection import Candidate, apart, mcnemar, rank
 from glora_automl.supernet import Score
 
 
@@ -57,6 +58,28 @@ def test_the_equally_accurate_are_ordered_by_calibrated_loss_where_it_is_known()
         for c, calibrated in zip(found, (0.5, 0.6), strict=True)
     ]
     assert numbers(found, 1.0) == [0, 1]
+
+
+def test_siblings_take_part_only_where_places_are_left():
+    study = optuna.create_study()
+    choices = optuna.distributions.CategoricalDistribution(["none", "vector"])
+    for ones in ([], [0], [0, 1], [0, 1, 2], [5], [5, 6]):
+        params = {f"x{i}": "vector" if i in ones else "none" for i in range(20)}
+        study.add_trial(
+            optuna.trial.create_trial(
+                value=0.0, params=params, distributions=dict.fromkeys(params, choices)
+            )
+        )
+    trials = study.trials
+
+    def taken(places):
+        return [trial.number for trial in apart(trials, places)]
+
+    # Those that differ from all before them in two of the twenty choices.
+    assert taken(2) == [0, 2]
+    assert taken(3) == [0, 2, 5]
+    assert taken(5) == [0, 2, 5, 1, 3]
+    assert taken(9) == [0, 2, 5, 1, 3, 4]
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=60))

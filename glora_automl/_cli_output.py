@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from glora_automl.study import Comparison, SearchResult
 
 __all__ = [
+    "best_text",
     "is_first_rank",
     "out_console",
     "print_applied",
@@ -34,6 +35,16 @@ __all__ = [
     "start_progress",
     "storage_url",
 ]
+
+
+def best_text(summary: dict[str, Any]) -> str:
+    """The best trial of a study's summary, if there is one."""
+    best = summary["best"]
+    if best is None:
+        return "–"
+    is_loss = summary["recipe"]["search"]["objectives"][0] == "loss"
+    value = f"loss {best['value']:.3f}" if is_loss else f"{best['value']:.1%}"
+    return f"{value}, {best['parameters']:,} parameters"
 
 
 def storage_url(storage: str | None, runs: Path) -> str:
@@ -142,11 +153,7 @@ def print_summary(study: optuna.Study, summary: dict[str, Any]) -> None:
         stages = "".join(f", {stage}" for stage in done["stages"])
         typer.echo(f"Worker {worker}: {done['trials']} trials{stages}{at}")
     if summary["best"] is not None:
-        best = summary["best"]
-        typer.echo(
-            f"Best trial: {best['trial']}, {best['value']:.4g} with {best['parameters']:,} "
-            "parameters"
-        )
+        typer.echo(f"Best trial: {summary['best']['trial']}, {best_text(summary)}")
     if summary["selection"] is not None:
         selection = Selection.from_json(summary["selection"])
         typer.echo(f"Selected: {selection.origin}")

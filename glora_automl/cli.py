@@ -28,6 +28,7 @@ from glora_automl._cli_options import (
     Trials,
 )
 from glora_automl._cli_output import (
+    best_text,
     is_first_rank,
     out_console,
     print_applied,
@@ -458,13 +459,13 @@ def status(storage: Storage = None, runs: Runs = Path("runs"), as_json: AsJson =
         if "trials" not in summary:
             table.add_row(summary["study"], summary["stage"])
             continue
-        trials, best = summary["trials"], summary["best"]
+        trials = summary["trials"]
         table.add_row(
             summary["study"],
             summary["stage"],
             f"{trials['complete'] + trials['pruned']}/{trials['target']}",
             f"{summary['budget']:,}",
-            "–" if best is None else f"{best['value']:.4g}, {best['parameters']:,} parameters",
+            best_text(summary),
         )
     out_console().print(table)
 

@@ -115,7 +115,7 @@ def test_images_of_ones_own_need_no_recipe(folder, glora):
     options = sets(**{
         "backbone.pretrained": "false", "backbone.kwargs": kwargs, "training.epochs": 2,
         "training.warmup_epochs": 0, "selection.finetune_epochs": 0, "task.shots": 4,
-        "selection.candidates": 1,
+        "selection.rounds": "[1]", "selection.candidates": 1,
     })  # fmt: skip
     model = ("--model", "vit_tiny_patch16_224")
     options = ("--data", "my zoo", *model, "--budget", "20%", *FAST, *options)
@@ -162,11 +162,12 @@ def test_an_architecture_goes_from_one_study_to_another(runs, folder, glora):
     options = ("--architecture", "best of.txt", "--quiet", "--seed", 1)
     code, out, err = glora("train", "tiny.toml", *options)
     assert (code, err) == (0, "")
-    assert "given" in out
     assert "Winner: runs/tiny-best-of/winner.json" in out
     assert glora("architecture", "tiny-best-of")[1] == text
     kept = json.loads(glora("show", "tiny-best-of", "--json")[1])
-    assert kept["result"][0]["parameters"] == document["parameters"]
+    (row,) = kept["result"]
+    assert row["parameters"] == document["parameters"]
+    assert f"│ {row['name']} │" in out
     code, again, _ = glora("train", "tiny.toml", *options, "--json")
     assert json.loads(again) == kept
 
@@ -177,6 +178,8 @@ def test_status_and_show_tell_of_a_study(runs, glora):
     assert "tiny" in out
     assert "finished" in out
     assert "3/3" in out
+    (document,) = json.loads(glora("status", "--runs", runs, "--json")[1])
+    assert f"{document['best']['value']:.1%}, {document['best']['parameters']:,} par" in out
     code, out, _ = glora("show", "tiny", "--runs", runs)
     assert code == 0
     assert "blocks.0.attn.qkv:" in out

@@ -108,7 +108,7 @@ class StagePanel:
         rows = Table.grid()
         rows.add_column(width=_LABEL, style="dim")
         rows.add_column(width=max(1, room), no_wrap=True, overflow="ellipsis")
-        best = Text(state.text(state.best), style="bold")
+        best = Text(state.best_text, style="bold")
         if state.parameters is not None:
             best.append(f", {state.parameters:,} parameters", style="not bold")
         rows.add_row("best", best)

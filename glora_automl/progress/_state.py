@@ -28,7 +28,7 @@ class SearchState:
 
     Attributes:
         best: First value of the best trial.
-        is_share: Whether values are shares of the images, told in percent.
+        objective: What the values are; those of an ``accuracy`` are told in percent.
         parameters: Trainable parameters of the best trial, if they were counted.
         budget: The most that it may have.
         recent: First values of the latest trials within the budget, the newest last.
@@ -39,12 +39,14 @@ class SearchState:
         grid: Where the parameters of the best trial are.
 
     Example:
-        >>> print(SearchState(best=0.9, is_share=True, parameters=1234))
+        >>> print(SearchState(best=0.9, objective="accuracy", parameters=1234))
         best 90.0%, 1,234 parameters
+        >>> print(SearchState(best=0.25, objective="loss", parameters=1234))
+        best loss 0.250, 1,234 parameters
     """
 
     best: float
-    is_share: bool
+    objective: str
     parameters: int | None = None
     budget: int | None = None
     recent: tuple[float, ...] = ()
@@ -55,8 +57,19 @@ class SearchState:
 
     def text(self, value: float) -> str:
         """A value with its unit."""
-        return f"{value:.1%}" if self.is_share else f"{value:.3f}"
+        return f"{value:.1%}" if self._is_share else f"{value:.3f}"
+
+    @property
+    def best_text(self) -> str:
+        """The best value, and what it is where its unit does not tell."""
+        return (
+            self.text(self.best) if self._is_share else f"{self.objective} {self.text(self.best)}"
+        )
+
+    @property
+    def _is_share(self) -> bool:
+        return self.objective.endswith("accuracy")
 
     def __str__(self) -> str:
         told = "" if self.parameters is None else f", {self.parameters:,} parameters"
-        return f"best {self.text(self.best)}{told}"
+        return f"best {self.best_text}{told}"

@@ -20,6 +20,7 @@ from glora_automl.study import (
     front_of,
     get_attribute,
     get_setting,
+    objective_name,
     read_recipe,
     read_space,
 )
@@ -82,8 +83,7 @@ class Snapshot:
     @functools.cached_property
     def objective(self) -> str:
         """Name of the first objective."""
-        names = self.study.metric_names
-        return names[0].replace("_", " ") if names else "objective"
+        return objective_name(self.study)
 
     @property
     def is_share(self) -> bool:

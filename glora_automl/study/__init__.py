@@ -1,7 +1,7 @@
 """Recipes and the studies that they become: create, resume, search, select, compare."""
 
 from glora_automl.study._alone import alone
-from glora_automl.study._best import CONSTRAINT, best_of, front_of
+from glora_automl.study._best import CONSTRAINT, best_of, front_of, objective_name
 from glora_automl.study._chosen import find_architecture, parse_trial
 from glora_automl.study._compare import compare, random_study_name
 from glora_automl.study._comparison import Comparison, RankCorrelation
@@ -78,6 +78,7 @@ __all__ = [
     "load_recipe",
     "load_study",
     "load_suite",
+    "objective_name",
     "override_recipe",
     "parse_trial",
     "pick",

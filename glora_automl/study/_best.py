@@ -11,7 +11,16 @@ from optuna.trial import FrozenTrial, TrialState
 
 from glora_automl.samplers import pareto_front
 
-__all__ = ["CONSTRAINT", "DONE", "best_of", "best_trials", "done_trials", "front_of", "rank"]
+__all__ = [
+    "CONSTRAINT",
+    "DONE",
+    "best_of",
+    "best_trials",
+    "done_trials",
+    "front_of",
+    "objective_name",
+    "rank",
+]
 
 CONSTRAINT = "trainable_params"
 """Name of the constraint, and of the attribute with a trial's number of parameters."""
@@ -22,6 +31,12 @@ DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 def done_trials(study: optuna.Study) -> list[FrozenTrial]:
     """The trials that were evaluated, or stopped as they were of no use, by number."""
     return study.get_trials(deepcopy=False, states=DONE)
+
+
+def objective_name(study: optuna.Study) -> str:
+    """What the first objective of a study is called."""
+    names = study.metric_names
+    return names[0].replace("_", " ") if names else "objective"
 
 
 def rank(trial: FrozenTrial, direction: StudyDirection) -> tuple[float, float, int]:

@@ -7,13 +7,12 @@ from collections import deque
 from collections.abc import Sequence
 
 import optuna
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from glora_automl.architecture import TENSORS
 from glora_automl.progress import ParameterGrid, SearchState
 from glora_automl.search_space import SearchSpace, group
-from glora_automl.study._best import CONSTRAINT, rank
+from glora_automl.study._best import CONSTRAINT, objective_name, rank
 from glora_automl.study._setup import Setup
 
 __all__ = ["Watch", "parameter_grid"]
@@ -35,6 +34,7 @@ class Watch:
 
     def __init__(self, study: optuna.Study, setup: Setup | None = None) -> None:
         self._direction = study.directions[0]
+        self._objective = objective_name(study)
         self._setup = setup
         self._best: FrozenTrial | None = None
         self._grid: ParameterGrid | None = None
@@ -75,7 +75,7 @@ class Watch:
             generation = under_way, math.ceil(target / population)
         return SearchState(
             best=self._best.values[0],
-            is_share=self._direction == StudyDirection.MAXIMIZE,
+            objective=self._objective,
             parameters=self._best.user_attrs.get(CONSTRAINT),
             budget=None if self._setup is None else self._setup.budget,
             recent=tuple(self._recent),

@@ -24,12 +24,12 @@ def test_lines_tell_count_rate_note_and_time_left(clock, lines):
 def test_of_a_search_a_line_tells_the_best(clock, lines):
     with LineProgress(lines.append).stage("Search", 100, "trials") as advance:
         clock.now += 10
-        advance(10, SearchState(best=0.9, is_share=True, parameters=1234, recent=(0.1, 0.9)))
+        advance(10, SearchState(best=0.9, objective="accuracy", parameters=1234, recent=(0.1, 0.9)))
         clock.now += 10
-        advance(10, SearchState(best=0.25, is_share=False))
+        advance(10, SearchState(best=0.25, objective="loss"))
     assert lines[1:3] == [
         "Search: 10/100 trials, 1.0 trials/s, best 90.0%, 1,234 parameters, 1:30 left",
-        "Search: 20/100 trials, 1.0 trials/s, best 0.250, 1:20 left",
+        "Search: 20/100 trials, 1.0 trials/s, best loss 0.250, 1:20 left",
     ]
 
 

@@ -35,7 +35,7 @@ def made_state(blocks=12, **changes):
     return SearchState(
         **{
             "best": 0.8071,
-            "is_share": True,
+            "objective": "accuracy",
             "parameters": 9487,
             "budget": 10102,
             "recent": (0.5, 0.6, 0.7),
@@ -146,10 +146,10 @@ def test_neighbouring_blocks_share_a_column_where_there_are_many():
 
 
 def test_what_was_not_counted_is_left_out():
-    state = SearchState(best=0.25, is_share=False)
+    state = SearchState(best=0.25, objective="loss")
     lines, _ = panel(state)
     text = "\n".join(lines)
-    assert "0.250" in text
+    assert "loss 0.250" in text
     assert "0 workers" in text
     for missing in ("budget", "recent", "generation", "by block", "parameters"):
         assert missing not in text

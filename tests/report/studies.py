@@ -38,7 +38,13 @@ def begin_study(storage, name="made", *, depth=2, width=16, share=0.3, space="de
     """A study that was created and has no trial yet."""
     found = made_space(depth, width, space)
     recipe = load_recipe("digits").replace(
-        search={"trials": 40, "population": 8, "top": 3, **changes},
+        search={
+            "trials": 40,
+            "population": 8,
+            "top": 3,
+            "objectives": ["accuracy"],
+            **changes,
+        },
         search_space=load_search_space(space).model_dump(mode="json"),
     )
     return create_study(

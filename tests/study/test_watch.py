@@ -35,7 +35,7 @@ def test_the_state_is_that_of_the_trials(finished):
         assert state.best == best.value
         assert state.parameters == best.user_attrs[CONSTRAINT]
         assert state.recent == tuple(t.value for t in seen)
-    assert state.is_share
+    assert state.objective == "validation accuracy"
     assert state.workers == 1
     assert state.budget is state.generation is state.grid is None, "nobody said whose search it is"
 

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from glora_automl.adapters import is_scaling
 from glora_automl.errors import CheckpointError, Stopped, StorageError, TrainingError
 from glora_automl.supernet import Ranks, load_checkpoint, stage_rng, tensor_digest
 from tests.processes import start
@@ -217,7 +218,11 @@ def reference(count):
     """What two ranks must do, by one process: the mean loss of a batch on two paths."""
     run = Program("paths", exact=True)
     images, labels = data(count)
-    optimizer = torch.optim.AdamW(run.parameters.values(), lr=1e-2, weight_decay=1e-4)
+    groups = [
+        {"params": [p for n, p in run.parameters.items() if is_scaling(n) == s], "ratio": ratio}
+        for s, ratio in ((False, 1.0), (True, run.settings["scaling_lr_ratio"]))
+    ]
+    optimizer = torch.optim.AdamW(groups, weight_decay=1e-4)
     losses = []
     run.model.train()
     for epoch in range(EPOCHS):
@@ -237,10 +242,14 @@ def reference(count):
             update = epoch * STEPS + step
             rest = (EPOCHS - 1) * STEPS  # after an epoch of warm-up
             for group in optimizer.param_groups:
-                group["lr"] = 1e-2 * (
-                    (update + 1) / (STEPS + 1)
-                    if epoch == 0
-                    else 0.5 * (1 + math.cos(math.pi * (update - STEPS) / rest))
+                group["lr"] = (
+                    1e-2
+                    * group["ratio"]
+                    * (
+                        (update + 1) / (STEPS + 1)
+                        if epoch == 0
+                        else 0.5 * (1 + math.cos(math.pi * (update - STEPS) / rest))
+                    )
                 )
             optimizer.step()
         losses.append(total / count)

@@ -174,6 +174,29 @@ def kept_pairs(path: Path | None, same: dict[str, Any]) -> dict[str, dict[str, A
     return {pair["study"]: pair for pair in document["pairs"]}
 
 
+def save(
+    pairs: Sequence[dict[str, Any]],
+    known: dict[str, dict[str, Any]],
+    same: dict[str, Any],
+    path: Path | None,
+) -> None:
+    """Write the figures of all pairs, those of an earlier run that are not yet met included."""
+    if path is None:
+        return
+    met = {pair["study"] for pair in pairs}
+    every = [*pairs, *(pair for name, pair in known.items() if name not in met)]
+    document = {
+        "benchmark": "quality",
+        "command": command_line(),
+        "machine": {**MACHINE, "threads": torch.get_num_threads()},
+        "torch": torch.__version__,
+        **same,
+        "pairs": every,
+        "figures": summarised(every),
+    }
+    write_document(path, document)
+
+
 def _as_long(recipe: Recipe, images: int, training: int) -> Recipe:
     """LoRA of the highest rank that fits, trained on so many images in all.
 
@@ -365,19 +388,8 @@ def main() -> None:
             pairs.append(known[recipe.name])
             continue
         pairs.append(measured(task, recipe, arguments))
-        if arguments.out is not None:  # after each pair: all of them may take hours
-            written = {pair["study"] for pair in pairs}
-            every = pairs + [pair for name, pair in known.items() if name not in written]
-            document = {
-                "benchmark": "quality",
-                "command": command_line(),
-                "machine": {**MACHINE, "threads": torch.get_num_threads()},
-                "torch": torch.__version__,
-                **same,
-                "pairs": every,
-                "figures": summarised(every),
-            }
-            write_document(arguments.out, document)
+        save(pairs, known, same, arguments.out)  # after each pair: all of them may take hours
+    save(pairs, known, same, arguments.out)
     show(summarised(pairs), f"{arguments.suite}: {len(pairs)} pairs of task and seed")
 
 

@@ -200,8 +200,12 @@ def train(
     training = {
         "seed": seed,
         "stage": stage,
-        # What does not change what is trained is left out.
-        "settings": settings.model_dump(mode="json", exclude={"checkpoint_every", "recompute"}),
+        # What does not change what is trained is left out, as is what earlier checkpoints lack.
+        "settings": settings.model_dump(
+            mode="json",
+            exclude={"checkpoint_every", "recompute"}
+            | ({"scaling_lr_ratio"} if settings.scaling_lr_ratio == 1 else set()),
+        ),
         "identity": dict(identity or {}),
     }
     ranks.copy_from_main([*model.parameters(), *model.buffers(), *trained])

@@ -384,12 +384,8 @@ def main() -> None:
     known = kept_pairs(arguments.out, same)
     pairs: list[dict[str, Any]] = []
     for task, recipe in wanted:
-        if recipe.name in known:
-            pairs.append(known[recipe.name])
-            continue
-        pairs.append(measured(task, recipe, arguments))
+        pairs.append(known.get(recipe.name) or measured(task, recipe, arguments))
         save(pairs, known, same, arguments.out)  # after each pair: all of them may take hours
-    save(pairs, known, same, arguments.out)
     show(summarised(pairs), f"{arguments.suite}: {len(pairs)} pairs of task and seed")
 
 

@@ -39,12 +39,14 @@ __all__ = [
 
 def best_text(summary: dict[str, Any]) -> str:
     """The best trial of a study's summary, if there is one."""
+    from glora_automl.progress import SearchState
+
     best = summary["best"]
     if best is None:
         return "–"
-    is_loss = summary["recipe"]["search"]["objectives"][0] == "loss"
-    value = f"loss {best['value']:.3f}" if is_loss else f"{best['value']:.1%}"
-    return f"{value}, {best['parameters']:,} parameters"
+    objective = summary["recipe"]["search"]["objectives"][0]
+    state = SearchState(best["value"], objective, best["parameters"])
+    return f"{state.best_text}{state.size_text}"
 
 
 def storage_url(storage: str | None, runs: Path) -> str:

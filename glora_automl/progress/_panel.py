@@ -109,8 +109,7 @@ class StagePanel:
         rows.add_column(width=_LABEL, style="dim")
         rows.add_column(width=max(1, room), no_wrap=True, overflow="ellipsis")
         best = Text(state.best_text, style="bold")
-        if state.parameters is not None:
-            best.append(f", {state.parameters:,} parameters", style="not bold")
+        best.append(state.size_text, style="not bold")
         rows.add_row("best", best)
         if state.budget and state.parameters is not None:
             told = f"{state.parameters / state.budget:.0%} of {state.budget:,}"

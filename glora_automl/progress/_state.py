@@ -67,9 +67,13 @@ class SearchState:
         )
 
     @property
+    def size_text(self) -> str:
+        """The parameters of the best, to follow its value; nothing if they were not counted."""
+        return "" if self.parameters is None else f", {self.parameters:,} parameters"
+
+    @property
     def _is_share(self) -> bool:
         return self.objective.endswith("accuracy")
 
     def __str__(self) -> str:
-        told = "" if self.parameters is None else f", {self.parameters:,} parameters"
-        return f"best {self.best_text}{told}"
+        return f"best {self.best_text}{self.size_text}"

@@ -32,7 +32,7 @@ from glora_automl.study._result import CONTROLS_ASIDE, Row, best_row
 from glora_automl.study._run import Run
 from glora_automl.study._selection import choose, rivals
 from glora_automl.study._stages import Claim, Work
-from glora_automl.study._study import get_setting
+from glora_automl.study._study import get_setting, name_objectives
 from glora_automl.study._trials import run_trials
 from glora_automl.study._weights import fetch_supernet, load_backbone
 from glora_automl.supernet import evaluate
@@ -226,6 +226,7 @@ def _random_search(run: Run, target: int) -> optuna.Study:
         direction=run.study.directions[0],
         load_if_exists=True,
     )
+    name_objectives(study, recipe.search)
     if len(done_trials(study)) < target:
         alone = replace(run, study=study, setup=setup)
         run_trials(

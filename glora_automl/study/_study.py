@@ -20,7 +20,7 @@ from glora_automl.errors import RecipeError, StudyError
 from glora_automl.search_space import SearchSpace
 from glora_automl.study._best import CONSTRAINT
 from glora_automl.study._given import given_architecture
-from glora_automl.study._recipe import Recipe, parse_recipe
+from glora_automl.study._recipe import Recipe, SearchSettings, parse_recipe
 
 __all__ = [
     "FORMAT",
@@ -30,6 +30,7 @@ __all__ = [
     "get_setting",
     "is_ours",
     "load_study",
+    "name_objectives",
     "read_recipe",
     "read_space",
     "refuse_foreign",
@@ -136,6 +137,14 @@ def read_space(study: optuna.Study) -> SearchSpace:
     return SearchSpace(spec, shapes)
 
 
+def name_objectives(study: optuna.Study, search: SearchSettings) -> None:
+    """Tell Optuna what the values of a study's trials are."""
+    names = [f"validation_{search.metric}", CONSTRAINT]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        study.set_metric_names(names[: len(study.directions)])
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a study is created with.
@@ -187,10 +196,7 @@ class Settings:
 
         What belongs together is one attribute: a worker may be killed between two of them.
         """
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            names = [f"validation_{self.recipe.search.metric}", CONSTRAINT]
-            study.set_metric_names(names[: len(self.directions)])
+        name_objectives(study, self.recipe.search)
         set_attribute(
             study,
             "settings",

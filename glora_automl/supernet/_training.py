@@ -200,16 +200,14 @@ def train(
     training = {
         "seed": seed,
         "stage": stage,
-        # What does not change what is trained is left out, as is what earlier checkpoints lack.
-        "settings": settings.model_dump(
-            mode="json",
-            exclude={"checkpoint_every", "recompute"}
-            | ({"scaling_lr_ratio"} if settings.scaling_lr_ratio == 1 else set()),
-        ),
+        "settings": _identity(settings),
         "identity": dict(identity or {}),
     }
     ranks.copy_from_main([*model.parameters(), *model.buffers(), *trained])
-    keeper = Keeper(checkpoint, training, parameters, norms, optimizer, ranks, on_checkpoint)
+    defaults = _identity(type(settings)(epochs=settings.epochs))
+    keeper = Keeper(
+        checkpoint, training, defaults, parameters, norms, optimizer, ranks, on_checkpoint
+    )
     at = keeper.resume(steps)
     begin -= at.seconds
 
@@ -281,6 +279,11 @@ def train(
     if settings.recompute:
         _set_recompute(model, False)
     return TrainingResult(at.losses, len(at.losses) * len(labels), time.monotonic() - begin)
+
+
+def _identity(settings: TrainingSettings) -> dict[str, Any]:
+    """The settings without those that do not change what is trained."""
+    return settings.model_dump(mode="json", exclude={"checkpoint_every", "recompute"})
 
 
 def _backward(

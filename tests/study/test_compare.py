@@ -65,6 +65,7 @@ def test_the_table_has_search_random_search_and_uniform_adapters(
 
 def test_the_random_search_costs_the_same(compared, finished, compared_place):
     random = study_of(compared_place, "/random-")
+    assert random.metric_names == finished.study.metric_names
     trials = random.trials
     assert len(trials) == len(finished.study.trials)
     budget = finished.budget

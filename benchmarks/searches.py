@@ -1,4 +1,4 @@
-"""Ways to search one supernet: samplers, one objective or two, racing, and how to choose.
+"""Ways to search one supernet: samplers, one objective or two, and how to choose.
 
 For each seed a recipe's supernet is trained once, and searched in each way with as many trials, all
 with the weights of that supernet. Told are, as means over the seeds with a 95% confidence interval
@@ -45,7 +45,7 @@ import torch
 from _document import MACHINE, command_line, interval, write_document
 from _rejection import rejection
 from optuna.storages import InMemoryStorage
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, create_trial
 from rich.console import Console
 from rich.table import Table
 
@@ -82,9 +82,6 @@ WAYS: dict[str, dict[str, Any]] = {
     "evolution, screen 24, two objectives": {"screen": 24, "objectives": BOTH},
     "tpe, two objectives": {"sampler": "tpe", "population": 10, "objectives": BOTH},
     "nsga2, two objectives": {"sampler": "nsga2", "population": 50, "objectives": BOTH},
-    "evolution, racing 0": {"racing_error": 0.0},
-    "evolution, racing 0.05": {"racing_error": 0.05},
-    "evolution, racing 0.3": {"racing_error": 0.3},
 }
 SIZE = {"population": SearchSettings().population}
 COUNTS = (100, 300, 1000)
@@ -154,7 +151,6 @@ def searched(run: Run, supernet: Supernet, way: str, folds: int = 0) -> dict[str
             if count <= recipe.search.trials
         },
         "images": sum(t.user_attrs.get("validation_images", 0) for t in trials),
-        "pruned": sum(t.state == TrialState.PRUNED for t in trials),
         "infeasible": sum(t.constraints["trainable_params"] > 0 for t in trials),
         "seconds": round(seconds, 1),
     }

@@ -214,7 +214,6 @@ def _random_search(run: Run, target: int) -> optuna.Study:
             "sampler": "evolution",
             "population": target,
             "screen": 1,
-            "racing_error": None,
             "objectives": [search.metric],
         }
     )

@@ -11,8 +11,8 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 
-from glora_automl.samplers import EvolutionSampler, RepairedSampler, trial_positions
-from glora_automl.study._best import CONSTRAINT, best_of
+from glora_automl.samplers import EvolutionSampler, RepairedSampler
+from glora_automl.study._best import CONSTRAINT
 from glora_automl.study._meter import Meter
 from glora_automl.study._recipe import SearchSettings
 from glora_automl.study._run import Run
@@ -91,16 +91,12 @@ class Proposer:
     def __init__(self, run: Run, supernet: Supernet) -> None:
         self._run = run
         setup = run.setup
-        racing = setup.recipe.search.racing_error is not None
-        images, labels = setup.shuffled_validation if racing else setup.validation
         self._scorer = Scorer(
             supernet,
-            images,
-            labels,
+            *setup.validation,
             dtype=setup.scoring_type,
             compiled=setup.recipe.search.compile,
         )
-        self._thresholds: dict[int, float | None] = {}
 
     def __call__(self, trial: optuna.Trial) -> Callable[[], Evaluation]:
         """Suggest all parameters; returns what evaluates them."""
@@ -113,9 +109,7 @@ class Proposer:
         if CONSTRAINT not in trial.user_attrs:  # a retried trial brings both along
             trial.set_constraint(CONSTRAINT, count - setup.budget)
             trial.set_user_attr(CONSTRAINT, count)
-        racing = setup.recipe.search.racing_error is not None
-        threshold = self._threshold(trial.number) if racing else None
-        return partial(self._score, params, count, threshold)
+        return partial(self._score, params, count)
 
     @property
     def independent(self) -> Callable[[int, int], bool] | None:
@@ -129,17 +123,12 @@ class Proposer:
             return None
         return lambda first, second: first // search.population == second // search.population
 
-    def _score(self, params: dict[str, str], count: int, threshold: float | None) -> Evaluation:
+    def _score(self, params: dict[str, str], count: int) -> Evaluation:
         setup = self._run.setup
-        search = setup.recipe.search
         begin, meter = time.perf_counter(), Meter(setup.device)
-        found = self._scorer.score(
-            setup.space.architecture(params),
-            threshold=threshold,
-            error_rate=search.racing_error or 0.0,
-        )
+        found = self._scorer.score(setup.space.architecture(params))
         return Evaluation(
-            trial_values(search, found, count),
+            trial_values(setup.recipe.search, found, count),
             {
                 "validation_accuracy": found.accuracy,
                 "validation_loss": found.loss,
@@ -147,24 +136,4 @@ class Proposer:
                 "seconds": round(time.perf_counter() - begin, 6),
                 **meter.read(),
             },
-            stopped_at=found.images if found.images < len(setup.task.validation) else None,
         )
-
-    def _threshold(self, number: int) -> float | None:
-        """The accuracy below which a trial is of no use any more; None if any may be of use.
-
-        It would neither become a parent nor a candidate of the selection: as many trials of
-        earlier generations are better. Those of its own generation may be running elsewhere.
-        """
-        setup = self._run.setup
-        search = setup.recipe.search
-        trials = self._run.study.get_trials(deepcopy=False)
-        positions = trial_positions(trials)
-        generation = positions[number] // search.population
-        if generation not in self._thresholds:
-            begin = generation * search.population
-            earlier = [t for t in trials if positions[t.number] < begin]
-            keep = max(search.top, setup.recipe.selection.candidates)
-            best = best_of(earlier, self._run.study.directions[0], keep)
-            self._thresholds[generation] = best[-1].value if len(best) == keep else None
-        return self._thresholds[generation]

@@ -34,8 +34,7 @@ class SearchSettings(Declaration):
     Those ask for 1,050 trials, and with fewer of them the smaller ones find better architectures.
 
     Attributes:
-        trials: Trials to reach, those that racing stopped included. It may be raised while the
-            study is open.
+        trials: Trials to reach. It may be raised while the study is open.
         population: Trials a generation.
         top: Best trials that become parents.
         mutation_share: Share of each generation that is mutated; the rest is crossed over.
@@ -53,9 +52,6 @@ class SearchSettings(Declaration):
             them over all sizes, as several objectives do in any case.
         screen: Children that are made for each trial of the evolution, of which a regression on
             the trials so far picks one; 1 picks none.
-        racing_error: Stops an evaluation as soon as the architecture will hardly become a parent
-            or a candidate any more; this is the chance to stop one that would. None looks at all
-            validation images. Needs the objective ``accuracy`` alone.
         precision: Type in which trials are scored: ``float32``, ``bfloat16``, or ``auto``, which is
             bfloat16 on CUDA and float32 on a CPU. Candidates of the selection are scored in
             float32, and so is the winner.
@@ -73,7 +69,6 @@ class SearchSettings(Declaration):
     hand_picked: Bool = True
     least_size: Float = Field(default=0.5, ge=0, le=1)
     screen: Int = Field(default=1, ge=1)
-    racing_error: Float | None = Field(default=None, ge=0, lt=1)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: Bool = False
 
@@ -89,15 +84,6 @@ class SearchSettings(Declaration):
                 f"trade-off, got {list(objectives)}."
             )
         return objectives
-
-    @model_validator(mode="after")
-    def _race_for_accuracy(self) -> SearchSettings:
-        if self.racing_error is not None and self.objectives != ("accuracy",):
-            raise ValueError(
-                "racing_error needs objectives = ['accuracy'], got "
-                f"{list(self.objectives)}; leave it out."
-            )
-        return self
 
     @property
     def metric(self) -> Literal["accuracy", "loss"]:

@@ -24,8 +24,6 @@ from glora_automl.supernet import (
     ImageBatches,
     Joined,
     Ranks,
-    Reordered,
-    stage_rng,
     tensor_digest,
 )
 from glora_automl.tasks import (
@@ -176,14 +174,6 @@ class Setup:
             self.recipe.selection.folds, shuffle=True, random_state=self.recipe.seed
         )
         return [torch.from_numpy(part) for _, part in parts.split(labels, labels)]
-
-    @functools.cached_property
-    def shuffled_validation(self) -> tuple[ImageBatches, Tensor]:
-        """The same in one random order, in which models race."""
-        images, labels = self.validation
-        rng = stage_rng(self.recipe.seed, "racing")
-        order = torch.from_numpy(rng.permutation(len(labels))).to(labels.device)
-        return Reordered(images, order), labels[order]
 
     @property
     def scoring_type(self) -> torch.dtype | None:

@@ -41,13 +41,10 @@ class Evaluation(NamedTuple):
     Attributes:
         values: Its values, one for each objective.
         attributes: What else is written with it.
-        stopped_at: Images after which it was stopped; it is pruned then, and its only value is of
-            those.
     """
 
     values: tuple[float, ...]
     attributes: dict[str, Any]
-    stopped_at: int | None = None
 
 
 Proposal = Callable[[optuna.Trial], Callable[[], Evaluation]]
@@ -288,19 +285,17 @@ class _Flights:
         """Wait for the first trial's evaluation, and write what came out."""
         trial, beating, result = self._flights.popleft()
         with self._landing(trial, beating):
-            values, attributes, stopped_at = result()
+            values, attributes = result()
             if not all(map(math.isfinite, values)):
                 raise TrainingError(
                     f"Each trial must have a finite score, trial {trial.number} has {values[0]}; "
                     "the supernet's training went wrong, lower training.lr and start with another "
                     "--name."
                 )
-            if stopped_at is not None:
-                trial.report(values[0], step=stopped_at)
             with hold_writes(self._worker.storage):
                 for key, attribute in attributes.items():
                     trial.set_user_attr(key, attribute)
-                _tell(self._study, trial, values, pruned=stopped_at is not None)
+                _tell(self._study, trial, values)
             beating.close()
 
     @contextmanager
@@ -330,15 +325,10 @@ class _Flights:
             )
 
 
-def _tell(
-    study: optuna.Study, trial: optuna.Trial, values: Sequence[float], *, pruned: bool
-) -> None:
+def _tell(study: optuna.Study, trial: optuna.Trial, values: Sequence[float]) -> None:
     """:meth:`optuna.Study.tell`, with one exception for a trial that somebody else has failed."""
     try:
-        if pruned:  # its value is what was reported last
-            study.tell(trial, state=TrialState.PRUNED)
-        else:
-            study.tell(trial, values)
+        study.tell(trial, values)
     except ValueError:
         if study._storage.get_trial(trial._trial_id).state.is_finished():
             raise UpdateFinishedTrialError from None

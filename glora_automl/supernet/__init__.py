@@ -10,7 +10,6 @@ from glora_automl.supernet._checkpoint import (
     tensor_digest,
 )
 from glora_automl.supernet._evaluation import Score, calibrated_loss, evaluate, evaluate_each
-from glora_automl.supernet._racing import race
 from glora_automl.supernet._ranks import Ranks
 from glora_automl.supernet._scorer import Scorer
 from glora_automl.supernet._supernet import Supernet
@@ -41,7 +40,6 @@ __all__ = [
     "evaluate_each",
     "load_checkpoint",
     "load_tensors",
-    "race",
     "save_checkpoint",
     "save_tensors",
     "seeded",

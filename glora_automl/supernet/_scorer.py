@@ -11,7 +11,6 @@ from glora_automl.architecture import Architecture
 from glora_automl.errors import TrainingError
 from glora_automl.supernet._batches import Converted, ImageBatches
 from glora_automl.supernet._evaluation import Score, evaluate, paying_batch_size
-from glora_automl.supernet._racing import race
 from glora_automl.supernet._stem import split_stem
 from glora_automl.supernet._supernet import Supernet
 
@@ -30,8 +29,7 @@ class Scorer:
 
     Args:
         supernet: Its weights may change between scores.
-        images: Normalised images ``(n, channels, height, width)`` on its device; for racing in
-            random order.
+        images: Normalised images ``(n, channels, height, width)`` on its device.
         labels: Class indices ``(n,)`` on the same device.
         dtype: Type of weights and activations; None is the supernet's. Logits are compared in
             float32.
@@ -67,20 +65,11 @@ class Scorer:
         self._model: nn.Module | None = None
         self._batch_size = 1
 
-    def score(
-        self,
-        architecture: Architecture,
-        *,
-        threshold: float | None = None,
-        error_rate: float = 0.0,
-    ) -> Score:
+    def score(self, architecture: Architecture) -> Score:
         """Score an architecture with the supernet's weights.
 
         Args:
             architecture: It becomes the active one.
-            threshold: Accuracy that has to be reached, for :func:`~glora_automl.supernet.race`;
-                None looks at all images.
-            error_rate: For a race, as well.
 
         Raises:
             TrainingError: If the model cannot be compiled, or memory does not hold one image.
@@ -88,16 +77,7 @@ class Scorer:
         self._supernet.activate(architecture)
         self._merged.write()
         model = self._prepare() if self._model is None else self._model
-        if threshold is None:
-            return evaluate(model, self._images, self._labels, self._batch_size)
-        return race(
-            model,
-            self._images,
-            self._labels,
-            threshold=threshold,
-            error_rate=error_rate,
-            batch_size=self._batch_size,
-        )
+        return evaluate(model, self._images, self._labels, self._batch_size)
 
     @torch.inference_mode()
     def _prepare(self) -> nn.Module:

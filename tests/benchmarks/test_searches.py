@@ -20,10 +20,6 @@ def test_small_mode_prints_a_table_and_writes_json(benchmark_script, tmp_path, c
         assert len(figures) == 2
         assert all(0 <= f["after"]["8"]["hypervolume"] <= f["after"]["8"]["best"] for f in figures)
     assert all("cross-validated" in figures for figures in runs["evolution"])
-    # Without errors racing changes nothing but the images that are looked at.
-    for plain, raced in zip(runs["evolution"], runs["evolution, racing 0"], strict=True):
-        assert plain["highest"] == raced["highest"]
-        assert plain["images"] >= raced["images"]
 
 
 def test_it_goes_on_after_the_last_seed(benchmark_script, tmp_path, capsys):

@@ -10,7 +10,6 @@ from glora_automl.supernet import (
     batches,
     evaluate,
     evaluate_each,
-    race,
     train,
 )
 
@@ -98,8 +97,7 @@ def test_training_and_evaluation_see_no_difference(images, labels):
             net, dict(net.named_parameters()), given, labels, settings, seed=0, stage="x"
         )
         score, right = evaluate_each(net, given, labels, batch_size=7)
-        raced = race(net, given, labels, threshold=0.9, error_rate=0.05)
-        found.append((result.losses, score, right.tolist(), raced))
+        found.append((result.losses, score, right.tolist()))
     assert found[0] == found[1]
 
 

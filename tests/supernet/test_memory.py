@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from glora_automl.errors import TrainingError
-from glora_automl.supernet import TrainingSettings, evaluate, race, train
+from glora_automl.supernet import TrainingSettings, evaluate, train
 from glora_automl.supernet._memory import Pieces
 
 
@@ -47,11 +47,6 @@ def test_an_evaluation_goes_on_with_half_the_batch_and_says_so(images, labels, c
         "Out of memory with 16 images at a time (evaluation); going on with 8.",
         "Out of memory with 8 images at a time (evaluation); going on with 4.",
     ]
-
-
-def test_a_race_does_so_too(images, labels):
-    score = race(Hungry(holds=3), images, labels, threshold=0.0, error_rate=0.0, batch_size=16)
-    assert score == race(Hungry(99), images, labels, threshold=0.0, error_rate=0.0, batch_size=16)
 
 
 def test_a_training_has_the_same_gradient_in_pieces(images, labels):

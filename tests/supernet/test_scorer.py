@@ -5,7 +5,7 @@ from torch import nn
 
 from glora_automl.adapters import linear_shapes
 from glora_automl.errors import TrainingError
-from glora_automl.supernet import Reordered, Scorer, Supernet, evaluate, race
+from glora_automl.supernet import Reordered, Scorer, Supernet, evaluate
 from glora_automl.supernet._batches import Converted
 from glora_automl.supernet._evaluation import CACHED, FEWEST, paying_batch_size
 from glora_automl.supernet._stem import split_stem
@@ -53,16 +53,6 @@ def test_follows_weights_that_change(case):
     assert scorer.score(architecture) != before
     expected = evaluate(supernet.model, images, labels)
     assert scorer.score(architecture).loss == pytest.approx(expected.loss, rel=1e-5)
-
-
-def test_races_like_race(case):
-    supernet, shapes, images, labels = case
-    architecture = models.random_architecture(shapes, 2)
-    raced = Scorer(supernet, images, labels).score(architecture, threshold=0.95, error_rate=0.1)
-    with supernet.merged(architecture) as plain:
-        expected = race(plain, images, labels, threshold=0.95, error_rate=0.1)
-    assert raced.images == expected.images < COUNT
-    assert raced.accuracy == pytest.approx(expected.accuracy, abs=1.01 / raced.images)
 
 
 def test_bfloat16_scores_almost_alike(case):

@@ -180,7 +180,6 @@ SAMPLERS: dict[str, Callable[[int, Problem], BaseSampler]] = {
     "TPE": lambda seed, _: TPESampler(seed=seed, multivariate=True),
     "NSGA-II": lambda seed, _: NSGAIISampler(seed=seed),
     "EvolutionSampler": ours,
-    "EvolutionSampler, screen=24": lambda seed, task: ours(seed, task, screen=24),
 }
 LONGEST = {"TPE": 300}
 """Evaluations of those that take too long: 1000 are minutes for each study."""

@@ -68,7 +68,6 @@ from glora_automl.supernet import Supernet, evaluate
 BOTH = ["accuracy", "parameters"]
 WAYS: dict[str, dict[str, Any]] = {
     "evolution": {},
-    "evolution, screen 24": {"screen": 24},
     "evolution, nothing hand-picked": {"hand_picked": False},
     "evolution, all sizes": {"hand_picked": False, "least_size": 0.0},
     "evolution, population 50": {"population": 50, "top": 10},
@@ -79,7 +78,6 @@ WAYS: dict[str, dict[str, Any]] = {
     "random": {"sampler": "random"},
     "rejection": {},
     "evolution, two objectives": {"objectives": BOTH},
-    "evolution, screen 24, two objectives": {"screen": 24, "objectives": BOTH},
     "tpe, two objectives": {"sampler": "tpe", "population": 10, "objectives": BOTH},
     "nsga2, two objectives": {"sampler": "nsga2", "population": 50, "objectives": BOTH},
 }

@@ -144,7 +144,6 @@ def test_the_search_settings_that_are_shown_are_ones():
     assert traded.search.trades_off
     shown = tomllib.loads(toml("significance ="))
     recipe = load_recipe("digits").replace(**shown)
-    assert recipe.search.screen == 24
     assert recipe.selection.significance == 0.05
 
 

@@ -17,7 +17,6 @@ from optuna.trial import FrozenTrial
 from glora_automl.samplers._history import Histories
 from glora_automl.samplers._ranking import best
 from glora_automl.samplers._region import Region, repair_around
-from glora_automl.samplers._screening import Screen
 from glora_automl.samplers._values import allows, convert, single_value
 
 __all__ = ["EvolutionSampler"]
@@ -61,10 +60,6 @@ class EvolutionSampler(BaseSampler):
             random. Given all parameters of a conditional space, it evolves as a whole.
         region: Where proposals must lie. Needs ``search_space``, or the first trials know nothing
             of it.
-        screen: Children that are made for each trial of a later generation; the one is taken that
-            a ridge regression on the complete trials forecasts to be the best. 1 is the paper's
-            search. With 16 or more, far fewer trials find as good a value where parameters mostly
-            add up, for some milliseconds a child.
         initial: Proposals that take the first places of the first generation, repaired into the
             region; parameters that one does not name are drawn.
         seed: Seed; None draws one.
@@ -95,11 +90,10 @@ class EvolutionSampler(BaseSampler):
         mutation_probability: float = 0.2,
         search_space: Mapping[str, BaseDistribution] | None = None,
         region: Region | None = None,
-        screen: int = 1,
         initial: Sequence[Mapping[str, Any]] = (),
         seed: int | None = None,
     ) -> None:
-        for name, count in (("population", population), ("top", top), ("screen", screen)):
+        for name, count in (("population", population), ("top", top)):
             if count < 1:
                 raise ValueError(f"The `{name}` of EvolutionSampler must be >= 1, got {count}.")
         for name, share in (
@@ -118,7 +112,6 @@ class EvolutionSampler(BaseSampler):
         self._mutation_probability = mutation_probability
         self._search_space = None if search_space is None else dict(search_space)
         self._region = region
-        self._screen = screen
         self._initial = [dict(proposal) for proposal in initial]
         self._check_initial()
         self._seed = secrets.randbits(32) if seed is None else seed
@@ -169,25 +162,17 @@ class EvolutionSampler(BaseSampler):
             # Trials of this generation may be running elsewhere, so parents come from earlier ones.
             begin = generation * self._population
             parents = history.derive(begin, "parents", lambda scored: best(scored, self._top))
-            screen = None
-            if parents and self._screen > 1:
-                # Distributions are slow to hash. The screen keeps them, so their identities are
-                # not given to others.
-                key = tuple(search_space), tuple(map(id, search_space.values()))
-                screen = history.derive(begin, key, lambda scored: Screen(scored, search_space))
             seen = history.seen(tuple(search_space), trial.number)
         rng = np.random.default_rng([self._seed, position])
         gene = self._gene(study, trial, rng)
         repair = self._repair(study, trial, rng)
         mutates = place < self._mutation_share * self._population
         params: dict[str, Any] = {}
-        fresh: list[dict[str, Any]] = []
-        wanted = 1 if screen is None else self._screen
-        for attempt in range(_REDRAWS * wanted):
+        for attempt in range(_REDRAWS):
             if not parents:
                 params = self._draw(search_space, gene, rng)
             # Parents that have become alike have no new child by crossover.
-            elif mutates or attempt >= _REDRAWS * wanted // 2:
+            elif mutates or attempt >= _REDRAWS // 2:
                 params = _child(search_space, self._mutate(parents, rng), gene)
             else:
                 params = _child(search_space, _cross(parents, rng), gene)
@@ -195,13 +180,7 @@ class EvolutionSampler(BaseSampler):
                 params.update(self._initial_at(position, search_space))
             params = repair(params, {})
             if not seen(params):
-                fresh.append(params)
-                if len(fresh) == wanted:
-                    break
-        if screen is not None and len(fresh) > 1:
-            params = screen.choose(fresh, rng)
-        elif fresh:
-            (params,) = fresh
+                break
         # A retry keeps what its first try had suggested, and may have other parents by now.
         if any(params.get(name, value) != value for name, value in trial.params.items()):
             params = repair(params, trial.params)

@@ -213,7 +213,6 @@ def _random_search(run: Run, target: int) -> optuna.Study:
         search={
             "sampler": "evolution",
             "population": target,
-            "screen": 1,
             "objectives": [search.metric],
         }
     )

@@ -38,7 +38,6 @@ def create_sampler(setup: Setup, initial: Sequence[Mapping[str, str]] = ()) -> B
             top=search.top,
             mutation_share=search.mutation_share,
             mutation_probability=search.mutation_probability,
-            screen=search.screen,
             search_space=space,
             region=setup.drawn,
             initial=initial,

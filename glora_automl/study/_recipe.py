@@ -50,8 +50,6 @@ class SearchSettings(Declaration):
             of it.
         least_size: Share of the budget at which the sizes of random architectures begin; 0 spreads
             them over all sizes, as several objectives do in any case.
-        screen: Children that are made for each trial of the evolution, of which a regression on
-            the trials so far picks one; 1 picks none.
         precision: Type in which trials are scored: ``float32``, ``bfloat16``, or ``auto``, which is
             bfloat16 on CUDA and float32 on a CPU. Candidates of the selection are scored in
             float32, and so is the winner.
@@ -68,7 +66,6 @@ class SearchSettings(Declaration):
     sampler: Literal["evolution", "tpe", "nsga2", "random", "qmc"] = "evolution"
     hand_picked: Bool = True
     least_size: Float = Field(default=0.5, ge=0, le=1)
-    screen: Int = Field(default=1, ge=1)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: Bool = False
 

@@ -405,7 +405,6 @@ def test_a_space_that_is_used_up_still_gives_trials():
         {"population": 0},
         {"population": -3},
         {"top": 0},
-        {"screen": 0},
         {"mutation_share": -0.1},
         {"mutation_share": 1.1},
         {"mutation_probability": 2},
@@ -527,7 +526,7 @@ def test_an_interrupted_study_of_several_objectives_goes_on_as_if_it_had_not_bee
     def go(parts):
         study = optuna.create_study(directions=["maximize", "minimize"])
         for part in parts:
-            study.sampler = sampler(screen=4)
+            study.sampler = sampler()
             study.optimize(trade_off, n_trials=part)
         return params(study)
 
@@ -608,18 +607,17 @@ def test_spaces_of_any_kind_are_searched():
             raise optuna.TrialPruned
         return total + (kind == "a")
 
-    study = run(EvolutionSampler(population=10, top=4, screen=3, seed=0), 80, objective)
+    study = run(EvolutionSampler(population=10, top=4, seed=0), 80, objective)
     assert {t.state for t in study.trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
     assert study.best_value < 9
 
 
 @pytest.mark.filterwarnings("ignore:Choices for a categorical")
-@pytest.mark.parametrize("screen", [1, 4])
-def test_choices_that_cannot_be_hashed_are_searched(screen):
+def test_choices_that_cannot_be_hashed_are_searched():
     def objective(trial):
         return sum(sum(trial.suggest_categorical(f"x{i}", [[0], [1, 2], [3]])) for i in range(3))
 
-    study = run(EvolutionSampler(population=5, top=2, screen=screen, seed=0), 25, objective)
+    study = run(EvolutionSampler(population=5, top=2, seed=0), 25, objective)
     assert study.best_value == 0
 
 
@@ -639,26 +637,3 @@ def test_brackets_of_a_pruner_share_one_evolution():
     pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=9)
     study = run(sampler(), 60, pruner=pruner)
     assert params(study) == params(run(sampler(), 60))
-
-
-# Screening
-
-
-def test_screened_children_need_fewer_trials():
-    space = {f"x{i:02}": CategoricalDistribution(range(4)) for i in range(20)}
-
-    def objective(trial):
-        return float(sum(suggest(trial, space).values()))
-
-    def best(screen):
-        made = [sampler(search_space=space, screen=screen, seed=seed) for seed in range(3)]
-        return np.mean([run(one, 60, objective).best_value for one in made])
-
-    assert best(16) < 0.7 * best(1)
-
-
-def test_screened_children_lie_in_the_region(region):
-    space = region.space
-    made = sampler(search_space=space.distributions(), region=region, screen=8)
-    study = run(made, 40, lambda trial: -space.count(suggest(trial, space.distributions())))
-    assert -study.best_value <= region.budget

@@ -40,15 +40,6 @@ def test_every_sampler_stays_within_the_budget(searching, tmp_path, sampler):
     assert len({tuple(t.params.items()) for t in result.study.trials}) > 6
 
 
-def test_screened_children_stay_within_the_budget(searching, searched, tmp_path):
-    result = search(searching.replace(search={"screen": 8}), runs=tmp_path)
-    budget = summarize(result.study)["budget"]
-    assert max(t.user_attrs["trainable_params"] for t in result.study.trials) <= budget
-    plain, screened = ([t.params for t in found.study.trials] for found in (searched, result))
-    assert screened[:8] == plain[:8]
-    assert screened[8:] != plain[8:]
-
-
 @pytest.mark.parametrize(
     ("search_settings", "words"),
     [
@@ -57,7 +48,6 @@ def test_screened_children_stay_within_the_budget(searching, searched, tmp_path)
         ({"objectives": ["accuracy", "loss"]}, "objectives"),
         ({"objectives": ["accuracy", "latency"]}, "objectives"),
         ({"sampler": "cmaes"}, "sampler"),
-        ({"screen": 0}, "screen"),
         ({"population": 0}, "population"),
         ({"top": 0}, "top"),
         ({"mutation_probability": 1.5}, "mutation_probability"),

@@ -511,7 +511,6 @@ def test_a_study_of_a_version_with_fewer_settings_is_not_done_again(
     storage = f"sqlite:///{finished_place['runs']}/studies.db"
     study = optuna.load_study(study_name="tiny", storage=storage)
     settings = study.user_attrs["glora:settings"]
-    del settings["recipe"]["search"]["screen"]
     del settings["recipe"]["selection"]["significance"]
     study.set_user_attr("glora:settings", {**settings, "key": "0123456789abcdef"})
     stages = optuna.load_study(study_name="tiny/stages", storage=storage)

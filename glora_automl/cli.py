@@ -71,9 +71,7 @@ def search(
     budget: Budget = None,
     trials: Trials = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all randomness.")] = None,
-    sampler: Annotated[
-        str | None, typer.Option(help="evolution, tpe, nsga2, random or qmc.")
-    ] = None,
+    sampler: Annotated[str | None, typer.Option(help="evolution, tpe, nsga2 or random.")] = None,
     warm_start: Annotated[
         str | None, typer.Option(help="Begin with the best architectures of an earlier study.")
     ] = None,

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 
 from glora_automl.samplers import EvolutionSampler, RepairedSampler
 from glora_automl.study._best import CONSTRAINT
@@ -47,24 +45,8 @@ def create_sampler(setup: Setup, initial: Sequence[Mapping[str, str]] = ()) -> B
         "tpe": lambda drawn: TPESampler(seed=drawn, n_startup_trials=search.population),
         "nsga2": lambda drawn: NSGAIISampler(seed=drawn, population_size=search.population),
         "random": lambda drawn: RandomSampler(seed=drawn),
-        "qmc": partial(_qmc, seed),
     }
     return RepairedSampler(makers[search.sampler], space, setup.drawn, seed)
-
-
-def _qmc(seed: int, drawn: int) -> BaseSampler:
-    """Optuna's quasi-random sequence, which the study counts, so its seed is one for all trials.
-
-    Categorical parameters are not of it: those it draws at random.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        return QMCSampler(
-            seed=seed,
-            scramble=True,
-            independent_sampler=RandomSampler(seed=drawn),
-            warn_independent_sampling=False,
-        )
 
 
 def trial_values(search: SearchSettings, score: Score, count: int) -> tuple[float, ...]:

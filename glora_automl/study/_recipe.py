@@ -43,8 +43,8 @@ class SearchSettings(Declaration):
             maximised, or cross-entropy ``loss``, which is minimised. ``parameters`` after either
             makes a search for the whole trade-off, with as few trainable parameters as possible.
         sampler: ``evolution``, or one of Optuna's with proposals that are repaired into the
-            budget: ``tpe``, ``nsga2``, ``random``, ``qmc`` (which draws categorical parameters at
-            random, too). Population is TPE's number of random trials, too.
+            budget: ``tpe``, ``nsga2``, ``random``. Population is TPE's number of random trials,
+            too.
         hand_picked: Whether the first generation of the evolution begins with what people would
             try first, such as LoRA of one rank: what fits and is in the search space, at most half
             of it.
@@ -63,7 +63,7 @@ class SearchSettings(Declaration):
     mutation_share: Float = Field(default=0.5, ge=0, le=1)
     mutation_probability: Float = Field(default=0.2, ge=0, le=1)
     objectives: tuple[Literal["accuracy", "loss", "parameters"], ...] = ("accuracy",)
-    sampler: Literal["evolution", "tpe", "nsga2", "random", "qmc"] = "evolution"
+    sampler: Literal["evolution", "tpe", "nsga2", "random"] = "evolution"
     hand_picked: Bool = True
     least_size: Float = Field(default=0.5, ge=0, le=1)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

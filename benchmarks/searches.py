@@ -7,10 +7,9 @@ with the weights of that supernet. Told are, as means over the seeds with a 95% 
 - the best validation accuracy under the budget after 100, 300 and 1000 trials,
 - the hypervolume: the mean over all budgets up to the recipe's of the best validation accuracy that
   fits, which is what several objectives are for,
-- the images that were evaluated, as a share of the first way's,
 - of the architecture that is chosen at the end: its parameters, its test accuracy, and the gap
-  between validation and test accuracy; chosen by the best accuracy, as the smallest of those that
-  a paired test cannot tell from it, and with ``--folds`` for the first way by cross-validation.
+  between validation and test accuracy; chosen by the best accuracy, and with ``--folds`` for the
+  first way by cross-validation.
   Test images are looked at once a way and rule, for what was chosen.
 
 "evolution" is what a recipe gets that does not say otherwise. TPE and NSGA-II have Optuna's own
@@ -83,7 +82,6 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 SIZE = {"population": SearchSettings().population}
 COUNTS = (100, 300, 1000)
-SIGNIFICANCE = 0.05
 SMALL = {
     "task": {"validation_per_class": 20},
     "backbone": {
@@ -153,13 +151,12 @@ def searched(run: Run, supernet: Supernet, way: str, folds: int = 0) -> dict[str
         "seconds": round(seconds, 1),
     }
     best = best_trials(study, recipe.selection.candidates)
-    rules = {"highest": (1.0, 0), "smallest": (SIGNIFICANCE, 0), "cross-validated": (1.0, folds)}
-    for rule, (significance, parts) in rules.items():
+    for rule, parts in {"highest": 0, "cross-validated": folds}.items():
         if not best or (rule == "cross-validated" and not folds):
             continue
         settings = recipe.replace(selection={"folds": parts})
         again = replace(run, setup=replace(setup, recipe=settings))
-        chosen = rank(score_again(again, supernet, best)[0], significance)[0]
+        chosen = rank(score_again(again, supernet, best)[0])[0]
         with supernet.merged(chosen.architecture) as model:
             test = evaluate(model, *setup.test())
         figures[rule] = {
@@ -249,42 +246,19 @@ def show(runs: dict[str, list[dict[str, Any]]], name: str) -> None:
                 )
         table.add_row(way, *cells)
     Console(width=180).print(table)
-    table = Table(
-        "way",
-        "images, of the first",
-        "chosen: test %",
-        "gap",
-        "smallest: test %",
-        "gap",
-        "its parameters",
-        "cross-validated: test %",
-        "gap",
-        title="What was looked at, and what was chosen in the end, by either rule",
-    )
-    images = np.mean([f["images"] for f in base])
+    rules = ("highest", "cross-validated")
+    columns = [column for rule in rules for column in (f"{rule}: test %", "gap", "parameters")]
+    table = Table("way", *columns, title="What was chosen in the end, by either rule")
     for way, figures in runs.items():
-        if not all("highest" in f for f in figures):
-            table.add_row(way, f"{np.mean([f['images'] for f in figures]) / images:.2f}")
-            continue
-        rules = [rule for rule in ("highest", "smallest", "cross-validated") if rule in figures[0]]
-        tests = [
-            shown([f[rule]["test"] for f in figures], [f["highest"]["test"] for f in base])
-            for rule in rules
-        ]
-        gaps = [f"{100 * np.mean([f[rule]['gap'] for f in figures]):.1f}" for rule in rules]
-        sizes = [
-            np.mean([f[rule]["parameters"] for f in figures]) for rule in ("smallest", "highest")
-        ]
-        table.add_row(
-            way,
-            f"{np.mean([f['images'] for f in figures]) / images:.2f}",
-            tests[0],
-            gaps[0],
-            tests[1],
-            gaps[1],
-            f"{sizes[0]:,.0f} of {sizes[1]:,.0f}",
-            *(tests[2:] + gaps[2:]),
-        )
+        cells = []
+        for rule in rules:
+            if not all(rule in f for f in figures):
+                continue
+            found = [f[rule] for f in figures]
+            cells.append(shown([f["test"] for f in found], [f["highest"]["test"] for f in base]))
+            cells.append(f"{100 * np.mean([f['gap'] for f in found]):.1f}")
+            cells.append(f"{np.mean([f['parameters'] for f in found]):,.0f}")
+        table.add_row(way, *cells)
     Console(width=150).print(table)
 
 
@@ -341,7 +315,6 @@ def keep(path: Path, recipe: Recipe, runs: dict[str, list[dict[str, Any]]]) -> N
         "machine": MACHINE,
         "torch": torch.__version__,
         "recipe": recipe.model_dump(mode="json"),
-        "significance": SIGNIFICANCE,
         "runs": runs,
     }
     write_document(path, document)

@@ -142,9 +142,9 @@ def test_the_search_settings_that_are_shown_are_ones():
 
     traded = load_recipe("digits").replace(**tomllib.loads(toml('"parameters"]')))
     assert traded.search.trades_off
-    shown = tomllib.loads(toml("significance ="))
+    shown = tomllib.loads(toml("finetune_epochs ="))
     recipe = load_recipe("digits").replace(**shown)
-    assert recipe.selection.significance == 0.05
+    assert recipe.selection.folds == 5
 
 
 def test_the_suite_that_is_shown_is_one(tmp_path):

@@ -15,7 +15,7 @@ from glora_automl.supernet import (
     Reordered,
     Score,
     Supernet,
-    evaluate_each,
+    evaluate,
     train,
 )
 
@@ -70,9 +70,7 @@ def finetune(
     return result.images
 
 
-def cross_validate(
-    run: Run, supernet: Supernet, architecture: Architecture
-) -> tuple[Score, Tensor, int]:
+def cross_validate(run: Run, supernet: Supernet, architecture: Architecture) -> tuple[Score, int]:
     """Score an architecture on all validation images, each left out of a training on the others.
 
     The supernet ends with the weights it had.
@@ -83,15 +81,13 @@ def cross_validate(
         architecture: What is scored.
 
     Returns:
-        The score; for each validation image whether it was right ``(n,)``; the number of images
-        trained on.
+        The score, and the number of images trained on.
     """
     setup = run.setup
     images, labels = setup.labelled
     fitted, count = len(setup.task.fit), len(setup.task.validation)
     weights = supernet.state_dict()
-    right = torch.zeros(count, dtype=torch.bool, device=labels.device)
-    loss, seen = 0.0, 0
+    right, loss, seen = 0, 0.0, 0
     for held_out in setup.folds():
         others = torch.ones(len(labels), dtype=torch.bool)
         others[fitted + held_out] = False
@@ -100,8 +96,8 @@ def cross_validate(
         supernet.load_state_dict(weights)
         seen += finetune(run, supernet, architecture, Reordered(images, kept), labels[kept])
         with merge(supernet.model, share=True) as model:
-            score, of_part = evaluate_each(model, Reordered(images, part), labels[part])
-        right[held_out.to(labels.device)] = of_part
+            score = evaluate(model, Reordered(images, part), labels[part])
+        right += round(score.accuracy * score.images)
         loss += score.loss * score.images
     supernet.load_state_dict(weights)
-    return Score(int(right.sum()) / count, loss / count, count), right.cpu(), seen
+    return Score(right / count, loss / count, count), seen

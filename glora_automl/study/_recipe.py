@@ -98,8 +98,6 @@ class SelectionSettings(Declaration):
 
     Attributes:
         candidates: Best architectures that are scored again before one is chosen.
-        significance: Of the candidates that cannot be told from the best by a paired test on the
-            validation images at this level, the smallest is chosen; 1 chooses the best.
         folds: Parts of the validation images for a cross-validation of the candidates: each is
             trained on with the fitted images and all parts but one, and scored on that one. 0
             scores them as they are. For small validation sets.
@@ -122,7 +120,6 @@ class SelectionSettings(Declaration):
     """
 
     candidates: Int = Field(default=10, ge=1)
-    significance: Float = Field(default=1.0, ge=0, le=1)
     folds: Int = Field(default=0, ge=0)
     rounds: tuple[Int, ...] = ()
     lrs: tuple[Float, ...] = ()

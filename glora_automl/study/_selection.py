@@ -7,8 +7,6 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from optuna.trial import FrozenTrial
-from scipy.stats import binomtest
-from torch import Tensor
 
 from glora_automl.adapters import merge
 from glora_automl.architecture import Architecture
@@ -23,14 +21,13 @@ from glora_automl.study._run import Run
 from glora_automl.study._stages import Claim
 from glora_automl.study._study import get_setting
 from glora_automl.study._weights import fetch_supernet
-from glora_automl.supernet import Score, Supernet, evaluate, evaluate_each
+from glora_automl.supernet import Score, Supernet, evaluate
 
 __all__ = [
     "Candidate",
     "TargetRaised",
     "apart",
     "choose",
-    "mcnemar",
     "rank",
     "rivals",
     "score_again",
@@ -47,26 +44,22 @@ class Candidate(NamedTuple):
 
     Attributes:
         score: On all validation images.
-        right: For each of them whether it was right.
         parameters: Its trainable parameters.
         trial: Its number.
         architecture: What it proposed.
     """
 
     score: Score
-    right: Tensor
     parameters: int
     trial: int
     architecture: Architecture
 
 
-def rank(candidates: list[Candidate], significance: float) -> list[Candidate]:
-    """Best first: those that cannot be told from the best by size, then the others by quality.
+def rank(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Best first.
 
-    Quality is accuracy, which the search was after, then calibrated loss (plain loss where they
-    were cross-validated), then size: on few images many are equally accurate. Two are told apart by
-    the exact McNemar test (a two-sided sign test on the images on which one of them alone is right)
-    at the level ``significance``.
+    By accuracy, which the search was after, then calibrated loss (plain loss where they were
+    cross-validated), then size: on few images many are equally accurate.
     """
 
     def order(candidate: Candidate) -> tuple[float, ...]:
@@ -74,32 +67,7 @@ def rank(candidates: list[Candidate], significance: float) -> list[Candidate]:
         loss = score.loss if score.calibrated is None else score.calibrated
         return -score.accuracy, loss, candidate.parameters, candidate.trial
 
-    ordered = sorted(candidates, key=order)
-    if significance >= 1:
-        return ordered
-    best = ordered[0]
-    equal = [c for c in ordered if mcnemar(best.right, c.right) >= significance]
-    chosen = {c.trial for c in equal}
-    # Stable: of equal size, the one of better quality.
-    return sorted(equal, key=lambda c: c.parameters) + [c for c in ordered if c.trial not in chosen]
-
-
-def mcnemar(first: Tensor, second: Tensor) -> float:
-    """The p-value of the exact McNemar test, for two models on the same images.
-
-    Args:
-        first: For each image whether one model was right, ``(n,)``.
-        second: The same for the other.
-
-    Example:
-        >>> import torch
-        >>> mcnemar(torch.ones(9, dtype=torch.bool), torch.zeros(9, dtype=torch.bool))
-        0.00390625
-    """
-    only_first = int((first & ~second).sum())
-    only_second = int((second & ~first).sum())
-    apart = only_first + only_second
-    return float(binomtest(only_first, apart).pvalue) if apart else 1.0
+    return sorted(candidates, key=order)
 
 
 def select(run: Run, claim: Claim) -> dict[str, Any]:
@@ -205,14 +173,14 @@ def choose(
     supernet = fetch_supernet(run)
     weights = supernet.state_dict()
     scored, images = score_again(run, supernet, candidates)
-    scored = rank(scored, settings.significance)
+    scored = rank(scored)
     images += setup.recipe.training.epochs * len(setup.task.fit)
     held = None
     if settings.rounds:
         held = contest(run, stage, [candidate.architecture for candidate in scored])
         scored.insert(0, scored.pop(held.place))
         images += held.row.images
-    score, _, count, number, architecture = scored[0]
+    score, count, number, architecture = scored[0]
     inherited, finetuned = score, None
     if settings.folds:
         with supernet.merged(architecture) as model:
@@ -305,13 +273,13 @@ def score_again(
         for trial in candidates:
             architecture = setup.space.architecture(trial.params)
             if folds:
-                score, right, seen = cross_validate(run, supernet, architecture)
+                score, seen = cross_validate(run, supernet, architecture)
                 images += seen
             else:
                 with supernet.merged(architecture) as model:
-                    score, right = evaluate_each(model, *setup.validation, calibrate=True)
+                    score = evaluate(model, *setup.validation, calibrate=True)
             count = architecture.count(setup.space.shapes)
-            scored.append(Candidate(score, right.cpu(), count, trial.number, architecture))
+            scored.append(Candidate(score, count, trial.number, architecture))
             advance(1)
             run.worker.check_stop()
     return scored, images

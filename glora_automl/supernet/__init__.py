@@ -9,7 +9,7 @@ from glora_automl.supernet._checkpoint import (
     save_tensors,
     tensor_digest,
 )
-from glora_automl.supernet._evaluation import Score, calibrated_loss, evaluate, evaluate_each
+from glora_automl.supernet._evaluation import Score, calibrated_loss, evaluate
 from glora_automl.supernet._ranks import Ranks
 from glora_automl.supernet._scorer import Scorer
 from glora_automl.supernet._supernet import Supernet
@@ -37,7 +37,6 @@ __all__ = [
     "batches",
     "calibrated_loss",
     "evaluate",
-    "evaluate_each",
     "load_checkpoint",
     "load_tensors",
     "save_checkpoint",

@@ -20,7 +20,6 @@ __all__ = [
     "Score",
     "calibrated_loss",
     "evaluate",
-    "evaluate_each",
     "logits_of",
     "paying_batch_size",
 ]
@@ -172,29 +171,8 @@ def evaluate(
         ... # doctest: +ELLIPSIS
         Score(accuracy=0.666..., loss=0.884..., images=3, calibrated=None)
     """
-    return evaluate_each(model, images, labels, batch_size, among=among, calibrate=calibrate)[0]
-
-
-@torch.inference_mode()
-def evaluate_each(
-    model: nn.Module,
-    images: ImageBatches,
-    labels: Tensor,
-    batch_size: int | None = None,
-    *,
-    among: Tensor | None = None,
-    calibrate: bool = False,
-) -> tuple[Score, Tensor]:
-    """Like :func:`evaluate`, and for each image whether it was right.
-
-    Example:
-        >>> _, right = evaluate_each(nn.Flatten(), torch.eye(2)[:, :, None, None],
-        ...                          torch.tensor([0, 0]))
-        >>> right.tolist()
-        [True, False]
-    """
     # Sums stay on the device: the host waits once, at the end.
-    right = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
+    right = torch.zeros((), dtype=torch.int64, device=labels.device)
     loss = torch.zeros((), dtype=torch.float64, device=labels.device)
     kept: list[Tensor] = []
     with evaluation_mode(model):
@@ -208,8 +186,8 @@ def evaluate_each(
                 logits = logits.masked_fill(others, -torch.inf)
             if calibrate:
                 kept.append(logits)
-            right[part] = logits.argmax(1) == y
+            right += (logits.argmax(1) == y).sum()
             loss += F.cross_entropy(logits, y, reduction="sum").double()
     count = len(labels)
     calibrated = calibrated_loss(torch.cat(kept), labels) if calibrate else None
-    return Score(int(right.sum().item()) / count, loss.item() / count, count, calibrated), right
+    return Score(int(right.item()) / count, loss.item() / count, count, calibrated)

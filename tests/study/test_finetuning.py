@@ -37,13 +37,13 @@ def contents(images, labels):
 
 
 def test_each_validation_image_is_scored_by_a_training_without_it(short, tmp_path, monkeypatch):
-    calls, scored, original = trained_on(monkeypatch), [], _finetuning.evaluate_each
+    calls, scored, original = trained_on(monkeypatch), [], _finetuning.evaluate
 
     def recorded(model, images, labels):
         scored.append(contents(images[torch.arange(len(labels))], labels))
         return original(model, images, labels)
 
-    monkeypatch.setattr(_finetuning, "evaluate_each", recorded)
+    monkeypatch.setattr(_finetuning, "evaluate", recorded)
     recipe = short.replace(selection={"folds": 3})
     result = search(recipe, runs=tmp_path)
     setup = prepare(recipe, runs=tmp_path, name="tiny", device="cpu", progress=Progress())

@@ -167,7 +167,7 @@ def interrupt_after(monkeypatch, owner, name, calls):
         (Setup, "backbone", 1),
         (_proposals.Scorer, "score", 1),
         (_proposals.Scorer, "score", 6),
-        (_selection, "evaluate_each", 2),
+        (_selection, "evaluate", 2),
         (_search, "train_control", 2),
     ],
     ids=["backbone", "first trial", "sixth trial", "selection", "controls"],
@@ -511,7 +511,7 @@ def test_a_study_of_a_version_with_fewer_settings_is_not_done_again(
     storage = f"sqlite:///{finished_place['runs']}/studies.db"
     study = optuna.load_study(study_name="tiny", storage=storage)
     settings = study.user_attrs["glora:settings"]
-    del settings["recipe"]["selection"]["significance"]
+    del settings["recipe"]["selection"]["refit"]
     study.set_user_attr("glora:settings", {**settings, "key": "0123456789abcdef"})
     stages = optuna.load_study(study_name="tiny/stages", storage=storage)
     for trial in stages.trials:  # such a version's key was another one

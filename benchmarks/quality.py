@@ -260,7 +260,7 @@ def summarised(pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     picked = by_arm[HAND_PICKED]
     asides = [row for _, row, _ in by_arm.get(CONTROLS_ASIDE, [])]
     differences = {"searched": _over(picked, [searched for _, _, searched in picked])}
-    if len(asides) == len(pairs):  # nothing is known of studies of earlier versions
+    if len(asides) == len(pairs):
         differences[CONTROLS_ASIDE] = _over(picked, asides)
     taus = [pair["comparison"]["inherited"] for pair in pairs]
     known = [tau["tau"] for tau in taus if tau is not None and tau["tau"] is not None]

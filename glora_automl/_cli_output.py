@@ -127,7 +127,7 @@ def print_found(result: SearchResult, runs: Path, storage: str | None, as_json: 
 
 
 def _losses(result: SearchResult) -> str:
-    """By how much a control validates better; nothing of studies of earlier versions."""
+    """By how much a control validates better."""
     from glora_automl.study import CONTROLS_ASIDE
 
     rows = {row.name: row.validation for row in result.rows}

@@ -153,7 +153,6 @@ def _compare(run: Run, target: int, architectures: int) -> Comparison:
     pairs = [found[stage]["pair"] for stage in works if stage.startswith("compare-alone")]
     comparison = Comparison(
         budget=run.setup.budget,
-        # One that an earlier version has compared lacks the lines that came later.
         rows=tuple(rows[label] for label in (*_SEARCHED, *uniform) if label in rows),
         best_uniform=best_row([rows[label] for label in uniform if label in rows]).name,
         inherited=kendall(pairs, recipe.seed) if pairs else None,

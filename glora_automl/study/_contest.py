@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from glora_automl.architecture import Architecture
 from glora_automl.study._alone import Attempt, attempt, learning_rates, trained_row
-from glora_automl.study._result import Row, qualities
+from glora_automl.study._result import Row, quality
 from glora_automl.study._run import Run
 from glora_automl.supernet import Supernet
 
@@ -69,8 +69,7 @@ def contest(run: Run, stage: str, candidates: Sequence[Architecture]) -> Contest
             title = f"Round {number} of {len(rounds)}: candidate {nth} of {len(left[:most])}"
             tried = train(place, (first,), _WINNER if rounds == (1,) else title, epochs)
             images, seconds = images + tried.images, seconds + tried.seconds
-            (quality,) = qualities([tried.score])
-            entry = (tuple(-q for q in quality), place)
+            entry = (tuple(-q for q in quality(tried.score)), place)
             # The others are let go of: each is a whole model.
             best = tried if not found or entry < min(found) else best
             found.append(entry)

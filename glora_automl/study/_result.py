@@ -8,7 +8,7 @@ from typing import Any
 
 from glora_automl.supernet import Score
 
-__all__ = ["CONTROLS_ASIDE", "Row", "Selection", "best_row", "is_better", "qualities"]
+__all__ = ["CONTROLS_ASIDE", "Row", "Selection", "best_row", "is_better", "quality"]
 
 CONTROLS_ASIDE = "searched, controls aside"
 """Name of the row of what a search has found, where a control was chosen instead."""
@@ -132,29 +132,26 @@ def _scores(table: dict[str, Any], *keys: str) -> dict[str, Score | None]:
     return {key: None if table.get(key) is None else Score(**table[key]) for key in keys}
 
 
-def qualities(scores: Sequence[Score]) -> list[tuple[float, float]]:
-    """An order of scores on the same images, higher is better.
+def quality(score: Score) -> tuple[float, float]:
+    """Orders scores on the same images, higher is better: by calibrated loss, then by accuracy.
 
-    It is by calibrated loss, of equal ones by accuracy: on some hundred images accuracies of
-    adapters that differ are level, or apart by chance. Where one of them has no calibrated loss,
-    as in studies of earlier versions, it is by accuracy, of equal ones by loss.
+    On some hundred images accuracies of adapters that differ are level, or apart by chance.
+
+    Args:
+        score: With a calibrated loss.
 
     Example:
         >>> one, other = Score(0.72, 1.9, 150, 0.81), Score(0.72, 1.7, 150, 0.84)
-        >>> max(qualities([one, other]))
+        >>> max(quality(one), quality(other))
         (-0.81, 0.72)
-        >>> max(qualities([one, other._replace(calibrated=None)]))
-        (0.72, -1.7)
     """
-    if any(score.calibrated is None for score in scores):
-        return [(score.accuracy, -score.loss) for score in scores]
-    return [(-(score.calibrated or 0.0), score.accuracy) for score in scores]
+    assert score.calibrated is not None, "what was trained is scored with a calibrated loss"
+    return -score.calibrated, score.accuracy
 
 
 def is_better(score: Score, other: Score) -> bool:
-    """Whether a score is better than another one on the same images; see :func:`qualities`."""
-    first, second = qualities([score, other])
-    return first > second
+    """Whether a score is better than another one on the same images; see :func:`quality`."""
+    return quality(score) > quality(other)
 
 
 def best_row(rows: Sequence[Row]) -> Row:
@@ -163,6 +160,5 @@ def best_row(rows: Sequence[Row]) -> Row:
     Args:
         rows: At least one; all have a validation score.
     """
-    scores = [row.validation for row in rows if row.validation is not None]
-    found = qualities(scores)
-    return rows[max(range(len(rows)), key=found.__getitem__)]
+    scored = [(row, row.validation) for row in rows if row.validation is not None]
+    return max(scored, key=lambda pair: quality(pair[1]))[0]

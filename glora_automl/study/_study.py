@@ -38,12 +38,8 @@ __all__ = [
     "study_key",
 ]
 
-FORMAT = 3
-"""Version of what is written into a study: parameter names, values and attributes.
-
-Format 1 kept supernet and winner in a folder of one machine; in format 2 a recipe had one
-objective, and the key was not kept.
-"""
+FORMAT = 1
+"""Version of what is written into a study: parameter names, values and attributes."""
 
 Attribute = Literal[
     "format", "settings", "backbone", "supernet", "selection", "result", "comparison"
@@ -97,15 +93,10 @@ def load_study(storage: BaseStorage, name: str) -> optuna.Study:
         raise StudyError(
             f"The study {name!r} is not one of GLoRA's; choose another name with --name."
         )
-    if version > FORMAT:
+    if version != FORMAT:
         raise StudyError(
-            f"The study {name!r} has format {version}, this version reads up to {FORMAT}; "
-            "upgrade glora-automl."
-        )
-    if version < FORMAT:
-        raise StudyError(
-            f"The study {name!r} has format {version}, this version reads from {FORMAT} on; go on "
-            "with the glora-automl that made it, or start another with --name."
+            f"The study {name!r} has format {version}, this version reads format {FORMAT}; use the "
+            "glora-automl that made it, or start another with --name."
         )
     return study
 

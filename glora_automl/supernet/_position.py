@@ -43,7 +43,7 @@ class Position:
             steps: Steps of an epoch.
         """
         losses, seconds = state.pop("losses", None), state.pop("seconds", None)
-        # Between epochs nothing is written of them, nor was it before trainings could stop within.
+        # Between epochs nothing is written of them.
         step, loss_sum = state.pop("step", 0), state.pop("loss_sum", 0.0)
         if not isinstance(losses, list) or not isinstance(seconds, int | float):
             return None
@@ -65,8 +65,6 @@ class Keeper:
     Args:
         path: JSON file of the checkpoint; None keeps none.
         training: What a checkpoint must agree in to be of this training.
-        defaults: Values of the training's settings that a checkpoint lacks: an earlier version,
-            which did not know them, trained as their defaults do.
         parameters: What is trained, by name.
         norms: Statistics that training moves, by name.
         optimizer: AdamW on the parameters.
@@ -78,7 +76,6 @@ class Keeper:
         self,
         path: Path | None,
         training: dict[str, Any],
-        defaults: dict[str, Any],
         parameters: Mapping[str, nn.Parameter],
         norms: Mapping[str, Tensor],
         optimizer: torch.optim.Optimizer,
@@ -87,7 +84,6 @@ class Keeper:
     ) -> None:
         self._path = path
         self._training = training
-        self._defaults = defaults
         self._parameters = parameters
         self._targets: dict[str, Tensor] = {**parameters, **norms}
         self._optimizer = optimizer
@@ -137,8 +133,6 @@ class Keeper:
         shapes = {f"model.{name}": value.shape for name, value in self._targets.items()}
         got = {name: value.shape for name, value in tensors.items() if name.startswith("model.")}
         position = Position.pop(state, steps)
-        if isinstance(settings := state.get("settings"), dict):
-            state["settings"] = {**self._defaults, **settings}
         if state != self._training or got != shapes or position is None:
             differs = _difference(state, self._training) or ("tensors" if position else "position")
             raise CheckpointError(

@@ -204,10 +204,7 @@ def train(
         "identity": dict(identity or {}),
     }
     ranks.copy_from_main([*model.parameters(), *model.buffers(), *trained])
-    defaults = _identity(type(settings)(epochs=settings.epochs))
-    keeper = Keeper(
-        checkpoint, training, defaults, parameters, norms, optimizer, ranks, on_checkpoint
-    )
+    keeper = Keeper(checkpoint, training, parameters, norms, optimizer, ranks, on_checkpoint)
     at = keeper.resume(steps)
     begin -= at.seconds
 

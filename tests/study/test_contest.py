@@ -181,16 +181,12 @@ def test_what_is_chosen_validates_as_well_as_any_control(tiny, tmp_path, monkeyp
     assert all(stage.startswith("contest-") for stage in stages[3:])
 
 
-def test_the_best_is_by_calibrated_loss_where_all_have_one():
+def test_the_best_is_by_calibrated_loss():
     sure, accurate = Score(0.5, 9.0, 10, 0.8), Score(0.6, 1.0, 10, 0.9)
     rows = [Row(name, 1, score) for name, score in (("a", accurate), ("b", sure), ("c", sure))]
     assert best_row(rows).name == "b"
     assert is_better(sure, accurate)
     assert not is_better(sure, sure)
-    # One of a study that an earlier version has begun.
-    rows[2] = Row("c", 1, sure._replace(calibrated=None))
-    assert best_row(rows).name == "a"
-    assert not is_better(sure._replace(calibrated=None), accurate)
 
 
 def test_an_interrupted_contest_ends_as_if_it_had_not_been(won, tmp_path, monkeypatch):

@@ -293,21 +293,6 @@ def test_a_position_that_cannot_be_is_refused(tmp_path, wrong):
         Run("paths").fit(path)
 
 
-def test_a_checkpoint_of_before_a_setting_was_trained_as_by_its_default(tmp_path, uninterrupted):
-    for kind, ratio in (("drop-path", 1.0), ("paths", 3.0)):
-        path = tmp_path / f"{kind}.json"
-        with pytest.raises(Stopped):
-            Run(kind).fit(path, stop=StopAfter(4))
-        tensors, state = load_checkpoint(path)
-        assert state["settings"].pop("scaling_lr_ratio") == ratio
-        save_checkpoint(path, tensors, state)
-    run = Run("drop-path")
-    assert run.fit(tmp_path / "drop-path.json").losses == uninterrupted["drop-path"][0]
-    assert run.digest() == uninterrupted["drop-path"][1]
-    with pytest.raises(CheckpointError, match=r"settings \(scaling_lr_ratio\) differ"):
-        Run("paths").fit(tmp_path / "paths.json")
-
-
 def test_a_stop_does_not_keep_weights_that_are_no_numbers(tmp_path):
     path = tmp_path / "supernet.json"
     broken = Run("conv")

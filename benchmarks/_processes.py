@@ -10,7 +10,7 @@ CONTEXT.set_forkserver_preload(
         "glora_automl.cli",
         "glora_automl.report",
         "glora_automl.storages._fast",
-        "glora_automl.study",
+        "glora_automl.commands",
         # What these import late, and each process would import again.
         "alembic.command",
         "plotly.graph_objs._figure",

@@ -22,7 +22,8 @@ from glora_automl.adapters import linear_shapes
 from glora_automl.architecture import Architecture
 from glora_automl.budget import FeasibleRegion
 from glora_automl.search_space import SearchSpace, load_search_space
-from glora_automl.supernet import Supernet, seeded
+from glora_automl.supernet import Supernet
+from glora_automl.training import seeded
 
 CLASSES = 10
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {

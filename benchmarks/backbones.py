@@ -45,7 +45,8 @@ from glora_automl.adapters import (
 from glora_automl.budget import FeasibleRegion
 from glora_automl.errors import LayerError
 from glora_automl.search_space import SearchSpace, load_search_space
-from glora_automl.supernet import Supernet, seeded
+from glora_automl.supernet import Supernet
+from glora_automl.training import seeded
 
 CLASSES = 3
 BUDGET = 0.05

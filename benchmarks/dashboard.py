@@ -41,11 +41,11 @@ from rich.table import Table
 
 from glora_automl.architecture import LayerShape
 from glora_automl.budget import FeasibleRegion
+from glora_automl.recipes import load_recipe
 from glora_automl.report import dashboard_app, open_server
 from glora_automl.search_space import SearchSpace
 from glora_automl.storages import hold_writes, open_storage
-from glora_automl.study import load_recipe
-from glora_automl.study._best import CONSTRAINT
+from glora_automl.study._ranking import CONSTRAINT
 from glora_automl.study._study import Settings, create_study
 
 SERVERS = ("optuna-dashboard", "glora dashboard")

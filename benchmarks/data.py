@@ -28,8 +28,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from glora_automl.supernet import batches
 from glora_automl.tasks import FolderSettings, InputFormat, load_folder
+from glora_automl.training import batches
 
 CLASSES = 10
 

@@ -29,10 +29,12 @@ from _speed import MODELS, parser_of, write
 from rich.console import Console
 from rich.table import Table
 
+from glora_automl.commands import search
 from glora_automl.progress import Progress
-from glora_automl.study import ledger, override_recipe, search
-from glora_automl.study._overrides import with_settings
-from glora_automl.study._recipe import parse_recipe
+from glora_automl.recipes import override_recipe
+from glora_automl.recipes._overrides import with_settings
+from glora_automl.recipes._recipe import parse_recipe
+from glora_automl.study import ledger
 from glora_automl.supernet import Scorer
 
 IMAGES = 200

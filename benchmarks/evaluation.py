@@ -42,8 +42,9 @@ from _speed import (
 from torch import Tensor, nn
 
 from glora_automl.adapters import linear_shapes
-from glora_automl.supernet import Scorer, evaluate
-from glora_automl.supernet._evaluation import paying_batch_size
+from glora_automl.supernet import Scorer
+from glora_automl.training import evaluate
+from glora_automl.training._evaluation import paying_batch_size
 
 MODELS = ["digits", "minivtab", "vit-s", "vit-b", "swin-t", "convnext-t"]
 IMAGES = {"digits": 150, "minivtab": 200}

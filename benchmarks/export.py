@@ -36,14 +36,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from glora_automl.adapters import classifiers, linear_shapes, merge
 from glora_automl.architecture import Architecture
+from glora_automl.backbones import BackboneSettings, input_format
 from glora_automl.budget import FeasibleRegion
 from glora_automl.export import Adapter, Backbone, Preprocessing, save_adapter
 from glora_automl.export._adapter import attach_adapter
 from glora_automl.export._peft import write_peft
 from glora_automl.export._timm import check_timm, write_timm
 from glora_automl.search_space import SearchSpace, load_search_space
-from glora_automl.supernet import Supernet, seeded
-from glora_automl.tasks import BackboneSettings, input_format
+from glora_automl.supernet import Supernet
+from glora_automl.training import seeded
 
 CLASSES = 10
 SHARE = 0.01

@@ -76,8 +76,9 @@ HEARTBEAT = 1.0
 
 def work(arguments: list[str], folder: str, machine: str, pause: float, log: str) -> None:
     """What a worker's process does: the command line, in a folder as if on its own machine."""
-    from glora_automl import cli
-    from glora_automl.study import _proposals, _worker
+    from glora_automl.cli import _app as cli
+    from glora_automl.pipeline import _objective as _proposals
+    from glora_automl.workers import _worker
 
     os.chdir(folder)
     with open(log, "a", encoding="utf-8") as file:

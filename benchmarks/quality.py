@@ -47,24 +47,12 @@ from _document import MACHINE, command_line, interval, write_document
 from rich.console import Console
 from rich.table import Table
 
+from glora_automl.commands import SearchResult, compare, search
 from glora_automl.progress import LineProgress
+from glora_automl.recipes import Recipe, list_recipes, load_suite, override_recipe, suite_recipes
 from glora_automl.storages import default_url, open_storage
-from glora_automl.study import (
-    CONTROLS_ASIDE,
-    Comparison,
-    Recipe,
-    Row,
-    SearchResult,
-    best_row,
-    compare,
-    ledger,
-    list_recipes,
-    load_suite,
-    override_recipe,
-    search,
-    suite_recipes,
-)
-from glora_automl.supernet import Score
+from glora_automl.study import CONTROLS_ASIDE, Comparison, Row, best_row, ledger
+from glora_automl.training import Score
 
 HAND_PICKED = "best hand-picked"
 LONGER = "LoRA, as long as the search"

@@ -48,21 +48,22 @@ from optuna.trial import FrozenTrial, create_trial
 from rich.console import Console
 from rich.table import Table
 
+from glora_automl.pipeline._context import prepare
+from glora_automl.pipeline._initial import hand_picked
+from glora_automl.pipeline._objective import Proposer, create_sampler
+from glora_automl.pipeline._run import Run
+from glora_automl.pipeline._selection import rank, score_again
+from glora_automl.pipeline._supernet import load_backbone, load_supernet
 from glora_automl.progress import LineProgress, Progress
+from glora_automl.recipes import Recipe, override_recipe
+from glora_automl.recipes._recipe import SearchSettings
 from glora_automl.storages import open_artifacts
-from glora_automl.study import Recipe, override_recipe
-from glora_automl.study._best import best_trials, front_of
-from glora_automl.study._initial import hand_picked
-from glora_automl.study._proposals import Proposer, create_sampler
-from glora_automl.study._recipe import SearchSettings
-from glora_automl.study._run import Run
-from glora_automl.study._selection import rank, score_again
-from glora_automl.study._setup import prepare
-from glora_automl.study._stages import Stages
-from glora_automl.study._trials import run_trials
-from glora_automl.study._weights import load_backbone, load_supernet
-from glora_automl.study._worker import Worker
-from glora_automl.supernet import Supernet, evaluate
+from glora_automl.study._ranking import best_trials, front_of
+from glora_automl.supernet import Supernet
+from glora_automl.training import evaluate
+from glora_automl.workers._stages import Stages
+from glora_automl.workers._trials import run_trials
+from glora_automl.workers._worker import Worker
 
 BOTH = ["accuracy", "parameters"]
 WAYS: dict[str, dict[str, Any]] = {

@@ -32,8 +32,8 @@ from rich.table import Table
 from glora_automl.progress import Progress
 from glora_automl.samplers import EvolutionSampler
 from glora_automl.storages import open_storage
-from glora_automl.study._trials import Evaluation, run_trials
-from glora_automl.study._worker import Worker
+from glora_automl.workers._trials import Evaluation, run_trials
+from glora_automl.workers._worker import Worker
 
 CHOICES = ("none", "scalar", "vector", "lora-2", "lora-4", "lora-8")
 

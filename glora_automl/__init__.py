@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from glora_automl import errors
     from glora_automl.architecture import Architecture, Choice, LayerChoices, LayerShape
     from glora_automl.budget import FeasibleRegion, parse_budget
+    from glora_automl.commands import SearchResult, compare, pick, resume, search
     from glora_automl.errors import GLoRAError
     from glora_automl.estimator import GLoRAClassifier
     from glora_automl.export import (
@@ -19,23 +20,14 @@ if TYPE_CHECKING:
         read_adapter,
         save_adapter,
     )
+    from glora_automl.recipes import Recipe, list_recipes, load_recipe
     from glora_automl.search_space import (
         SearchSpace,
         SearchSpaceSpec,
         list_search_spaces,
         load_search_space,
     )
-    from glora_automl.study import (
-        Comparison,
-        Recipe,
-        SearchResult,
-        compare,
-        list_recipes,
-        load_recipe,
-        pick,
-        resume,
-        search,
-    )
+    from glora_automl.study import Comparison
 
 __all__ = [
     "Architecture",
@@ -83,17 +75,9 @@ _HOMES = {
         "save_adapter",
     ),
     "search_space": ("SearchSpace", "SearchSpaceSpec", "list_search_spaces", "load_search_space"),
-    "study": (
-        "Comparison",
-        "Recipe",
-        "SearchResult",
-        "compare",
-        "list_recipes",
-        "load_recipe",
-        "pick",
-        "resume",
-        "search",
-    ),
+    "study": ("Comparison",),
+    "recipes": ("Recipe", "list_recipes", "load_recipe"),
+    "commands": ("SearchResult", "compare", "pick", "resume", "search"),
 }
 
 

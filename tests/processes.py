@@ -13,7 +13,7 @@ CONTEXT.set_forkserver_preload(
         "glora_automl.cli",
         "glora_automl.report",
         "glora_automl.storages._fast",
-        "glora_automl.study",
+        "glora_automl.commands",
         # What these import late, and each process would import again.
         "alembic.command",
         "plotly.graph_objs._figure",
@@ -92,7 +92,7 @@ def _run(function, arguments, folder, printed, environment):
 
 def glora(*arguments):
     """The command line."""
-    from glora_automl import cli
+    from glora_automl.cli import _app as cli
 
     # What a test's process ignores is ignored by those that it starts, as by what a shell
     # starts with &.

@@ -13,72 +13,36 @@ import glora_automl
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "glora_automl"
 
-# What each part may import, besides errors and the private modules that know nothing of the rest.
-BELOW = {
+# The floors from the ground up: each part imports from those above it in this list, besides
+# errors and the private modules that know nothing of the rest.
+FLOORS = {
     "errors": set(),
     "progress": set(),
     "architecture": set(),
     "search_space": {"architecture"},
     "budget": {"search_space"},
-    "adapters": {"architecture"},
-    "supernet": {"adapters", "architecture"},
+    "presets": {"architecture", "search_space"},
     "samplers": set(),
-    "storages": set(),
-    "tasks": {"adapters", "supernet", "progress"},
-    "study": {
-        "adapters",
+    "storages": {"samplers"},
+    "adapters": {"architecture"},
+    "training": {"adapters"},
+    "supernet": {"adapters", "architecture", "training"},
+    "tasks": {"progress", "training"},
+    "backbones": {"adapters", "architecture", "progress", "search_space", "tasks", "training"},
+    "recipes": {
         "architecture",
+        "backbones",
         "budget",
-        "progress",
-        "samplers",
+        "presets",
         "search_space",
-        "storages",
-        "supernet",
         "tasks",
+        "training",
     },
-    "report": {
-        "architecture",
-        "budget",
-        "progress",
-        "samplers",
-        "search_space",
-        "storages",
-        "study",
-        "supernet",
-    },
-    "export": {
-        "adapters",
-        "architecture",
-        "budget",
-        "progress",
-        "report",
-        "study",
-        "supernet",
-        "tasks",
-    },
-    "estimator": {
-        "adapters",
-        "architecture",
-        "export",
-        "progress",
-        "search_space",
-        "study",
-        "supernet",
-        "tasks",
-    },
-    "_cli_options": set(),
-    "_cli_output": {"export", "progress", "report", "storages", "study"},
-    "cli": {
-        "_cli_options",
-        "_cli_output",
-        "export",
-        "report",
-        "search_space",
-        "storages",
-        "study",
-        "tasks",
-    },
+    "workers": {"progress", "samplers", "storages"},
 }
+UPPER = ["study", "pipeline", "commands", "report", "export", "estimator", "cli"]
+"""These may import from every floor below them."""
+BELOW = FLOORS | {part: {*FLOORS, *UPPER[:place]} for place, part in enumerate(UPPER)}
 FREE = {"errors", "_declarations", "_files", "_signals", "_version"}
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from glora_automl import _declarations, cli
+from glora_automl import _declarations
+from glora_automl.cli import _app as cli
+from glora_automl.recipes import load_recipe, load_suite, suite_recipes
 from glora_automl.report import DashboardServer
 from glora_automl.search_space import SearchSpaceSpec
-from glora_automl.study import load_recipe, load_suite, suite_recipes
 from tests.conftest import TINY
 
 ROOT = Path(__file__).parents[1]

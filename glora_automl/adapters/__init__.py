@@ -1,11 +1,6 @@
 """What one adapted layer computes; attach, activate, merge, detach. Needs torch alone."""
 
-from glora_automl.adapters._adaptable import (
-    classifiers,
-    is_adaptable,
-    linear_shapes,
-    unadaptable,
-)
+from glora_automl.adapters._adaptable import classifiers, is_adaptable, linear_shapes, unadaptable
 from glora_automl.adapters._attach import activate, activate_layers, adapted_layers, attach, detach
 from glora_automl.adapters._layer import GLoRALinear, is_scaling
 from glora_automl.adapters._merge import MergeHandle, merge

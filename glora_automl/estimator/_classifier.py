@@ -21,12 +21,9 @@ from torch import nn
 
 from glora_automl.adapters import merge
 from glora_automl.architecture import Architecture
-from glora_automl.estimator._pixels import (
-    Pixels,
-    check_pixel_parameters,
-    checked_rows,
-    infer_shape,
-)
+from glora_automl.backbones import input_format
+from glora_automl.commands import search
+from glora_automl.estimator._pixels import Pixels, check_pixel_parameters, checked_rows, infer_shape
 from glora_automl.estimator._saved import Saved
 from glora_automl.estimator._settings import (
     CONSTRAINTS,
@@ -44,11 +41,11 @@ from glora_automl.export import (
     read_adapter,
     save_adapter,
 )
+from glora_automl.pipeline import resolve_device
 from glora_automl.progress import LineProgress, Progress
 from glora_automl.search_space import SearchSpaceSpec
-from glora_automl.study import resolve_device, search
-from glora_automl.supernet import batches, load_checkpoint
-from glora_automl.tasks import ImageSet, input_format
+from glora_automl.tasks import ImageSet
+from glora_automl.training import batches, load_checkpoint
 
 __all__ = ["GLoRAClassifier"]
 

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from glora_automl.backbones import BackboneSettings
 from glora_automl.errors import ExportError
 from glora_automl.estimator._pixels import Pixels
 from glora_automl.export import Adapter
 from glora_automl.search_space import SearchSpaceSpec
-from glora_automl.tasks import BackboneSettings
 
 __all__ = ["Saved"]
 

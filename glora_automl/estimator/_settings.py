@@ -17,9 +17,11 @@ from sklearn.utils._param_validation import Interval
 from torch import nn
 
 from glora_automl.architecture import Architecture
+from glora_automl.backbones import BackboneSettings, create_backbone
+from glora_automl.presets import read_given
+from glora_automl.recipes import Recipe, load_recipe
 from glora_automl.search_space import SearchSpaceSpec
-from glora_automl.study import Recipe, load_recipe, read_given
-from glora_automl.tasks import BackboneSettings, ImageSet, Task, create_backbone
+from glora_automl.tasks import ImageSet, Task
 
 __all__ = ["CONSTRAINTS", "bare_backbone", "recipe_of", "seed_of", "study_name"]
 

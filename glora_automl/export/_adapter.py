@@ -25,7 +25,8 @@ from glora_automl.export._record import (
     read_record,
     write_record,
 )
-from glora_automl.supernet import Supernet, save_tensors
+from glora_automl.supernet import Supernet
+from glora_automl.training import save_tensors
 
 __all__ = [
     "Adapter",
@@ -56,7 +57,8 @@ class Adapter:
         >>> import tempfile, timm
         >>> from glora_automl.adapters import detach
         >>> from glora_automl.architecture import Choice
-        >>> from glora_automl.tasks import BackboneSettings, InputFormat
+        >>> from glora_automl.backbones import BackboneSettings
+        >>> from glora_automl.tasks import InputFormat
         >>> model = timm.create_model("test_vit", num_classes=2)
         >>> backbone = Backbone.of(BackboneSettings(model="test_vit"), model)
         >>> supernet = Supernet(model, {"blocks.0.attn.qkv": {"E": [Choice.parse("vector")]}})

@@ -15,9 +15,8 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from glora_automl.errors import ExportError
 from glora_automl.export._open import Opened, open_export
 from glora_automl.export._record import Record
+from glora_automl.pipeline import resolve_device
 from glora_automl.progress import Progress
-from glora_automl.study import resolve_device
-from glora_automl.supernet import batches
 from glora_automl.tasks import (
     NormalisedImages,
     Reader,
@@ -26,6 +25,7 @@ from glora_automl.tasks import (
     decode,
     resizing,
 )
+from glora_automl.training import batches
 
 __all__ = ["Applied", "apply"]
 

@@ -13,7 +13,7 @@ from glora_automl._version import __version__
 from glora_automl.export._record import Kind, Record
 from glora_automl.export._verify import Verified
 from glora_automl.report import Snapshot, accuracy_text, markdown_study
-from glora_automl.supernet import Score
+from glora_automl.training import Score
 
 __all__ = ["model_card"]
 

@@ -22,8 +22,8 @@ from glora_automl.export._record import KINDS, Kind, Record, write_record
 from glora_automl.export._subnet import Chosen, choose, describe, describe_backbone, take
 from glora_automl.export._timm import check_timm, load_timm, write_timm
 from glora_automl.export._verify import Logits, Verified, batched, verify
+from glora_automl.pipeline import Run, find, join, load_backbone
 from glora_automl.progress import Progress
-from glora_automl.study import Run, find, join, load_backbone
 from glora_automl.supernet import Supernet
 
 __all__ = ["Export", "export_model"]

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from glora_automl.backbones import one_line
 from glora_automl.errors import ExportError
 from glora_automl.export._extras import require
 from glora_automl.export._record import Record
-from glora_automl.tasks import one_line
 
 __all__ = ["check_onnx", "load_onnx", "write_onnx"]
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from glora_automl._declarations import validate
+from glora_automl.backbones import BackboneSettings, create_from_checkpoint, create_model
 from glora_automl.errors import ExportError
 from glora_automl.export._adapter import check_backbone_digest, load_adapter
 from glora_automl.export._onnx import load_onnx
 from glora_automl.export._peft import load_peft
 from glora_automl.export._record import FILES, Record, read_record
 from glora_automl.export._timm import load_timm
-from glora_automl.tasks import BackboneSettings, create_from_checkpoint, create_model
 
 __all__ = ["Opened", "create_backbone", "open_export"]
 

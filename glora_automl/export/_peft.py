@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from glora_automl.adapters import classifiers, linear_shapes
 from glora_automl.architecture import TENSORS, Architecture, LayerChoices
+from glora_automl.backbones import one_line
 from glora_automl.errors import ExportError
 from glora_automl.export._adapter import Adapter
 from glora_automl.export._extras import require
 from glora_automl.export._record import FILES
-from glora_automl.tasks import one_line
 
 __all__ = ["check_peft", "load_peft", "peft_choices", "require_peft", "write_peft"]
 

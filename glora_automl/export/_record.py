@@ -14,9 +14,10 @@ from torch import nn
 from glora_automl._declarations import Declaration, Float, Int, validate
 from glora_automl._files import write_atomic
 from glora_automl.adapters import adapted_layers, classifiers
+from glora_automl.backbones import BackboneSettings
 from glora_automl.errors import ExportError
-from glora_automl.supernet import tensor_digest
-from glora_automl.tasks import BackboneSettings, InputFormat
+from glora_automl.tasks import InputFormat
+from glora_automl.training import tensor_digest
 
 __all__ = [
     "FILES",

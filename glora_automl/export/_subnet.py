@@ -12,16 +12,10 @@ from glora_automl.budget import parse_budget
 from glora_automl.errors import StudyError
 from glora_automl.export._adapter import Adapter
 from glora_automl.export._record import Backbone, Preprocessing, Record
-from glora_automl.study import (
-    Row,
-    Run,
-    Selection,
-    alone,
-    fetch_supernet,
-    get_setting,
-    parse_trial,
-)
-from glora_automl.supernet import Score, Supernet
+from glora_automl.pipeline import Run, alone, fetch_supernet
+from glora_automl.study import Row, Selection, get_setting, parse_trial
+from glora_automl.supernet import Supernet
+from glora_automl.training import Score
 
 __all__ = ["Chosen", "choose", "describe", "describe_backbone", "take"]
 

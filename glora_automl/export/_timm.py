@@ -12,9 +12,9 @@ from torch import nn
 
 from glora_automl.adapters import linear_shapes
 from glora_automl.architecture import Architecture
+from glora_automl.backbones import one_line
 from glora_automl.errors import ExportError
 from glora_automl.export._record import FILES, Record
-from glora_automl.tasks import one_line
 
 __all__ = ["check_timm", "load_timm", "write_timm"]
 

@@ -53,7 +53,7 @@ class Progress:
         """Open a stage for a training.
 
         Yields:
-            The ``on_epoch`` of :func:`glora_automl.supernet.train`.
+            The ``on_epoch`` of :func:`glora_automl.training.train`.
         """
         with self.stage(title, total, "epochs") as advance:
             before = 0

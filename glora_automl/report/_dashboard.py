@@ -20,16 +20,12 @@ from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial
 from optuna_dashboard import _app
 
+from glora_automl.commands import random_study_name
 from glora_automl.errors import GLoRAError, ReportError, StorageError
 from glora_automl.report._projection import Grouping, project_study
 from glora_automl.storages import Artifacts, StudyView
-from glora_automl.study import (
-    get_attribute,
-    get_setting,
-    is_ours,
-    random_study_name,
-    stage_study_name,
-)
+from glora_automl.study import get_attribute, get_setting, is_ours
+from glora_automl.workers import stage_study_name
 
 __all__ = ["DashboardServer", "dashboard_app", "open_server"]
 

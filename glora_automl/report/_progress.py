@@ -8,16 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from optuna.trial import FrozenTrial
 
-from glora_automl.report._picture import (
-    Axis,
-    Band,
-    Color,
-    Line,
-    Mark,
-    Picture,
-    Points,
-    Symbol,
-)
+from glora_automl.report._picture import Axis, Band, Color, Line, Mark, Picture, Points, Symbol
 from glora_automl.report._snapshot import Snapshot, is_feasible
 from glora_automl.report._tables import accuracy_interval
 from glora_automl.samplers import trial_positions

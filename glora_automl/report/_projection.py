@@ -14,7 +14,7 @@ from glora_automl.errors import RecipeError, ReportError
 from glora_automl.report._tables import accuracy_text
 from glora_automl.search_space import Dimension, SearchSpace, group
 from glora_automl.study import FORMAT, Selection, get_attribute, read_space
-from glora_automl.supernet import Score
+from glora_automl.training import Score
 
 __all__ = ["GROUPINGS", "Counts", "Grouping", "check_grouping", "group_of", "project_study"]
 

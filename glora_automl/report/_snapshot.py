@@ -11,10 +11,10 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from glora_automl.architecture import Architecture
+from glora_automl.recipes import Recipe
 from glora_automl.search_space import SearchSpace
 from glora_automl.study import (
     CONSTRAINT,
-    Recipe,
     Selection,
     best_of,
     front_of,

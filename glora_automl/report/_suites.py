@@ -13,7 +13,7 @@ from rich.table import Table
 from scipy import stats
 
 from glora_automl._files import write_atomic
-from glora_automl.study import SuiteResult
+from glora_automl.commands import SuiteResult
 
 __all__ = ["save_suite", "suite_table"]
 

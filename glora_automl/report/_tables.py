@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 from glora_automl.progress import shade
 from glora_automl.report._picture import Grid, Picture
 from glora_automl.study import RankCorrelation, Row
-from glora_automl.supernet import Score
+from glora_automl.training import Score
 
 __all__ = [
     "RESULT_COLUMNS",

@@ -15,7 +15,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from glora_automl.samplers._ranking import Scored, identity, score
 
-__all__ = ["Histories", "History", "trial_positions"]
+__all__ = ["DONE", "Histories", "History", "trial_positions"]
+
+DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+"""States of trials that were evaluated."""
 
 _Derived = TypeVar("_Derived")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from glora_automl.supernet import Score
+from glora_automl.training import Score
 
 __all__ = ["CONTROLS_ASIDE", "Row", "Selection", "best_row", "is_better", "quality"]
 

@@ -17,10 +17,10 @@ from optuna.study._frozen import FrozenStudy
 
 from glora_automl.architecture import LayerShape
 from glora_automl.errors import RecipeError, StudyError
+from glora_automl.presets import given_architecture
+from glora_automl.recipes import Recipe, SearchSettings, parse_recipe
 from glora_automl.search_space import SearchSpace
-from glora_automl.study._best import CONSTRAINT
-from glora_automl.study._given import given_architecture
-from glora_automl.study._recipe import Recipe, SearchSettings, parse_recipe
+from glora_automl.study._ranking import CONSTRAINT
 
 __all__ = [
     "FORMAT",

@@ -9,8 +9,8 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from glora_automl.study._best import CONSTRAINT, best_trials, front_of
-from glora_automl.study._ledger import STAGES, attempts, find_stages, ledger
+from glora_automl.study._costs import STAGES, attempts, find_stages, ledger
+from glora_automl.study._ranking import CONSTRAINT, best_trials, front_of
 from glora_automl.study._study import FORMAT, get_attribute, get_setting
 
 __all__ = ["list_studies", "summarize"]

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from glora_automl.architecture import Architecture
 from glora_automl.errors import TrainingError
-from glora_automl.supernet._batches import Converted, ImageBatches
-from glora_automl.supernet._evaluation import Score, evaluate, paying_batch_size
 from glora_automl.supernet._stem import split_stem
 from glora_automl.supernet._supernet import Supernet
+from glora_automl.training import Converted, ImageBatches, Score, evaluate, paying_batch_size
 
 __all__ = ["Scorer"]
 

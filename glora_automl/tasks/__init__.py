@@ -1,14 +1,5 @@
-"""Where images and backbones come from."""
+"""Where images come from."""
 
-from glora_automl.tasks._backbone import (
-    BackboneSettings,
-    check_backbone,
-    check_pretraining,
-    create_backbone,
-    create_from_checkpoint,
-    create_model,
-    input_format,
-)
 from glora_automl.tasks._decoding import Unreadable, decode, resizing
 from glora_automl.tasks._digits import DigitsSettings, load_digits
 from glora_automl.tasks._domains import DomainsSettings, load_domains
@@ -24,7 +15,6 @@ from glora_automl.tasks._images import (
     stratified_split,
 )
 from glora_automl.tasks._labelled import LabelledSettings, draw_labelled, stratified_draw
-from glora_automl.tasks._local import one_line
 from glora_automl.tasks._memory import ArraysSettings, load_arrays
 from glora_automl.tasks._npz import NpzSettings, load_npz
 from glora_automl.tasks._reading import Reader, ReadingSettings
@@ -36,7 +26,6 @@ from glora_automl.tasks._vtab import VTAB, VtabSettings, load_vtab
 __all__ = [
     "VTAB",
     "ArraysSettings",
-    "BackboneSettings",
     "DigitsSettings",
     "Domain",
     "DomainsSettings",
@@ -56,14 +45,8 @@ __all__ = [
     "TorchvisionSettings",
     "Unreadable",
     "VtabSettings",
-    "check_backbone",
-    "check_pretraining",
-    "create_backbone",
-    "create_from_checkpoint",
-    "create_model",
     "decode",
     "draw_labelled",
-    "input_format",
     "load_arrays",
     "load_digits",
     "load_domains",
@@ -73,7 +56,6 @@ __all__ = [
     "load_timm",
     "load_torchvision",
     "load_vtab",
-    "one_line",
     "resizing",
     "stratified_draw",
     "stratified_split",

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from glora_automl.errors import TaskError
-from glora_automl.supernet import ImageBatches
+from glora_automl.training import ImageBatches
 
 __all__ = [
     "ImageSet",

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from glora_automl._declarations import Declaration, Int
 from glora_automl.errors import TaskError
-from glora_automl.supernet import stage_rng
+from glora_automl.training import stage_rng
 
 __all__ = ["LabelledSettings", "draw_labelled", "stratified_draw"]
 

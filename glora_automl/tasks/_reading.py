@@ -19,17 +19,10 @@ from torch import Tensor
 from glora_automl._declarations import Declaration, Int
 from glora_automl.errors import TaskError
 from glora_automl.progress import Advance, Progress
-from glora_automl.supernet import ImageBatches
-from glora_automl.tasks._decoding import (
-    Resize,
-    Unreadable,
-    check_channels,
-    decode,
-    fault,
-    resizing,
-)
+from glora_automl.tasks._decoding import Resize, Unreadable, check_channels, decode, fault, resizing
 from glora_automl.tasks._encoded import EncodedImages
 from glora_automl.tasks._images import WHOLE, Images, InputFormat, NormalisedImages
+from glora_automl.training import ImageBatches
 
 __all__ = ["EncodedSet", "Reader", "ReadingSettings"]
 

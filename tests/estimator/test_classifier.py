@@ -21,10 +21,10 @@ from sklearn.preprocessing import FunctionTransformer
 
 from glora_automl import GLoRAClassifier
 from glora_automl.architecture import Architecture
+from glora_automl.commands import resume, search
 from glora_automl.errors import BudgetError, ExportError, GLoRAError, TaskError
 from glora_automl.estimator import _classifier
 from glora_automl.estimator._settings import recipe_of
-from glora_automl.study import resume, search
 from glora_automl.tasks import load_task
 
 ROOT = Path(__file__).parents[2]

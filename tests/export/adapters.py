@@ -6,9 +6,10 @@ import torch
 
 from glora_automl.adapters import linear_shapes
 from glora_automl.architecture import TENSORS, Architecture, LayerShape
+from glora_automl.backbones import BackboneSettings, input_format
 from glora_automl.export import Adapter, Backbone, Preprocessing
 from glora_automl.supernet import Supernet
-from glora_automl.tasks import BackboneSettings, InputFormat, input_format
+from glora_automl.tasks import InputFormat
 from tests.models import MODELS, backbone, images, randomise
 
 CLASSES = ("ant", "bee", "cicada")

@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from glora_automl.commands import search
 from glora_automl.export import export_model
-from glora_automl.study import load_recipe, search
+from glora_automl.recipes import load_recipe
 from tests.conftest import TINY
 
 

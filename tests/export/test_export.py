@@ -16,16 +16,9 @@ from optuna.trial import TrialState
 import glora_automl
 from glora_automl.errors import ExportError, StudyError
 from glora_automl.export import _export, _timm, export_model
-from glora_automl.study import (
-    Row,
-    find,
-    get_attribute,
-    join,
-    ledger,
-    load_backbone,
-    load_study,
-)
-from glora_automl.supernet import evaluate
+from glora_automl.pipeline import find, join, load_backbone
+from glora_automl.study import Row, get_attribute, ledger, load_study
+from glora_automl.training import evaluate
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +219,7 @@ def test_a_format_that_there_is_not_is_told(tmp_path):
 
 
 def test_a_study_that_is_not_finished_has_no_winner(tiny, tmp_path, monkeypatch):
-    from glora_automl.study import _search
+    from glora_automl.commands import _search
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(_search, "final_test", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))

@@ -8,10 +8,11 @@ from optuna.trial import TrialState, create_trial
 
 from glora_automl.architecture import LayerShape
 from glora_automl.budget import FeasibleRegion
+from glora_automl.recipes import load_recipe
 from glora_automl.search_space import SearchSpace, load_search_space
-from glora_automl.study import load_recipe, stage_study_name
-from glora_automl.study._best import CONSTRAINT
+from glora_automl.study._ranking import CONSTRAINT
 from glora_automl.study._study import Settings, create_study, set_attribute, study_key
+from glora_automl.workers import stage_study_name
 
 BEGIN = datetime.datetime(2026, 1, 1)
 

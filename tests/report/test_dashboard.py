@@ -9,10 +9,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
+from glora_automl.commands import random_study_name
 from glora_automl.errors import ReportError
 from glora_automl.report import dashboard_app, open_server
 from glora_automl.storages import open_artifacts, open_storage
-from glora_automl.study import random_study_name
 from tests.report.studies import add_stage, add_trials, begin_study, made_space, made_study
 
 

@@ -12,7 +12,7 @@ from glora_automl.report import (
     result_table,
 )
 from glora_automl.study import Cost, Row
-from glora_automl.supernet import Score
+from glora_automl.training import Score
 from tests.report.studies import made_study
 
 

@@ -5,10 +5,11 @@ from torch import nn
 
 from glora_automl.adapters import linear_shapes
 from glora_automl.errors import TrainingError
-from glora_automl.supernet import Reordered, Scorer, Supernet, evaluate
-from glora_automl.supernet._batches import Converted
-from glora_automl.supernet._evaluation import CACHED, FEWEST, paying_batch_size
+from glora_automl.supernet import Scorer, Supernet
 from glora_automl.supernet._stem import split_stem
+from glora_automl.training import Reordered, evaluate
+from glora_automl.training._batches import Converted
+from glora_automl.training._evaluation import CACHED, FEWEST, paying_batch_size
 from tests import models
 
 COUNT = 22

@@ -10,7 +10,8 @@ from glora_automl.architecture import Architecture, Choice
 from glora_automl.budget import FeasibleRegion
 from glora_automl.errors import ArchitectureError, CheckpointError, LayerError
 from glora_automl.search_space import SearchSpace, SearchSpaceSpec
-from glora_automl.supernet import Supernet, tensor_digest
+from glora_automl.supernet import Supernet
+from glora_automl.training import tensor_digest
 
 SMALL = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
 

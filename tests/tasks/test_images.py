@@ -6,14 +6,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from glora_automl.errors import TaskError
-from glora_automl.tasks import (
-    Domain,
-    ImageSet,
-    InputFormat,
-    Normalisation,
-    Task,
-    stratified_split,
-)
+from glora_automl.tasks import Domain, ImageSet, InputFormat, Normalisation, Task, stratified_split
 
 CPU = torch.device("cpu")
 MEAN, STD = (0.2, 0.5, 0.8), (0.1, 0.5, 2.0)

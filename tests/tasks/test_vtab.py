@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from glora_automl.errors import RecipeError, TaskError
-from glora_automl.study import load_recipe
+from glora_automl.recipes import load_recipe
 from glora_automl.tasks import VTAB, InputFormat, VtabSettings, load_task
 from tests.tasks.files import picture
 

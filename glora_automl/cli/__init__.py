@@ -1,0 +1,5 @@
+"""The command line."""
+
+from glora_automl.cli._app import app, main
+
+__all__ = ["app", "main"]

@@ -1,0 +1,241 @@
+"""What commands print: results on standard output, progress on standard error."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import optuna
+    from rich.console import Console
+
+    from glora_automl.commands import SearchResult
+    from glora_automl.export import Applied, Export
+    from glora_automl.progress import Progress
+    from glora_automl.study import Comparison
+
+__all__ = [
+    "best_text",
+    "is_first_rank",
+    "out_console",
+    "print_applied",
+    "print_comparison",
+    "print_export",
+    "print_found",
+    "print_found_so_far",
+    "print_json",
+    "print_list",
+    "print_result",
+    "print_summary",
+    "start_progress",
+    "storage_url",
+]
+
+
+def best_text(summary: dict[str, Any]) -> str:
+    """The best trial of a study's summary, if there is one."""
+    from glora_automl.progress import SearchState
+
+    best = summary["best"]
+    if best is None:
+        return "–"
+    objective = summary["recipe"]["search"]["objectives"][0]
+    state = SearchState(best["value"], objective, best["parameters"])
+    return f"{state.best_text}{state.size_text}"
+
+
+def storage_url(storage: str | None, runs: Path) -> str:
+    """The storage that was asked for, or that of the runs folder."""
+    from glora_automl.storages import default_url
+
+    return storage or default_url(runs)
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the one of those that torchrun started which talks."""
+    return "LOCAL_RANK" not in os.environ or os.environ.get("RANK", "0") == "0"
+
+
+_LIBRARIES = ("torch", "timm", "sklearn.model_selection", "optuna", "glora_automl.commands")
+
+
+def start_progress(quiet: bool) -> Progress:
+    """A live view on a terminal, plain lines elsewhere; both on standard error.
+
+    A terminal also sees the libraries being loaded, which takes seconds: somebody looks at it.
+    """
+    from rich.console import Console
+
+    from glora_automl.progress import LineProgress, Progress, TerminalProgress
+
+    if quiet or not is_first_rank():
+        return Progress()
+    console = Console(stderr=True)
+    if console.is_terminal and not console.is_dumb_terminal:
+        terminal = TerminalProgress(console)
+        if missing := [name for name in _LIBRARIES if name not in sys.modules]:
+            with terminal.stage("Load", len(missing), "libraries") as advance:
+                for name in missing:
+                    importlib.import_module(name)
+                    advance(1)
+        return terminal
+    return LineProgress(lambda line: print(line, file=sys.stderr, flush=True))
+
+
+def out_console() -> Console:
+    from rich.console import Console
+
+    return Console()
+
+
+def print_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_list(descriptions: dict[str, str], as_json: bool) -> None:
+    if as_json:
+        print_json(descriptions)
+        return
+    width = max(map(len, descriptions), default=0)
+    for name, description in descriptions.items():
+        typer.echo(f"{name:<{width}}  {description}")
+
+
+def print_found(result: SearchResult, runs: Path, storage: str | None, as_json: bool) -> None:
+    from glora_automl.storages import shown_location, storage_errors
+    from glora_automl.study import summarize
+
+    if not is_first_rank():
+        return
+    with storage_errors():
+        summary = summarize(result.study)
+    if as_json:
+        print_json(summary)
+        return
+    print_result(summary)
+    if (control := result.selection.control) is not None:
+        typer.echo(
+            f"{control} validates better than what was found{_losses(result)}, and was chosen."
+        )
+    typer.echo(f"Winner: {runs / summary['study'] / 'winner.json'}")
+    typer.echo(f"Study:  glora dashboard --storage {shown_location(storage_url(storage, runs))}")
+
+
+def _losses(result: SearchResult) -> str:
+    """By how much a control validates better."""
+    from glora_automl.study import CONTROLS_ASIDE
+
+    rows = {row.name: row.validation for row in result.rows}
+    chosen, found = rows["searched"], rows.get(CONTROLS_ASIDE)
+    if chosen is None or found is None or None in (chosen.calibrated, found.calibrated):
+        return ""
+    return f" (a calibrated loss of {chosen.calibrated:.3f}, not {found.calibrated:.3f})"
+
+
+def print_summary(study: optuna.Study, summary: dict[str, Any]) -> None:
+    """What a study is made of and what it found."""
+    from glora_automl.report import result_table
+    from glora_automl.study import Comparison, Row, Selection
+
+    trials = summary["trials"]
+    typer.echo(f"{summary['study']}: {summary['stage']}, {summary['recipe']['description']}")
+    typer.echo(
+        f"Trials: {trials['complete']} of {trials['target']} complete, {trials['pruned']} stopped "
+        f"early, {trials['running']} running, {trials['failed']} failed"
+    )
+    seconds = ", ".join(f"{stage} {spent:.0f}" for stage, spent in summary["seconds"].items())
+    typer.echo(f"Seconds: {seconds or 'none yet'}")
+    for worker, done in summary["workers"].items():
+        at = f", at {done['at']}" if done["at"] else ""
+        stages = "".join(f", {stage}" for stage in done["stages"])
+        typer.echo(f"Worker {worker}: {done['trials']} trials{stages}{at}")
+    if summary["best"] is not None:
+        typer.echo(f"Best trial: {summary['best']['trial']}, {best_text(summary)}")
+    if summary["selection"] is not None:
+        selection = Selection.from_json(summary["selection"])
+        typer.echo(f"Selected: {selection.origin}")
+        typer.echo(selection.architecture)
+    print_found_so_far(study)
+    if summary["result"] is not None:
+        print_result(summary)
+    for found in summary["picks"]:
+        out_console().print(result_table([Row.from_json(found["row"])], found["budget"]))
+    if summary["comparison"] is not None:
+        print_comparison(Comparison.from_json(summary["comparison"]))
+
+
+def print_found_so_far(study: optuna.Study) -> None:
+    """Where the parameters went, the front and what it cost."""
+    from glora_automl.report import (
+        PICTURES,
+        Snapshot,
+        cost_table,
+        front_table,
+        grid_blocks,
+        plain_table,
+    )
+    from glora_automl.study import ledger
+
+    snapshot, console = Snapshot.of(study), out_console()
+    picture = PICTURES["architecture"](snapshot)
+    if picture is not None:
+        console.print(grid_blocks(picture), soft_wrap=True)
+    front = front_table(snapshot)
+    if front.lines:
+        console.print(plain_table("Front: the best of their size", *front))
+    costs = cost_table(ledger(study))
+    if costs.lines:
+        console.print(plain_table("Cost", *costs))
+
+
+def print_result(summary: dict[str, Any]) -> None:
+    from glora_automl.report import result_table
+    from glora_automl.study import Row
+
+    rows = [Row.from_json(row) for row in summary["result"]]
+    out_console().print(result_table(rows, summary["budget"]))
+
+
+def print_comparison(comparison: Comparison) -> None:
+    from glora_automl.report import correlation_text, result_table
+
+    out_console().print(result_table(comparison.rows, comparison.budget))
+    typer.echo(f"Best uniform adapter by validation: {comparison.best_uniform}")
+    if comparison.inherited is not None:
+        typer.echo(correlation_text(comparison.inherited))
+
+
+def print_export(written: Export) -> None:
+    """Where it is, what it is and that it was verified."""
+    record, verified = written.record, written.verified
+    about = record.about
+    what = f"{record.kind} of {about['study']!r}"
+    if record.architecture:
+        what += f", trial {about['trial']} ({about['weights']}), {record.parameters:,} parameters"
+    files = ", ".join(f"{name} {size:,} bytes" for name, size in written.sizes.items())
+    typer.echo(f"Export: {written.path} ({what})")
+    typer.echo(f"Files: {files}")
+    typer.echo(
+        f"Verified: logits of {verified.images} validation images differ by at most "
+        f"{verified.difference:.1e}, {verified.predictions} predictions are the same"
+    )
+
+
+def print_applied(found: Applied) -> None:
+    """The most likely classes of each image, and how fast that was."""
+    from rich.table import Column, Table
+
+    columns: list[Column] = [Column("image", overflow="fold"), Column("class")]
+    columns += [Column(f"{place}.") for place in range(2, found.classes.shape[1] + 1)]
+    table = Table(*columns)
+    for file, best in found.best():
+        table.add_row(file, *(f"{name} {p:.3f}" for name, p in best))
+    out_console().print(table)
+    speed = len(found.files) / max(found.seconds, 1e-9)
+    typer.echo(f"{len(found.files)} images in {found.seconds:.2f} s, {speed:,.1f} images/s")

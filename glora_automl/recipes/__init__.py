@@ -1,0 +1,30 @@
+"""What a user declares: recipes, changes to them, suites."""
+
+from glora_automl.recipes._overrides import override_recipe, with_data
+from glora_automl.recipes._recipe import (
+    NAME,
+    Recipe,
+    SearchSettings,
+    SelectionSettings,
+    list_recipes,
+    load_recipe,
+    parse_recipe,
+)
+from glora_automl.recipes._suite import Suite, SuiteTask, list_suites, load_suite, suite_recipes
+
+__all__ = [
+    "NAME",
+    "Recipe",
+    "SearchSettings",
+    "SelectionSettings",
+    "Suite",
+    "SuiteTask",
+    "list_recipes",
+    "list_suites",
+    "load_recipe",
+    "load_suite",
+    "override_recipe",
+    "parse_recipe",
+    "suite_recipes",
+    "with_data",
+]

@@ -1,0 +1,46 @@
+"""The training loop, evaluation and checkpoints."""
+
+from glora_automl.training._batches import Converted, ImageBatches, Joined, Reordered, batches
+from glora_automl.training._checkpoint import (
+    CheckpointFiles,
+    load_checkpoint,
+    load_tensors,
+    save_checkpoint,
+    save_tensors,
+    tensor_digest,
+)
+from glora_automl.training._evaluation import Score, calibrated_loss, evaluate, paying_batch_size
+from glora_automl.training._process_group import Ranks
+from glora_automl.training._train import (
+    SupernetSettings,
+    TrainingResult,
+    TrainingSettings,
+    seeded,
+    stage_rng,
+    train,
+)
+
+__all__ = [
+    "CheckpointFiles",
+    "Converted",
+    "ImageBatches",
+    "Joined",
+    "Ranks",
+    "Reordered",
+    "Score",
+    "SupernetSettings",
+    "TrainingResult",
+    "TrainingSettings",
+    "batches",
+    "calibrated_loss",
+    "evaluate",
+    "load_checkpoint",
+    "load_tensors",
+    "paying_batch_size",
+    "save_checkpoint",
+    "save_tensors",
+    "seeded",
+    "stage_rng",
+    "tensor_digest",
+    "train",
+]

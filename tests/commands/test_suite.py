@@ -1,0 +1,264 @@
+"""Suites: many tasks, one table."""
+
+import contextlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from glora_automl.commands import SuiteResult, run_suite, suite_result
+from glora_automl.commands import _suite as _suite_run
+from glora_automl.errors import RecipeError, TaskError
+from glora_automl.recipes import list_suites, load_recipe, load_suite, suite_recipes
+from glora_automl.report import save_suite, suite_table
+from glora_automl.storages import open_storage
+from glora_automl.study import CONTROLS_ASIDE, Row
+from glora_automl.tasks._vtab import VTAB
+from glora_automl.training import Score
+
+RECIPE = """
+budget = "20%"
+
+[task]
+source = "npz"
+path = "none.npz"
+labelled = 45
+validation = 15
+
+[backbone]
+model = "vit_tiny_patch16_224"
+kwargs = { img_size = 8, patch_size = 4, embed_dim = 16, depth = 1, num_heads = 2 }
+
+[training]
+epochs = 2
+batch_size = 15
+
+[search]
+trials = 4
+population = 2
+top = 2
+
+[selection]
+finetune_epochs = 0
+candidates = 2
+"""
+
+SUITE = """
+description = "two tasks"
+recipe = "recipe.toml"
+
+[[tasks]]
+name = "low"
+group = "easy"
+path = "low.npz"
+
+[[tasks]]
+name = "high"
+group = "hard"
+path = "high.npz"
+set = { search = { trials = 2 } }
+"""
+
+
+PUBLISHED = """
+[[published]]
+name = "theirs"
+source = "somewhere"
+accuracies = { lov = 1.0 }
+
+[[tasks]]"""
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A suite of two tasks, with its images."""
+    digits = load_digits()
+    for name, classes in (("low", (0, 1, 2)), ("high", (7, 8, 9))):
+        chosen = np.flatnonzero(np.isin(digits.target, classes))[:200]
+        pixels = (digits.images[chosen] * 15).astype(np.uint8)
+        np.savez(tmp_path / f"{name}.npz", x_train=pixels, y_train=digits.target[chosen])
+    (tmp_path / "recipe.toml").write_text(RECIPE, encoding="utf-8")
+    (tmp_path / "pair.toml").write_text(SUITE, encoding="utf-8")
+    return tmp_path
+
+
+def test_the_suites_that_ship_have_recipes(tmp_path):
+    for name in list_suites():
+        suite = load_suite(name)
+        assert suite.description
+        made = suite_recipes(suite, data=str(tmp_path))
+        assert len(made) == len(suite.tasks)
+        assert all(recipe.task.path == str(tmp_path) for _, recipe in made)
+    vtab = load_suite("vtab1k")
+    assert {task.name: task.group for task in vtab.tasks} == {n: t.group for n, t in VTAB.items()}
+    assert [r.task.name for _, r in suite_recipes(vtab)] == list(VTAB)
+    shots = {recipe.task.shots for _, recipe in suite_recipes(load_suite("fewshot"))}
+    assert shots == {1, 2, 4, 8, 16}
+
+
+def test_the_suite_of_the_benchmarks_is_one(tmp_path):
+    file = Path(__file__).parents[2] / "benchmarks/npz-suite.toml"
+    suite = load_suite(str(file), data=str(tmp_path))
+    for task in suite.tasks:
+        Path(task.path).touch()
+    made = dict(suite_recipes(suite, settings=["backbone.checkpoint=there.safetensors"]))
+    assert len(made) == 10
+    assert made["eth80_elevation"].task.label == "elevation"
+    assert {recipe.backbone.checkpoint for recipe in made.values()} == {"there.safetensors"}
+
+
+def test_recipes_take_changes_in_order(place):
+    suite = load_suite(str(place / "pair.toml"))
+    made = suite_recipes(suite, settings=["search.top=1"], seeds=2, search={"population": 3})
+    names = [recipe.name for _, recipe in made]
+    assert names == ["pair-low-seed0", "pair-high-seed0", "pair-low-seed1", "pair-high-seed1"]
+    assert [recipe.search.trials for _, recipe in made] == [4, 2, 4, 2]
+    assert {(recipe.search.top, recipe.search.population) for _, recipe in made} == {(1, 3)}
+    assert made[0][1].task.path == str(place / "low.npz")
+
+
+def test_data_may_be_elsewhere(place, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (place / "low.npz").rename(other / "low.npz")
+    (place / "high.npz").rename(other / "high.npz")
+    suite = load_suite(str(place / "pair.toml"), data=str(other))
+    assert suite_recipes(suite)[0][1].task.path == str(other / "low.npz")
+
+
+def test_a_suite_runs_resumes_and_tells_a_table(place, monkeypatch):
+    suite = load_suite(str(place / "pair.toml"))
+    original, calls = _suite_run.search, []
+
+    def once(recipe, **keywords):
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(recipe.name)
+        return original(recipe, **keywords)
+
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(_suite_run, "search", once)
+        run_suite(suite, runs=place / "runs")
+    storage = open_storage(f"sqlite:///{place}/runs/studies.db")
+    partial = suite_result(suite, suite_recipes(suite), 1, storage)
+    assert {task: len(rows) for task, rows in partial.rows.items()} == {"low": 1, "high": 0}
+    assert partial.mean("searched") is None
+    assert "1 of 2 studies are finished" in suite_table(partial).title
+    result = run_suite(suite, runs=place / "runs")
+    assert result.rows["low"] == partial.rows["low"]
+    low, high = (result.accuracies(task, "searched")[0] for task in ("low", "high"))
+    assert result.group_mean("easy", "searched") == low
+    assert result.mean("searched") == pytest.approx((low + high) / 2)
+    markdown, document = save_suite(result, place / "out/suite-pair")
+    assert f"| low | {100 * low:.1f} |" in markdown.read_text(encoding="utf-8")
+    assert "mean of the groups" in markdown.read_text(encoding="utf-8")
+    assert json.loads(document.read_text("utf-8"))["means"]["searched"]["hard"] == high
+    # Done once: the studies are found again.
+    monkeypatch.setattr(_suite_run, "search", lambda *_, **__: pytest.fail("it is done"))
+    assert run_suite(suite, runs=place / "runs").rows == result.rows
+
+
+def test_other_settings_than_those_of_the_studies_are_refused(place):
+    suite = load_suite(str(place / "pair.toml"))
+    run_suite(suite, runs=place / "runs", settings=["search.trials=2"])
+    with pytest.raises(RecipeError, match=r"task low: .* exists with training\.epochs = 2"):
+        run_suite(suite, runs=place / "runs", settings=["search.trials=2", "training.epochs=3"])
+
+
+def test_studies_that_somebody_is_at_come_last(place, monkeypatch):
+    suite = load_suite(str(place / "pair.toml"))
+    order = []
+    monkeypatch.setattr(_suite_run, "search", lambda recipe, **_: order.append(recipe.name))
+    monkeypatch.setattr(_suite_run, "_is_busy", lambda storage, name: "low" in name)
+    run_suite(suite, runs=place / "runs", seeds=2)
+    assert order == ["pair-high-seed0", "pair-high-seed1", "pair-low-seed0", "pair-low-seed1"]
+
+
+def test_a_folder_is_a_suite(place):
+    (place / "recipe.toml").unlink()
+    (place / "pair.toml").unlink()
+    suite = load_suite(str(place))
+    assert [task.name for task in suite.tasks] == ["high", "low"]
+    recipes = suite_recipes(suite, model="test_vit")
+    assert {recipe.task.source for _, recipe in recipes} == {"npz"}
+    assert {recipe.backbone.model for _, recipe in recipes} == {"test_vit"}
+    assert recipes[0][1].training == load_recipe("own").training
+
+
+def row(name, accuracy, domains=()):
+    scores = {f"d{i}": Score(a, 1.0, 10) for i, a in enumerate(domains)}
+    return Row(name, parameters=1, test=Score(accuracy, 1.0, 10), domains=scores)
+
+
+def test_means_are_of_groups_and_domains(place):
+    suite = load_suite(str(place / "pair.toml"))
+    result = SuiteResult(
+        suite,
+        2,
+        {
+            "low": (
+                (row("LoRA r=2", 0.5), row("searched", 0.6), row(CONTROLS_ASIDE, 0.1)),
+                (row("LoRA r=4", 0.7),),
+            ),
+            "high": ((row("LoRA r=1", 0.1, (0.2, 0.4)), row("searched", 0.2, (0.8, 1.0))),),
+        },
+    )
+    assert result.arms() == ["LoRA", "searched"]
+    assert result.accuracies("low", "LoRA") == [0.5, 0.7]
+    assert result.accuracies("high", "searched", "d1") == [1.0]
+    assert result.mean("LoRA") == pytest.approx((0.6 + 0.3) / 2)
+    table = suite_table(result)
+    assert "high on d0" in list(table.columns[0].cells)[2]
+    assert list(table.columns[0].cells)[-1] == "mean of the groups"
+    assert result.to_json()["means"]["LoRA"]["hard"] == pytest.approx(0.3)
+
+
+def test_what_others_report_stands_beside(tmp_path):
+    suite = load_suite("vtab1k")
+    assert all(len(entry.accuracies) == 19 for entry in suite.published)
+    result = SuiteResult(suite, 2, {"svhn": ((row("searched", 0.5),), (row("searched", 0.7),))})
+    names = ["LoRA, published", "NOAH, published", "GLoRA, published"]
+    assert result.arms() == ["searched", *names]
+    # The means that the papers give are of the groups.
+    assert [100 * result.mean(name) for name in names] == pytest.approx(
+        [74.6, 75.5, 78.0], abs=0.05
+    )
+    assert result.mean("searched") is None
+    table = suite_table(result)
+    assert [list(column.cells)[5] for column in table.columns][2:] == ["85.3", "86.1", "91.5"]
+    assert "GLoRA, published: arXiv 2306.07967" in table.caption
+    text, _ = save_suite(result, tmp_path / "suite")
+    assert "- GLoRA, published: arXiv 2306.07967" in text.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("[[tasks]]", PUBLISHED), "published accuracies .* has 'lov'; did you mean 'low'?"),
+        (("recipe = ", "rezept = "), "unknown key 'rezept'"),
+        (('name = "high"', 'name = "low"'), "stands twice"),
+        (('name = "high"', 'name = "a/b"'), "tasks"),
+        (("trials = 2", "trails = 2"), "task high: .*trails"),
+        (('"recipe.toml"', '"nothing"'), "task low: .*nothing"),
+    ],
+)
+def test_wrong_suites_are_told(place, change, words):
+    text = SUITE.replace(*change, 1)
+    (place / "pair.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(RecipeError, match=words):
+        suite_recipes(load_suite(str(place / "pair.toml")))
+
+
+def test_what_is_not_there_is_told(place, tmp_path):
+    with pytest.raises(RecipeError, match="did you mean 'vtab1k'"):
+        load_suite("vtab1")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RecipeError, match=r"must hold \.npz files or folders"):
+        load_suite(str(tmp_path / "empty"))
+    with pytest.raises(RecipeError, match="seeds of a suite must be at least 1, got 0"):
+        suite_recipes(load_suite(str(place / "pair.toml")), seeds=0)
+    (place / "low.npz").write_bytes(b"no archive")
+    with pytest.raises(TaskError, match="task low: "):
+        run_suite(load_suite(str(place / "pair.toml")), runs=tmp_path / "runs")

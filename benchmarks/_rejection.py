@@ -19,7 +19,7 @@ def rejection(
     *,
     evaluations: int,
     rng: np.random.Generator,
-    population: int = 50,
+    population_size: int = 50,
     top: int = 10,
 ) -> None:
     """Search for the highest value; candidates above the budget are drawn again.
@@ -30,7 +30,7 @@ def rejection(
         evaluate: Gives the value of parameters and their count; told each candidate in order.
         evaluations: How many candidates; infeasible ones count.
         rng: Draws.
-        population: Candidates a generation.
+        population_size: Candidates a generation.
         top: Best candidates that become parents.
     """
     dimensions = space.dimensions
@@ -57,7 +57,7 @@ def rejection(
         one, other = (parents[rng.integers(len(parents))] for _ in range(2))
         return np.where(rng.random(len(widths)) < 0.5, one, other)
 
-    generation = [admit(lambda: rng.integers(widths)) for _ in range(population)]
+    generation = [admit(lambda: rng.integers(widths)) for _ in range(population_size)]
     ranking: list[tuple[bool, float, int, np.ndarray]] = []
     done = 0
     while True:
@@ -70,5 +70,7 @@ def rejection(
                 return
         ranking = sorted(ranking, key=lambda entry: entry[:3])[:top]
         parents = [genes for *_, genes in ranking]
-        draws = [mutate] * (population // 2) + [cross] * (population - population // 2)
+        draws = [mutate] * (population_size // 2) + [cross] * (
+            population_size - population_size // 2
+        )
         generation = [admit(draw) for draw in draws]

@@ -282,12 +282,12 @@ def cells(row: Row) -> list[str]:
     """A row of the table, for a terminal and for the documentation."""
     layers = [f"{row.linear} linear"] if row.linear else []
     layers += [f"{row.pointwise} 1×1"] if row.pointwise else []
-    alone = f"; A, B alone in {row.weight_only}" if row.weight_only else ""
+    standalone = f"; A, B alone in {row.weight_only}" if row.weight_only else ""
     return [
         row.family,
         row.model,
         f"{row.parameters / 1e6:.1f}",
-        (", ".join(layers) or "none") + alone,
+        (", ".join(layers) or "none") + standalone,
         f"{100 * row.share:.0f}",
         ", ".join(_counted(kind, count) for kind, count in row.others.items()) or "–",
     ]

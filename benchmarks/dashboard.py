@@ -203,7 +203,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--n-trials", type=int, default=1000)
     parser.add_argument("--blocks", type=int, default=12, help="20 parameters each")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="file for the figures as JSON")

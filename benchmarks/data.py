@@ -56,14 +56,16 @@ def measure(folder: str, memory: str, size: int, batch: int, passes: int) -> dic
     """Go through a folder in this process."""
     torch.set_num_threads(1)
     format_ = InputFormat((3, size, size), (0.5,) * 3, (0.5,) * 3)
-    settings = FolderSettings(source="folder", path=folder, memory=memory, validation=1, test=1)
+    settings = FolderSettings(
+        source="folder", path=folder, memory=memory, validation_size=1, test_size=1
+    )
     before = peak()
     begin = time.perf_counter()
     task = load_folder(settings, 0)
     checked = time.perf_counter() - begin
     seconds = []
     begin = time.perf_counter()
-    images, labels = task.fit.prepare(format_, torch.device("cpu"))
+    images, labels = task.train.prepare(format_, torch.device("cpu"))
     for number in range(passes):
         order = torch.from_numpy(np.random.default_rng(number).permutation(len(labels)))
         parts = [order[start : start + batch] for start in range(0, len(order), batch)]
@@ -80,7 +82,7 @@ def measure(folder: str, memory: str, size: int, batch: int, passes: int) -> dic
         "check_seconds": checked,
         "first_pass_seconds": seconds[0],
         "later_pass_seconds": float(np.median(seconds[1:])),
-        "workers": task.fit.reader.workers,
+        "workers": task.train.reader.workers,
     }
 
 

@@ -10,7 +10,7 @@ evaluation runs as a share of the wall time of the search, and the rest, which i
 and progress. On a GPU that rest is done while the next evaluation runs.
 
     python benchmarks/end_to_end.py --device cuda --out benchmarks/results/end_to_end-cuda.json
-    python benchmarks/end_to_end.py --models digits --trials 300 \\
+    python benchmarks/end_to_end.py --models digits --n-trials 300 \\
         --out benchmarks/results/end_to_end-cpu.json
     python benchmarks/end_to_end.py --small
 """
@@ -34,7 +34,7 @@ from glora_automl.progress import Progress
 from glora_automl.recipes import override_recipe
 from glora_automl.recipes._overrides import with_settings
 from glora_automl.recipes._recipe import parse_recipe
-from glora_automl.study import ledger
+from glora_automl.study import stage_costs
 from glora_automl.supernet import Scorer
 
 IMAGES = 200
@@ -54,13 +54,13 @@ def measured(
     table = override_recipe("own").model_dump(mode="json")
     table |= {
         "name": "end-to-end",
-        "task": {"source": "arrays", "validation": images, "test": 40},
+        "task": {"source": "arrays", "validation": images, "test_size": 40},
         "backbone": {"model": timm_name, "kwargs": keywords},
     }
     recipe = with_settings(parse_recipe(table, "end-to-end"), settings).replace(
         training={"epochs": 2, "warmup_epochs": 1},
-        search={"trials": trials},
-        selection={"finetune_epochs": 1, "rounds": [], "controls": False},
+        search={"n_trials": trials},
+        selection={"finetune_epochs": 1, "rounds": [], "baselines": False},
     )
     spans: list[tuple[float, float]] = []
     score = Scorer.score
@@ -78,7 +78,7 @@ def measured(
             result = search(
                 recipe, runs=Path(folder), device=device, arrays=(x, y), progress=Progress()
             )
-            stages = {cost.stage: round(cost.seconds, 3) for cost in ledger(result.study)}
+            stages = {cost.stage: round(cost.seconds, 3) for cost in stage_costs(result.study)}
     finally:
         Scorer.score = score  # type: ignore[method-assign]
     whole = time.perf_counter() - begin
@@ -99,7 +99,7 @@ def measured(
 
 def main() -> None:
     parser = parser_of(__doc__, ["vit-b"], rounds=1)
-    parser.add_argument("--trials", type=int, default=1050)
+    parser.add_argument("--n-trials", type=int, default=1050)
     parser.add_argument("--images", type=int, default=IMAGES, help="validation images")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
     arguments = parser.parse_args()

@@ -166,7 +166,7 @@ def measure(name: str, kwargs: dict[str, Any], batch: int, rounds: int) -> dict[
     seconds = race({"backbone": model, "merged": merged, "attached": attached}, images, rounds)
     return {
         "model": name,
-        "adapter_parameters": adapter.record.parameters,
+        "adapter_parameters": adapter.record.n_params,
         "bytes": bytes_,
         **work(model, images[:1]),
         "merged_does_the_same_work": same,

@@ -62,12 +62,12 @@ lr = 1e-2
 checkpoint_every = 5
 
 [search]
-trials = {trials}
+n_trials = {trials}
 population = 10
 top = 4
 
 [selection]
-candidates = 3
+n_candidates = 3
 finetune_epochs = 10
 """
 NAME = "faults"
@@ -310,7 +310,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 print(logs, file=sys.stderr)
     wrong = verdict(counts)
     if plan:
-        wrong.append(f"{len(plan)} faults came too late; raise --trials")
+        wrong.append(f"{len(plan)} faults came too late; raise --n-trials")
     wrong += counts["errors"]
     unknown = set(crew.codes) - {0, 2, -signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM}
     if unknown:
@@ -335,7 +335,7 @@ def main() -> None:
         "--database", choices=["postgresql", "sqlite", "journal"], default="postgresql"
     )
     parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--trials", type=int, default=2000)
+    parser.add_argument("--n-trials", type=int, default=2000)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--terminations", type=int, default=40)
     parser.add_argument("--pauses", type=int, default=20)

@@ -51,7 +51,7 @@ from glora_automl.commands import SearchResult, compare, search
 from glora_automl.progress import LineProgress
 from glora_automl.recipes import Recipe, list_recipes, load_suite, override_recipe, suite_recipes
 from glora_automl.storages import default_url, open_storage
-from glora_automl.study import CONTROLS_ASIDE, Comparison, Row, best_row, ledger
+from glora_automl.study import CONTROLS_ASIDE, Comparison, Row, best_row, stage_costs
 from glora_automl.training import Score
 
 HAND_PICKED = "best hand-picked"
@@ -63,8 +63,8 @@ SMALL: dict[str, Any] = {
         "pretraining": {"epochs": 2},
     },
     "training": {"epochs": 4, "warmup_epochs": 1},
-    "search": {"trials": 6, "population": 4, "top": 2},
-    "selection": {"candidates": 2, "finetune_epochs": 2, "rounds": [2, 1], "lrs": [3e-3, 1e-2]},
+    "search": {"n_trials": 6, "population_size": 4, "top": 2},
+    "selection": {"n_candidates": 2, "finetune_epochs": 2, "rounds": [2, 1], "lrs": [3e-3, 1e-2]},
 }
 
 
@@ -94,7 +94,7 @@ def studies(arguments: argparse.Namespace) -> list[tuple[str, Recipe]]:
 def measured(task: str, recipe: Recipe, arguments: argparse.Namespace) -> dict[str, Any]:
     """What a study and the comparison with others have come to."""
     progress = LineProgress(lambda line: print(line, file=sys.stderr, flush=True), interval=60)
-    progress.say(f"study {recipe.name}")
+    progress.log(f"study {recipe.name}")
     place: dict[str, Any] = {"runs": arguments.runs, "device": arguments.device}
     found = search(recipe, progress=progress, **place)
     if arguments.quick:
@@ -106,22 +106,22 @@ def measured(task: str, recipe: Recipe, arguments: argparse.Namespace) -> dict[s
             recipe.name, architectures=arguments.architectures, progress=progress, **place
         )
     # That of the linear probe, as of any adapter that is trained alone at one rate.
-    training = _row(compared, "linear probe").images // max(1, len(recipe.selection.lrs))
+    training = _row(compared, "linear probe").n_images // max(1, len(recipe.selection.lrs))
     told = compared.to_json()
     if not arguments.quick and any(_RANKED.fullmatch(row.name) for row in compared.rows):
-        images = _row(compared, "searched").images
+        images = _row(compared, "searched").n_images
         longer = search(_as_long(recipe, images, training), **place)
         told["rows"].append({**longer.rows[0].to_json(), "name": LONGER})
     storage = open_storage(default_url(arguments.runs), write=False)
     study = optuna.load_study(study_name=recipe.name, storage=storage)
-    (evaluated,) = (cost.images for cost in ledger(study) if cost.stage == "search")
+    (evaluated,) = (cost.n_images for cost in stage_costs(study) if cost.stage == "search")
     return {
         "study": recipe.name,
         "task": task,
         "seed": recipe.seed,
         "budget": compared.budget,
         "comparison": told,
-        "control": found.selection.control,
+        "baseline": found.selection.baseline,
         "evaluated": evaluated,
         "training": training,
     }
@@ -129,20 +129,20 @@ def measured(task: str, recipe: Recipe, arguments: argparse.Namespace) -> dict[s
 
 def _beside(found: SearchResult) -> tuple[Row, ...]:
     """The searched adapter, the same without controls that take part, and the controls."""
-    searched, *others = (row for row in found.rows if row.parameters is not None)
-    controls = [row for row in others if row.name != CONTROLS_ASIDE]
-    if len(controls) < len(others):
+    searched, *others = (row for row in found.rows if row.n_params is not None)
+    baselines = [row for row in others if row.name != CONTROLS_ASIDE]
+    if len(baselines) < len(others):
         return searched, *others
-    images = searched.images
+    images = searched.n_images
     if found.selection.retrained is not None:
-        images -= sum(row.images for row in controls)
-    return searched, replace(searched, name=CONTROLS_ASIDE, images=images), *controls
+        images -= sum(row.n_images for row in baselines)
+    return searched, replace(searched, name=CONTROLS_ASIDE, n_images=images), *baselines
 
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:
     """What all pairs have in common, whatever task, budget and seed, and wherever files are."""
     pinned = recipe.model_copy(update={"backbone": recipe.backbone.pinned()})
-    flat = {**pinned.identity(), "search.trials": recipe.search.trials}
+    flat = {**pinned.identity(), "search.n_trials": recipe.search.n_trials}
     own = ("task.", "seed", "budget")
     return {key: value for key, value in flat.items() if not key.startswith(own)}
 
@@ -193,7 +193,7 @@ def _as_long(recipe: Recipe, images: int, training: int) -> Recipe:
         images: Those that the search was trained on.
         training: Those of one training of an adapter.
     """
-    selection, epochs = recipe.selection, recipe.alone_epochs
+    selection, epochs = recipe.selection, recipe.standalone_epochs
     longer = max(epochs, round(epochs * images / training / max(1, len(selection.lrs))))
     return recipe.replace(
         name=f"{recipe.name}-longer",
@@ -206,7 +206,7 @@ def _row(compared: Comparison, name: str) -> Row:
     return next(row for row in compared.rows if row.name == name)
 
 
-def arms(pair: dict[str, Any]) -> dict[str, Row]:
+def methods(pair: dict[str, Any]) -> dict[str, Row]:
     """The rows of a pair; ranks are what fits, and the one that validates best has a second name.
 
     Several ranks of LoRA may fit. The highest has the arm's name, others keep theirs.
@@ -229,7 +229,7 @@ def summarised(pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Means and paired differences over pairs."""
     by_arm: dict[str, list[tuple[dict[str, Any], Row, Row]]] = {}
     for pair in pairs:
-        rows = arms(pair)
+        rows = methods(pair)
         for name, row in rows.items():
             by_arm.setdefault(name, []).append((pair, row, rows["searched"]))
     figures: dict[str, Any] = {}
@@ -237,10 +237,12 @@ def summarised(pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         rows = [row for _, row, _ in found]
         figures[name] = {
             "pairs": len(found),
-            "parameters": float(np.mean([row.parameters for row in rows])),
+            "parameters": float(np.mean([row.n_params for row in rows])),
             "validation": float(np.mean([_accuracy(row.validation) for row in rows])),
             "test": float(np.mean([_accuracy(row.test) for row in rows])),
-            "trainings": float(np.mean([row.images / pair["training"] for pair, row, _ in found])),
+            "trainings": float(
+                np.mean([row.n_images / pair["training"] for pair, row, _ in found])
+            ),
             **_difference(
                 [_accuracy(searched.test) - _accuracy(row.test) for _, row, searched in found]
             ),
@@ -253,14 +255,14 @@ def summarised(pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     taus = [pair["comparison"]["inherited"] for pair in pairs]
     known = [tau["tau"] for tau in taus if tau is not None and tau["tau"] is not None]
     return {
-        "arms": figures,
+        "methods": figures,
         "tasks": {
             task: {name: found[task] for name, found in differences.items()}
             for task in differences["searched"]
         },
         "tau": {"mean": float(np.mean(known)), "interval": interval(known)} if known else None,
         "evaluated": float(np.mean([pair["evaluated"] / pair["training"] for pair in pairs])),
-        "controls": sum(pair["control"] is not None for pair in pairs),
+        "baselines": sum(pair["baseline"] is not None for pair in pairs),
     }
 
 
@@ -305,10 +307,10 @@ def show(figures: dict[str, Any], title: str) -> None:
     """Print the tables."""
     console = Console(width=120)
     columns = ("parameters", "validation %", "test %", "trainings", "searched minus arm", "wins")
-    table = Table("arm", *columns, title=title)
-    for name, entry in figures["arms"].items():
+    table = Table("method", *columns, title=title)
+    for name, entry in figures["methods"].items():
         table.add_row(
-            name if entry["pairs"] == figures["arms"]["searched"]["pairs"] else f"{name} *",
+            name if entry["pairs"] == figures["methods"]["searched"]["pairs"] else f"{name} *",
             f"{entry['parameters']:,.0f}",
             f"{100 * entry['validation']:.1f}",
             f"{100 * entry['test']:.1f}",
@@ -316,7 +318,7 @@ def show(figures: dict[str, Any], title: str) -> None:
             *(("–", "–") if name == "searched" else _shown(entry)),
         )
     console.print(table)
-    if len({entry["pairs"] for entry in figures["arms"].values()}) > 1:
+    if len({entry["pairs"] for entry in figures["methods"].values()}) > 1:
         console.print("* does not fit all budgets: its means are of those that it fits")
     shown = list(figures["tasks"]["all"])
     table = Table("task", title=f"Minus {HAND_PICKED}, in points of test accuracy")
@@ -326,7 +328,7 @@ def show(figures: dict[str, Any], title: str) -> None:
     for task, entry in figures["tasks"].items():
         table.add_row(task, *(text for name in shown for text in _shown(entry[name])))
     console.print(table)
-    searched = figures["arms"]["searched"]["trainings"]
+    searched = figures["methods"]["searched"]["trainings"]
     print(
         f"The search was trained on as many images as {searched:.1f} trainings of one adapter; it "
         f"has evaluated as many as {figures['evaluated']:.1f} more."

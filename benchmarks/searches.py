@@ -20,7 +20,7 @@ same count as trials and are worth nothing.
 
     python benchmarks/searches.py digits --seeds 5 --out benchmarks/results/searches-digits.json
     python benchmarks/searches.py benchmarks/npz.toml --set task.path=FOLDER/sign_digits32.npz \\
-        --set backbone.checkpoint=FOLDER/backbone.safetensors --trials 300
+        --set backbone.checkpoint=FOLDER/backbone.safetensors --n-trials 300
     python benchmarks/searches.py digits --small
 
 The figures are written after each seed; the same command goes on after the last one.
@@ -49,7 +49,7 @@ from rich.console import Console
 from rich.table import Table
 
 from glora_automl.pipeline._context import prepare
-from glora_automl.pipeline._initial import hand_picked
+from glora_automl.pipeline._initial import initial_presets
 from glora_automl.pipeline._objective import Proposer, create_sampler
 from glora_automl.pipeline._run import Run
 from glora_automl.pipeline._selection import rank, score_again
@@ -65,23 +65,23 @@ from glora_automl.workers._stages import Stages
 from glora_automl.workers._trials import run_trials
 from glora_automl.workers._worker import Worker
 
-BOTH = ["accuracy", "parameters"]
+BOTH = ["accuracy", "n_params"]
 WAYS: dict[str, dict[str, Any]] = {
     "evolution": {},
-    "evolution, nothing hand-picked": {"hand_picked": False},
-    "evolution, all sizes": {"hand_picked": False, "least_size": 0.0},
-    "evolution, population 50": {"population": 50, "top": 10},
-    "tpe": {"sampler": "tpe", "population": 10},
-    "tpe, hand-picked": {"sampler": "tpe", "population": 10},
-    "nsga2": {"sampler": "nsga2", "population": 50},
-    "nsga2, hand-picked": {"sampler": "nsga2", "population": 50},
+    "evolution, nothing hand-picked": {"initial_presets": False},
+    "evolution, all sizes": {"initial_presets": False, "min_budget_fraction": 0.0},
+    "evolution, population 50": {"population_size": 50, "n_parents": 10},
+    "tpe": {"sampler": "tpe", "population_size": 10},
+    "tpe, hand-picked": {"sampler": "tpe", "population_size": 10},
+    "nsga2": {"sampler": "nsga2", "population_size": 50},
+    "nsga2, hand-picked": {"sampler": "nsga2", "population_size": 50},
     "random": {"sampler": "random"},
     "rejection": {},
     "evolution, two objectives": {"objectives": BOTH},
-    "tpe, two objectives": {"sampler": "tpe", "population": 10, "objectives": BOTH},
-    "nsga2, two objectives": {"sampler": "nsga2", "population": 50, "objectives": BOTH},
+    "tpe, two objectives": {"sampler": "tpe", "population_size": 10, "objectives": BOTH},
+    "nsga2, two objectives": {"sampler": "nsga2", "population_size": 50, "objectives": BOTH},
 }
-SIZE = {"population": SearchSettings().population}
+SIZE = {"population_size": SearchSettings().population_size}
 COUNTS = (100, 300, 1000)
 SMALL = {
     "task": {"validation_per_class": 20},
@@ -90,8 +90,8 @@ SMALL = {
         "pretraining": {"epochs": 2},
     },
     "training": {"epochs": 4, "warmup_epochs": 1},
-    "search": {"trials": 8, "population": 4, "top": 2},
-    "selection": {"candidates": 2, "finetune_epochs": 1, "rounds": []},
+    "search": {"n_trials": 8, "population_size": 4, "n_parents": 2},
+    "selection": {"n_candidates": 2, "finetune_epochs": 1, "rounds": []},
 }
 
 
@@ -111,17 +111,17 @@ def trained(recipe: Recipe, folder: Path) -> tuple[Run, Supernet]:
 def searched(run: Run, supernet: Supernet, way: str, folds: int = 0) -> dict[str, Any]:
     """Figures of one way to search a supernet."""
     search = {"objectives": ["accuracy"], **WAYS[way]}
-    recipe = run.setup.recipe.replace(search=search, selection={"folds": folds})
+    recipe = run.setup.recipe.replace(search=search, selection={"n_splits": folds})
     storage = InMemoryStorage()
     setup = replace(run.setup, recipe=recipe, progress=Progress())
     study = optuna.create_study(
         storage=storage,
         directions=["maximize", "minimize"][: len(recipe.search.objectives)],
-        sampler=create_sampler(setup, hand_picked(setup)),
+        sampler=create_sampler(setup, initial_presets(setup)),
     )
     if way.endswith(", hand-picked"):
         picked = replace(setup, recipe=recipe.replace(search={"sampler": "evolution", **SIZE}))
-        for params in hand_picked(picked)[: recipe.search.trials]:
+        for params in initial_presets(picked)[: recipe.search.n_trials]:
             study.enqueue_trial(params)
     worker = Worker(storage)
     run = replace(run, study=study, setup=setup, worker=worker)
@@ -133,7 +133,7 @@ def searched(run: Run, supernet: Supernet, way: str, folds: int = 0) -> dict[str
             study,
             Proposer(run, supernet),
             worker=worker,
-            target=lambda: recipe.search.trials,
+            target=lambda: recipe.search.n_trials,
             progress=setup.progress,
         )
     seconds = time.perf_counter() - begin
@@ -144,24 +144,24 @@ def searched(run: Run, supernet: Supernet, way: str, folds: int = 0) -> dict[str
                 "best": reached(trials[:count]),
                 "hypervolume": hypervolume(trials[:count], setup.budget),
             }
-            for count in {*COUNTS, recipe.search.trials}
-            if count <= recipe.search.trials
+            for count in {*COUNTS, recipe.search.n_trials}
+            if count <= recipe.search.n_trials
         },
         "images": sum(t.user_attrs.get("validation_images", 0) for t in trials),
         "infeasible": sum(t.constraints["trainable_params"] > 0 for t in trials),
         "seconds": round(seconds, 1),
     }
-    best = best_trials(study, recipe.selection.candidates)
+    best = best_trials(study, recipe.selection.n_candidates)
     for rule, parts in {"highest": 0, "cross-validated": folds}.items():
         if not best or (rule == "cross-validated" and not folds):
             continue
-        settings = recipe.replace(selection={"folds": parts})
+        settings = recipe.replace(selection={"n_splits": parts})
         again = replace(run, setup=replace(setup, recipe=settings))
         chosen = rank(score_again(again, supernet, best)[0])[0]
         with supernet.merged(chosen.architecture) as model:
             test = evaluate(model, *setup.test())
         figures[rule] = {
-            "parameters": chosen.parameters,
+            "parameters": chosen.n_params,
             "validation": chosen.score.accuracy,
             "test": test.accuracy,
             "gap": chosen.score.accuracy - test.accuracy,
@@ -195,7 +195,7 @@ def reject(run: Run, supernet: Supernet) -> None:
         space,
         setup.budget,
         evaluated,
-        evaluations=recipe.search.trials,
+        evaluations=recipe.search.n_trials,
         rng=np.random.default_rng([recipe.seed, 2306]),
     )
 
@@ -270,7 +270,9 @@ def main() -> None:
     parser.add_argument("recipe", help="name of a recipe, or path of a .toml file")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--trials", type=int, help="trials of each search; the recipe's by default")
+    parser.add_argument(
+        "--n-trials", type=int, help="trials of each search; the recipe's by default"
+    )
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=[*WAYS], metavar="WAY")
     parser.add_argument("--folds", type=int, default=0, help="parts of the cross-validation")
     parser.add_argument("--out", type=Path, help="file for the figures as JSON")
@@ -279,7 +281,7 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     recipe = override_recipe(arguments.recipe, settings=arguments.settings)
     if arguments.trials is not None:
-        recipe = recipe.replace(search={"trials": arguments.trials})
+        recipe = recipe.replace(search={"n_trials": arguments.trials})
     if arguments.small:
         arguments.seeds, recipe = 2, recipe.replace(**SMALL)
     if arguments.folds and not recipe.selection.finetune_epochs:

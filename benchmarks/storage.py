@@ -76,7 +76,7 @@ begin = time.perf_counter()
 storage = (open_storage if sys.argv[1] == "ours" else stock)(sys.argv[2])
 if "://" in sys.argv[2]:  # connecting is not loading; a journal is loaded as it is opened
     begin = time.perf_counter()
-trials = optuna.load_study(study_name="s", storage=storage).get_trials(deepcopy=False)
+n_trials = optuna.load_study(study_name="s", storage=storage).get_trials(deepcopy=False)
 seconds = time.perf_counter() - begin
 print(len(trials), seconds, (peak() - before) / 1024)
 """

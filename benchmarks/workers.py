@@ -114,7 +114,7 @@ def main() -> None:
     )
     parser.add_argument("--databases", nargs="+", default=["sqlite", "postgresql"])
     parser.add_argument("--workers", nargs="+", type=int, default=[1, 2, 4])
-    parser.add_argument("--trials", type=int, default=25, help="trials for each worker")
+    parser.add_argument("--n-trials", type=int, default=25, help="trials for each worker")
     parser.add_argument("--parameters", type=int, default=240)
     parser.add_argument("--sleep", type=float, default=1.0, help="seconds of an evaluation")
     parser.add_argument("--repeats", type=int, default=3)

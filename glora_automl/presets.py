@@ -11,61 +11,60 @@ from glora_automl.architecture import TENSORS, Architecture, Choice, LayerChoice
 from glora_automl.errors import ArchitectureError, BudgetError
 
 __all__ = [
-    "READY",
+    "PRESETS",
     "attention",
-    "check_given",
-    "given_architecture",
+    "check_architecture",
     "glora",
-    "is_ready",
-    "label",
+    "is_preset",
     "lora",
     "loras",
-    "read_given",
+    "preset_label",
+    "read_architecture",
+    "resolve_architecture",
     "ssf",
 ]
 
-READY = ("lora", "lora-r", "bitfit", "ssf", "probe")
+PRESETS = ("lora", "lora-r", "bitfit", "ssf", "probe")
 """Names of architectures that any backbone has; r is a rank, the highest that fits without."""
 
 
-def is_ready(text: str) -> bool:
-    """Whether a text is one of :data:`READY`.
+def is_preset(text: str) -> bool:
+    """Whether a text is one of :data:`PRESETS`.
 
     Example:
-        >>> [is_ready(text) for text in ("lora", "lora-4", "lora-0", "winner.txt")]
+        >>> [is_preset(text) for text in ("lora", "lora-4", "lora-0", "winner.txt")]
         [True, True, False, False]
     """
     return bool(re.fullmatch("lora(-[1-9][0-9]*)?|bitfit|ssf|probe", text))
 
 
-def check_given(text: str) -> None:
+def check_architecture(text: str) -> None:
     """Refuse a text that is no architecture, whatever the backbone.
 
     Raises:
         ArchitectureError: If it is none.
     """
-    if is_ready(text):
+    if is_preset(text):
         return
     if not re.search(r":\s", text):  # that of a line; nothing else that may be meant has one
         raise ArchitectureError(
-            f"An architecture must be one of {', '.join(READY)}, or a line for each layer such as "
-            f"'blocks.0.attn.qkv: B=lora-4 E=vector', got {text!r}; {suggest(text, list(READY))}"
+            f"An architecture must be one of {', '.join(PRESETS)}, or one line per layer such as "
+            f"'blocks.0.attn.qkv: B=lora-4 E=vector', got {text!r}; {suggest(text, list(PRESETS))}"
         )
     Architecture.parse(text)
 
 
-def read_given(text: str, folder: Path | None = None) -> str:
+def read_architecture(text: str, folder: Path | None = None) -> str:
     """The architecture that is meant: a ready one's name, its lines, or what a file holds.
 
     Args:
-        text: A name of :data:`READY`, an architecture as it is printed, or the path of a file with
-            one.
+        text: A name of :data:`PRESETS`, a printed architecture, or the path of a file with one.
         folder: Where the path begins; by default the working directory.
 
     Raises:
         ArchitectureError: If the file cannot be read, or holds no architecture.
     """
-    if is_ready(text) or re.search(r":\s", text):
+    if is_preset(text) or re.search(r":\s", text):
         return text
     path = (folder or Path()) / Path(text).expanduser()
     try:
@@ -73,8 +72,8 @@ def read_given(text: str, folder: Path | None = None) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise ArchitectureError(
-            f"An architecture must be one of {', '.join(READY)}, or a file as 'glora architecture' "
-            f"prints it, got {text!r}: {reason}; {suggest(text, list(READY))}"
+            f"An architecture must be one of {', '.join(PRESETS)}, or a file that 'glora "
+            f"architecture' prints, got {text!r}: {reason}; {suggest(text, list(PRESETS))}"
         ) from None
     try:
         if not found.strip():
@@ -84,7 +83,7 @@ def read_given(text: str, folder: Path | None = None) -> str:
         raise ArchitectureError(f"The architecture file {str(path)!r}: {error}") from None
 
 
-def given_architecture(
+def resolve_architecture(
     text: str,
     selected: Mapping[str, LayerShape],
     shapes: Mapping[str, LayerShape],
@@ -93,7 +92,7 @@ def given_architecture(
     """The architecture that a text means on a backbone.
 
     Args:
-        text: As :func:`check_given` takes it.
+        text: As :func:`check_architecture` takes it.
         selected: The layers that a ready one adapts.
         shapes: All layers that can be adapted.
         budget: The most trainable parameters.
@@ -104,16 +103,16 @@ def given_architecture(
 
     Example:
         >>> shapes = {"fc1": LayerShape(8, 4), "fc2": LayerShape(4, 8)}
-        >>> print(given_architecture("lora", shapes, shapes, budget=50))
+        >>> print(resolve_architecture("lora", shapes, shapes, budget=50))
         fc1: B=lora-2
         fc2: B=lora-2
     """
     if text == "lora":
         fitting = loras(selected, budget)
         architecture = fitting[-1] if fitting else lora(selected, 1)
-    elif text.startswith("lora-") and is_ready(text):
+    elif text.startswith("lora-") and is_preset(text):
         architecture = lora(selected, Choice.parse(text).rank)
-    elif is_ready(text):
+    elif is_preset(text):
         ready = {"bitfit": {"E": "vector"}, "ssf": _SSF, "probe": {}}
         architecture = Architecture.uniform(selected, **ready[text])
     else:
@@ -123,7 +122,7 @@ def given_architecture(
         architecture = Architecture({name: parsed[name] for name in shapes if name in parsed})
     count = architecture.count(shapes)
     if count > budget:
-        what = repr(text) if is_ready(text) else "that is given"
+        what = repr(text) if is_preset(text) else "that is given"
         raise BudgetError(
             f"The architecture {what} must fit the budget of {budget} trainable parameters, it has "
             f"{count}; raise the budget."
@@ -212,14 +211,14 @@ def attention(shapes: Mapping[str, LayerShape]) -> dict[str, LayerShape]:
     return {name: shape for name, shape in shapes.items() if "attn" in name.split(".")}
 
 
-def label(architecture: Architecture, shapes: Mapping[str, LayerShape]) -> str:
+def preset_label(architecture: Architecture, shapes: Mapping[str, LayerShape]) -> str:
     """What a table of results calls an architecture that was given.
 
     Example:
         >>> shapes = {"fc1": LayerShape(8, 4), "fc2": LayerShape(4, 8)}
-        >>> label(Architecture.uniform(shapes, B="lora-2"), shapes)
+        >>> preset_label(Architecture.uniform(shapes, B="lora-2"), shapes)
         'LoRA r=2'
-        >>> label(Architecture.parse("fc1: B=lora-2"), shapes)
+        >>> preset_label(Architecture.parse("fc1: B=lora-2"), shapes)
         'given'
     """
     rank = max(choices.B.rank for choices in architecture.values())

@@ -47,7 +47,7 @@ class SearchSpaceSpec(Declaration):
         description: One line for ``glora spaces``.
         layers: Shell patterns on dotted layer names; a layer that one of them matches is adapted.
         exclude: Patterns of layers that are not.
-        share: Which layers choose together: each ``layer`` for itself, all of a ``kind``
+        tie: Which layers choose together: each ``layer`` for itself, all of a ``kind``
             (``blocks.*.attn.qkv``), all of a ``block`` (``blocks.0``) or the whole ``model``.
         choices: The choices of each support tensor. A layer is not offered what it cannot have:
             ``D`` without a bias, a LoRA rank above its size.
@@ -56,7 +56,7 @@ class SearchSpaceSpec(Declaration):
     description: str = ""
     layers: tuple[str, ...] = Field(default=("*",), min_length=1)
     exclude: tuple[str, ...] = ()
-    share: Share = "layer"
+    tie: Share = "layer"
     choices: TensorChoices
 
     def select(self, names: list[str]) -> list[str]:
@@ -134,20 +134,20 @@ def check_choices(spec: SearchSpaceSpec, where: str) -> None:
             )
 
 
-def group(name: str, share: Share) -> str:
+def group(name: str, tie: Share) -> str:
     """The name under which a layer chooses: ``*`` stands for what it shares with others.
 
     Example:
         >>> [group("layers.0.blocks.1.attn.qkv", s) for s in ("layer", "kind", "block", "model")]
         ['layers.0.blocks.1.attn.qkv', 'layers.*.blocks.*.attn.qkv', 'layers.0.blocks.1.*', '*']
     """
-    if share == "layer":
+    if tie == "layer":
         return name
-    if share == "model":
+    if tie == "model":
         return "*"
     *parents, leaf = name.split(".")
     indices = [i for i, part in enumerate(parents) if part.isdigit()]
-    if share == "kind":
+    if tie == "kind":
         return ".".join(["*" if i in indices else part for i, part in enumerate(parents)] + [leaf])
     return ".".join([*parents[: indices[-1] + 1], "*"]) if indices else name
 
@@ -231,7 +231,7 @@ class SearchSpace:
         """What the declaration comes to on the layers."""
         groups: dict[str, list[str]] = {}
         for name in self.shapes:
-            groups.setdefault(group(name, self.spec.share), []).append(name)
+            groups.setdefault(group(name, self.spec.tie), []).append(name)
         return [
             self._dimension(key, tensor, tuple(layers))
             for key, layers in groups.items()

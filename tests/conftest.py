@@ -41,12 +41,12 @@ warmup_epochs = 1
 checkpoint_every = 2
 
 [search]
-trials = 12
+n_trials = 12
 population = 4
 top = 2
 
 [selection]
-candidates = 3
+n_candidates = 3
 finetune_epochs = 2
 """  # noqa: E501
 

@@ -11,10 +11,16 @@ from glora_automl.architecture import Architecture, LayerShape
 from glora_automl.commands import compare, pick, resume, search
 from glora_automl.errors import ArchitectureError, BudgetError, RecipeError, StudyError
 from glora_automl.export import export_model
-from glora_automl.presets import check_given, given_architecture, label, loras, read_given
+from glora_automl.presets import (
+    check_architecture,
+    loras,
+    preset_label,
+    read_architecture,
+    resolve_architecture,
+)
 from glora_automl.recipes import load_recipe, override_recipe
 from glora_automl.search_space import SearchSpace
-from glora_automl.study import Row, find_architecture, ledger, read_space, summarize
+from glora_automl.study import Row, find_architecture, read_space, stage_costs, summarize
 from glora_automl.training import load_checkpoint
 from tests.conftest import TINY
 from tests.models import MODELS, backbone, images
@@ -37,7 +43,7 @@ def recipe(tmp_path_factory):
 @pytest.mark.parametrize("model", sorted(MODELS))
 def test_ready_architectures_fit_any_backbone(model, name):
     shapes = linear_shapes(backbone(model), example=images())
-    architecture = given_architecture(name, shapes, shapes, 10**6)
+    architecture = resolve_architecture(name, shapes, shapes, 10**6)
     assert set(architecture) == set(shapes)
     space = SearchSpace.of(architecture, shapes)
     assert space.architecture({}) == architecture
@@ -51,20 +57,22 @@ def test_lora_without_a_rank_has_the_highest_that_fits(budget):
     fitting = loras(SHAPES, budget)
     if not fitting:
         with pytest.raises(BudgetError, match=f"'lora' must fit the budget of {budget} "):
-            given_architecture("lora", SHAPES, SHAPES, budget)
+            resolve_architecture("lora", SHAPES, SHAPES, budget)
         return
-    found = given_architecture("lora", SHAPES, SHAPES, budget)
+    found = resolve_architecture("lora", SHAPES, SHAPES, budget)
     assert found.count(SHAPES) <= budget
-    assert label(found, SHAPES) == f"LoRA r={len(fitting)}"
-    larger = given_architecture(f"lora-{len(fitting) + 1}", SHAPES, SHAPES, 10**6)
+    assert preset_label(found, SHAPES) == f"LoRA r={len(fitting)}"
+    larger = resolve_architecture(f"lora-{len(fitting) + 1}", SHAPES, SHAPES, 10**6)
     assert larger == found or larger.count(SHAPES) > budget
 
 
 def test_what_a_table_calls_them():
     names = ("probe", "bitfit", "ssf", "lora-2")
-    found = [label(given_architecture(name, SHAPES, SHAPES, 999), SHAPES) for name in names]
+    found = [
+        preset_label(resolve_architecture(name, SHAPES, SHAPES, 999), SHAPES) for name in names
+    ]
     assert found == ["linear probe", "BitFit", "SSF-like", "LoRA r=2"]
-    assert label(Architecture.parse("blocks.0.fc1: A=lora-2"), SHAPES) == "given"
+    assert preset_label(Architecture.parse("blocks.0.fc1: A=lora-2"), SHAPES) == "given"
 
 
 @pytest.mark.parametrize(
@@ -80,7 +88,7 @@ def test_what_a_table_calls_them():
 )
 def test_what_is_no_architecture_is_told(recipe, text, words):
     with pytest.raises(ArchitectureError, match=re.escape(words)):
-        check_given(text)
+        check_architecture(text)
     with pytest.raises(ArchitectureError, match="recipe tiny: architecture: ") as error:
         recipe.replace(architecture=text)
     assert "\n" not in str(error.value)
@@ -99,7 +107,7 @@ def test_what_is_no_architecture_is_told(recipe, text, words):
 )
 def test_what_a_backbone_cannot_take_is_told(text, error, words):
     with pytest.raises(error, match=re.escape(words)):
-        given_architecture(text, SHAPES, SHAPES, 47)
+        resolve_architecture(text, SHAPES, SHAPES, 47)
 
 
 def test_files_are_read_from_the_recipes_folder(tmp_path, monkeypatch):
@@ -120,14 +128,14 @@ def test_files_are_read_from_the_recipes_folder(tmp_path, monkeypatch):
         ("tiny.toml", "'tiny.toml': An architecture has one layer a line"),
     ):
         with pytest.raises(ArchitectureError, match=re.escape(words)):
-            read_given(name)
+            read_architecture(name)
 
 
 def test_lora_alone_has_the_figures_of_the_control(recipe, finished, tmp_path):
-    control = next(row for row in finished.rows if row.name.startswith("LoRA"))
-    result = search(recipe.replace(name="alone", architecture="lora"), runs=tmp_path)
+    baseline = next(row for row in finished.rows if row.name.startswith("LoRA"))
+    result = search(recipe.replace(name="standalone", architecture="lora"), runs=tmp_path)
     (row,) = result.rows
-    assert row.to_json() | {"seconds": 0} == control.to_json() | {"seconds": 0}
+    assert row.to_json() | {"seconds": 0} == baseline.to_json() | {"seconds": 0}
     # It is kept like a search's winner, and is done once.
     found = load_checkpoint(tmp_path / "alone/winner.json")
     assert found is not None
@@ -135,21 +143,24 @@ def test_lora_alone_has_the_figures_of_the_control(recipe, finished, tmp_path):
     (trial,) = result.study.trials
     assert trial.value == row.validation.accuracy
     assert trial.user_attrs["trainable_params"] == row.parameters
-    assert resume("alone", runs=tmp_path).rows == result.rows
+    assert resume("standalone", runs=tmp_path).rows == result.rows
     assert len(result.study.trials) == 1
     summary = summarize(result.study)
     assert summary["stage"] == "finished"
     assert [Row.from_json(r) for r in summary["result"]] == [row]
-    assert [c.stage for c in ledger(result.study)] == ["backbone", "selection", "test"]
+    assert [c.stage for c in stage_costs(result.study)] == ["backbone", "selection", "test"]
     for trial in ("best", "0"):
         export = export_model(
-            "alone", to="adapter", out=tmp_path / trial, trial=trial, runs=tmp_path
+            "standalone", to="adapter", out=tmp_path / trial, trial=trial, runs=tmp_path
         )
         assert export.record.about["weights"] == "trained"
     card = (tmp_path / "best/README.md").read_text(encoding="utf-8")
     assert "was given, without a search" in card
     # Whatever needs a supernet says that there is none.
-    for work in (lambda: pick("alone", 10, runs=tmp_path), lambda: compare("alone", runs=tmp_path)):
+    for work in (
+        lambda: pick("standalone", 10, runs=tmp_path),
+        lambda: compare("standalone", runs=tmp_path),
+    ):
         with pytest.raises(StudyError, match="'alone' must be one with a search"):
             work()
 
@@ -178,14 +189,14 @@ def test_a_winner_is_trained_elsewhere(recipe, finished, tmp_path):
 def test_a_training_that_was_interrupted_ends_the_same(recipe, finished, tmp_path, monkeypatch):
     from glora_automl.pipeline import _baselines as _arm
 
-    control = next(row for row in finished.rows if row.name == "BitFit")
+    baseline = next(row for row in finished.rows if row.name == "BitFit")
     given = recipe.replace(name="bitfit", architecture="bitfit")
     with monkeypatch.context() as patch:
-        patch.setattr(_arm, "arm_outcome", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(_arm, "adapter_outcome", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             search(given, runs=tmp_path)
     result = search(given, runs=tmp_path)
-    assert result.rows[0].test == control.test
+    assert result.rows[0].test == baseline.test
     assert len(result.study.trials) == 1
 
 

@@ -141,11 +141,11 @@ def test_the_search_space_that_is_shown_is_one():
 def test_the_search_settings_that_are_shown_are_ones():
     import tomllib
 
-    traded = load_recipe("digits").replace(**tomllib.loads(toml('"parameters"]')))
-    assert traded.search.trades_off
+    traded = load_recipe("digits").replace(**tomllib.loads(toml('"n_params"]')))
+    assert traded.search.is_multi_objective
     shown = tomllib.loads(toml("finetune_epochs ="))
     recipe = load_recipe("digits").replace(**shown)
-    assert recipe.selection.folds == 5
+    assert recipe.selection.n_splits == 5
 
 
 def test_the_suite_that_is_shown_is_one(tmp_path):
@@ -154,13 +154,13 @@ def test_the_suite_that_is_shown_is_one(tmp_path):
     suite = load_suite(str(tmp_path / "mine.toml"))
     ((task, recipe),) = suite_recipes(suite, model="test_vit")
     assert (task, recipe.name) == ("satellite", "mine-satellite-seed0")
-    assert recipe.search.trials == 300
+    assert recipe.search.n_trials == 300
     assert recipe.task.path == str(tmp_path / "satellite.npz")
 
 
 def test_the_output_that_is_shown_is_of_the_recipe_that_ships():
     shown = blocks("text")[0]
     recipe = load_recipe("digits")
-    assert f"Search: {recipe.search.trials}/{recipe.search.trials} trials" in shown
+    assert f"Search: {recipe.search.n_trials}/{recipe.search.n_trials} trials" in shown
     for words in ("searched", "linear probe", "LoRA r=", "BitFit", "images"):
         assert words in shown

@@ -44,8 +44,8 @@ def spec(**fields) -> SearchSpaceSpec:
     return SearchSpaceSpec(choices=choices, **fields)
 
 
-def shared(name: str, share: str) -> SearchSpaceSpec:
-    return load_search_space(name).model_copy(update={"share": share})
+def shared(name: str, tie: str) -> SearchSpaceSpec:
+    return load_search_space(name).model_copy(update={"tie": tie})
 
 
 def draw(space: SearchSpace, seed: int) -> dict[str, str]:
@@ -61,8 +61,8 @@ POSSIBLE = {
     "E": ("none", "scalar", "vector"),
 }
 specs = st.builds(
-    lambda share, **choices: spec(share=share, **choices),
-    share=st.sampled_from(["layer", "kind", "block", "model"]),
+    lambda tie, **choices: spec(tie=tie, **choices),
+    tie=st.sampled_from(["layer", "kind", "block", "model"]),
     **{
         t: st.lists(st.sampled_from(POSSIBLE[t]), min_size=1, unique=True).map(tuple)
         for t in TENSORS
@@ -87,7 +87,7 @@ class TestShipped:
     def test_fit_a_vit_a_swin_and_tell_what_they_are(self, name):
         declared = load_search_space(name)
         assert declared.description
-        assert declared.share == "layer"
+        assert declared.tie == "layer"
         assert SearchSpace(declared, VIT_B).minimum == 0
         wide = {n: LayerShape(48, 96, s.bias) for n, s in SWIN.items()}
         assert SearchSpace(declared, wide).minimum == 0
@@ -156,9 +156,9 @@ class TestShare:
 
     def test_stages_and_blocks_count_both(self):
         names = {
-            share: list(dict.fromkeys(d.name[:-2] for d in space.dimensions))
-            for share in ("kind", "block")
-            for space in [SearchSpace(shared("vectors", share), SWIN)]
+            tie: list(dict.fromkeys(d.name[:-2] for d in space.dimensions))
+            for tie in ("kind", "block")
+            for space in [SearchSpace(shared("vectors", tie), SWIN)]
         }
         assert names == {
             "kind": [
@@ -169,25 +169,25 @@ class TestShare:
             "block": ["layers.0.blocks.0.*", "layers.1.*", "layers.1.blocks.0.*"],
         }
 
-    @pytest.mark.parametrize("share", ["layer", "kind", "block", "model"])
-    def test_tied_layers_take_the_same_choices(self, share):
-        space = SearchSpace(shared("default", share), VIT_B)
+    @pytest.mark.parametrize("tie", ["layer", "kind", "block", "model"])
+    def test_tied_layers_take_the_same_choices(self, tie):
+        space = SearchSpace(shared("default", tie), VIT_B)
         architecture = space.architecture(draw(space, 0))
         for dimension in space.dimensions:
             taken = {getattr(architecture[name], dimension.tensor) for name in dimension.layers}
             assert len(taken) == 1
         assert list(architecture) == list(VIT_B)
 
-    @pytest.mark.parametrize("share", ["layer", "kind", "block", "model"])
-    def test_every_layer_is_in_exactly_one_dimension_of_each_tensor(self, share):
-        space = SearchSpace(shared("default", share), VIT_B)
+    @pytest.mark.parametrize("tie", ["layer", "kind", "block", "model"])
+    def test_every_layer_is_in_exactly_one_dimension_of_each_tensor(self, tie):
+        space = SearchSpace(shared("default", tie), VIT_B)
         for tensor in TENSORS:
             layers = [n for d in space.dimensions if d.tensor == tensor for n in d.layers]
             assert sorted(layers) == sorted(VIT_B)
 
     def test_an_unknown_share_is_refused(self):
-        with pytest.raises(ValueError, match="share"):
-            spec(share="stage", E=("none", "vector"))
+        with pytest.raises(ValueError, match="tie"):
+            spec(tie="stage", E=("none", "vector"))
 
 
 class TestPatterns:
@@ -260,10 +260,10 @@ class TestRefusals:
             ({"C": ("none", "lora-9")}, "fc1: The rank of C must be at most 4"),
         ],
     )
-    @pytest.mark.parametrize("share", ["layer", "model"])
-    def test_ranks_that_no_layer_can_have_name_layer_and_limit(self, choices, why, share):
+    @pytest.mark.parametrize("tie", ["layer", "model"])
+    def test_ranks_that_no_layer_can_have_name_layer_and_limit(self, choices, why, tie):
         with pytest.raises(SearchSpaceError) as caught:
-            SearchSpace(spec(share=share, **choices), SMALL)
+            SearchSpace(spec(tie=tie, **choices), SMALL)
         assert why in str(caught.value)
 
     def test_a_rank_as_large_as_the_layer_is_allowed(self):
@@ -271,18 +271,18 @@ class TestRefusals:
         assert space.maximum == 2 * 4 * 12 + 4 * 5 + 4 * 9
 
     @pytest.mark.parametrize(
-        ("share", "choices"),
+        ("tie", "choices"),
         [
             ("layer", {"fc1.C": ("none", "lora-2"), "fc2.C": ("none", "lora-2", "lora-8")}),
             ("model", {"*.C": ("none", "lora-2")}),
         ],
     )
-    def test_a_rank_is_not_offered_where_it_does_not_fit(self, share, choices):
-        space = SearchSpace(spec(share=share, C=("none", "lora-2", "lora-8")), SMALL)
+    def test_a_rank_is_not_offered_where_it_does_not_fit(self, tie, choices):
+        space = SearchSpace(spec(tie=tie, C=("none", "lora-2", "lora-8")), SMALL)
         assert {d.name: d.choices for d in space.dimensions} == choices
         assert {n: space.layer_choices()[n]["C"][-1].rank for n in SMALL} == {
             "fc1": 2,
-            "fc2": 8 if share == "layer" else 2,
+            "fc2": 8 if tie == "layer" else 2,
         }
 
     def test_a_layer_whose_bias_is_not_used_has_a_and_b_alone(self):
@@ -290,7 +290,7 @@ class TestRefusals:
         texts = dict.fromkeys("ABCDE", ("none", "vector"))
         space = SearchSpace(spec(**texts), shapes)
         assert [d.tensor for d in space.dimensions if d.layers == ("qkv",)] == ["A", "B"]
-        tied = SearchSpace(spec(share="model", **texts), shapes)
+        tied = SearchSpace(spec(tie="model", **texts), shapes)
         params = {f"*.{tensor}": "vector" for tensor in "ABCDE"}
         architecture = tied.architecture(params)
         assert str(architecture["qkv"]) == "A=vector B=vector"
@@ -326,7 +326,7 @@ class TestRefusals:
         ids=["layer missing", "layer too many", "no choice", "not tied", "not fixed", "not none"],
     )
     def test_architectures_outside_the_space(self, text):
-        space = SearchSpace(spec(share="model", B=("none", "lora-2"), E=("scalar",)), SMALL)
+        space = SearchSpace(spec(tie="model", B=("none", "lora-2"), E=("scalar",)), SMALL)
         inside = Architecture.parse("fc1: B=lora-2 E=scalar\nfc2: B=lora-2 E=scalar")
         assert space.params(inside) == {"*.B": "lora-2"}
         with pytest.raises(SearchSpaceError, match=r"must (take|be one of)"):
@@ -371,9 +371,9 @@ class TestParameters:
                 cost - dimension.costs[0] for cost in dimension.costs
             ]
 
-    @pytest.mark.parametrize("share", ["layer", "kind", "block", "model"])
-    def test_of_different_values_mean_different_architectures(self, share):
-        space = SearchSpace(spec(share=share, B=("none", "lora-2"), E=("none", "vector")), SWIN)
+    @pytest.mark.parametrize("tie", ["layer", "kind", "block", "model"])
+    def test_of_different_values_mean_different_architectures(self, tie):
+        space = SearchSpace(spec(tie=tie, B=("none", "lora-2"), E=("none", "vector")), SWIN)
         product = itertools.product(*(d.choices for d in space.dimensions))
         names = [d.name for d in space.dimensions]
         some = list(itertools.islice(product, 200))
@@ -412,14 +412,14 @@ class TestLayersWithoutBias:
         assert str(space.architecture({})) == "bare: none\nfc: D=vector"
         assert space.fixed_count == 8
 
-    @pytest.mark.parametrize("share", ["kind", "model"])
-    def test_cost_nothing_for_d_in_a_group_and_say_nothing_about_it(self, share):
+    @pytest.mark.parametrize("tie", ["kind", "model"])
+    def test_cost_nothing_for_d_in_a_group_and_say_nothing_about_it(self, tie):
         shapes = {
             "blocks.0.fc": LayerShape(8, 4, bias=False),
             "blocks.1.fc": LayerShape(8, 4),
             "blocks.2.fc": LayerShape(8, 4, bias=False),
         }
-        space = SearchSpace(spec(share=share, D=("none", "scalar", "vector")), shapes)
+        space = SearchSpace(spec(tie=tie, D=("none", "scalar", "vector")), shapes)
         (dimension,) = space.dimensions
         assert dimension.layers == tuple(shapes)
         assert dimension.costs == (0, 1, 8)
@@ -431,14 +431,14 @@ class TestLayersWithoutBias:
 
     def test_alone_in_their_group_have_no_d_to_choose(self):
         shapes = {"blocks.0.fc": LayerShape(8, 4, False), "blocks.1.fc": LayerShape(8, 4)}
-        space = SearchSpace(spec(share="block", D=("none", "vector")), shapes)
+        space = SearchSpace(spec(tie="block", D=("none", "vector")), shapes)
         assert [d.name for d in space.dimensions] == ["blocks.1.*.D"]
 
 
 class TestOptuna:
-    @pytest.mark.parametrize("share", ["layer", "kind", "block", "model"])
-    def test_sees_one_categorical_distribution_a_dimension(self, share):
-        space = SearchSpace(shared("default", share), VIT_B)
+    @pytest.mark.parametrize("tie", ["layer", "kind", "block", "model"])
+    def test_sees_one_categorical_distribution_a_dimension(self, tie):
+        space = SearchSpace(shared("default", tie), VIT_B)
         distributions = space.distributions()
         assert list(distributions) == [d.name for d in space.dimensions]
         for dimension in space.dimensions:
@@ -460,7 +460,7 @@ class TestDigest:
     def test_tells_which_layers_choose_together(self):
         def digest(*names: str) -> str:
             shapes = {name: LayerShape(8, 4) for name in names}
-            return SearchSpace(spec(share="model", B=("none", "lora-2")), shapes).digest
+            return SearchSpace(spec(tie="model", B=("none", "lora-2")), shapes).digest
 
         assert digest("fc1", "fc2") == digest("fc1", "fc2")
         assert digest("fc1", "fc2") != digest("fc1", "fc3")
@@ -476,11 +476,11 @@ class TestDigest:
             (spec(B=("lora-2", "none")), SMALL),
             (spec(B=("none", "lora-2"), E=("scalar",)), SMALL),
             (spec(A=("none", "lora-2")), SMALL),
-            (spec(B=("none", "lora-2"), share="model"), SMALL),
+            (spec(B=("none", "lora-2"), tie="model"), SMALL),
             (spec(B=("none", "lora-2"), layers=("fc1",)), SMALL),
             (spec(B=("none", "lora-2")), {**SMALL, "fc2": LayerShape(4, 9)}),
         ],
-        ids=["rank", "order", "fixed", "tensor", "share", "layers", "shape"],
+        ids=["rank", "order", "fixed", "tensor", "tie", "layers", "shape"],
     )
     def test_changes_with_the_meaning(self, other, shapes):
         assert SearchSpace(other, shapes).digest != SearchSpace(self.BASE, SMALL).digest
@@ -488,11 +488,11 @@ class TestDigest:
 
 class TestWithModels:
     @pytest.mark.parametrize("name", list(models.MODELS))
-    @pytest.mark.parametrize("share", ["layer", "kind", "block", "model"])
-    def test_the_adapted_layers_take_every_architecture_and_count_the_same(self, name, share):
+    @pytest.mark.parametrize("tie", ["layer", "kind", "block", "model"])
+    def test_the_adapted_layers_take_every_architecture_and_count_the_same(self, name, tie):
         model = models.backbone(name)
         shapes = linear_shapes(model)
-        space = SearchSpace(spec(share=share, **models.CHOICES), shapes)
+        space = SearchSpace(spec(tie=tie, **models.CHOICES), shapes)
         attach(model, space.layer_choices())
         layers = adapted_layers(model)
         for seed in range(3):
@@ -505,7 +505,7 @@ class TestWithModels:
     def test_layer_choices_are_those_of_the_declaration(self):
         shapes = {"bare": LayerShape(8, 4, bias=False), "fc": LayerShape(8, 4)}
         space = SearchSpace(
-            spec(share="model", A=("vector",), B=("none", "lora-2"), D=("none", "scalar")), shapes
+            spec(tie="model", A=("vector",), B=("none", "lora-2"), D=("none", "scalar")), shapes
         )
         none = Choice("none")
         common = {

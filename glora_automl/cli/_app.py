@@ -512,9 +512,7 @@ def architecture(
         number, found = find_architecture(study, wanted)
         count = found.count(read_space(study).shapes)
     if as_json:
-        print_json(
-            {"study": name, "trial": number, "parameters": count, "architecture": str(found)}
-        )
+        print_json({"study": name, "trial": number, "n_params": count, "architecture": str(found)})
     else:
         typer.echo(str(found))
 

@@ -46,7 +46,7 @@ def best_text(summary: dict[str, Any]) -> str:
     if best is None:
         return "–"
     objective = summary["recipe"]["search"]["objectives"][0]
-    state = SearchState(best["value"], objective, best["parameters"])
+    state = SearchState(best["value"], objective, best["n_params"])
     return f"{state.best_text}{state.size_text}"
 
 
@@ -119,9 +119,9 @@ def print_found(result: SearchResult, runs: Path, storage: str | None, as_json: 
         print_json(summary)
         return
     print_result(summary)
-    if (control := result.selection.control) is not None:
+    if (baseline := result.selection.baseline) is not None:
         typer.echo(
-            f"{control} validates better than what was found{_losses(result)}, and was chosen."
+            f"{baseline} validates better than what was found{_losses(result)}, and was chosen."
         )
     typer.echo(f"Winner: {runs / summary['study'] / 'winner.json'}")
     typer.echo(f"Study:  glora dashboard --storage {shown_location(storage_url(storage, runs))}")
@@ -133,9 +133,9 @@ def _losses(result: SearchResult) -> str:
 
     rows = {row.name: row.validation for row in result.rows}
     chosen, found = rows["searched"], rows.get(CONTROLS_ASIDE)
-    if chosen is None or found is None or None in (chosen.calibrated, found.calibrated):
+    if chosen is None or found is None or None in (chosen.scaled_loss, found.scaled_loss):
         return ""
-    return f" (a calibrated loss of {chosen.calibrated:.3f}, not {found.calibrated:.3f})"
+    return f" (a calibrated loss of {chosen.scaled_loss:.3f}, not {found.scaled_loss:.3f})"
 
 
 def print_summary(study: optuna.Study, summary: dict[str, Any]) -> None:
@@ -180,7 +180,7 @@ def print_found_so_far(study: optuna.Study) -> None:
         grid_blocks,
         plain_table,
     )
-    from glora_automl.study import ledger
+    from glora_automl.study import stage_costs
 
     snapshot, console = Snapshot.of(study), out_console()
     picture = PICTURES["architecture"](snapshot)
@@ -189,7 +189,7 @@ def print_found_so_far(study: optuna.Study) -> None:
     front = front_table(snapshot)
     if front.lines:
         console.print(plain_table("Front: the best of their size", *front))
-    costs = cost_table(ledger(study))
+    costs = cost_table(stage_costs(study))
     if costs.lines:
         console.print(plain_table("Cost", *costs))
 
@@ -217,12 +217,12 @@ def print_export(written: Export) -> None:
     about = record.about
     what = f"{record.kind} of {about['study']!r}"
     if record.architecture:
-        what += f", trial {about['trial']} ({about['weights']}), {record.parameters:,} parameters"
+        what += f", trial {about['trial']} ({about['weights']}), {record.n_params:,} parameters"
     files = ", ".join(f"{name} {size:,} bytes" for name, size in written.sizes.items())
     typer.echo(f"Export: {written.path} ({what})")
     typer.echo(f"Files: {files}")
     typer.echo(
-        f"Verified: logits of {verified.images} validation images differ by at most "
+        f"Verified: logits of {verified.n_images} validation images differ by at most "
         f"{verified.difference:.1e}, {verified.predictions} predictions are the same"
     )
 

@@ -18,18 +18,18 @@ from glora_automl.pipeline import (
     Proposer,
     Run,
     Watch,
-    arm_outcome,
+    adapter_outcome,
+    baseline_stage,
     choose,
-    control_stage,
+    competing_baselines,
     create_sampler,
     fetch_supernet,
     final_test,
     find,
     join,
     load_backbone,
-    rivals,
-    train_alone,
-    train_control,
+    train_baseline,
+    train_standalone,
     uniform_architectures,
 )
 from glora_automl.progress import Progress
@@ -128,20 +128,22 @@ def compare(
 def _compare(run: Run, target: int, architectures: int) -> Comparison:
     recipe = run.setup.recipe
     random = _random_search(run, target)
-    candidates = best_trials(random, recipe.selection.candidates)
+    candidates = best_trials(random, recipe.selection.n_candidates)
     uniform = uniform_architectures(run.setup)
     works: dict[str, Work] = {
-        RANDOM: lambda _: choose(run, RANDOM, candidates, name="random search", against=rivals(run))
+        RANDOM: lambda _: choose(
+            run, RANDOM, candidates, name="random search", against=competing_baselines(run)
+        )
     }
     selection = run.stages.outcome("selection")
     assert selection is not None, "the study is finished"
     searched = Architecture.parse(selection["architecture"])
     if _is_inherited(run, searched):  # a control that was chosen may be beyond the search space
         works[INHERITED] = partial(_inherit, run, searched)
-    works[RETRAINED] = partial(train_control, run, RETRAINED, "searched, retrained", searched)
+    works[RETRAINED] = partial(train_baseline, run, RETRAINED, "searched, retrained", searched)
     for label, architecture in uniform.items():
-        stage = control_stage(label)
-        works[stage] = partial(train_control, run, stage, label, architecture)
+        stage = baseline_stage(label)
+        works[stage] = partial(train_baseline, run, stage, label, architecture)
     sample = random.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))[:architectures]
     for number, trial in enumerate(sample, 1):
         stage = f"compare-alone-{number}"
@@ -149,7 +151,7 @@ def _compare(run: Run, target: int, architectures: int) -> Comparison:
         works[stage] = partial(_train_sample, run, stage, trial, title)
     found = run.stages.run(works)
     drawn = Architecture.parse(found[RANDOM]["architecture"])
-    retrain = partial(train_control, run, RANDOM_RETRAINED, "random search, retrained", drawn)
+    retrain = partial(train_baseline, run, RANDOM_RETRAINED, "random search, retrained", drawn)
     found |= run.stages.run({RANDOM_RETRAINED: retrain})
     outcome = run.stages.outcome("test")
     assert outcome is not None, "the study is finished"
@@ -157,7 +159,7 @@ def _compare(run: Run, target: int, architectures: int) -> Comparison:
     untested = [
         stage for stage in (RANDOM, INHERITED, RETRAINED, RANDOM_RETRAINED) if stage in found
     ]
-    untested += [control_stage(label) for label in uniform if label not in rows]
+    untested += [baseline_stage(label) for label in uniform if label not in rows]
     test = partial(_test, run, random, {stage: found[stage] for stage in untested})
     added = run.stages.run({"compare-test": test})["compare-test"]["rows"]
     rows |= {row["name"]: Row.from_json(row) for row in added}
@@ -195,14 +197,14 @@ def _inherit(run: Run, architecture: Architecture, claim: Claim) -> dict[str, An
     """The searched architecture with the weights that it has inherited."""
     supernet = fetch_supernet(run)
     with supernet.merged(architecture) as model:
-        score = evaluate(model, *run.setup.validation, calibrate=True)
+        score = evaluate(model, *run.setup.validation, scale_temperature=True)
     row = Row(
         "searched, inherited",
-        parameters=architecture.count(run.setup.space.shapes),
+        n_params=architecture.count(run.setup.space.shapes),
         validation=score,
-        images=run.setup.recipe.training.epochs * len(run.setup.task.fit),
+        n_images=run.setup.recipe.training.epochs * len(run.setup.task.train),
     )
-    return arm_outcome(run, INHERITED, row, supernet, architecture)
+    return adapter_outcome(run, INHERITED, row, supernet, architecture)
 
 
 def random_study_name(name: str, key: str) -> str:
@@ -222,7 +224,7 @@ def _random_search(run: Run, target: int) -> optuna.Study:
     recipe = setup.recipe.replace(
         search={
             "sampler": "evolution",
-            "population": target,
+            "population_size": target,
             "objectives": [search.metric],
         }
     )
@@ -236,10 +238,10 @@ def _random_search(run: Run, target: int) -> optuna.Study:
     )
     name_objectives(study, recipe.search)
     if len(done_trials(study)) < target:
-        alone = replace(run, study=study, setup=setup)
+        standalone = replace(run, study=study, setup=setup)
         run_trials(
             study,
-            Proposer(alone, fetch_supernet(run)),
+            Proposer(standalone, fetch_supernet(run)),
             worker=run.worker,
             target=lambda: target,
             progress=setup.progress,
@@ -254,22 +256,22 @@ def _train_sample(
 ) -> dict[str, Any]:
     """Train a random architecture alone, to compare it with what it has inherited."""
     architecture = run.setup.space.architecture(trial.params)
-    _, row = train_alone(run, stage, stage, architecture, title=title)
+    _, row = train_standalone(run, stage, stage, architecture, title=title)
     assert row.validation is not None
     inherited = float(trial.user_attrs["validation_accuracy"])
     return {
         "pair": [inherited, row.validation.accuracy],
-        "images": row.images,
+        "n_images": row.n_images,
         "seconds": row.seconds,
     }
 
 
 def _test(
-    run: Run, random: optuna.Study, arms: Mapping[str, dict[str, Any]], claim: Claim
+    run: Run, random: optuna.Study, outcomes: Mapping[str, dict[str, Any]], claim: Claim
 ) -> dict[str, Any]:
     """Test what was not tested at the end of the study."""
     parts = {RANDOM: ("supernet", RANDOM), INHERITED: ("supernet", "search", INHERITED)}
-    outcome = final_test(run, arms, parts, claim)
+    outcome = final_test(run, outcomes, parts, claim)
     row = outcome["rows"][0]
     row["seconds"] = round(row["seconds"] + stage_seconds(random, None)["search"], 2)
     return outcome

@@ -20,8 +20,8 @@ from glora_automl.pipeline import (
     Run,
     TargetRaised,
     Watch,
-    control_architectures,
-    control_stage,
+    baseline_architectures,
+    baseline_stage,
     final_test,
     find,
     join,
@@ -29,8 +29,8 @@ from glora_automl.pipeline import (
     load_backbone,
     load_supernet,
     select,
-    train_control,
-    train_given,
+    train_baseline,
+    train_preset,
 )
 from glora_automl.progress import Progress
 from glora_automl.recipes import Recipe
@@ -162,7 +162,7 @@ def resume(
     """
     storage, recipe = find(name, storage=storage, data=data, runs=runs, patience=patience)
     if trials is not None:
-        recipe = recipe.replace(search={"trials": trials})
+        recipe = recipe.replace(search={"n_trials": trials})
     return search(
         recipe,
         name=name,
@@ -182,26 +182,26 @@ def _work(run: Run) -> SearchResult:
     publisher = Publisher(run)
     parts: dict[str, tuple[str, ...]] = {}
     if run.setup.recipe.architecture is not None:
-        arms = run.stages.run({"selection": partial(train_given, run)})
+        outcomes = run.stages.run({"selection": partial(train_preset, run)})
     else:
-        arms = _search(run, publisher)
+        outcomes = _search(run, publisher)
         parts["selection"] = ("supernet", "search", "selection")
-        if aside := arms["selection"].get("aside"):
+        if aside := outcomes["selection"].get("aside"):
             parts["aside"] = parts["selection"]
         if run.setup.recipe.selection.rounds:
-            parts["selection"] += tuple(arm for arm in arms if arm != "selection")
+            parts["selection"] += tuple(adapter for adapter in outcomes if adapter != "selection")
         if aside:
-            arms = {"selection": arms["selection"], "aside": aside, **arms}
-    run.record("selection", arms["selection"]["selection"])
-    rows = run.stages.run({"test": partial(final_test, run, arms, parts)})["test"]["rows"]
+            outcomes = {"selection": outcomes["selection"], "aside": aside, **outcomes}
+    run.record("selection", outcomes["selection"]["selection"])
+    rows = run.stages.run({"test": partial(final_test, run, outcomes, parts)})["test"]["rows"]
     run.record("result", rows)
     publisher.publish()
     return SearchResult(
         run.study,
-        Selection.from_json(arms["selection"]["selection"]),
+        Selection.from_json(outcomes["selection"]["selection"]),
         tuple(Row.from_json(row) for row in rows),
         run.setup.budget,
-        keep_winner(run, "winner", arms["selection"]),
+        keep_winner(run, "winner", outcomes["selection"]),
     )
 
 
@@ -209,13 +209,13 @@ def _search(run: Run, publisher: Publisher) -> dict[str, dict[str, Any]]:
     """Supernet, search, selection and controls; returns what the last two came to."""
     recipe = run.setup.recipe
     selection: dict[str, Work] = {"selection": partial(select, run)}
-    controls: dict[str, Work] = {}
-    if recipe.selection.controls:
-        for label, architecture in control_architectures(run.setup).items():
-            stage = control_stage(label)
-            controls[stage] = partial(train_control, run, stage, label, architecture)
-    ranks, supernet = run.setup.ranks, None
-    if ranks.from_main(lambda: run.stages.outcome("selection") is None):
+    baselines: dict[str, Work] = {}
+    if recipe.selection.baselines:
+        for label, architecture in baseline_architectures(run.setup).items():
+            stage = baseline_stage(label)
+            baselines[stage] = partial(train_baseline, run, stage, label, architecture)
+    process_group, supernet = run.setup.process_group, None
+    if process_group.from_main(lambda: run.stages.outcome("selection") is None):
         supernet = load_supernet(run)
     # Settings may change as long as there is no supernet; from here on they stay.
     run.check_settings()
@@ -233,8 +233,8 @@ def _search(run: Run, publisher: Publisher) -> dict[str, dict[str, Any]]:
                 independent=propose.independent,
             )
         if recipe.selection.rounds:  # the winner has to beat them, so they come first
-            run.stages.run(controls)
+            run.stages.run(baselines)
         try:
-            return run.stages.run(selection | controls)
+            return run.stages.run(selection | baselines)
         except TargetRaised:
             continue

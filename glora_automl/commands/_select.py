@@ -84,7 +84,7 @@ def _pick(run: Run, budget: int) -> SearchResult:
         )
     run.check_searched()
     run.check_finished()
-    candidates = best_trials(run.study, run.setup.recipe.selection.candidates, within=budget)
+    candidates = best_trials(run.study, run.setup.recipe.selection.n_candidates, within=budget)
     if not candidates:
         front = front_of(run.study.get_trials(deepcopy=False), run.study.directions[0])
         least = front[0].user_attrs[CONSTRAINT]
@@ -97,12 +97,12 @@ def _pick(run: Run, budget: int) -> SearchResult:
     choosing: dict[str, Callable[[Claim], dict[str, Any]]] = {
         stage: lambda _: choose(run, stage, candidates)
     }
-    arms = run.stages.run(choosing)
+    outcomes = run.stages.run(choosing)
     parts = {stage: ("supernet", "search", stage)}
 
     def test(claim: Claim) -> dict[str, Any]:
-        found = final_test(run, arms, parts, claim)
-        selection = arms[stage]["selection"]
+        found = final_test(run, outcomes, parts, claim)
+        selection = outcomes[stage]["selection"]
         return {
             **found,
             "pick": {"budget": budget, "selection": selection, "row": found["rows"][0]},
@@ -111,8 +111,8 @@ def _pick(run: Run, budget: int) -> SearchResult:
     rows = run.stages.run({f"{stage}-test": test})[f"{stage}-test"]["rows"]
     return SearchResult(
         run.study,
-        Selection.from_json(arms[stage]["selection"]),
+        Selection.from_json(outcomes[stage]["selection"]),
         tuple(Row.from_json(row) for row in rows),
         budget,
-        keep_winner(run, f"winner-{budget}", arms[stage]),
+        keep_winner(run, f"winner-{budget}", outcomes[stage]),
     )

@@ -45,36 +45,36 @@ class SuiteResult:
     seeds: int
     rows: Mapping[str, tuple[tuple[Row, ...], ...]]
 
-    def arms(self) -> list[str]:
+    def methods(self) -> list[str]:
         """The adapters that were tested in all studies alike, in the order of their tables.
 
         What others have published comes after them.
         """
         found = {
-            arm_name(row): None
+            method_name(row): None
             for studies in self.rows.values()
             for rows in studies
             for row in rows
             if row.name != CONTROLS_ASIDE
         }
-        return [*found, *(entry.arm for entry in self.suite.published)]
+        return [*found, *(entry.method for entry in self.suite.published)]
 
-    def accuracies(self, task: str, arm: str, domain: str | None = None) -> list[float]:
+    def accuracies(self, task: str, method: str, domain: str | None = None) -> list[float]:
         """Test accuracies, one for each study that has one, or the one that was published.
 
         Args:
             task: Name of a task.
-            arm: One of :meth:`arms`.
+            method: One of :meth:`methods`.
             domain: Name of a domain. By default a task with domains has their mean.
         """
         for entry in self.suite.published:
-            if entry.arm == arm:
+            if entry.method == method:
                 known = task in entry.accuracies and domain is None
                 return [entry.accuracies[task] / 100] if known else []
         found = []
         for rows in self.rows.get(task, ()):
             for row in rows:
-                if arm_name(row) != arm or row.test is None:
+                if method_name(row) != method or row.test is None:
                     continue
                 if domain is not None:
                     found.append(row.domains[domain].accuracy)
@@ -95,14 +95,14 @@ class SuiteResult:
             groups.setdefault(task.group, []).append(task.name)
         return groups
 
-    def group_mean(self, group: str, arm: str) -> float | None:
+    def group_mean(self, group: str, method: str) -> float | None:
         """Mean over the tasks of a group; None as long as one has no figure."""
-        means = [self.accuracies(task, arm) for task in self.groups()[group]]
+        means = [self.accuracies(task, method) for task in self.groups()[group]]
         return fmean(map(fmean, means)) if all(means) else None
 
-    def mean(self, arm: str) -> float | None:
+    def mean(self, method: str) -> float | None:
         """Mean over the groups; None as long as a task has no figure."""
-        means = [self.group_mean(group, arm) for group in self.groups()]
+        means = [self.group_mean(group, method) for group in self.groups()]
         known = [mean for mean in means if mean is not None]
         return fmean(known) if len(known) == len(means) else None
 
@@ -116,20 +116,20 @@ class SuiteResult:
                 for task, studies in self.rows.items()
             },
             "means": {
-                arm: {
-                    **{group: self.group_mean(group, arm) for group in self.groups() if group},
-                    "mean": self.mean(arm),
+                method: {
+                    **{group: self.group_mean(group, method) for group in self.groups() if group},
+                    "mean": self.mean(method),
                 }
-                for arm in self.arms()
+                for method in self.methods()
             },
         }
 
 
-def arm_name(row: Row) -> str:
+def method_name(row: Row) -> str:
     """The name of an arm; LoRA's rank is what fits a task's model and budget.
 
     Example:
-        >>> arm_name(Row("LoRA r=2")), arm_name(Row("linear probe"))
+        >>> method_name(Row("LoRA r=2")), method_name(Row("linear probe"))
         ('LoRA', 'linear probe')
     """
     return row.name.partition(" r=")[0]
@@ -195,7 +195,7 @@ def run_suite(
         waiting.remove((task, recipe))
         if _is_finished(storage, recipe):
             continue
-        progress.say(f"Study {recipe.name}: {len(wanted) - len(waiting)} of {len(wanted)}")
+        progress.log(f"Study {recipe.name}: {len(wanted) - len(waiting)} of {len(wanted)}")
         try:
             search(
                 recipe,

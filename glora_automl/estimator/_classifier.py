@@ -215,7 +215,7 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             preprocessing=Preprocessing.of(input_format(result.model, recipe.backbone)),
             backbone=Backbone.of(self._backbone, bare_backbone(self._backbone, names, self._seed)),
             architecture=result.selection.architecture,
-            parameters=result.selection.parameters,
+            n_params=result.selection.n_params,
             about={"validation": result.rows[0].to_json()["validation"]},
         )
         self._take(classes, pixels, Adapter(record, winner[0]), result.model)

@@ -18,7 +18,7 @@ from torch import nn
 
 from glora_automl.architecture import Architecture
 from glora_automl.backbones import BackboneSettings, create_backbone
-from glora_automl.presets import read_given
+from glora_automl.presets import read_architecture
 from glora_automl.recipes import Recipe, load_recipe
 from glora_automl.search_space import SearchSpaceSpec
 from glora_automl.tasks import ImageSet, Task
@@ -62,7 +62,7 @@ def recipe_of(parameters: Mapping[str, Any], seed: int) -> Recipe:
         GLoRAError: If they do not go together.
     """
     space, given = parameters["search_space"], parameters["architecture"]
-    epochs, share, budget = (parameters[key] for key in ("epochs", "validation", "budget"))
+    epochs, tie, budget = (parameters[key] for key in ("epochs", "validation", "budget"))
     # What numpy counts with is no number to a recipe.
     return (
         load_recipe("own")
@@ -73,7 +73,7 @@ def recipe_of(parameters: Mapping[str, Any], seed: int) -> Recipe:
             budget=budget if isinstance(budget, str) else int(budget),
             task={
                 "source": "arrays",
-                "validation": int(share) if isinstance(share, Integral) else float(share),
+                "validation": int(tie) if isinstance(tie, Integral) else float(tie),
             },
             backbone={
                 "model": parameters["model"],
@@ -81,11 +81,11 @@ def recipe_of(parameters: Mapping[str, Any], seed: int) -> Recipe:
                 "kwargs": dict(parameters["model_kwargs"] or {}),
             },
             search_space=space if isinstance(space, str) else space.model_dump(mode="json"),
-            architecture=None if given is None else read_given(str(given)),
+            architecture=None if given is None else read_architecture(str(given)),
             # In the proportions of the recipe.
             training={"epochs": int(epochs), "warmup_epochs": int(epochs) // 20},
-            search={"trials": int(parameters["trials"])},
-            selection={"controls": False},
+            search={"n_trials": int(parameters["trials"])},
+            selection={"baselines": False},
         )
         .replace(**(parameters["settings"] or {}))
     )

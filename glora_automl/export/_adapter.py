@@ -101,7 +101,7 @@ class Adapter:
             preprocessing=preprocessing,
             backbone=backbone,
             architecture=str(architecture),
-            parameters=architecture.count(shapes),
+            n_params=architecture.count(shapes),
             about=dict(about or {}),
         )
         return cls(record, supernet.active_state_dict())

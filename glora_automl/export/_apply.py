@@ -161,7 +161,7 @@ class _Incoming:
         self._files = files
         self._format = seen.format
         self._transform = resizing(seen.format, seen.resize)
-        self._reader = Reader(ReadingSettings(workers=workers))
+        self._reader = Reader(ReadingSettings(num_workers=workers))
 
     def __len__(self) -> int:
         return len(self._files)

@@ -77,31 +77,31 @@ def model_card(record: Record, study: optuna.Study, verified: Verified, path: st
     """
     snapshot = Snapshot.of(study)
     about = record.about
-    alone = record.kind == "backbone"
+    standalone = record.kind == "backbone"
     parts = [
         f"---\n{_front_matter(record, path).to_yaml()}\n---",
         f"# {path}",
         f"{_summary(record, snapshot)} Made by glora_automl {__version__}.",
         "## Load it",
         f"```python\n{_load(record, path)}\n```",
-        f"{'' if alone else f'Or `glora apply {path} IMAGES`. '}The images are brought to "
+        f"{'' if standalone else f'Or `glora apply {path} IMAGES`. '}The images are brought to "
         f"{' x '.join(map(str, record.preprocessing.size))} ({record.preprocessing.resize}, "
         f"{record.preprocessing.interpolation}); mean {_numbers(record.preprocessing.mean)}, "
         f"standard deviation {_numbers(record.preprocessing.std)}.",
         _needs(record),
         f"Classes: {', '.join(record.classes)}.",
     ]
-    if not alone:
+    if not standalone:
         parts += ["## How good it is", _figures(record), "## Limits", _limits(record, snapshot)]
         parts += ["## Architecture", f"```text\n{record.architecture}\n```"]
     parts += [
         "## Verified",
-        f"Before it got its name, the export was loaded and shown {verified.images} validation "
-        f"images: its logits differ from those of the study's {'backbone' if alone else 'subnet'} "
-        f"by at most "
-        f"{verified.difference:.1e} (allowed: {verified.tolerance:.1e}, the largest logit being "
-        f"{verified.largest:.1f}), and {verified.predictions} of {verified.images} predictions are "
-        "the same. `glora.json` has the sha256 of its files.",
+        f"Before it got its name, the export was loaded and shown {verified.n_images} validation "
+        f"images: its logits differ from those of the study's "
+        f"{'backbone' if standalone else 'subnet'} by at most {verified.difference:.1e} (allowed: "
+        f"{verified.tolerance:.1e}, the largest logit being {verified.largest:.1f}), and "
+        f"{verified.predictions} of {verified.n_images} predictions are the same. `glora.json` has "
+        "the sha256 of its files.",
         f"## The study {about['study']!r}",
         *(part.replace("## ", "### ", 1) for part in markdown_study(snapshot, name_workers=False)),
         "### Recipe",
@@ -140,18 +140,18 @@ def _summary(record: Record, snapshot: Snapshot) -> str:
     backbone, about = record.backbone, record.about
     if record.kind == "backbone":
         return f"`{backbone.model}`: {_TITLES['backbone']}."
-    share = record.parameters / about["backbone parameters"]
+    share = record.n_params / about["backbone parameters"]
     how = f"a search over {len(snapshot.trials):,} trials chose how each is parameterised"
     if snapshot.recipe.architecture is not None:
         how = "how each is parameterised was given, without a search"
-    elif about["control"] is not None:
+    elif about["baseline"] is not None:
         how = (
             f"here in the way of {about['control']}, which validated better than all that was "
             f"found by a search over {len(snapshot.trials):,} trials"
         )
     return (
         f"`{backbone.model}`, adapted to {len(record.classes)} classes with "
-        f"{record.parameters:,} trainable parameters beside its classifier ({share:.2%} of the "
+        f"{record.n_params:,} trainable parameters beside its classifier ({share:.2%} of the "
         f"backbone's {about['backbone parameters']:,}; the budget was {about['budget']:,}), "
         f"{_TITLES[record.kind]}. GLoRA ([arXiv 2306.07967](https://arxiv.org/abs/2306.07967)) "
         f"gives each linear layer five support tensors; {how}."
@@ -198,7 +198,7 @@ def _figures(record: Record) -> str:
     for split in ("validation", "test"):
         if about[split] is not None:
             score = Score(**about[split])
-            lines.append(f"| {score.images:,} {split} | {accuracy_text(score)} |")
+            lines.append(f"| {score.n_images:,} {split} | {accuracy_text(score)} |")
     return "\n".join(lines)
 
 

@@ -159,7 +159,7 @@ def _export(run: Run, kind: Kind, out: Path, chosen: Chosen | None, force: bool)
     with whole_folder(out, force=force) as folder:
         files = write(folder)
         record = write_record(folder, record, files)
-        run.setup.progress.say(f"Verify the export on {len(images)} validation images.")
+        run.setup.progress.log(f"Verify the export on {len(images)} validation images.")
         verified = verify(_forms(folder, record, backbone), expected, images)
         run.worker.check_stop()
         about = {**record.about, "verified": verified._asdict()}

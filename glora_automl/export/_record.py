@@ -139,7 +139,7 @@ class Record(Declaration):
         preprocessing: What the model sees of an image.
         backbone: What was adapted.
         architecture: The adapter's printed form; none of a backbone alone.
-        parameters: Trainable parameters of the adapter.
+        n_params: Trainable parameters of the adapter.
         files: sha256 of the files that have the weights, by name.
         about: Where it comes from and how good it is, for people and programs to read.
         format: Version of this record.
@@ -150,7 +150,7 @@ class Record(Declaration):
     preprocessing: Preprocessing
     backbone: Backbone
     architecture: str = ""
-    parameters: Int = Field(default=0, ge=0)
+    n_params: Int = Field(default=0, ge=0)
     files: dict[str, Sha256] = Field(default_factory=dict)
     about: dict[str, Any] = Field(default_factory=dict)
     format: Int = FORMAT

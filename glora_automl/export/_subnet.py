@@ -12,7 +12,7 @@ from glora_automl.budget import parse_budget
 from glora_automl.errors import StudyError
 from glora_automl.export._adapter import Adapter
 from glora_automl.export._record import Backbone, Preprocessing, Record
-from glora_automl.pipeline import Run, alone, fetch_supernet
+from glora_automl.pipeline import Run, fetch_supernet, standalone
 from glora_automl.study import Row, Selection, get_setting, parse_trial
 from glora_automl.supernet import Supernet
 from glora_automl.training import Score
@@ -32,7 +32,7 @@ class Chosen(NamedTuple):
         test: Score on the test images; None if it was never tested.
         outcome: What the selection has left of it; None of other trials than the winner.
         budget: Of the pick that took it; None of others.
-        control: Name of the control that it is; None of what was searched.
+        baseline: Name of the control that it is; None of what was searched.
     """
 
     trial: int | None
@@ -42,7 +42,7 @@ class Chosen(NamedTuple):
     test: Score | None = None
     outcome: dict[str, Any] | None = None
     budget: int | None = None
-    control: str | None = None
+    baseline: str | None = None
 
 
 def choose(run: Run, trial: str, budget: int | str | None) -> Chosen:
@@ -119,7 +119,7 @@ def _winner(run: Run, outcome: dict[str, Any], tested: dict[str, Any]) -> Chosen
         row.validation,
         row.test,
         outcome,
-        control=selection.control,
+        baseline=selection.baseline,
     )
 
 
@@ -147,7 +147,7 @@ def take(run: Run, chosen: Chosen) -> Supernet:
         CheckpointError: If its artifact is missing or altered.
     """
     if chosen.outcome is not None:
-        supernet = alone(run.setup, chosen.architecture)
+        supernet = standalone(run.setup, chosen.architecture)
         supernet.load_state_dict(run.download(chosen.outcome))
     else:
         supernet = fetch_supernet(run)
@@ -162,7 +162,7 @@ def describe(run: Run, chosen: Chosen, supernet: Supernet) -> Adapter:
     about = {
         **record.about,
         "trial": chosen.trial,
-        "control": chosen.control,
+        "baseline": chosen.baseline,
         "weights": chosen.weights,
         "budget": chosen.budget or run.setup.budget,
         "validation": None if chosen.validation is None else chosen.validation._asdict(),

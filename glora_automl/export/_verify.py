@@ -34,7 +34,7 @@ class Verified(NamedTuple):
             are closer than twice the tolerance.
     """
 
-    images: int
+    n_images: int
     difference: float
     largest: float
     tolerance: float

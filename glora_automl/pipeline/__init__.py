@@ -1,11 +1,11 @@
 """What is computed for a study, one file a stage."""
 
 from glora_automl.pipeline._baselines import (
-    arm_outcome,
-    control_architectures,
-    control_stage,
-    train_control,
-    train_given,
+    adapter_outcome,
+    baseline_architectures,
+    baseline_stage,
+    train_baseline,
+    train_preset,
     uniform_architectures,
 )
 from glora_automl.pipeline._context import Setup, resolve_device
@@ -14,8 +14,8 @@ from glora_automl.pipeline._objective import Proposer, create_sampler
 from glora_automl.pipeline._open import find, join
 from glora_automl.pipeline._publishing import Publisher
 from glora_automl.pipeline._run import Publish, Run
-from glora_automl.pipeline._selection import TargetRaised, choose, rivals, select
-from glora_automl.pipeline._standalone import alone, train_alone
+from glora_automl.pipeline._selection import TargetRaised, choose, competing_baselines, select
+from glora_automl.pipeline._standalone import standalone, train_standalone
 from glora_automl.pipeline._supernet import fetch_supernet, load_backbone, load_supernet
 from glora_automl.pipeline._watch import Watch
 
@@ -27,11 +27,11 @@ __all__ = [
     "Setup",
     "TargetRaised",
     "Watch",
-    "alone",
-    "arm_outcome",
+    "adapter_outcome",
+    "baseline_architectures",
+    "baseline_stage",
     "choose",
-    "control_architectures",
-    "control_stage",
+    "competing_baselines",
     "create_sampler",
     "fetch_supernet",
     "final_test",
@@ -41,10 +41,10 @@ __all__ = [
     "load_backbone",
     "load_supernet",
     "resolve_device",
-    "rivals",
     "select",
-    "train_alone",
-    "train_control",
-    "train_given",
+    "standalone",
+    "train_baseline",
+    "train_preset",
+    "train_standalone",
     "uniform_architectures",
 ]

@@ -12,24 +12,24 @@ from glora_automl.architecture import Architecture
 from glora_automl.pipeline._context import Setup
 from glora_automl.pipeline._objective import trial_values
 from glora_automl.pipeline._run import Run
-from glora_automl.pipeline._standalone import alone, train_alone
-from glora_automl.presets import attention, glora, label, loras, ssf
+from glora_automl.pipeline._standalone import standalone, train_standalone
+from glora_automl.presets import attention, glora, loras, preset_label, ssf
 from glora_automl.study import CONSTRAINT, Row, Selection, done_trials
 from glora_automl.supernet import Supernet
 from glora_automl.workers import Claim
 
 __all__ = [
-    "arm_outcome",
-    "control_architectures",
-    "control_stage",
-    "load_arm",
-    "train_control",
-    "train_given",
+    "adapter_outcome",
+    "baseline_architectures",
+    "baseline_stage",
+    "load_adapted",
+    "train_baseline",
+    "train_preset",
     "uniform_architectures",
 ]
 
 
-def control_architectures(setup: Setup) -> dict[str, Architecture | None]:
+def baseline_architectures(setup: Setup) -> dict[str, Architecture | None]:
     """What anybody would try first, under the same budget; None where nothing fits.
 
     The linear probe, LoRA at the highest rank that fits when every layer has the same (or its
@@ -54,7 +54,7 @@ def uniform_architectures(setup: Setup) -> dict[str, Architecture]:
     LoRA at the ranks that are powers of two, too, what SSF does, and GLoRA unsearched.
     """
     shapes = setup.space.shapes
-    found = {name: a for name, a in control_architectures(setup).items() if a is not None}
+    found = {name: a for name, a in baseline_architectures(setup).items() if a is not None}
     fitting = loras(shapes, setup.budget)
     for rank in (2**i for i in range(len(fitting).bit_length())):
         found.setdefault(f"LoRA r={rank}", fitting[rank - 1])
@@ -65,17 +65,17 @@ def uniform_architectures(setup: Setup) -> dict[str, Architecture]:
     return found
 
 
-def control_stage(name: str) -> str:
+def baseline_stage(name: str) -> str:
     """The stage that trains a control.
 
     Example:
-        >>> control_stage("LoRA r=2")
+        >>> baseline_stage("LoRA r=2")
         'control-LoRA-r2'
     """
     return f"control-{name.replace(' ', '-').replace('=', '')}"
 
 
-def arm_outcome(
+def adapter_outcome(
     run: Run, file: str, row: Row, supernet: Supernet, architecture: Architecture
 ) -> dict[str, Any]:
     """What a stage leaves of a trained arm: its row, and its adapter and head as an artifact."""
@@ -86,7 +86,7 @@ def arm_outcome(
     }
 
 
-def load_arm(run: Run, outcome: dict[str, Any]) -> nn.Module | None:
+def load_adapted(run: Run, outcome: dict[str, Any]) -> nn.Module | None:
     """The arm as a plain, merged model; none where nothing fits the budget.
 
     Raises:
@@ -94,23 +94,23 @@ def load_arm(run: Run, outcome: dict[str, Any]) -> nn.Module | None:
     """
     if outcome["artifact"] is None:
         return None
-    supernet = alone(run.setup, Architecture.parse(outcome["architecture"]))
+    supernet = standalone(run.setup, Architecture.parse(outcome["architecture"]))
     supernet.load_state_dict(run.download(outcome))
     merge(supernet.model)
     return supernet.model.eval()
 
 
-def train_control(
+def train_baseline(
     run: Run, stage: str, name: str, architecture: Architecture | None, claim: Claim
 ) -> dict[str, Any]:
     """Train a control, which is an arm like the searched one."""
     if architecture is None:
         return {"artifact": None, "row": Row(name).to_json()}
-    supernet, row = train_alone(run, stage, name, architecture, title=f"Control: {name}")
-    return arm_outcome(run, stage, row, supernet, architecture)
+    supernet, row = train_standalone(run, stage, name, architecture, title=f"Control: {name}")
+    return adapter_outcome(run, stage, row, supernet, architecture)
 
 
-def train_given(run: Run, claim: Claim) -> dict[str, Any]:
+def train_preset(run: Run, claim: Claim) -> dict[str, Any]:
     """Train the architecture that the recipe gives, in the place of a search and a selection.
 
     It becomes the one trial of the study. It is trained like a control: one that is a control of a
@@ -122,33 +122,33 @@ def train_given(run: Run, claim: Claim) -> dict[str, Any]:
     run.check_settings()
     shapes = run.setup.space.shapes
     architecture = run.setup.space.architecture({})
-    name = label(architecture, shapes)
-    supernet, row = train_alone(run, "selection", name, architecture, title=f"Train: {name}")
-    assert row.parameters is not None
+    name = preset_label(architecture, shapes)
+    supernet, row = train_standalone(run, "selection", name, architecture, title=f"Train: {name}")
+    assert row.n_params is not None
     assert row.validation is not None
     # A worker may have died between this trial and the end of the stage.
     if not done_trials(run.study):
         run.study.add_trial(
             create_trial(
-                values=trial_values(run.setup.recipe.search, row.validation, row.parameters),
+                values=trial_values(run.setup.recipe.search, row.validation, row.n_params),
                 user_attrs={
-                    CONSTRAINT: row.parameters,
+                    CONSTRAINT: row.n_params,
                     "validation_accuracy": row.validation.accuracy,
                     "validation_loss": row.validation.loss,
-                    "validation_images": row.validation.images,
+                    "validation_images": row.validation.n_images,
                     "worker": run.worker.name,
                 },
-                constraints={CONSTRAINT: row.parameters - run.setup.budget},
+                constraints={CONSTRAINT: row.n_params - run.setup.budget},
             )
         )
     (trial,) = done_trials(run.study)
     selection = Selection(
         trial=trial.number,
         architecture=str(architecture),
-        parameters=row.parameters,
+        n_params=row.n_params,
         inherited=row.validation,
         finetuned=None,
         candidates=(trial.number,),
     )
-    outcome = arm_outcome(run, "selection", row, supernet, architecture)
+    outcome = adapter_outcome(run, "selection", row, supernet, architecture)
     return {**outcome, "selection": selection.to_json()}

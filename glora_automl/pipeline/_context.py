@@ -23,12 +23,12 @@ from glora_automl.backbones import (
 )
 from glora_automl.budget import FeasibleRegion, parse_budget
 from glora_automl.errors import ArchitectureError, BudgetError, RecipeError, TaskError
-from glora_automl.presets import given_architecture
+from glora_automl.presets import resolve_architecture
 from glora_automl.progress import Progress
 from glora_automl.recipes import Recipe
 from glora_automl.search_space import SearchSpace
 from glora_automl.tasks import InputFormat, Task, load_task
-from glora_automl.training import ImageBatches, Joined, Ranks, tensor_digest
+from glora_automl.training import ImageBatches, Joined, ProcessGroup, tensor_digest
 
 __all__ = ["Setup", "prepare", "resolve_device"]
 
@@ -74,7 +74,7 @@ class Setup:
         cache: Folder of pretrained backbones.
         folder: Folder of the study's checkpoints.
         progress: Shows long work.
-        ranks: The processes that train the supernet together.
+        process_group: The processes that train the supernet together.
         stop: Asked at safe points whether to stop.
         loaded: The backbone, once it is known which weights the study has.
     """
@@ -89,7 +89,7 @@ class Setup:
     cache: Path
     folder: Path
     progress: Progress
-    ranks: Ranks
+    process_group: ProcessGroup
     stop: Callable[[], bool] | None = None
     loaded: nn.Module | None = None
 
@@ -106,7 +106,7 @@ class Setup:
         architectures of all sizes.
         """
         search = self.recipe.search
-        least = 0 if search.trades_off else search.least_size * self.budget
+        least = 0 if search.is_multi_objective else search.min_budget_fraction * self.budget
         return FeasibleRegion(self.space, self.budget, least)
 
     @functools.cached_property
@@ -145,9 +145,9 @@ class Setup:
         return copy.deepcopy(self.loaded)
 
     @functools.cached_property
-    def fit(self) -> tuple[ImageBatches, Tensor]:
+    def train(self) -> tuple[ImageBatches, Tensor]:
         """Images and labels to train on, on the device."""
-        return self.task.fit.prepare(self.format, self.device)
+        return self.task.train.prepare(self.format, self.device)
 
     @functools.cached_property
     def validation(self) -> tuple[ImageBatches, Tensor]:
@@ -157,14 +157,14 @@ class Setup:
     @functools.cached_property
     def labelled(self) -> tuple[ImageBatches, Tensor]:
         """Images and labels to train on, then those that steer the search, on the device."""
-        (images, labels), (more, others) = self.fit, self.validation
+        (images, labels), (more, others) = self.train, self.validation
         return Joined(images, more), torch.cat([labels, others])
 
     def folds(self) -> list[Tensor]:
         """Indices of the validation images in each part of a cross-validation, stratified."""
         labels = self.task.validation.labels.numpy()
         parts = StratifiedKFold(
-            self.recipe.selection.folds, shuffle=True, random_state=self.recipe.seed
+            self.recipe.selection.n_splits, shuffle=True, random_state=self.recipe.seed
         )
         return [torch.from_numpy(part) for _, part in parts.split(labels, labels)]
 
@@ -205,7 +205,7 @@ def prepare(
     Raises:
         GLoRAError: If anything in the recipe does not fit.
     """
-    ranks = Ranks.from_environment(resolve_device(device))
+    process_group = ProcessGroup.from_environment(resolve_device(device))
     recipe = recipe.model_copy(update={"backbone": recipe.backbone.pinned()})
     task = load_task(recipe.task, recipe.seed, progress, arrays=arrays)
     check_pretraining(recipe.backbone, task)
@@ -214,7 +214,7 @@ def prepare(
     model = _bare(recipe, task)
     target = task.format(input_format(model, recipe.backbone))
     check_backbone(model, recipe.backbone, target, len(task.classes))
-    example, _ = task.fit.subset(torch.arange(2)).prepare(target, torch.device("cpu"))
+    example, _ = task.train.subset(torch.arange(2)).prepare(target, torch.device("cpu"))
     shapes = linear_shapes(model, example=example[:])
     space = SearchSpace(recipe.search_space, shapes)
     head = {id(p) for module in classifiers(model) for p in module.parameters()}
@@ -222,20 +222,20 @@ def prepare(
     try:
         budget = parse_budget(recipe.budget, count)
         if recipe.architecture is not None:
-            given = given_architecture(recipe.architecture, space.shapes, shapes, budget)
+            given = resolve_architecture(recipe.architecture, space.shapes, shapes, budget)
             space = SearchSpace.of(given, shapes)
         region = FeasibleRegion(space, budget)
     except (ArchitectureError, BudgetError) as error:
         raise type(error)(f"recipe {recipe.name}: {error}") from None
     for name_of_set, count in task.repeated().items():
-        progress.say(
+        progress.log(
             f"{count} images of the test set {name_of_set!r} are also among those that are trained "
             "or validated on; its accuracy is flattered by them."
         )
     return Setup(
         recipe=recipe,
         task=task,
-        device=ranks.device,
+        device=process_group.device,
         format=target,
         space=space,
         region=region,
@@ -243,7 +243,7 @@ def prepare(
         cache=runs / CACHE,
         folder=runs / name,
         progress=progress,
-        ranks=ranks,
+        process_group=process_group,
         stop=stop,
     )
 
@@ -256,8 +256,8 @@ def _bare(recipe: Recipe, task: Task) -> nn.Module:
 def _check_folds(recipe: Recipe, task: Task) -> None:
     """Refuse a cross-validation with a class that not every part has."""
     fewest = int(torch.bincount(task.validation.labels, minlength=len(task.classes)).min())
-    if recipe.selection.folds > fewest:
+    if recipe.selection.n_splits > fewest:
         raise RecipeError(
-            "selection.folds must be at most the validation images of each class, got "
-            f"{recipe.selection.folds} for {fewest}; take fewer folds, or more images."
+            "selection.n_splits must be at most the validation images of each class, got "
+            f"{recipe.selection.n_splits} for {fewest}; take fewer folds, or more images."
         )

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from glora_automl._files import file_lock, make_folder, remove_torn
-from glora_automl.pipeline._baselines import load_arm
+from glora_automl.pipeline._baselines import load_adapted
 from glora_automl.pipeline._run import Run
 from glora_automl.study import Row, stage_seconds
 from glora_automl.training import Score, evaluate, save_checkpoint
@@ -21,23 +21,26 @@ __all__ = ["final_test", "keep_winner"]
 
 
 def final_test(
-    run: Run, arms: Mapping[str, dict[str, Any]], parts: Mapping[str, tuple[str, ...]], claim: Claim
+    run: Run,
+    outcomes: Mapping[str, dict[str, Any]],
+    parts: Mapping[str, tuple[str, ...]],
+    claim: Claim,
 ) -> dict[str, Any]:
     """Look at the test images, if there are any, with all arms at once.
 
     Args:
         run: The study.
-        arms: Outcomes of stages that have trained an arm.
+        outcomes: Outcomes of stages that have trained an arm.
         parts: For those that shared their work with others, the stages whose seconds are theirs.
         claim: The stage that this is.
     """
     spent = stage_seconds(run.study, run.stages.study)
-    models = {stage: load_arm(run, outcome) for stage, outcome in arms.items()}
+    models = {stage: load_adapted(run, outcome) for stage, outcome in outcomes.items()}
     images, labels = run.setup.test() if len(run.setup.task.test) else (None, None)
     domains = _test_domains(run, models)
     rows = []
     for stage, model in models.items():
-        row = Row.from_json(arms[stage]["row"])
+        row = Row.from_json(outcomes[stage]["row"])
         if stage in parts:
             row = replace(row, seconds=round(sum(spent[part] for part in parts[stage]), 2))
         if model is not None:
@@ -67,7 +70,7 @@ def keep_winner(run: Run, name: str, outcome: dict[str, Any]) -> nn.Module:
             run.download(outcome),
             {"architecture": outcome["architecture"]},
         )
-    model = load_arm(run, outcome)
+    model = load_adapted(run, outcome)
     assert model is not None
     return model
 

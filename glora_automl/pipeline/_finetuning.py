@@ -61,7 +61,7 @@ def finetune(
         on_epoch=on_epoch,
         stop=run.setup.stop,
     )
-    return result.images
+    return result.n_images
 
 
 def cross_validate(run: Run, supernet: Supernet, architecture: Architecture) -> tuple[Score, int]:
@@ -79,7 +79,7 @@ def cross_validate(run: Run, supernet: Supernet, architecture: Architecture) -> 
     """
     setup = run.setup
     images, labels = setup.labelled
-    fitted, count = len(setup.task.fit), len(setup.task.validation)
+    fitted, count = len(setup.task.train), len(setup.task.validation)
     weights = supernet.state_dict()
     right, loss, seen = 0, 0.0, 0
     for held_out in setup.folds():
@@ -91,7 +91,7 @@ def cross_validate(run: Run, supernet: Supernet, architecture: Architecture) -> 
         seen += finetune(run, supernet, architecture, Reordered(images, kept), labels[kept])
         with merge(supernet.model, share=True) as model:
             score = evaluate(model, Reordered(images, part), labels[part])
-        right += round(score.accuracy * score.images)
-        loss += score.loss * score.images
+        right += round(score.accuracy * score.n_images)
+        loss += score.loss * score.n_images
     supernet.load_state_dict(weights)
     return Score(right / count, loss / count, count), seen

@@ -11,10 +11,10 @@ from glora_automl.pipeline._standalone import Attempt, attempt, learning_rates, 
 from glora_automl.study import Row, quality
 from glora_automl.supernet import Supernet
 
-__all__ = ["Contest", "contest"]
+__all__ = ["HalvingResult", "successive_halving"]
 
 
-class Contest(NamedTuple):
+class HalvingResult(NamedTuple):
     """How a contest ended.
 
     Attributes:
@@ -28,7 +28,7 @@ class Contest(NamedTuple):
     row: Row
 
 
-def contest(run: Run, stage: str, candidates: Sequence[Architecture]) -> Contest:
+def successive_halving(run: Run, stage: str, candidates: Sequence[Architecture]) -> HalvingResult:
     """Train candidates alone, round by round, fewer of them for longer.
 
     Weights that were inherited from a supernet rank architectures roughly; those that come first
@@ -63,24 +63,24 @@ def contest(run: Run, stage: str, candidates: Sequence[Architecture]) -> Contest
         )
 
     for number, most in enumerate(rounds, 1):
-        epochs = max(1, recipe.alone_epochs // 2 ** (len(rounds) - number))
+        epochs = max(1, recipe.standalone_epochs // 2 ** (len(rounds) - number))
         found: list[tuple[tuple[float, ...], int]] = []
         for nth, place in enumerate(left[:most], 1):
             title = f"Round {number} of {len(rounds)}: candidate {nth} of {len(left[:most])}"
             tried = train(place, (first,), _WINNER if rounds == (1,) else title, epochs)
-            images, seconds = images + tried.images, seconds + tried.seconds
+            images, seconds = images + tried.n_images, seconds + tried.seconds
             entry = (tuple(-q for q in quality(tried.score)), place)
             # The others are let go of: each is a whole model.
             best = tried if not found or entry < min(found) else best
             found.append(entry)
         left = [place for _, place in sorted(found)]
     assert best is not None, "somebody takes part"
-    place, best = left[0], best._replace(images=images, seconds=seconds)
+    place, best = left[0], best._replace(n_images=images, seconds=seconds)
     if others := [rate for rate in rates if rate != first]:
-        best = best.best_of(train(place, others, _WINNER, recipe.alone_epochs))
+        best = best.best_of(train(place, others, _WINNER, recipe.standalone_epochs))
     name, winner = f"contest-{candidates[place].digest[:16]}", candidates[place]
     supernet, row = trained_row(run, f"{stage}-winner", name, winner, best, title=_WINNER)
-    return Contest(place, supernet, row)
+    return HalvingResult(place, supernet, row)
 
 
 _WINNER = "Train the winner"

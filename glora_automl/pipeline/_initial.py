@@ -14,10 +14,10 @@ from glora_automl.presets import attention, lora
 from glora_automl.search_space import group
 from glora_automl.study import best_trials, front_of, load_study
 
-__all__ = ["hand_picked", "warm_start"]
+__all__ = ["initial_presets", "warm_start"]
 
 
-def hand_picked(setup: Setup) -> tuple[dict[str, str], ...]:
+def initial_presets(setup: Setup) -> tuple[dict[str, str], ...]:
     """What people would try first, as far as it fits and is in the search space.
 
     It is for at most half of the first generation, so what turned out well comes first
@@ -30,7 +30,7 @@ def hand_picked(setup: Setup) -> tuple[dict[str, str], ...]:
         setup: What they are for.
     """
     search, space = setup.recipe.search, setup.space
-    if search.sampler != "evolution" or not search.hand_picked:
+    if search.sampler != "evolution" or not search.initial_presets:
         return ()
     shapes = space.shapes
     names = list(shapes)
@@ -54,17 +54,17 @@ def hand_picked(setup: Setup) -> tuple[dict[str, str], ...]:
             lower.extend(placed[1:])
         return best
 
-    def alone(*vectors: dict[str, str]) -> list[_Params]:
+    def standalone(*vectors: dict[str, str]) -> list[_Params]:
         found = (_fitting(setup, Architecture.uniform(shapes, **vector)) for vector in vectors)
         return [params for params in found if params is not None]
 
     lower: list[_Params] = []
     weight, bias = {"A": "vector"}, {"E": "vector"}
     found = [*with_lora(wide, {}), *with_lora(wide, weight), *with_lora(narrow, {})]
-    found += alone(bias, weight | bias, weight, weight | bias | {"C": "vector"})
+    found += standalone(bias, weight | bias, weight, weight | bias | {"C": "vector"})
     found += [*with_lora(wide, bias), *with_lora(narrow, weight), *with_lora(narrow, bias)]
-    different = {tuple(params.items()): params for params in (*found, *alone({}), *lower)}
-    return tuple(different.values())[: search.population // 2]
+    different = {tuple(params.items()): params for params in (*found, *standalone({}), *lower)}
+    return tuple(different.values())[: search.population_size // 2]
 
 
 _Params = dict[str, str]
@@ -122,9 +122,9 @@ def warm_start(storage: BaseStorage, name: str, setup: Setup) -> tuple[dict[str,
             "--warm-start."
         )
     study = load_study(storage, name)
-    most = max(1, search.population // 2)
+    most = max(1, search.population_size // 2)
     best = best_trials(study, most)
-    if search.trades_off and best:
+    if search.is_multi_objective and best:
         front = front_of(study.get_trials(deepcopy=False), study.directions[0])
         spread = np.linspace(0, len(front) - 1, min(most, len(front)))
         best = [front[i] for i in spread.round().astype(int)]

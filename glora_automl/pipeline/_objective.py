@@ -32,18 +32,18 @@ def create_sampler(setup: Setup, initial: Sequence[Mapping[str, str]] = ()) -> B
     space, seed = setup.space.distributions(), setup.recipe.seed
     if search.sampler == "evolution":
         return EvolutionSampler(
-            population=search.population,
-            top=search.top,
-            mutation_share=search.mutation_share,
-            mutation_probability=search.mutation_probability,
+            population_size=search.population_size,
+            n_parents=search.n_parents,
+            mutation_fraction=search.mutation_fraction,
+            mutation_prob=search.mutation_prob,
             search_space=space,
             region=setup.drawn,
             initial=initial,
             seed=seed,
         )
     makers: dict[str, Callable[[int], BaseSampler]] = {
-        "tpe": lambda drawn: TPESampler(seed=drawn, n_startup_trials=search.population),
-        "nsga2": lambda drawn: NSGAIISampler(seed=drawn, population_size=search.population),
+        "tpe": lambda drawn: TPESampler(seed=drawn, n_startup_trials=search.population_size),
+        "nsga2": lambda drawn: NSGAIISampler(seed=drawn, population_size=search.population_size),
         "random": lambda drawn: RandomSampler(seed=drawn),
     }
     return RepairedSampler(makers[search.sampler], space, setup.drawn, seed)
@@ -58,7 +58,7 @@ def trial_values(search: SearchSettings, score: Score, count: int) -> tuple[floa
         count: Trainable parameters.
     """
     quality = score.loss if search.metric == "loss" else score.accuracy
-    return (quality, float(count)) if search.trades_off else (quality,)
+    return (quality, float(count)) if search.is_multi_objective else (quality,)
 
 
 class Proposer:
@@ -102,7 +102,9 @@ class Proposer:
         search = self._run.setup.recipe.search
         if search.sampler != "evolution" or self._run.setup.device.type != "cuda":
             return None
-        return lambda first, second: first // search.population == second // search.population
+        return lambda first, second: (
+            first // search.population_size == second // search.population_size
+        )
 
     def _score(self, params: dict[str, str], count: int) -> Evaluation:
         setup = self._run.setup
@@ -113,7 +115,7 @@ class Proposer:
             {
                 "validation_accuracy": found.accuracy,
                 "validation_loss": found.loss,
-                "validation_images": found.images,
+                "validation_images": found.n_images,
                 "seconds": round(time.perf_counter() - begin, 6),
                 **meter.read(),
             },

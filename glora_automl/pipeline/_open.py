@@ -20,7 +20,7 @@ from glora_automl._files import make_folder
 from glora_automl._version import __version__
 from glora_automl.errors import RecipeError
 from glora_automl.pipeline._context import CACHE, Setup, prepare
-from glora_automl.pipeline._initial import hand_picked
+from glora_automl.pipeline._initial import initial_presets
 from glora_automl.pipeline._initial import warm_start as find_initial
 from glora_automl.pipeline._objective import create_sampler
 from glora_automl.pipeline._run import Publish, Run
@@ -150,7 +150,7 @@ def join(
     ):
         setup = replace(setup, stop=worker.wants_stop)
         settings = _settings(setup, heartbeat, files.location)
-        settings = replace(settings, initial=hand_picked(setup))
+        settings = replace(settings, initial=initial_presets(setup))
         if warm_start is not None:
             # Of what both halves of a generation could hold, what an earlier study found is first.
             initial = (*find_initial(opened, warm_start, setup), *settings.initial)
@@ -185,7 +185,7 @@ def _open_artifacts(storage: BaseStorage, name: str, location: str | None, runs:
 
 
 def _settings(setup: Setup, heartbeat: float, artifacts: str) -> Settings:
-    wanted = setup.recipe.search.trials
+    wanted = setup.recipe.search.n_trials
     return Settings(
         recipe=setup.recipe,
         budget=setup.budget,

@@ -25,7 +25,7 @@ class Publisher:
 
     def after_trials(self, before: int, now: int) -> None:
         """Publish if a generation was completed between two counts of trials."""
-        generation = self._run.setup.recipe.search.population
+        generation = self._run.setup.recipe.search.population_size
         if now // generation > before // generation and time.monotonic() >= self._next:
             self.publish()
 
@@ -39,6 +39,6 @@ class Publisher:
             self._run.stages.unless_taken("report", lambda: publish(study))
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
-            self._run.setup.progress.say(f"The study's pictures were not refreshed: {reason}")
+            self._run.setup.progress.log(f"The study's pictures were not refreshed: {reason}")
         end = time.monotonic()
         self._next = end + (end - begin) / self.share

@@ -11,10 +11,10 @@ from optuna.trial import FrozenTrial
 from glora_automl.adapters import merge
 from glora_automl.architecture import Architecture
 from glora_automl.errors import StudyError
-from glora_automl.pipeline._baselines import arm_outcome, control_architectures, control_stage
+from glora_automl.pipeline._baselines import adapter_outcome, baseline_architectures, baseline_stage
 from glora_automl.pipeline._finetuning import cross_validate, finetune
-from glora_automl.pipeline._halving import contest
-from glora_automl.pipeline._initial import hand_picked
+from glora_automl.pipeline._halving import successive_halving
+from glora_automl.pipeline._initial import initial_presets
 from glora_automl.pipeline._run import Run
 from glora_automl.pipeline._supernet import fetch_supernet
 from glora_automl.study import (
@@ -35,8 +35,8 @@ __all__ = [
     "TargetRaised",
     "apart",
     "choose",
+    "competing_baselines",
     "rank",
-    "rivals",
     "score_again",
     "select",
 ]
@@ -51,13 +51,13 @@ class Candidate(NamedTuple):
 
     Attributes:
         score: On all validation images.
-        parameters: Its trainable parameters.
+        n_params: Its trainable parameters.
         trial: Its number.
         architecture: What it proposed.
     """
 
     score: Score
-    parameters: int
+    n_params: int
     trial: int
     architecture: Architecture
 
@@ -71,8 +71,8 @@ def rank(candidates: Sequence[Candidate]) -> list[Candidate]:
 
     def order(candidate: Candidate) -> tuple[float, ...]:
         score = candidate.score
-        loss = score.loss if score.calibrated is None else score.calibrated
-        return -score.accuracy, loss, candidate.parameters, candidate.trial
+        loss = score.loss if score.scaled_loss is None else score.scaled_loss
+        return -score.accuracy, loss, candidate.n_params, candidate.trial
 
     return sorted(candidates, key=order)
 
@@ -88,25 +88,25 @@ def select(run: Run, claim: Claim) -> dict[str, Any]:
         raise TargetRaised  # this worker now says that it chooses, so nobody raises it any more
     settings = run.setup.recipe.selection
     if settings.rounds[:1] > (1,):
-        candidates = contestants(run, settings.rounds[0])
+        candidates = halving_candidates(run, settings.rounds[0])
     else:
-        candidates = best_trials(run.study, settings.candidates)
+        candidates = best_trials(run.study, settings.n_candidates)
     if not candidates:
         raise StudyError(
             f"The study {run.study.study_name!r} has no trial within the budget of "
-            f"{run.setup.budget} to select; raise search.trials."
+            f"{run.setup.budget} to select; raise search.n_trials."
         )
-    return choose(run, "selection", candidates, against=rivals(run))
+    return choose(run, "selection", candidates, against=competing_baselines(run))
 
 
-def contestants(run: Run, places: int) -> list[FrozenTrial]:
+def halving_candidates(run: Run, places: int) -> list[FrozenTrial]:
     """Who takes part in a contest: the best that were found, and of what was picked by hand.
 
     Half of the places are for the hand-picked adapters of the first generation: what a search has
     found has to win against them, and inherited weights may have done them wrong.
     """
     every = best_trials(run.study, len(done_trials(run.study)))
-    known = hand_picked(run.setup)
+    known = initial_presets(run.setup)
     picked = [trial for trial in every if trial.params in known][: places // 2]
     numbers = {trial.number for trial in picked}
     others = [trial for trial in every if trial.number not in numbers]
@@ -137,12 +137,12 @@ def apart(trials: Sequence[FrozenTrial], places: int) -> list[FrozenTrial]:
     return found + left[: places - len(found)]
 
 
-def rivals(run: Run) -> dict[str, dict[str, Any]]:
+def competing_baselines(run: Run) -> dict[str, dict[str, Any]]:
     """Outcomes of the controls, by name, that take part in a contest's end; none without one."""
-    if not run.setup.recipe.selection.rounds or not run.setup.recipe.selection.controls:
+    if not run.setup.recipe.selection.rounds or not run.setup.recipe.selection.baselines:
         return {}
     found = {
-        name: run.stages.outcome(control_stage(name)) for name in control_architectures(run.setup)
+        name: run.stages.outcome(baseline_stage(name)) for name in baseline_architectures(run.setup)
     }
     return {
         name: out for name, out in found.items() if out is not None and out["artifact"] is not None
@@ -181,46 +181,46 @@ def choose(
     weights = supernet.state_dict()
     scored, images = score_again(run, supernet, candidates)
     scored = rank(scored)
-    images += setup.recipe.training.epochs * len(setup.task.fit)
+    images += setup.recipe.training.epochs * len(setup.task.train)
     held = None
     if settings.rounds:
-        held = contest(run, stage, [candidate.architecture for candidate in scored])
+        held = successive_halving(run, stage, [candidate.architecture for candidate in scored])
         scored.insert(0, scored.pop(held.place))
-        images += held.row.images
+        images += held.row.n_images
     score, count, number, architecture = scored[0]
     inherited, finetuned = score, None
-    if settings.folds:
+    if settings.n_splits:
         with supernet.merged(architecture) as model:
-            inherited = evaluate(model, *setup.validation, calibrate=True)
+            inherited = evaluate(model, *setup.validation, scale_temperature=True)
     if settings.finetune_epochs and held is None:
         with setup.progress.epochs("Fine-tune the winner", settings.finetune_epochs) as on_epoch:
             images += finetune(
-                run, supernet, architecture, *setup.fit, stage=stage, on_epoch=on_epoch
+                run, supernet, architecture, *setup.train, stage=stage, on_epoch=on_epoch
             )
         with merge(supernet.model, share=True) as model:
-            finetuned = evaluate(model, *setup.validation, calibrate=True)
+            finetuned = evaluate(model, *setup.validation, scale_temperature=True)
     selection = Selection(
         trial=number,
         architecture=str(architecture),
-        parameters=count,
+        n_params=count,
         inherited=inherited,
         finetuned=finetuned,
         candidates=tuple(candidate.trial for candidate in scored),
-        cross_validated=score if settings.folds else None,
+        cross_validated=score if settings.n_splits else None,
         retrained=held.row.validation if held else None,
     )
-    row = Row(name, parameters=count, validation=selection.score, images=images)
+    row = Row(name, n_params=count, validation=selection.score, n_images=images)
     if held:
-        rows = {control: Row.from_json(out["row"]) for control, out in (against or {}).items()}
-        all_images = images + sum(other.images for other in rows.values())
+        rows = {baseline: Row.from_json(out["row"]) for baseline, out in (against or {}).items()}
+        all_images = images + sum(other.n_images for other in rows.values())
         best = best_row([row, *rows.values()])
         if best is not row:
             aside = replace(row, name=CONTROLS_ASIDE)
-            found = arm_outcome(run, f"{stage}-aside", aside, held.supernet, architecture)
-            row = replace(row, images=all_images)
+            found = adapter_outcome(run, f"{stage}-aside", aside, held.supernet, architecture)
+            row = replace(row, n_images=all_images)
             return {**_control_won(row, selection, (against or {})[best.name]), "aside": found}
-        row = replace(row, images=all_images)
-        outcome = arm_outcome(run, stage, row, held.supernet, architecture)
+        row = replace(row, n_images=all_images)
+        outcome = adapter_outcome(run, stage, row, held.supernet, architecture)
         return {**outcome, "selection": selection.to_json()}
     if settings.refit:
         supernet.load_state_dict(weights)
@@ -234,11 +234,11 @@ def choose(
                 stage=f"{stage}-all",
                 on_epoch=on_epoch,
             )
-        row = replace(row, images=images)
+        row = replace(row, n_images=images)
     elif selection.weights == "inherited":
         supernet.load_state_dict(weights)
     supernet.activate(architecture)  # the last that was active may be another candidate
-    outcome = arm_outcome(run, stage, row, supernet, architecture)
+    outcome = adapter_outcome(run, stage, row, supernet, architecture)
     return {**outcome, "selection": selection.to_json()}
 
 
@@ -250,19 +250,19 @@ def _control_won(row: Row, selection: Selection, outcome: Mapping[str, Any]) -> 
         selection: Of what was searched.
         outcome: Of the control.
     """
-    control = Row.from_json(outcome["row"])
-    assert control.parameters is not None
-    assert control.validation is not None
-    row = replace(row, parameters=control.parameters, validation=control.validation)
+    baseline = Row.from_json(outcome["row"])
+    assert baseline.n_params is not None
+    assert baseline.validation is not None
+    row = replace(row, n_params=baseline.n_params, validation=baseline.validation)
     selection = replace(
         selection,
         trial=None,
         architecture=outcome["architecture"],
-        parameters=control.parameters,
-        inherited=control.validation,
+        n_params=baseline.n_params,
+        inherited=baseline.validation,
         finetuned=None,
-        retrained=control.validation,
-        control=control.name,
+        retrained=baseline.validation,
+        baseline=baseline.name,
     )
     return {**outcome, "row": row.to_json(), "selection": selection.to_json()}
 
@@ -272,7 +272,7 @@ def score_again(
 ) -> tuple[list[Candidate], int]:
     """The candidates' scores on all validation images, and how many images were trained on."""
     setup = run.setup
-    folds = setup.recipe.selection.folds
+    folds = setup.recipe.selection.n_splits
     title = f"Cross-validate the best in {folds} parts" if folds else "Score the best again"
     scored: list[Candidate] = []
     images = 0
@@ -284,7 +284,7 @@ def score_again(
                 images += seen
             else:
                 with supernet.merged(architecture) as model:
-                    score = evaluate(model, *setup.validation, calibrate=True)
+                    score = evaluate(model, *setup.validation, scale_temperature=True)
             count = architecture.count(setup.space.shapes)
             scored.append(Candidate(score, count, trial.number, architecture))
             advance(1)

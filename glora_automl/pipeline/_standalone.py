@@ -15,10 +15,10 @@ from glora_automl.study import Row, is_better
 from glora_automl.supernet import Supernet
 from glora_automl.training import ImageBatches, Score, TrainingResult, evaluate, train
 
-__all__ = ["Attempt", "alone", "attempt", "learning_rates", "train_alone", "trained_row"]
+__all__ = ["Attempt", "attempt", "learning_rates", "standalone", "train_standalone", "trained_row"]
 
 
-def alone(setup: Setup, architecture: Architecture) -> Supernet:
+def standalone(setup: Setup, architecture: Architecture) -> Supernet:
     """A fresh backbone with the parameters of one architecture alone, which is active."""
     only = {
         layer: {t: (choice,) for t, choice in zip(TENSORS, choices, strict=True)}
@@ -36,21 +36,21 @@ class Attempt(NamedTuple):
         score: On the validation images, of the rate that validates best.
         rate: That rate.
         supernet: What was trained at it.
-        images: Images that all of them were trained on.
+        n_images: Images that all of them were trained on.
         seconds: Seconds that all of them took.
     """
 
     score: Score
     rate: float
     supernet: Supernet
-    images: int
+    n_images: int
     seconds: float
 
     def best_of(self, other: Attempt) -> Attempt:
         """What validates better, this one where they are level, with what both have cost."""
         kept = other if is_better(other.score, self.score) else self
-        images, seconds = self.images + other.images, self.seconds + other.seconds
-        return kept._replace(images=images, seconds=seconds)
+        images, seconds = self.n_images + other.n_images, self.seconds + other.seconds
+        return kept._replace(n_images=images, seconds=seconds)
 
 
 def learning_rates(setup: Setup) -> tuple[float, ...]:
@@ -85,12 +85,12 @@ def attempt(
     setup = run.setup
     best: Attempt | None = None
     for rate in rates:
-        supernet = alone(setup, architecture)
+        supernet = standalone(setup, architecture)
         told = f"{title}, lr {rate:g}" if len(learning_rates(setup)) > 1 else title
-        result = _train(run, stage, name, supernet, *setup.fit, told, epochs, rate)
+        result = _train(run, stage, name, supernet, *setup.train, told, epochs, rate)
         with merge(supernet.model, share=True) as model:
-            score = evaluate(model, *setup.validation, calibrate=True)
-        new = Attempt(score, rate, supernet, result.images, result.seconds)
+            score = evaluate(model, *setup.validation, scale_temperature=True)
+        new = Attempt(score, rate, supernet, result.n_images, result.seconds)
         best = new if best is None else best.best_of(new)
     assert best is not None, "there is at least one rate"
     return best
@@ -110,24 +110,24 @@ def trained_row(
         title: What is said of it while it trains.
     """
     setup = run.setup
-    supernet, images, seconds = tried.supernet, tried.images, tried.seconds
+    supernet, images, seconds = tried.supernet, tried.n_images, tried.seconds
     if setup.recipe.selection.refit:
-        supernet = alone(setup, architecture)
+        supernet = standalone(setup, architecture)
         told = f"{title}, on all labelled images"
-        epochs, labelled = setup.recipe.alone_epochs, setup.labelled
+        epochs, labelled = setup.recipe.standalone_epochs, setup.labelled
         result = _train(run, f"{stage}-all", name, supernet, *labelled, told, epochs, tried.rate)
-        images, seconds = images + result.images, seconds + result.seconds
+        images, seconds = images + result.n_images, seconds + result.seconds
     row = Row(
         name,
-        parameters=architecture.count(setup.space.shapes),
+        n_params=architecture.count(setup.space.shapes),
         validation=tried.score,
-        images=images,
+        n_images=images,
         seconds=round(seconds, 2),
     )
     return supernet, row
 
 
-def train_alone(
+def train_standalone(
     run: Run, stage: str, name: str, architecture: Architecture, *, title: str
 ) -> tuple[Supernet, Row]:
     """Train one architecture alone: same loop and settings, as many images as the search's.
@@ -145,7 +145,7 @@ def train_alone(
     Returns:
         The trained adapter, and its row without a test.
     """
-    epochs, rates = run.setup.recipe.alone_epochs, learning_rates(run.setup)
+    epochs, rates = run.setup.recipe.standalone_epochs, learning_rates(run.setup)
     tried = attempt(run, stage, name, architecture, rates, title=title, epochs=epochs)
     return trained_row(run, stage, name, architecture, tried, title=title)
 

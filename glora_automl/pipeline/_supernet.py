@@ -12,7 +12,7 @@ import numpy as np
 
 from glora_automl.errors import CheckpointError, Stopped
 from glora_automl.pipeline._context import Setup
-from glora_automl.pipeline._initial import hand_picked
+from glora_automl.pipeline._initial import initial_presets
 from glora_automl.pipeline._run import Run
 from glora_automl.storages import ArtifactReference
 from glora_automl.supernet import Supernet
@@ -55,16 +55,16 @@ def load_supernet(run: Run) -> Supernet:
 
     Under ``torchrun`` rank 0 sees to it, and the others train along when it does.
     """
-    ranks = run.setup.ranks
-    if not ranks.is_main:
+    process_group = run.setup.process_group
+    if not process_group.is_main:
         _follow(run)
         return fetch_supernet(run)
     try:
         outcome = run.stages.run({"supernet": partial(_train, run)})["supernet"]
     except BaseException:
-        ranks.broadcast("leave")
+        process_group.broadcast("leave")
         raise
-    ranks.broadcast("go on")
+    process_group.broadcast("go on")
     run.record("supernet", outcome)
     return fetch_supernet(run)
 
@@ -83,7 +83,7 @@ def paths(setup: Setup) -> Callable[[np.random.Generator], dict[str, str]]:
     """What draws the path of each step of the supernet's training."""
     if setup.recipe.training.paths == "uniform":
         return setup.region.draw_uniform
-    picked = hand_picked(setup)
+    picked = initial_presets(setup)
 
     def draw(rng: np.random.Generator) -> dict[str, str]:
         # As a first generation is: about half of them, where there are enough.
@@ -101,7 +101,7 @@ def _new(setup: Setup) -> Supernet:
 def _follow(run: Run) -> None:
     """What the other ranks do while rank 0 sees to the supernet."""
     failure: BaseException | None = None
-    while (order := run.setup.ranks.broadcast("")) != "go on":
+    while (order := run.setup.process_group.broadcast("")) != "go on":
         if order == "leave":
             raise failure or Stopped("Rank 0 has left.")
         try:
@@ -114,14 +114,14 @@ def _train(run: Run, claim: Claim) -> dict[str, Any]:
     """Train the supernet and put it among the study's artifacts."""
     shared = _SharedCheckpoint(run, claim, run.checkpoint("supernet"))
     shared.take_over()
-    run.setup.ranks.broadcast("train")
+    run.setup.process_group.broadcast("train")
     supernet, result = _train_here(run, shared)
     return {
         **run.upload("supernet", supernet.state_dict()),
-        "images": result.images,
+        "n_images": result.n_images,
         "seconds": round(result.seconds, 2),
         "losses": [round(loss, 5) for loss in result.losses],
-        "ranks": run.setup.ranks.size,
+        "process_group": run.setup.process_group.size,
     }
 
 
@@ -139,7 +139,7 @@ def _train_here(run: Run, shared: _SharedCheckpoint | None) -> tuple[Supernet, T
         result = train(
             supernet.model,
             supernet.trainable(),
-            *setup.fit,
+            *setup.train,
             recipe.training,
             seed=recipe.seed,
             stage="supernet",
@@ -149,7 +149,7 @@ def _train_here(run: Run, shared: _SharedCheckpoint | None) -> tuple[Supernet, T
             on_checkpoint=None if shared is None else lambda _: shared.publish(),
             on_epoch=on_epoch,
             stop=setup.stop,
-            ranks=setup.ranks,
+            process_group=setup.process_group,
         )
     return supernet, result
 
@@ -188,7 +188,7 @@ class _SharedCheckpoint:
                 artifacts.forget(file)
                 return
             except CheckpointError as error:
-                self._run.setup.progress.say(f"{error} Going on from an earlier one.")
+                self._run.setup.progress.log(f"{error} Going on from an earlier one.")
 
     def _local(self) -> tuple[int, int]:
         try:

@@ -70,13 +70,13 @@ class Watch:
             return ""
         generation = None
         if self._setup is not None and self._setup.recipe.search.sampler in GENERATIONS:
-            population = self._setup.recipe.search.population
-            under_way = min(self._done, target - 1) // population + 1
-            generation = under_way, math.ceil(target / population)
+            population_size = self._setup.recipe.search.population_size
+            under_way = min(self._done, target - 1) // population_size + 1
+            generation = under_way, math.ceil(target / population_size)
         return SearchState(
             best=self._best.values[0],
             objective=self._objective,
-            parameters=self._best.user_attrs.get(CONSTRAINT),
+            n_params=self._best.user_attrs.get(CONSTRAINT),
             budget=None if self._setup is None else self._setup.budget,
             recent=tuple(self._recent),
             generation=generation,

@@ -25,7 +25,7 @@ class LineProgress(Progress):
         self._write = write
         self._interval = interval
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Write the line."""
         self._write(text)
 

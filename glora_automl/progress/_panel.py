@@ -111,11 +111,11 @@ class StagePanel:
         best = Text(state.best_text, style="bold")
         best.append(state.size_text, style="not bold")
         rows.add_row("best", best)
-        if state.budget and state.parameters is not None:
-            told = f"{state.parameters / state.budget:.0%} of {state.budget:,}"
+        if state.budget and state.n_params is not None:
+            told = f"{state.n_params / state.budget:.0%} of {state.budget:,}"
             bar = ProgressBar(
                 total=state.budget,
-                completed=state.parameters,
+                completed=state.n_params,
                 width=max(1, min(40, room - len(told) - 1)),
                 complete_style="#2171b5",
                 finished_style="#2171b5",

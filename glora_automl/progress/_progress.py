@@ -32,7 +32,7 @@ class Progress:
         ...     advance(1, "best 90%")
     """
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Tell one line."""
 
     @contextmanager

@@ -29,7 +29,7 @@ class SearchState:
     Attributes:
         best: First value of the best trial.
         objective: What the values are; those of an ``accuracy`` are told in percent.
-        parameters: Trainable parameters of the best trial, if they were counted.
+        n_params: Trainable parameters of the best trial, if they were counted.
         budget: The most that it may have.
         recent: First values of the latest trials within the budget, the newest last.
         generation: The one that is under way, from 1, and how many there are; None if the sampler
@@ -39,15 +39,15 @@ class SearchState:
         grid: Where the parameters of the best trial are.
 
     Example:
-        >>> print(SearchState(best=0.9, objective="accuracy", parameters=1234))
+        >>> print(SearchState(best=0.9, objective="accuracy", n_params=1234))
         best 90.0%, 1,234 parameters
-        >>> print(SearchState(best=0.25, objective="loss", parameters=1234))
+        >>> print(SearchState(best=0.25, objective="loss", n_params=1234))
         best loss 0.250, 1,234 parameters
     """
 
     best: float
     objective: str
-    parameters: int | None = None
+    n_params: int | None = None
     budget: int | None = None
     recent: tuple[float, ...] = ()
     generation: tuple[int, int] | None = None
@@ -69,7 +69,7 @@ class SearchState:
     @property
     def size_text(self) -> str:
         """The parameters of the best, to follow its value; nothing if they were not counted."""
-        return "" if self.parameters is None else f", {self.parameters:,} parameters"
+        return "" if self.n_params is None else f", {self.n_params:,} parameters"
 
     @property
     def _is_share(self) -> bool:

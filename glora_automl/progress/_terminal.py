@@ -32,7 +32,7 @@ class TerminalProgress(Progress):
     def __init__(self, console: Console) -> None:
         self._console = console
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Print the line above the bar."""
         self._console.print(text, highlight=False, markup=False)
 

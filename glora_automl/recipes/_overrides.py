@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from glora_automl.errors import RecipeError
-from glora_automl.presets import is_ready, read_given
+from glora_automl.presets import is_preset, read_architecture
 from glora_automl.recipes._recipe import Recipe, list_recipes, load_recipe, parse_recipe
 
 __all__ = ["OWN", "override_recipe", "with_data", "with_settings"]
@@ -37,7 +37,7 @@ def override_recipe(
         model: A timm model with its pretrained weights in the place of the recipe's.
         architecture: A ready architecture or a file with one, which is trained instead of a search;
             the study is named after it, too.
-        settings: Further changes, each as ``key=value``, such as ``search.trials=100``.
+        settings: Further changes, each as ``key=value``, such as ``search.n_trials=100``.
         **changes: As for :meth:`Recipe.replace`, made at the end.
 
     Raises:
@@ -56,8 +56,8 @@ def override_recipe(
     if model is not None:
         recipe = with_model(recipe, model)
     if architecture is not None:
-        given = read_given(architecture)
-        stem = given if is_ready(given) else name_of(architecture)
+        given = read_architecture(architecture)
+        stem = given if is_preset(given) else name_of(architecture)
         recipe = recipe.replace(name=f"{recipe.name}-{stem}", architecture=given)
     return with_settings(recipe, settings).replace(**changes)
 
@@ -110,15 +110,15 @@ def with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
 
     Example:
         >>> from glora_automl.recipes import load_recipe
-        >>> changed = with_settings(load_recipe("vtab1k"), ["task.name=dtd", "search.trials=100"])
-        >>> changed.task.name, changed.search.trials
+        >>> changed = with_settings(load_recipe("vtab1k"), ["task.name=dtd", "search.n_trials=100"])
+        >>> changed.task.name, changed.search.n_trials
         ('dtd', 100)
     """
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not re.fullmatch(r"\w+(\.\w+)*", key.strip()):
             raise RecipeError(
-                f"A setting must be key=value, such as search.trials=100, got {setting!r}; see "
+                f"A setting must be key=value, such as search.n_trials=100, got {setting!r}; see "
                 "--set."
             )
         change: Any = _value(text.strip())

@@ -17,7 +17,7 @@ from glora_automl.architecture import Architecture
 from glora_automl.backbones import BackboneSettings
 from glora_automl.budget import parse_budget
 from glora_automl.errors import ArchitectureError, BudgetError, RecipeError
-from glora_automl.presets import check_given, is_ready, read_given
+from glora_automl.presets import check_architecture, is_preset, read_architecture
 from glora_automl.search_space import SearchSpaceSpec, check_choices, load_search_space
 from glora_automl.tasks import TaskSettings
 from glora_automl.training import SupernetSettings
@@ -35,22 +35,22 @@ class SearchSettings(Declaration):
     Those ask for 1,050 trials, and with fewer of them the smaller ones find better architectures.
 
     Attributes:
-        trials: Trials to reach. It may be raised while the study is open.
-        population: Trials a generation.
-        top: Best trials that become parents.
-        mutation_share: Share of each generation that is mutated; the rest is crossed over.
-        mutation_probability: Chance of each choice of a mutated architecture to change.
+        n_trials: Trials to reach. It may be raised while the study is open.
+        population_size: Trials a generation.
+        n_parents: Best trials that become parents.
+        mutation_fraction: Share of each generation that is mutated; the rest is crossed over.
+        mutation_prob: Chance of each choice of a mutated architecture to change.
         objectives: What a trial is judged by: on the validation images, ``accuracy``, which is
-            maximised, or cross-entropy ``loss``, which is minimised. ``parameters`` after either
+            maximised, or cross-entropy ``loss``, which is minimised. ``n_params`` after either
             makes a search for the whole trade-off, with as few trainable parameters as possible.
         sampler: ``evolution``, or one of Optuna's with proposals that are repaired into the
             budget: ``tpe``, ``nsga2``, ``random``. Population is TPE's number of random trials,
             too.
-        hand_picked: Whether the first generation of the evolution begins with what people would
+        initial_presets: Whether the first generation of the evolution begins with what people would
             try first, such as LoRA of one rank: what fits and is in the search space, at most half
             of it.
-        least_size: Share of the budget at which the sizes of random architectures begin; 0 spreads
-            them over all sizes, as several objectives do in any case.
+        min_budget_fraction: Smallest size of a random architecture, as a fraction of the budget. 0
+            spreads them over all sizes, as several objectives do in any case.
         precision: Type in which trials are scored: ``float32``, ``bfloat16``, or ``auto``, which is
             bfloat16 on CUDA and float32 on a CPU. Candidates of the selection are scored in
             float32, and so is the winner.
@@ -58,15 +58,15 @@ class SearchSettings(Declaration):
             takes a minute or so, once a worker, which pays for long searches.
     """
 
-    trials: Int = Field(default=1050, ge=1)
-    population: Int = Field(default=20, ge=1)
-    top: Int = Field(default=5, ge=1)
-    mutation_share: Float = Field(default=0.5, ge=0, le=1)
-    mutation_probability: Float = Field(default=0.2, ge=0, le=1)
-    objectives: tuple[Literal["accuracy", "loss", "parameters"], ...] = ("accuracy",)
+    n_trials: Int = Field(default=1050, ge=1)
+    population_size: Int = Field(default=20, ge=1)
+    n_parents: Int = Field(default=5, ge=1)
+    mutation_fraction: Float = Field(default=0.5, ge=0, le=1)
+    mutation_prob: Float = Field(default=0.2, ge=0, le=1)
+    objectives: tuple[Literal["accuracy", "loss", "n_params"], ...] = ("accuracy",)
     sampler: Literal["evolution", "tpe", "nsga2", "random"] = "evolution"
-    hand_picked: Bool = True
-    least_size: Float = Field(default=0.5, ge=0, le=1)
+    initial_presets: Bool = True
+    min_budget_fraction: Float = Field(default=0.5, ge=0, le=1)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: Bool = False
 
@@ -75,10 +75,10 @@ class SearchSettings(Declaration):
     def _check_objectives(cls, objectives: tuple[str, ...]) -> tuple[str, ...]:
         if objectives[:1] not in (("accuracy",), ("loss",)) or objectives[1:] not in (
             (),
-            ("parameters",),
+            ("n_params",),
         ):
             raise ValueError(
-                "must be ['accuracy'] or ['loss'], either with 'parameters' behind it for the "
+                "must be ['accuracy'] or ['loss'], either with 'n_params' behind it for the "
                 f"trade-off, got {list(objectives)}."
             )
         return objectives
@@ -89,7 +89,7 @@ class SearchSettings(Declaration):
         return "loss" if self.objectives[0] == "loss" else "accuracy"
 
     @property
-    def trades_off(self) -> bool:
+    def is_multi_objective(self) -> bool:
         """Whether few parameters are an objective, too."""
         return len(self.objectives) > 1
 
@@ -98,8 +98,8 @@ class SelectionSettings(Declaration):
     """What happens after the search.
 
     Attributes:
-        candidates: Best architectures that are scored again before one is chosen.
-        folds: Parts of the validation images for a cross-validation of the candidates: each is
+        n_candidates: Best architectures that are scored again before one is chosen.
+        n_splits: Parts of the validation images for a cross-validation of the candidates: each is
             trained on with the fitted images and all parts but one, and scored on that one. 0
             scores them as they are. For small validation sets.
         rounds: How many candidates are trained alone, from the backbone, in each round of a
@@ -116,32 +116,32 @@ class SelectionSettings(Declaration):
         finetune_epochs: Epochs for which the winner is trained on; 0 keeps inherited weights. What
             is trained alone is trained for those of the supernet and for these.
         finetune_lr: Peak learning rate of that; None takes the supernet's.
-        controls: Whether linear probe, LoRA (where no rank fits in all layers, in attention alone)
+        baselines: Whether linear probe, LoRA (where no rank fits in all layers, in attention alone)
             and BitFit are trained for comparison. The winner of a contest has to beat them.
     """
 
-    candidates: Int = Field(default=10, ge=1)
-    folds: Int = Field(default=0, ge=0)
+    n_candidates: Int = Field(default=10, ge=1)
+    n_splits: Int = Field(default=0, ge=0)
     rounds: tuple[Int, ...] = ()
     lrs: tuple[Float, ...] = ()
     refit: Bool = False
     finetune_epochs: Int = Field(default=20, ge=0)
     finetune_lr: Float | None = Field(default=None, gt=0)
-    controls: Bool = True
+    baselines: Bool = True
 
     @model_validator(mode="after")
     def _train_on(self) -> SelectionSettings:
-        falling = (self.candidates + 1, *self.rounds, 0)
+        falling = (self.n_candidates + 1, *self.rounds, 0)
         if any(after >= before for before, after in pairwise(falling)):
             raise ValueError(
-                f"rounds must fall, from at most the {self.candidates} candidates to at least 1, "
+                f"rounds must fall, from at most the {self.n_candidates} candidates to at least 1, "
                 f"got {list(self.rounds)}."
             )
         if not all(0 < rate < math.inf for rate in self.lrs):
             raise ValueError(f"lrs must be above 0, got {list(self.lrs)}.")
-        if self.folds == 1:
+        if self.n_splits == 1:
             raise ValueError("folds must be 0 or at least 2, got 1.")
-        if (self.folds or (self.refit and not self.rounds)) and not self.finetune_epochs:
+        if (self.n_splits or (self.refit and not self.rounds)) and not self.finetune_epochs:
             raise ValueError(
                 "folds need finetune_epochs of at least 1, and refit those or rounds, got 0; leave "
                 "them out."
@@ -170,8 +170,8 @@ class Recipe(Declaration):
         selection: What is done with the best.
 
     Example:
-        >>> recipe = load_recipe("digits").replace(budget="8k", search={"trials": 100})
-        >>> recipe.budget, recipe.search.trials
+        >>> recipe = load_recipe("digits").replace(budget="8k", search={"n_trials": 100})
+        >>> recipe.budget, recipe.search.n_trials
         ('8k', 100)
     """
 
@@ -208,20 +208,20 @@ class Recipe(Declaration):
         return parse_recipe(_merge(self.model_dump(mode="json"), changes), f"recipe {self.name}")
 
     @property
-    def alone_epochs(self) -> int:
+    def standalone_epochs(self) -> int:
         """Epochs for which an architecture is trained alone: those of supernet and fine-tuning."""
         return self.training.epochs + self.selection.finetune_epochs
 
     def identity(self) -> dict[str, Any]:
         """What makes a study this recipe's, as flat keys: all but texts and the trial target."""
         flat = _flatten(self.model_dump(mode="json"))
-        if self.architecture is not None and not is_ready(self.architecture):
+        if self.architecture is not None and not is_preset(self.architecture):
             flat["architecture"] = repr(Architecture.parse(self.architecture))
         free = (
             "name",
             "description",
             "search_space.description",
-            "search.trials",
+            "search.n_trials",
             "task.path",  # the digest of the images tells whether they are the same
             "task.download",
             "task.memory",
@@ -287,7 +287,7 @@ def load_recipe(name: str) -> Recipe:
             path = str(folder / os.path.expanduser(settings[key]))
             table[section] = {**settings, key: path}
     if isinstance(given := table.get("architecture"), str):
-        table["architecture"] = read_given(given, folder)
+        table["architecture"] = read_architecture(given, folder)
     table["search_space"] = _space(table.get("search_space", "default"), folder)
     return parse_recipe(table, f"recipe {stem}")
 
@@ -316,7 +316,7 @@ def parse_recipe(table: object, where: str) -> Recipe:
     check_choices(recipe.search_space, where)
     try:
         if recipe.architecture is not None:
-            check_given(recipe.architecture)
+            check_architecture(recipe.architecture)
     except ArchitectureError as error:
         raise ArchitectureError(f"{where}: architecture: {error}") from None
     try:

@@ -47,7 +47,7 @@ class Published(Declaration):
     accuracies: dict[str, float]
 
     @property
-    def arm(self) -> str:
+    def method(self) -> str:
         """The column's name."""
         return f"{self.name}, published"
 

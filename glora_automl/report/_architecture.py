@@ -54,7 +54,7 @@ def architecture_picture(snapshot: Snapshot) -> Picture | None:
 def survival_picture(snapshot: Snapshot) -> Picture | None:
     """How often each choice is in the best architectures, beside how often chance takes it."""
     space = snapshot.space
-    top = snapshot.ranked[: snapshot.recipe.search.top]
+    top = snapshot.ranked[: snapshot.recipe.search.n_parents]
     if not top or not space.dimensions:
         return None
     region = FeasibleRegion(space, snapshot.budget)

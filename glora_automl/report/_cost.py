@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from glora_automl.report._picture import Axis, Bars, Picture
 from glora_automl.report._snapshot import Snapshot
 from glora_automl.report._tables import TextTable
-from glora_automl.study import STAGES, Cost, ledger
+from glora_automl.study import STAGES, Cost, stage_costs
 
 __all__ = ["cost_picture", "cost_table"]
 
@@ -54,7 +54,7 @@ def _line(cost: Cost) -> tuple[str, ...]:
         cost.worker,
         f"{cost.times:,}",
         f"{cost.seconds:,.1f}",
-        f"{cost.images:,}" if cost.images else _UNKNOWN,
+        f"{cost.n_images:,}" if cost.n_images else _UNKNOWN,
         _UNKNOWN if cost.peak_mib is None else f"{cost.peak_mib:,.0f}",
         _UNKNOWN if cost.gpu_mib is None else f"{cost.gpu_mib:,.0f}",
         _UNKNOWN if cost.joules is None else f"{cost.joules / 1000:,.2f}",
@@ -64,7 +64,7 @@ def _line(cost: Cost) -> tuple[str, ...]:
 def cost_picture(snapshot: Snapshot) -> Picture | None:
     """Seconds of each stage."""
     spent: dict[str, float] = {}
-    for cost in ledger(snapshot.study):
+    for cost in stage_costs(snapshot.study):
         spent[cost.stage] = spent.get(cost.stage, 0.0) + cost.seconds
     if not spent:
         return None

@@ -18,7 +18,7 @@ from glora_automl.report._note import facts, front_table
 from glora_automl.report._plotly import to_figure
 from glora_automl.report._snapshot import Snapshot
 from glora_automl.report._tables import RESULT_COLUMNS, result_lines
-from glora_automl.study import Row, get_attribute, get_setting, ledger
+from glora_automl.study import Row, get_attribute, get_setting, stage_costs
 
 __all__ = ["save_pictures", "save_report"]
 
@@ -81,7 +81,7 @@ def _page(snapshot: Snapshot) -> str:
     front = front_table(snapshot)
     if front.lines:
         parts += ["<h2>Front</h2>", _table(*front)]
-    costs = cost_table(ledger(study))
+    costs = cost_table(stage_costs(study))
     if costs.lines:
         parts += ["<h2>Cost</h2>", _table(*costs)]
     if snapshot.architecture is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from glora_automl.report._cost import cost_table
 from glora_automl.report._snapshot import Snapshot
 from glora_automl.report._tables import RESULT_COLUMNS, TextTable, result_lines
-from glora_automl.study import CONSTRAINT, Row, get_attribute, get_setting, ledger
+from glora_automl.study import CONSTRAINT, Row, get_attribute, get_setting, stage_costs
 
 __all__ = ["facts", "front_table", "markdown_note", "markdown_study"]
 
@@ -32,7 +32,7 @@ def facts(snapshot: Snapshot) -> list[tuple[str, str]]:
     elif snapshot.complete:
         lines.append(("best trial", f"none within the budget of {snapshot.budget:,}"))
     if (selection := snapshot.selection) is not None:
-        chosen = f"{selection.origin} with {selection.parameters:,} parameters"
+        chosen = f"{selection.origin} with {selection.n_params:,} parameters"
         lines.append(("selected", chosen))
     return lines
 
@@ -61,7 +61,7 @@ def markdown_study(snapshot: Snapshot, *, name_workers: bool = True) -> list[str
     front = front_table(snapshot)
     if front.lines:
         parts += ["## Front", _table(*front)]
-    spent = ledger(snapshot.study)
+    spent = stage_costs(snapshot.study)
     if not name_workers:
         names = dict.fromkeys(cost.worker for cost in spent)
         numbers = {name: f"worker {number}" for number, name in enumerate(names, 1)}

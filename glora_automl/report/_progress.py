@@ -85,7 +85,7 @@ def _results(snapshot: Snapshot) -> list[Mark]:
     return [
         Points(
             "winner and controls",
-            [row["parameters"] for row in rows],
+            [row["n_params"] for row in rows],
             [row["validation"][snapshot.recipe.search.metric] for row in rows],
             "green",
             "diamond",
@@ -151,7 +151,7 @@ def generations_picture(snapshot: Snapshot) -> Picture | None:
     found: dict[int, list[float]] = {}
     for trial in snapshot.complete:
         if is_feasible(trial):
-            generation = positions[trial.number] // snapshot.recipe.search.population
+            generation = positions[trial.number] // snapshot.recipe.search.population_size
             found.setdefault(generation, []).append(trial.values[0])
     if len(found) < 2:
         return None
@@ -162,8 +162,9 @@ def generations_picture(snapshot: Snapshot) -> Picture | None:
     return Picture(
         name="generations",
         title="Generation by generation",
-        caption=f"A generation has {snapshot.recipe.search.population} trials; the first is drawn "
-        "at random. A search that works moves the band; one that has converged narrows it.",
+        caption=f"A generation has {snapshot.recipe.search.population_size} trials. The first "
+        "holds presets and random architectures. A search that works moves the band; a converged "
+        "one narrows it.",
         x=Axis("generation", whole=True),
         y=_value_axis(snapshot),
         marks=(

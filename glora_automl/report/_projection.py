@@ -141,7 +141,7 @@ class Counts:
         }
         if ours.get("selection"):
             selection = Selection.from_json(ours["selection"])
-            shown["selected"] = f"{selection.origin}, {selection.parameters:,} parameters"
+            shown["selected"] = f"{selection.origin}, {selection.n_params:,} parameters"
         for row in ours.get("result") or ():
             test = row["test"] and Score(**row["test"])
             shown[f"test accuracy in %, {row['name']}"] = accuracy_text(test)

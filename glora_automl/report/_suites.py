@@ -20,12 +20,12 @@ __all__ = ["save_suite", "suite_table"]
 
 def suite_table(result: SuiteResult) -> Table:
     """Test accuracies of all tasks, with the means of the groups and of those."""
-    arms = result.arms()
+    methods = result.methods()
     table = Table(title=_title(result), caption="\n".join(_sources(result)) or None)
     table.add_column("task")
-    for arm in arms:
-        table.add_column(arm, justify="right")
-    for name, cells, is_mean in _lines(result, arms):
+    for method in methods:
+        table.add_column(method, justify="right")
+    for name, cells, is_mean in _lines(result, methods):
         table.add_row(name, *cells, style="bold" if is_mean else None, end_section=is_mean)
     return table
 
@@ -43,9 +43,9 @@ def save_suite(result: SuiteResult, stem: Path) -> list[Path]:
     Raises:
         StorageError: If they cannot be written.
     """
-    arms = result.arms()
-    rows = [["task", *arms], ["---", *["---:"] * len(arms)]]
-    rows += [[name.strip(), *cells] for name, cells, _ in _lines(result, arms)]
+    methods = result.methods()
+    rows = [["task", *methods], ["---", *["---:"] * len(methods)]]
+    rows += [[name.strip(), *cells] for name, cells, _ in _lines(result, methods)]
     lines = [f"| {' | '.join(row)} |" for row in rows]
     sources = [f"- {line}" for line in _sources(result)]
     text = "\n".join([f"{_title(result)}.", "", *lines, *([""] if sources else []), *sources, ""])
@@ -67,23 +67,27 @@ def _title(result: SuiteResult) -> str:
 
 
 def _sources(result: SuiteResult) -> list[str]:
-    return [f"{entry.arm}: {entry.source}" for entry in result.suite.published]
+    return [f"{entry.method}: {entry.source}" for entry in result.suite.published]
 
 
-def _lines(result: SuiteResult, arms: Sequence[str]) -> Iterator[tuple[str, list[str], bool]]:
+def _lines(result: SuiteResult, methods: Sequence[str]) -> Iterator[tuple[str, list[str], bool]]:
     """Each line: its name, a cell an arm, and whether it is a mean of others."""
     groups = result.groups()
     for group, tasks in groups.items():
         for task in tasks:
             domains = result.domains(task)
             for domain in domains:
-                cells = [_cell(result.accuracies(task, arm, domain)) for arm in arms]
+                cells = [_cell(result.accuracies(task, method, domain)) for method in methods]
                 yield f"  {task} on {domain}", cells, False
-            yield task, [_cell(result.accuracies(task, arm)) for arm in arms], False
+            yield task, [_cell(result.accuracies(task, method)) for method in methods], False
         if group and len(groups) > 1:
-            yield f"mean of {group}", [_mean(result.group_mean(group, arm)) for arm in arms], True
+            yield (
+                f"mean of {group}",
+                [_mean(result.group_mean(group, method)) for method in methods],
+                True,
+            )
     name = "mean of the groups" if len(groups) > 1 else "mean"
-    yield name, [_mean(result.mean(arm)) for arm in arms], True
+    yield name, [_mean(result.mean(method)) for method in methods], True
 
 
 def _cell(values: Sequence[float]) -> str:

@@ -61,12 +61,12 @@ def accuracy_text(score: Score | None) -> str:
     """Accuracy with its :func:`accuracy_interval`, in percent.
 
     Example:
-        >>> accuracy_text(Score(accuracy=0.72, loss=1.0, images=150))
+        >>> accuracy_text(Score(accuracy=0.72, loss=1.0, n_images=150))
         '72.0 (64–79)'
     """
     if score is None:
         return "–"
-    low, high = accuracy_interval(score.accuracy, score.images)
+    low, high = accuracy_interval(score.accuracy, score.n_images)
     return f"{100 * score.accuracy:.1f} ({100 * low:.0f}–{100 * high:.0f})"
 
 
@@ -78,16 +78,16 @@ def result_lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     """
     lines: list[tuple[str, ...]] = []
     for row in rows:
-        if row.parameters is None:
+        if row.n_params is None:
             lines.append((row.name, "none fits", "–", "–", "–", "–"))
             continue
         lines.append(
             (
                 row.name,
-                f"{row.parameters:,}",
+                f"{row.n_params:,}",
                 accuracy_text(row.validation),
                 accuracy_text(row.test),
-                f"{row.images:,}",
+                f"{row.n_images:,}",
                 f"{row.seconds:.1f}",
             )
         )

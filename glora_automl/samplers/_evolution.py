@@ -29,10 +29,10 @@ _Gene = Callable[[str, BaseDistribution], Any]
 class EvolutionSampler(BaseSampler):
     """Regularised by nothing but selection: the evolution of GLoRA's search, made resumable.
 
-    The first ``population`` trials are drawn from the region (or at random). In every later
-    generation of as many trials, a share is mutated from one of the best ``top`` trials before it
-    and the rest is crossed over from two of them (Chavan et al., One-for-All, arXiv 2306.07967,
-    section 3.3). Proposals are repaired into the region; those that were seen are drawn anew.
+    The first ``population_size`` trials are drawn from the region (or at random). Each later
+    generation has as many trials. A fraction of them is mutated from one of the best ``n_parents``
+    trials before it; the rest is crossed over from two of them (Chavan et al., One-for-All, arXiv
+    2306.07967, section 3.3). Proposals are repaired into the region; known ones are drawn anew.
 
     Feasible trials are better than infeasible ones, and those better the less they violate
     (:meth:`optuna.Trial.set_constraint`). With several objectives, the best are those of the first
@@ -51,10 +51,10 @@ class EvolutionSampler(BaseSampler):
     room for them if it can.
 
     Args:
-        population: Trials a generation.
-        top: Best trials that become parents.
-        mutation_share: Share of each later generation that is mutated instead of crossed over.
-        mutation_probability: Chance of each parameter of a mutated trial to be drawn anew.
+        population_size: Trials a generation.
+        n_parents: Best trials that become parents.
+        mutation_fraction: Share of each later generation that is mutated instead of crossed over.
+        mutation_prob: Chance of each parameter of a mutated trial to be drawn anew.
         search_space: The distributions, if they are known before the first trial; else they are
             those that all complete trials have in common, and other parameters are drawn at
             random. Given all parameters of a conditional space, it evolves as a whole.
@@ -73,7 +73,8 @@ class EvolutionSampler(BaseSampler):
     Example:
         >>> import optuna
         >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
-        >>> study = optuna.create_study(sampler=EvolutionSampler(population=10, top=3, seed=0))
+        >>> sampler = EvolutionSampler(population_size=10, n_parents=3, seed=0)
+        >>> study = optuna.create_study(sampler=sampler)
         >>> def objective(trial):
         ...     return sum(trial.suggest_categorical(f"x{i}", [0, 1, 2]) for i in range(8))
         >>> study.optimize(objective, n_trials=200)
@@ -84,21 +85,21 @@ class EvolutionSampler(BaseSampler):
     def __init__(
         self,
         *,
-        population: int = 50,
-        top: int = 10,
-        mutation_share: float = 0.5,
-        mutation_probability: float = 0.2,
+        population_size: int = 50,
+        n_parents: int = 10,
+        mutation_fraction: float = 0.5,
+        mutation_prob: float = 0.2,
         search_space: Mapping[str, BaseDistribution] | None = None,
         region: Region | None = None,
         initial: Sequence[Mapping[str, Any]] = (),
         seed: int | None = None,
     ) -> None:
-        for name, count in (("population", population), ("top", top)):
+        for name, count in (("population_size", population_size), ("n_parents", n_parents)):
             if count < 1:
                 raise ValueError(f"The `{name}` of EvolutionSampler must be >= 1, got {count}.")
         for name, share in (
-            ("mutation_share", mutation_share),
-            ("mutation_probability", mutation_probability),
+            ("mutation_fraction", mutation_fraction),
+            ("mutation_prob", mutation_prob),
         ):
             if not 0 <= share <= 1:
                 raise ValueError(
@@ -106,10 +107,10 @@ class EvolutionSampler(BaseSampler):
                 )
         if seed is not None and seed < 0:
             raise ValueError(f"The `seed` of EvolutionSampler must be >= 0, got {seed}.")
-        self._population = population
-        self._top = top
-        self._mutation_share = mutation_share
-        self._mutation_probability = mutation_probability
+        self._population = population_size
+        self._top = n_parents
+        self._mutation_share = mutation_fraction
+        self._mutation_probability = mutation_prob
         self._search_space = None if search_space is None else dict(search_space)
         self._region = region
         self._initial = [dict(proposal) for proposal in initial]

@@ -2,7 +2,7 @@
 
 from glora_automl.study._architectures import find_architecture, parse_trial
 from glora_automl.study._comparison import Comparison, RankCorrelation, kendall
-from glora_automl.study._costs import STAGES, Cost, ledger, stage_seconds
+from glora_automl.study._costs import STAGES, Cost, stage_costs, stage_seconds
 from glora_automl.study._ranking import (
     CONSTRAINT,
     best_of,
@@ -55,7 +55,6 @@ __all__ = [
     "is_better",
     "is_ours",
     "kendall",
-    "ledger",
     "list_studies",
     "load_study",
     "name_objectives",
@@ -67,6 +66,7 @@ __all__ = [
     "read_space",
     "refuse_foreign",
     "set_attribute",
+    "stage_costs",
     "stage_seconds",
     "study_key",
     "summarize",

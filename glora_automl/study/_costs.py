@@ -12,21 +12,21 @@ from glora_automl.study._ranking import done_trials
 from glora_automl.study._study import get_setting, study_key
 from glora_automl.workers import stage_study_name
 
-__all__ = ["STAGES", "Cost", "attempts", "find_stages", "ledger", "stage_seconds"]
+__all__ = ["STAGES", "Cost", "attempts", "find_stages", "stage_costs", "stage_seconds"]
 
 STAGES = (
     "backbone",
     "supernet",
     "search",
     "selection",
-    "controls",
+    "baselines",
     "test",
     "picks",
     "comparison",
 )
 """What is done for a study, in the order in which it comes."""
 
-_GROUPS = {"control": "controls", "pick": "picks", "compare": "comparison"}
+_GROUPS = {"baseline": "baselines", "pick": "picks", "compare": "comparison"}
 """Stages whose names begin so count together."""
 
 
@@ -41,7 +41,7 @@ class Cost(NamedTuple):
         worker: Who did it.
         times: Trials, or how often the stage was done.
         seconds: Wall time.
-        images: Images that were trained on or evaluated, repeated ones counted each time.
+        n_images: Images that were trained on or evaluated, repeated ones counted each time.
         peak_mib: Most memory of the process, in MiB; None if it is not known.
         gpu_mib: Most memory of the GPU.
         joules: Energy of the GPU.
@@ -51,7 +51,7 @@ class Cost(NamedTuple):
     worker: str
     times: int
     seconds: float
-    images: int
+    n_images: int
     peak_mib: float | None = None
     gpu_mib: float | None = None
     joules: float | None = None
@@ -61,7 +61,7 @@ class Cost(NamedTuple):
         return self._replace(
             times=self.times + other.times,
             seconds=self.seconds + other.seconds,
-            images=self.images + other.images,
+            n_images=self.n_images + other.n_images,
             peak_mib=_known(max, self.peak_mib, other.peak_mib),
             gpu_mib=_known(max, self.gpu_mib, other.gpu_mib),
             joules=_known(lambda pair: sum(pair), self.joules, other.joules),
@@ -73,13 +73,13 @@ def _known(join: Any, *values: float | None) -> float | None:
     return join(known) if known else None
 
 
-def ledger(study: optuna.Study) -> list[Cost]:
+def stage_costs(study: optuna.Study) -> list[Cost]:
     """What each worker has spent on each stage, in the order of the stages.
 
     Example:
         >>> study = optuna.create_study()
         >>> study.set_user_attr("glora:settings", {"recipe": {}, "digests": {}})
-        >>> ledger(study)
+        >>> stage_costs(study)
         []
     """
     return _ledger(study, find_stages(study))
@@ -142,7 +142,7 @@ def _stage_costs(study: optuna.Study, stages: optuna.Study | None) -> Iterator[C
     for trial in attempts(study, stages):
         name, outcome = str(trial.user_attrs["stage"]), trial.user_attrs["outcome"]
         if name == "supernet":
-            trained = int(outcome.get("images", 0))
+            trained = int(outcome.get("n_images", 0))
         yield Cost(
             _GROUPS.get(name.partition("-")[0], name),
             _worker(trial),
@@ -159,11 +159,11 @@ def _images(outcome: dict[str, Any], trained: int) -> int:
         keys = ("finetuned", "cross_validated", "retrained")
         again = [selection[key] for key in keys if selection.get(key)]
         scored = len(selection["candidates"]) + len(again)
-        evaluated = scored * int(selection["inherited"]["images"])
-        return int(outcome["row"]["images"]) - trained + evaluated
+        evaluated = scored * int(selection["inherited"]["n_images"])
+        return int(outcome["row"]["n_images"]) - trained + evaluated
     if "rows" in outcome:
-        return sum(int(row["test"]["images"]) for row in outcome["rows"] if row["test"])
-    return int(outcome.get("images") or outcome.get("row", {}).get("images", 0))
+        return sum(int(row["test"]["n_images"]) for row in outcome["rows"] if row["test"])
+    return int(outcome.get("n_images") or outcome.get("row", {}).get("n_images", 0))
 
 
 def _counted(trial: FrozenTrial) -> float:

@@ -20,10 +20,10 @@ class Row:
 
     Attributes:
         name: What was trained.
-        parameters: Trainable adapter parameters; None if nothing fits the budget.
+        n_params: Trainable adapter parameters; None if nothing fits the budget.
         validation: Score on the validation images.
         test: Score on the test images, if there are any.
-        images: Images trained on, repeated ones counted each time.
+        n_images: Images trained on, repeated ones counted each time.
         seconds: Wall time of all that the arm took: for the searched adapter that is supernet,
             search and selection, and with a contest the controls that it had to beat; likewise the
             images.
@@ -31,10 +31,10 @@ class Row:
     """
 
     name: str
-    parameters: int | None = None
+    n_params: int | None = None
     validation: Score | None = None
     test: Score | None = None
-    images: int = 0
+    n_images: int = 0
     seconds: float = 0.0
     domains: Mapping[str, Score] = field(default_factory=dict)
 
@@ -68,26 +68,26 @@ class Selection:
         trial: Number of the trial that proposed it, or that stands for one that was given; None
             for a control.
         architecture: Its printed form.
-        parameters: Its trainable parameters.
+        n_params: Its trainable parameters.
         inherited: Score with the supernet's weights, or of one that was given after its training.
         finetuned: Score after training on; None if that was switched off.
         retrained: Score after it was trained alone; None without a contest of the candidates.
         candidates: Numbers of the trials that were scored again, best first.
         cross_validated: Score in the cross-validation by which it was chosen; None if it was
             chosen by its inherited score.
-        control: Name of the control that was chosen, as it validates better than what was found;
+        baseline: Name of the control that was chosen, as it validates better than what was found;
             None if none does. Its score is then told as inherited and as retrained.
     """
 
     trial: int | None
     architecture: str
-    parameters: int
+    n_params: int
     inherited: Score
     finetuned: Score | None
     candidates: tuple[int, ...]
     cross_validated: Score | None = None
     retrained: Score | None = None
-    control: str | None = None
+    baseline: str | None = None
 
     _SCORES = ("inherited", "finetuned", "cross_validated", "retrained")
 
@@ -106,7 +106,7 @@ class Selection:
     @property
     def origin(self) -> str:
         """What proposed it, for people: a trial or a control."""
-        return f"trial {self.trial}" if self.control is None else f"control {self.control}"
+        return f"trial {self.trial}" if self.baseline is None else f"control {self.baseline}"
 
     @property
     def score(self) -> Score:
@@ -145,8 +145,8 @@ def quality(score: Score) -> tuple[float, float]:
         >>> max(quality(one), quality(other))
         (-0.81, 0.72)
     """
-    assert score.calibrated is not None, "what was trained is scored with a calibrated loss"
-    return -score.calibrated, score.accuracy
+    assert score.scaled_loss is not None, "what was trained is scored with a calibrated loss"
+    return -score.scaled_loss, score.accuracy
 
 
 def is_better(score: Score, other: Score) -> bool:

@@ -17,7 +17,7 @@ from optuna.study._frozen import FrozenStudy
 
 from glora_automl.architecture import LayerShape
 from glora_automl.errors import RecipeError, StudyError
-from glora_automl.presets import given_architecture
+from glora_automl.presets import resolve_architecture
 from glora_automl.recipes import Recipe, SearchSettings, parse_recipe
 from glora_automl.search_space import SearchSpace
 from glora_automl.study._ranking import CONSTRAINT
@@ -121,7 +121,7 @@ def read_space(study: optuna.Study) -> SearchSpace:
     if recipe.architecture is not None:
         budget = int(get_setting(study, "budget"))
         return SearchSpace.of(
-            given_architecture(recipe.architecture, shapes, shapes, budget), shapes
+            resolve_architecture(recipe.architecture, shapes, shapes, budget), shapes
         )
     # Those that were chosen: patterns would look for the others, too.
     spec = recipe.search_space.model_copy(update={"layers": ("*",), "exclude": ()})
@@ -242,7 +242,7 @@ class Settings:
             RecipeError: If it is closed, or the recipe has fewer.
         """
         kept = get_attribute(study, "settings")
-        before, now = kept["recipe"]["search"]["trials"], self.recipe.search.trials
+        before, now = kept["recipe"]["search"]["n_trials"], self.recipe.search.n_trials
         if before == now:
             return
         if now < before:
@@ -259,7 +259,7 @@ class Settings:
                 return
             set_attribute(study, "settings", kept)
         raise RecipeError(
-            f"The study {study.study_name!r} has chosen its best of search.trials = {before} "
+            f"The study {study.study_name!r} has chosen its best of search.n_trials = {before} "
             f"and takes no other number, got {now}; start another with --name."
         )
 

@@ -9,7 +9,7 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from glora_automl.study._costs import STAGES, attempts, find_stages, ledger
+from glora_automl.study._costs import STAGES, attempts, find_stages, stage_costs
 from glora_automl.study._ranking import CONSTRAINT, best_trials, front_of
 from glora_automl.study._study import FORMAT, get_attribute, get_setting
 
@@ -38,7 +38,7 @@ def summarize(study: optuna.Study) -> dict[str, Any]:
     """Settings, progress, best trial and result of a study.
 
     ``stage`` is what comes next or is under way: ``supernet``, ``search``, ``selection``,
-    ``controls``, or ``finished``; ``training`` of an architecture that was given. ``seconds`` are
+    ``baselines``, or ``finished``; ``training`` of an architecture that was given. ``seconds`` are
     summed over the workers.
     """
     trials = study.get_trials(deepcopy=False)
@@ -51,14 +51,14 @@ def summarize(study: optuna.Study) -> dict[str, Any]:
     elif get_setting(study, "recipe").get("architecture") is not None:
         stage = "training"
     elif selection is not None:
-        stage = "controls"
+        stage = "baselines"
     elif states[TrialState.COMPLETE] + states[TrialState.PRUNED] >= target:
         stage = "selection"
     else:
         stage = "search" if supernet is not None else "supernet"
     best = best_trials(study, 1)
     stages = find_stages(study)
-    costs = ledger(study)
+    costs = stage_costs(study)
     spent: dict[str, float] = {}
     for cost in costs:
         spent[cost.stage] = round(spent.get(cost.stage, 0.0) + cost.seconds, 2)
@@ -82,12 +82,12 @@ def summarize(study: optuna.Study) -> dict[str, Any]:
         "best": {
             "trial": best[0].number,
             "value": best[0].values[0],
-            "parameters": best[0].user_attrs[CONSTRAINT],
+            "n_params": best[0].user_attrs[CONSTRAINT],
         }
         if best
         else None,
         "front": [
-            {"trial": t.number, "value": t.values[0], "parameters": t.user_attrs[CONSTRAINT]}
+            {"trial": t.number, "value": t.values[0], "n_params": t.user_attrs[CONSTRAINT]}
             for t in front_of(trials, study.directions[0])
         ],
         "selection": selection,
@@ -96,7 +96,7 @@ def summarize(study: optuna.Study) -> dict[str, Any]:
         "comparison": get_attribute(study, "comparison"),
         "seconds": {stage: seconds for stage in STAGES if (seconds := spent.get(stage))},
         "workers": _workers(trials, stages),
-        "ledger": [cost._asdict() for cost in costs],
+        "stage_costs": [cost._asdict() for cost in costs],
         "digests": {**get_setting(study, "digests"), **made},
         "artifacts": get_setting(study, "artifacts"),
         "versions": get_setting(study, "versions"),

@@ -21,14 +21,14 @@ class DigitsSettings(Declaration):
         source: Names this task.
         classes: The digits to tell apart.
         pretraining_classes: Other digits, on which a backbone may be pretrained.
-        fit_per_class: Labelled images of each class to train on.
+        train_per_class: Labelled images of each class to train on.
         validation_per_class: Labelled images of each class that steer the search.
     """
 
     source: Literal["digits"]
     classes: tuple[Int, ...] = Field(min_length=2)
     pretraining_classes: tuple[Int, ...] = ()
-    fit_per_class: Int = Field(ge=1)
+    train_per_class: Int = Field(ge=1)
     validation_per_class: Int = Field(ge=1)
 
     @model_validator(mode="after")
@@ -51,9 +51,9 @@ def load_digits(settings: DigitsSettings, seed: int) -> Task:
         TaskError: If a class has too few images.
 
     Example:
-        >>> task = load_digits(DigitsSettings(source="digits", classes=(3, 8), fit_per_class=5,
+        >>> task = load_digits(DigitsSettings(source="digits", classes=(3, 8), train_per_class=5,
         ...                                   validation_per_class=10), seed=0)
-        >>> len(task.fit), len(task.validation), len(task.test)
+        >>> len(task.train), len(task.validation), len(task.test)
         (10, 20, 327)
     """
     from sklearn import datasets
@@ -68,14 +68,14 @@ def load_digits(settings: DigitsSettings, seed: int) -> Task:
         return ImageSet(torch.from_numpy(pixels[indices]), torch.from_numpy(labels))
 
     chosen = np.flatnonzero(np.isin(targets, settings.classes))
-    per_class = [settings.fit_per_class, settings.validation_per_class]
+    per_class = [settings.train_per_class, settings.validation_per_class]
     parts = stratified_split(targets[chosen], per_class, np.random.default_rng([seed, 0xD161]))
-    fit, validation, test = (subset(chosen[part], settings.classes) for part in parts)
+    train, validation, test = (subset(chosen[part], settings.classes) for part in parts)
     others = settings.pretraining_classes
     return Task(
         name="digits",
         classes=tuple(str(digit) for digit in sorted(settings.classes)),
-        fit=fit,
+        train=train,
         validation=validation,
         test=test,
         pretraining=subset(np.flatnonzero(np.isin(targets, others)), others) if others else None,

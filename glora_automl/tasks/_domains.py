@@ -36,14 +36,14 @@ class DomainsSettings(LabelledSettings, ReadingSettings):
     Attributes:
         source: Names this kind of task.
         path: The folder; in a recipe file a path from its folder.
-        fit: The domain that is learnt.
-        tests: The others that are tested on; none means all.
+        train: The domain that is learnt.
+        test: The others that are tested on; none means all.
     """
 
     source: Literal["domains"]
     path: str
-    fit: str
-    tests: tuple[str, ...] = ()
+    train: str
+    test: tuple[str, ...] = ()
 
 
 def load_domains(settings: DomainsSettings, seed: int, progress: Progress | None = None) -> Task:
@@ -54,16 +54,16 @@ def load_domains(settings: DomainsSettings, seed: int, progress: Progress | None
     """
     folder = existing_folder(settings.path)
     known = class_folders(folder)
-    for name in (settings.fit, *settings.tests):
+    for name in (settings.train, *settings.test):
         if name not in known:
             raise TaskError(f"task: {str(folder)!r} has no domain {name!r}; {suggest(name, known)}")
-    tests = settings.tests or tuple(name for name in known if name != settings.fit)
-    if not tests or settings.fit in tests or len(set(tests)) < len(tests):
+    tests = settings.test or tuple(name for name in known if name != settings.train)
+    if not tests or settings.train in tests or len(set(tests)) < len(tests):
         raise TaskError(
-            f"task.tests must name other domains than {settings.fit!r}, each once, got "
+            f"task.tests must name other domains than {settings.train!r}, each once, got "
             f"{list(tests)}; {str(folder)!r} holds {', '.join(known)}."
         )
-    splits = split_folders(folder / settings.fit)
+    splits = split_folders(folder / settings.train)
     classes = class_folders(splits["train"])
     reader = Reader(settings, progress)
     domains = {name: _domain(folder / name, classes, reader) for name in tests}

@@ -193,7 +193,7 @@ class Task:
     Attributes:
         name: The task's name.
         classes: Class names; labels index them.
-        fit: Images that adapters are trained on.
+        train: Images that adapters are trained on.
         validation: Images that steer the search. They train nothing.
         test: Images that are looked at once, at the end; there may be none.
         pretraining: Images of other classes for a backbone that is pretrained on the fly, with
@@ -204,7 +204,7 @@ class Task:
 
     name: str
     classes: tuple[str, ...]
-    fit: Images
+    train: Images
     validation: Images
     test: Images
     pretraining: Images | None = None
@@ -222,7 +222,7 @@ class Task:
 
     def digest(self) -> str:
         """sha256 of everything in the task."""
-        parts = [self.fit, self.validation, self.test]
+        parts = [self.train, self.validation, self.test]
         parts += [self.pretraining] if self.pretraining is not None else []
         texts = [*self.classes, *(part.digest() for part in parts)]
         for name, domain in self.domains.items():
@@ -235,7 +235,7 @@ class Task:
 
         Test sets without one are left out.
         """
-        known = {*self.fit.image_digests(), *self.validation.image_digests()}
+        known = {*self.train.image_digests(), *self.validation.image_digests()}
         sets = {"test": self.test} | {name: d.images for name, d in self.domains.items()}
         counts = {
             name: sum(digest in known for digest in images.image_digests())

@@ -18,24 +18,23 @@ class LabelledSettings(Declaration):
     """How many labelled images are used; base of all tasks that have more of them.
 
     Attributes:
-        labelled: Labelled images that are used, those to validate on included; None uses all of
-            the training split.
-        shots: Images of each class to train on, instead of ``labelled``; those to validate on come
-            on top.
-        validation: Images that steer the search, as a count or as a share of the labelled ones (of
-            all shots). None takes the validation split that the images come with, where all
-            labelled images are used, otherwise a fifth, and with ``shots`` as many of each class,
-            but at most 4 (CoOp, arXiv 2109.01134).
-        test: Images for the final test, as a count or as a share, where the images come without a
-            test split; they are drawn before the labelled ones. None is a fifth.
+        n_labelled: Labelled images to use, validation images included. None uses the whole
+            training split.
+        shots: Training images per class, instead of ``n_labelled``. Validation images come on top.
+        validation_size: Validation images, as a count or as a fraction of the labelled images (of
+            all shots). None takes the validation split of the source if all labelled images are
+            used, otherwise a fifth; with ``shots`` as many per class, but at most 4 (CoOp, arXiv
+            2109.01134).
+        test_size: Test images, as a count or as a fraction, where the source has no test split.
+            They are drawn before the labelled images. None is a fifth.
     """
 
-    labelled: Int | None = Field(default=None, ge=2)
+    n_labelled: Int | None = Field(default=None, ge=2)
     shots: Int | None = Field(default=None, ge=1)
-    validation: int | float | None = None
-    test: int | float | None = None
+    validation_size: int | float | None = None
+    test_size: int | float | None = None
 
-    @field_validator("validation", "test", mode="before")
+    @field_validator("validation_size", "test_size", mode="before")
     @classmethod
     def _check_part(cls, value: object) -> object:
         if value is None or (type(value) is int and value >= 1):
@@ -46,14 +45,14 @@ class LabelledSettings(Declaration):
 
     @model_validator(mode="after")
     def _one_number(self) -> LabelledSettings:
-        if self.labelled is not None and self.shots is not None:
-            raise ValueError("labelled and shots exclude each other; leave one out.")
+        if self.n_labelled is not None and self.shots is not None:
+            raise ValueError("n_labelled and shots exclude each other; leave one out.")
         return self
 
     @property
     def takes_own_validation(self) -> bool:
         """Whether a validation split that the images come with is used."""
-        return self.labelled is None and self.shots is None and self.validation is None
+        return self.n_labelled is None and self.shots is None and self.validation_size is None
 
 
 def draw_labelled(
@@ -86,34 +85,34 @@ def draw_labelled(
 
     Example:
         >>> labels = np.repeat([0, 1], 50)
-        >>> settings = LabelledSettings(labelled=20, validation=0.25)
+        >>> settings = LabelledSettings(n_labelled=20, validation_size=0.25)
         >>> [len(part) for part in draw_labelled(labels, settings, seed=0)]
         [15, 5, 0]
     """
     rest, tested = np.arange(len(labels)), np.arange(0)
     if test:
-        count = _count("test", settings.test, len(rest), 0.2)
+        count = _count("test", settings.test_size, len(rest), 0.2)
         tested = stratified_draw(labels, count, stage_rng(seed, "test images"))
         rest = np.setdiff1d(rest, tested)
     if settings.shots is not None:
         return (*_draw_shots(labels, rest, settings, seed, validation, names), tested)
     used = rest
-    if settings.labelled is not None:
-        if settings.labelled > len(rest):
+    if settings.n_labelled is not None:
+        if settings.n_labelled > len(rest):
             raise TaskError(
-                f"task.labelled must be at most the {len(rest)} images that there are to train "
-                f"on, got {settings.labelled}; lower it or leave it out."
+                f"task.n_labelled must be at most the {len(rest)} images that there are to train "
+                f"on, got {settings.n_labelled}; lower it or leave it out."
             )
         chosen = stratified_draw(
-            labels[rest], settings.labelled, stage_rng(seed, "labelled images")
+            labels[rest], settings.n_labelled, stage_rng(seed, "labelled images")
         )
         used = rest[chosen]
     if not validation:
         return used, np.arange(0), tested
-    count = _count("validation", settings.validation, len(used), 0.2)
+    count = _count("validation", settings.validation_size, len(used), 0.2)
     if len(used) - count < (needed := len(np.unique(labels))):
         raise TaskError(
-            f"task.labelled must leave an image of each of the {needed} classes to train on, got "
+            f"task.n_labelled must leave an image of each of the {needed} classes to train on, got "
             f"{len(used)} of which {count} are validated on; raise it or lower task.validation."
         )
     # Drawn are those to fit on, of which each class gets one first.
@@ -144,9 +143,9 @@ def _draw_shots(
     assert shots is not None
     classes = np.unique(labels)
     extra = min(shots, 4)
-    if isinstance(settings.validation, float):
-        extra = max(1, round(settings.validation * shots))
-    elif settings.validation is not None:
+    if isinstance(settings.validation_size, float):
+        extra = max(1, round(settings.validation_size * shots))
+    elif settings.validation_size is not None:
         extra = 0  # a count over all classes, drawn from what the shots leave
     fit, validated, left = [], [], []
     for label in classes:
@@ -168,14 +167,14 @@ def _draw_shots(
     if extra:
         return chosen, np.sort(np.concatenate(validated))
     others = np.sort(np.concatenate(left))
-    assert isinstance(settings.validation, int)
-    if settings.validation > len(others):
+    assert isinstance(settings.validation_size, int)
+    if settings.validation_size > len(others):
         raise TaskError(
             f"task.validation must be at most the {len(others)} images that the shots leave, got "
-            f"{settings.validation}; lower it."
+            f"{settings.validation_size}; lower it."
         )
     rng = stage_rng(seed, "validation images")
-    return chosen, others[stratified_draw(labels[others], settings.validation, rng)]
+    return chosen, others[stratified_draw(labels[others], settings.validation_size, rng)]
 
 
 def stratified_draw(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

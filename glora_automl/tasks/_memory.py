@@ -43,7 +43,7 @@ def load_arrays(
     Example:
         >>> x, y = np.zeros((10, 8, 8), dtype=np.uint8), np.repeat(["ant", "bee"], 5)
         >>> task = load_arrays(ArraysSettings(source="arrays"), 0, (x, y))
-        >>> task.classes, len(task.fit), len(task.validation), len(task.test)
+        >>> task.classes, len(task.train), len(task.validation), len(task.test)
         (('ant', 'bee'), 8, 2, 0)
     """
     if arrays is None:
@@ -69,6 +69,6 @@ def load_arrays(
     everything = ImageSet(
         torch.from_numpy(np.array(pixels, order="C")), torch.from_numpy(indices.astype(np.int64))
     )
-    parts = draw_labelled(indices, settings, seed, test=settings.test is not None, names=names)
+    parts = draw_labelled(indices, settings, seed, test=settings.test_size is not None, names=names)
     fit, validation, test = (everything.subset(torch.from_numpy(part)) for part in parts)
     return Task("arrays", names, fit, validation, test)

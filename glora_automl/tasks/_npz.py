@@ -115,10 +115,10 @@ class _Images:
         }
         if packed:
             self._packed = encoded_sets(packed, reader)
-        elif settings.resize != "squash":
+        elif settings.crop_mode != "squash":
             raise TaskError(
-                f"task.resize is for image files, the images of {settings.path!r} are arrays of "
-                f"one size, got {settings.resize!r}; leave it out."
+                f"task.crop_mode is for image files, the images of {settings.path!r} are arrays of "
+                f"one size, got {settings.crop_mode!r}; leave it out."
             )
 
     def of(self, split: str, chosen: np.ndarray) -> Images:

@@ -35,20 +35,20 @@ class ReadingSettings(Declaration):
     """How image files are read; base of all tasks that come in files.
 
     Attributes:
-        resize: ``squash`` brings the whole image to the model's size, as is usual on VTAB;
+        crop_mode: ``squash`` brings the whole image to the model's size, as is usual on VTAB;
             ``center`` keeps its shape and crops as the backbone was evaluated; ``border`` keeps it
             and fills up.
         memory: Most bytes, such as ``"2GB"``, of images that are kept on the device that trains, at
             the model's size; others are read again each time. It does not change what is found.
-        workers: Threads that read; None is one a processor that the process may
+        num_workers: Threads that read; None is one a processor that the process may
             use, at most 16.
         unreadable: Whether an image that cannot be decoded is refused, or skipped before images
             are drawn.
     """
 
-    resize: Resize = "squash"
+    crop_mode: Resize = "squash"
     memory: ByteSize = Field(default=ByteSize(2_000_000_000), ge=0)
-    workers: Int | None = Field(default=None, ge=1)
+    num_workers: Int | None = Field(default=None, ge=1)
     unreadable: Literal["refuse", "skip"] = "refuse"
 
 
@@ -63,7 +63,7 @@ class Reader:
     def __init__(self, settings: ReadingSettings, progress: Progress | None = None) -> None:
         self.settings = settings
         self.progress = progress or Progress()
-        self.workers = settings.workers or min(16, _processors())
+        self.workers = settings.num_workers or min(16, _processors())
         self._left = int(settings.memory)
         self._lock = threading.Lock()
 
@@ -127,7 +127,7 @@ class Reader:
             told += ", ..." if len(bad) > 3 else ""
             if self.settings.unreadable == "refuse":
                 raise TaskError(f'{told}; mend them, or set task.unreadable = "skip".')
-            self.progress.say(f"{told}; they are left out.")
+            self.progress.log(f"{told}; they are left out.")
         sound = np.array([why is None for why in faults], dtype=bool)
         return np.split(sound, np.cumsum([len(indices) for _, indices in sets])[:-1])
 
@@ -226,7 +226,7 @@ class StreamedImages:
         self._images = images
         self._target = target
         self.size = target.size
-        self._transform = resizing(target, images.reader.settings.resize)
+        self._transform = resizing(target, images.reader.settings.crop_mode)
         self.device = device
 
     def __len__(self) -> int:

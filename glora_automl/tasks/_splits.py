@@ -71,7 +71,7 @@ def split_task(
     return Task(
         name=name,
         classes=tuple(classes),
-        fit=train.subset(fit),
+        train=train.subset(fit),
         validation=splits["val"] if own else train.subset(validation),
         test=splits["test"] if "test" in splits else train.subset(test),
     )
@@ -104,7 +104,7 @@ def checked(task: Task) -> Task:
     Raises:
         TaskError: If one cannot be read.
     """
-    parts = [task.fit, task.validation, task.test, *(d.images for d in task.domains.values())]
+    parts = [task.train, task.validation, task.test, *(d.images for d in task.domains.values())]
     files = [part for part in parts if isinstance(part, EncodedSet)]
     if files and files[0].reader.settings.unreadable == "refuse":
         files[0].reader.readable([(part.source, part.indices) for part in files])

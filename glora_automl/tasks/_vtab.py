@@ -112,7 +112,7 @@ def load_vtab(settings: VtabSettings, progress: Progress | None = None) -> Task:
         Task(
             name=settings.name,
             classes=tuple(map(str, range(known.classes))),
-            fit=sets["train"],
+            train=sets["train"],
             validation=sets["val"],
             test=sets["test"],
             normalisation=NORMALISATIONS[settings.normalisation],

@@ -9,8 +9,13 @@ from glora_automl.training._checkpoint import (
     save_tensors,
     tensor_digest,
 )
-from glora_automl.training._evaluation import Score, calibrated_loss, evaluate, paying_batch_size
-from glora_automl.training._process_group import Ranks
+from glora_automl.training._evaluation import (
+    Score,
+    evaluate,
+    paying_batch_size,
+    temperature_scaled_loss,
+)
+from glora_automl.training._process_group import ProcessGroup
 from glora_automl.training._train import (
     SupernetSettings,
     TrainingResult,
@@ -25,14 +30,13 @@ __all__ = [
     "Converted",
     "ImageBatches",
     "Joined",
-    "Ranks",
+    "ProcessGroup",
     "Reordered",
     "Score",
     "SupernetSettings",
     "TrainingResult",
     "TrainingSettings",
     "batches",
-    "calibrated_loss",
     "evaluate",
     "load_checkpoint",
     "load_tensors",
@@ -41,6 +45,7 @@ __all__ = [
     "save_tensors",
     "seeded",
     "stage_rng",
+    "temperature_scaled_loss",
     "tensor_digest",
     "train",
 ]

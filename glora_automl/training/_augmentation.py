@@ -8,7 +8,7 @@ from torch import Tensor
 __all__ = ["augmented"]
 
 
-def augmented(images: Tensor, *, shift: float = 0.0, flip: bool = False) -> Tensor:
+def augmented(images: Tensor, *, shift: float = 0.0, hflip: bool = False) -> Tensor:
     """Shift each image at random, and mirror half of them.
 
     What is moved in at an edge repeats that edge. Random numbers are torch's, on the images'
@@ -18,7 +18,7 @@ def augmented(images: Tensor, *, shift: float = 0.0, flip: bool = False) -> Tens
         images: ``(n, channels, height, width)``.
         shift: The most by which an image is moved up, down, left or right, as a share of its
             height and width.
-        flip: Whether each is mirrored from left to right with probability 0.5.
+        hflip: Whether each is mirrored from left to right with probability 0.5.
 
     Returns:
         As many images of the same size; the same tensor where there is nothing to do.
@@ -29,13 +29,13 @@ def augmented(images: Tensor, *, shift: float = 0.0, flip: bool = False) -> Tens
         >>> augmented(image, shift=0.25)[0, 0, 0].tolist()
         [1.0, 2.0, 3.0, 3.0]
     """
-    if not (shift or flip):
+    if not (shift or hflip):
         return images
     count, channels, height, width = images.shape
     device = images.device
     rows = _moved(count, height, shift, device)
     columns = _moved(count, width, shift, device)
-    if flip:
+    if hflip:
         mirrored = torch.rand(count, 1, device=device) < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)
     nth = torch.arange(count, device=device)[:, None, None, None]

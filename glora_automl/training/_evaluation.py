@@ -18,10 +18,10 @@ from glora_automl.training._memory import Pieces
 
 __all__ = [
     "Score",
-    "calibrated_loss",
     "evaluate",
     "logits_of",
     "paying_batch_size",
+    "temperature_scaled_loss",
 ]
 
 CUDA_BATCH = 512
@@ -41,17 +41,17 @@ class Score(NamedTuple):
     Attributes:
         accuracy: Share of images whose most likely class is right, in 0 to 1.
         loss: Mean cross-entropy in nats.
-        images: Number of images.
-        calibrated: :func:`calibrated_loss` on them; None where it was not asked for.
+        n_images: Number of images.
+        scaled_loss: :func:`temperature_scaled_loss` on them; None where it was not asked for.
     """
 
     accuracy: float
     loss: float
-    images: int
-    calibrated: float | None = None
+    n_images: int
+    scaled_loss: float | None = None
 
 
-def calibrated_loss(logits: Tensor, labels: Tensor) -> float:
+def temperature_scaled_loss(logits: Tensor, labels: Tensor) -> float:
     """Mean cross-entropy at the temperature that makes it smallest, in nats.
 
     Adapters that are trained for long are overconfident on other images, each in its own measure,
@@ -65,10 +65,10 @@ def calibrated_loss(logits: Tensor, labels: Tensor) -> float:
 
     Example:
         >>> logits, labels = torch.eye(3), torch.tensor([0, 1, 0])
-        >>> F.cross_entropy(logits, labels).item(), calibrated_loss(logits, labels)
+        >>> F.cross_entropy(logits, labels).item(), temperature_scaled_loss(logits, labels)
         ... # doctest: +ELLIPSIS
         (0.884..., 0.867...)
-        >>> calibrated_loss(9 * logits, labels)  # doctest: +ELLIPSIS
+        >>> temperature_scaled_loss(9 * logits, labels)  # doctest: +ELLIPSIS
         0.867...
     """
     logits = logits.double()
@@ -152,7 +152,7 @@ def evaluate(
     batch_size: int | None = None,
     *,
     among: Tensor | None = None,
-    calibrate: bool = False,
+    scale_temperature: bool = False,
 ) -> Score:
     """Score a model; the modes of its modules are restored afterwards.
 
@@ -164,12 +164,12 @@ def evaluate(
             that is logged, where memory does not hold so many.
         among: Classes ``(m,)`` that the decision is among, for images of some of the classes; the
             logits of the others count for nothing. None is all of them.
-        calibrate: Whether the score has a calibrated loss, for which all logits are kept.
+        scale_temperature: Whether the score has a calibrated loss, for which all logits are kept.
 
     Example:
         >>> evaluate(nn.Flatten(), torch.eye(3)[:, :, None, None], torch.tensor([0, 1, 0]))
         ... # doctest: +ELLIPSIS
-        Score(accuracy=0.666..., loss=0.884..., images=3, calibrated=None)
+        Score(accuracy=0.666..., loss=0.884..., n_images=3, calibrated=None)
     """
     # Sums stay on the device: the host waits once, at the end.
     right = torch.zeros((), dtype=torch.int64, device=labels.device)
@@ -184,10 +184,10 @@ def evaluate(
                 others = torch.ones(logits.shape[1], dtype=torch.bool, device=labels.device)
                 others[among] = False
                 logits = logits.masked_fill(others, -torch.inf)
-            if calibrate:
+            if scale_temperature:
                 kept.append(logits)
             right += (logits.argmax(1) == y).sum()
             loss += F.cross_entropy(logits, y, reduction="sum").double()
     count = len(labels)
-    calibrated = calibrated_loss(torch.cat(kept), labels) if calibrate else None
-    return Score(int(right.item()) / count, loss.item() / count, count, calibrated)
+    scaled_loss = temperature_scaled_loss(torch.cat(kept), labels) if scale_temperature else None
+    return Score(int(right.item()) / count, loss.item() / count, count, scaled_loss)

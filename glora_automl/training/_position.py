@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from glora_automl.errors import CheckpointError, TrainingError
 from glora_automl.training._checkpoint import load_checkpoint, save_checkpoint
-from glora_automl.training._process_group import Ranks
+from glora_automl.training._process_group import ProcessGroup
 
 __all__ = ["Keeper", "Position"]
 
@@ -68,7 +68,7 @@ class Keeper:
         parameters: What is trained, by name.
         norms: Statistics that training moves, by name.
         optimizer: AdamW on the parameters.
-        ranks: Who trains.
+        process_group: Who trains.
         on_checkpoint: Called on rank 0 with ``path`` after each checkpoint.
     """
 
@@ -79,7 +79,7 @@ class Keeper:
         parameters: Mapping[str, nn.Parameter],
         norms: Mapping[str, Tensor],
         optimizer: torch.optim.Optimizer,
-        ranks: Ranks,
+        process_group: ProcessGroup,
         on_checkpoint: Callable[[Path], object] | None,
     ) -> None:
         self._path = path
@@ -87,7 +87,7 @@ class Keeper:
         self._parameters = parameters
         self._targets: dict[str, Tensor] = {**parameters, **norms}
         self._optimizer = optimizer
-        self._ranks = ranks
+        self._ranks = process_group
         self._on_checkpoint = on_checkpoint
 
     def write(self, position: Position) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from glora_automl import errors
 from glora_automl.errors import TrainingError
 
-__all__ = ["Ranks"]
+__all__ = ["ProcessGroup"]
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ machines its connection breaks.
 """
 
 
-class Ranks:
+class ProcessGroup:
     """The processes that train together; as made here, this process alone.
 
     ``torchrun`` starts the same program once a GPU, and gives each process a rank, counted from
@@ -43,10 +43,10 @@ class Ranks:
         device: Where this process trains.
 
     Example:
-        >>> ranks = Ranks.from_environment(torch.device("cpu"))
-        >>> ranks.index, ranks.size, ranks.is_main
+        >>> process_group = ProcessGroup.from_environment(torch.device("cpu"))
+        >>> process_group.index, process_group.size, process_group.is_main
         (0, 1, True)
-        >>> ranks.from_main(lambda: "what only rank 0 can know")
+        >>> process_group.from_main(lambda: "what only rank 0 can know")
         'what only rank 0 can know'
     """
 
@@ -57,7 +57,7 @@ class Ranks:
         self.device = device
 
     @staticmethod
-    def from_environment(device: torch.device) -> Ranks:
+    def from_environment(device: torch.device) -> ProcessGroup:
         """The processes that ``torchrun`` started, or this one alone.
 
         Args:
@@ -68,7 +68,7 @@ class Ranks:
         """
         # Slurm and the like set WORLD_SIZE, too, for programs that are not theirs to connect.
         if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "LOCAL_RANK" not in os.environ:
-            return Ranks(device)
+            return ProcessGroup(device)
         local = int(os.environ["LOCAL_RANK"])
         if device.type == "cuda" and local >= torch.cuda.device_count():
             raise TrainingError(
@@ -142,7 +142,7 @@ class Ranks:
         """End the connection, when a program ends well; after an error torchrun ends it."""
 
 
-class _Connected(Ranks):
+class _Connected(ProcessGroup):
     """Processes that torchrun started, through Hugging Face accelerate.
 
     accelerate rather than Lightning Fabric: it adds one small package beside huggingface_hub and

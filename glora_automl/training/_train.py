@@ -25,7 +25,7 @@ from glora_automl.training._augmentation import augmented
 from glora_automl.training._batches import ImageBatches, batches
 from glora_automl.training._memory import Pieces
 from glora_automl.training._position import Keeper, Position
-from glora_automl.training._process_group import Ranks
+from glora_automl.training._process_group import ProcessGroup
 
 __all__ = ["TrainingResult", "TrainingSettings", "train"]
 
@@ -45,10 +45,10 @@ class TrainingSettings(Declaration):
         checkpoint_every: Epochs between checkpoints.
         shift: The most by which images are moved at random in each direction, as a share of their
             height and width; 0 trains on them as they are.
-        flip: Whether images are mirrored from left to right at random.
-        recompute: Whether activations are computed again in the backward pass instead of kept
-            (activation checkpointing), where the backbone has timm's ``set_grad_checkpointing``:
-            about a third more work for a fraction of the memory. What is trained stays the same.
+        hflip: Whether images are mirrored from left to right at random.
+        grad_checkpointing: Whether activations are computed again in the backward pass. Takes a
+            third more work and a fraction of the memory, for the same weights. Needs timm's
+            ``set_grad_checkpointing``.
     """
 
     epochs: Int = Field(ge=0)
@@ -60,8 +60,8 @@ class TrainingSettings(Declaration):
     clip_grad: Float = Field(default=1.0, ge=0, allow_inf_nan=False)
     checkpoint_every: Int = Field(default=10, ge=1)
     shift: Float = Field(default=0.0, ge=0, le=0.5)
-    flip: Bool = False
-    recompute: Bool = False
+    hflip: Bool = False
+    grad_checkpointing: Bool = False
 
 
 class SupernetSettings(TrainingSettings):
@@ -81,12 +81,12 @@ class TrainingResult(NamedTuple):
 
     Attributes:
         losses: Mean training loss of each epoch, those before a resume included.
-        images: Images seen, those before a resume included.
+        n_images: Images seen, those before a resume included.
         seconds: Wall time, that before a resume included up to the checkpoint.
     """
 
     losses: list[float]
-    images: int
+    n_images: int
     seconds: float
 
 
@@ -123,7 +123,7 @@ def train(
     on_epoch: Callable[[int, float], object] | None = None,
     on_checkpoint: Callable[[Path], object] | None = None,
     stop: Callable[[], bool] | None = None,
-    ranks: Ranks | None = None,
+    process_group: ProcessGroup | None = None,
 ) -> TrainingResult:
     """Train ``parameters`` of ``model`` by cross-entropy; go on from ``checkpoint`` if it exists.
 
@@ -132,7 +132,7 @@ def train(
     stopped and started again ends with the same weights. Batch norms without a trained parameter
     keep their statistics. On CUDA the forward pass runs in bfloat16.
 
-    With several ``ranks`` each draws a path of its own for its share of the batch, and the
+    With several ``process_group`` each draws a path of its own for its share of the batch, and the
     gradient is that of the mean loss over the whole batch: settings mean the same on any number of
     GPUs. Batch norms see their share alone. All ranks end with the same weights. A checkpoint may
     be gone on from with another number of ranks, on other paths then.
@@ -156,7 +156,7 @@ def train(
         on_checkpoint: Called on rank 0 with ``checkpoint`` each time it was written.
         stop: Asked before the first step and after each one; where it says yes on any rank, all
             ranks stop there.
-        ranks: The processes that train together; by default this one alone.
+        process_group: The processes that train together; by default this one alone.
 
     Raises:
         Stopped: If ``stop`` said so; the checkpoint then holds exactly what was done.
@@ -169,7 +169,7 @@ def train(
     """
     begin = time.monotonic()
     device = images.device
-    ranks = ranks or Ranks(device)
+    process_group = process_group or ProcessGroup(device)
     size = settings.batch_size
     steps = math.ceil(len(labels) / size)
     warmup = settings.warmup_epochs * steps
@@ -195,21 +195,23 @@ def train(
         t_in_epochs=False,
     )
     norms = _set_mode(model, parameters)
-    if settings.recompute:
-        _set_recompute(model, True)
+    if settings.grad_checkpointing:
+        _set_grad_checkpointing(model, True)
     training = {
         "seed": seed,
         "stage": stage,
         "settings": _identity(settings),
         "identity": dict(identity or {}),
     }
-    ranks.copy_from_main([*model.parameters(), *model.buffers(), *trained])
-    keeper = Keeper(checkpoint, training, parameters, norms, optimizer, ranks, on_checkpoint)
+    process_group.copy_from_main([*model.parameters(), *model.buffers(), *trained])
+    keeper = Keeper(
+        checkpoint, training, parameters, norms, optimizer, process_group, on_checkpoint
+    )
     at = keeper.resume(steps)
     begin -= at.seconds
 
     def report() -> None:
-        with ranks.together():
+        with process_group.together():
             if at.losses and on_epoch is not None:
                 on_epoch(len(at.losses), at.losses[-1])
 
@@ -219,44 +221,44 @@ def train(
 
     pieces = Pieces(stage)
     report()
-    stopping = len(at.losses) < settings.epochs and ranks.any(stop or _never)
+    stopping = len(at.losses) < settings.epochs and process_group.any(stop or _never)
     if stopping:
         write()
         raise _stopped(stage, at, steps)
     for epoch in range(len(at.losses), settings.epochs):
         order_rng = stage_rng(seed, stage, epoch, 0)
-        path_rng = stage_rng(seed, stage, epoch, 1, *ranks.address)
+        path_rng = stage_rng(seed, stage, epoch, 1, *process_group.address)
         order = torch.from_numpy(order_rng.permutation(len(labels))).to(device)
         total = torch.tensor(at.loss_sum, dtype=torch.float32, device=device)
         if before_step is not None:
-            with ranks.together():
+            with process_group.together():
                 for _ in range(at.step):
                     before_step(path_rng)
         with seeded(0):  # to leave the global generators alone; each step seeds anew
             begins = range(0, len(order), size)
-            shares = [ranks.share(order[start : start + size]) for start in begins]
+            shares = [process_group.share(order[start : start + size]) for start in begins]
             coming = batches(images, shares[at.step :])
             while at.step < steps and not stopping:
                 batch = min(size, len(order) - at.step * size)
-                noise_rng = stage_rng(seed, stage, epoch, 2, at.step, *ranks.address)
+                noise_rng = stage_rng(seed, stage, epoch, 2, at.step, *process_group.address)
                 torch.manual_seed(int(noise_rng.integers(2**63)))  # shifts, drop-path, dropout
                 scheduler.step_update(epoch * steps + at.step)
                 loss = torch.zeros((), device=device)
-                with ranks.sum_gradients(trained, loss):
+                with process_group.sum_gradients(trained, loss):
                     if before_step is not None:
                         before_step(path_rng)
                     x, y = next(coming), labels[shares[at.step]]
-                    x = augmented(x, shift=settings.shift, flip=settings.flip)
+                    x = augmented(x, shift=settings.shift, hflip=settings.hflip)
                     loss += pieces.run(len(y), partial(_backward, model, trained, x, y, batch))
                 if settings.clip_grad:
                     nn.utils.clip_grad_norm_(trained, settings.clip_grad)
                 optimizer.step()
                 total += loss
                 at.step += 1
-                stopping = ranks.any(stop or _never)
+                stopping = process_group.any(stop or _never)
         at.loss_sum = total.item()
         mean = at.loss_sum / min(at.step * size, len(labels))
-        with ranks.together():
+        with process_group.together():
             _check_finite(mean, parameters, epoch, settings, stage)
         if whole := at.step == steps:
             at.losses.append(mean)
@@ -271,16 +273,16 @@ def train(
             raise _stopped(stage, at, steps)
     # The statistics of trained batch norms are rank 0's, whose shares are the largest. Training
     # never reads them, so to copy them once is to have copied them at each step.
-    ranks.copy_from_main([*trained, *norms.values()])
+    process_group.copy_from_main([*trained, *norms.values()])
     model.eval()
-    if settings.recompute:
-        _set_recompute(model, False)
+    if settings.grad_checkpointing:
+        _set_grad_checkpointing(model, False)
     return TrainingResult(at.losses, len(at.losses) * len(labels), time.monotonic() - begin)
 
 
 def _identity(settings: TrainingSettings) -> dict[str, Any]:
     """The settings without those that do not change what is trained."""
-    return settings.model_dump(mode="json", exclude={"checkpoint_every", "recompute"})
+    return settings.model_dump(mode="json", exclude={"checkpoint_every", "grad_checkpointing"})
 
 
 def _backward(
@@ -342,7 +344,7 @@ def _set_mode(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> dict[
     return moving
 
 
-def _set_recompute(model: nn.Module, wanted: bool) -> None:
+def _set_grad_checkpointing(model: nn.Module, wanted: bool) -> None:
     """Turn timm's activation checkpointing on or off.
 
     The path is activated before a step and drop-path draws from a saved state, so what is computed

@@ -141,10 +141,10 @@ class Stages:
         """
         told: set[str] = set()
 
-        def say(line: str) -> None:
+        def log(line: str) -> None:
             if line not in told:
                 told.add(line)
-                self._progress.say(line)
+                self._progress.log(line)
 
         while True:
             self._worker.check_stop()
@@ -159,7 +159,7 @@ class Stages:
             if any(self._attempt(stage, self.key, works[stage]) for stage in free):
                 continue  # one at a time: others may have done the next meanwhile
             for stage, holder in holders.items():
-                say(
+                log(
                     f"Waiting for {holder}, which is at the stage {stage!r}."
                     if holder is not None
                     else f"Waiting for another process, which has the files of the stage "
@@ -248,7 +248,7 @@ class Stages:
                 call()
             self._clear(stage)
         except UpdateFinishedTrialError:
-            self._progress.say(
+            self._progress.log(
                 f"This worker was taken for dead at the stage {stage!r}; what it did there is "
                 "dropped."
             )

@@ -220,7 +220,7 @@ def run_trials(
                 if not told:
                     told = True
                     names = ", ".join(str(t.number) for t in places.running()[:5])
-                    progress.say(f"Waiting for the last trials of other workers ({names}).")
+                    progress.log(f"Waiting for the last trials of other workers ({names}).")
                 worker.wait()
 
 
@@ -281,8 +281,8 @@ class _Flights:
         except UpdateFinishedTrialError:
             return  # taken from the queue, and failed by somebody before it had a name
         # Only these can be in somebody's way: a retry, and one at the end.
-        contested = queued or trial.number >= target
-        if contested and not _Places.of(study, target).may_run(trial.number):
+        with_halving = queued or trial.number >= target
+        if with_halving and not _Places.of(study, target).may_run(trial.number):
             fail(worker.storage, trial._trial_id)
             return
         beating = contextlib.ExitStack()
@@ -318,7 +318,7 @@ class _Flights:
             yield
         except UpdateFinishedTrialError:
             beating.close()
-            self._progress.say(
+            self._progress.log(
                 f"This worker was taken for dead at trial {trial.number}; its result is dropped "
                 "and the trial evaluated again."
             )

@@ -246,7 +246,7 @@ class Worker:
             others = {t.number for t in running if t._trial_id not in self._running}
             if before is None and others:
                 names = ", ".join(map(str, sorted(others)[:5]))
-                self._progress.say(
+                self._progress.log(
                     f"Waiting for trials of other workers ({names}), at most "
                     f"{(GRACE + 1) * self._heartbeat:.0f} s."
                 )

@@ -42,7 +42,7 @@ def task():
         source="digits",
         classes=(1, 2, 3),
         pretraining_classes=(5, 6, 7, 8),
-        fit_per_class=2,
+        train_per_class=2,
         validation_per_class=2,
     )
     whole = load_digits(chosen, seed=0)
@@ -192,7 +192,7 @@ def test_the_cache_does_not_serve_other_settings_seeds_or_images(task, tmp_path,
 def test_the_cache_serves_other_tasks_with_the_same_pretraining(task, tmp_path, untrainable):
     first = create(settings(pretraining=PRETRAINING), task, tmp_path)
     untrainable()
-    smaller = dataclasses.replace(task, classes=("1", "2"), fit=task.test)
+    smaller = dataclasses.replace(task, classes=("1", "2"), train=task.test)
     second = create(settings(pretraining=PRETRAINING), smaller, tmp_path)
     assert body(second.state_dict()) == body(first.state_dict())
     assert second(torch.zeros(1, 1, 8, 8)).shape == (1, 2)

@@ -23,7 +23,7 @@ def task():
         source="digits",
         classes=(1, 2, 3),
         pretraining_classes=(),
-        fit_per_class=2,
+        train_per_class=2,
         validation_per_class=2,
     )
     return load_digits(chosen, seed=0)

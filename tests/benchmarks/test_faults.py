@@ -36,6 +36,6 @@ def test_the_verdict_tells_what_is_wrong(benchmark_script):
         {"places": 4},
         {"unfinished": 1},
         {"result is that of the one test": False},
-        {"stages": {**good["stages"], "test": 2}},
+        {"stages": {**good["stages"], "test_size": 2}},
     ):
         assert len(faults.verdict({**good, **change})) == 1

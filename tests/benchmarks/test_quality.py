@@ -20,22 +20,22 @@ def test_small_mode_prints_tables_and_writes_json(benchmark_script, tmp_path, ca
     assert len({(p["seed"], p["budget"]) for p in document["pairs"]}) == 1
     figures = document["figures"]
     for name in ("searched", "searched, retrained", "random search", "BitFit", "linear probe"):
-        assert name in figures["arms"]
+        assert name in figures["methods"]
         assert name in printed
     for pair in document["pairs"]:
-        rows = module.arms(pair)
+        rows = module.methods(pair)
         picked = rows[module.HAND_PICKED]
         others = ("searched", "random search", module.LONGER)
         uniform = [row for name, row in rows.items() if not name.startswith(others)]
         assert picked.validation.accuracy == max(row.validation.accuracy for row in uniform)
-        assert rows["linear probe"].images == 2 * pair["training"]
-    searched = figures["arms"]["searched"]
+        assert rows["linear probe"].n_images == 2 * pair["training"]
+    searched = figures["methods"]["searched"]
     # Supernet 4 of 6 epochs, two candidates for half of them and one at two rates, and so three
     # controls.
     assert searched["trainings"] == pytest.approx(4 / 6 + 2 * 3 / 6 + 2 + 3 * 2)
-    assert figures["arms"]["linear probe"]["of"] == 1
+    assert figures["methods"]["linear probe"]["of"] == 1
     # As much at two rates, in whole epochs.
-    longer = figures["arms"][module.LONGER]["trainings"]
+    longer = figures["methods"][module.LONGER]["trainings"]
     assert longer == pytest.approx(searched["trainings"], abs=2 * 1 / 6)
     # Again it has nothing to do but to read: the studies, or its own figures.
     out.rename(tmp_path / "figures.json")
@@ -58,7 +58,7 @@ def test_small_mode_prints_tables_and_writes_json(benchmark_script, tmp_path, ca
     names = ["searched", module.CONTROLS_ASIDE, "linear probe"]
     assert [row["name"] for row in rows][:3] == names
     assert all(row in whole for row in (searched, probe))
-    assert aside["images"] == searched["images"] - 6 * pair["training"]
+    assert aside["n_images"] == searched["n_images"] - 6 * pair["training"]
 
 
 def test_unknown_tasks_are_refused(benchmark_script, capsys):

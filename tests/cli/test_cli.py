@@ -55,7 +55,7 @@ def glora(monkeypatch, capsys):
     return run
 
 
-FAST = ("--trials", 3)
+FAST = ("--n-trials", 3)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def runs(tmp_path_factory):
     """The runs folder of a finished study ``tiny``."""
     folder = tmp_path_factory.mktemp("cli")
     (folder / "tiny.toml").write_text(TINY, encoding="utf-8")
-    search(load_recipe(str(folder / "tiny.toml")).replace(search={"trials": 3}), runs=folder)
+    search(load_recipe(str(folder / "tiny.toml")).replace(search={"n_trials": 3}), runs=folder)
     return folder
 
 
@@ -89,7 +89,7 @@ def test_json_is_the_only_thing_on_standard_output(folder, glora):
     document = json.loads(out)
     assert code == 0
     assert document["trials"]["complete"] == 3
-    assert document["result"][0]["test"]["images"] > 0
+    assert document["result"][0]["test"]["n_images"] > 0
     assert json.loads(glora("show", "tiny", "--json")[1]) == document
     assert json.loads(glora("status", "--json")[1]) == [document]
 
@@ -118,7 +118,7 @@ def test_images_of_ones_own_need_no_recipe(folder, glora):
     options = sets(**{
         "backbone.pretrained": "false", "backbone.kwargs": kwargs, "training.epochs": 2,
         "training.warmup_epochs": 0, "selection.finetune_epochs": 0, "task.shots": 4,
-        "selection.rounds": "[1]", "selection.candidates": 1,
+        "selection.rounds": "[1]", "selection.n_candidates": 1,
     })  # fmt: skip
     model = ("--model", "vit_tiny_patch16_224")
     options = ("--data", "my zoo", *model, "--budget", "20%", *FAST, *options)
@@ -169,7 +169,7 @@ def test_an_architecture_goes_from_one_study_to_another(runs, folder, glora):
     assert glora("architecture", "tiny-best-of")[1] == text
     kept = json.loads(glora("show", "tiny-best-of", "--json")[1])
     (row,) = kept["result"]
-    assert row["parameters"] == document["parameters"]
+    assert row["n_params"] == document["n_params"]
     assert f"│ {row['name']} │" in out
     code, again, _ = glora("train", "tiny.toml", *options, "--json")
     assert json.loads(again) == kept
@@ -227,7 +227,7 @@ def test_a_report_is_a_page_or_pictures(runs, glora, tmp_path, monkeypatch):
 
 
 def test_a_search_leaves_its_note_and_pictures(folder, glora):
-    assert glora("search", "tiny.toml", "--trials", 8, "--quiet")[0] == 0
+    assert glora("search", "tiny.toml", "--n-trials", 8, "--quiet")[0] == 0
     study = optuna.load_study(study_name="tiny", storage="sqlite:///runs/studies.db")
     note = get_note(study)
     assert "## Result" in note
@@ -235,7 +235,7 @@ def test_a_search_leaves_its_note_and_pictures(folder, glora):
     attributes = study._storage.get_study_system_attrs(study._study_id)
     assert "dashboard:plot_data:architecture:0" in attributes
     document = json.loads(glora("show", "tiny", "--json")[1])
-    search = next(cost for cost in document["ledger"] if cost["stage"] == "search")
+    search = next(cost for cost in document["stage_costs"] if cost["stage"] == "search")
     assert search["times"] == 8
     assert search["images"] == 8 * 60
     assert search["peak_mib"] > 50
@@ -268,10 +268,10 @@ COMMANDS = ("architecture", "dashboard", "report", "search", "show", "status", "
         (["search", "tiny.toml", "--model", "vit_tiny"], ["vit_tiny", "timm"]),
         (["search", "tiny.toml", "--set", "search.trails=3"], ["search.trails", "'trials'"]),
         (["search", "tiny.toml", "--set", "trials 3"], ["'trials 3'", "--set"]),
-        (["search", "tiny.toml", "--set", "search.trials=many"], ["search.trials", "'many'"]),
+        (["search", "tiny.toml", "--set", "search.n_trials=many"], ["search.n_trials", "'many'"]),
         (["search", "vtab1k", "--data", "."], ["train800.txt", "NOAH"]),
         (["search", "tiny.toml", "--budget", "12q"], ["12q", "12k"]),
-        (["search", "tiny.toml", "--trials", "0"], ["search.trials"]),
+        (["search", "tiny.toml", "--n-trials", "0"], ["search.n_trials"]),
         (["search", "tiny.toml", "--sampler", "cmaes"], ["search.sampler", "nsga2"]),
         (["search", "tiny.toml", "--device", "toaster"], ["toaster", "--device cpu"]),
         (["search", "tiny.toml", "--storage", "nonsense"], ["'nonsense'"]),
@@ -402,9 +402,9 @@ def test_resume_goes_on_in_an_empty_folder(folder, glora, tmp_path_factory, monk
     assert code == 0
     assert json.loads(again)["result"] == json.loads(out)["result"]
     assert Path("runs/tiny/winner.json").is_file()
-    code, _, err = glora("resume", "tiny", "--storage", url, "--trials", 9)
+    code, _, err = glora("resume", "tiny", "--storage", url, "--n-trials", 9)
     assert code == 2
-    assert "has chosen its best of search.trials = 3" in err
+    assert "has chosen its best of search.n_trials = 3" in err
 
 
 def test_a_journal_file_is_a_storage(folder, glora):
@@ -586,7 +586,7 @@ def test_a_smaller_budget_is_picked(runs, glora):
     (winner,) = (line for line in out.splitlines() if line.startswith("Winner: "))
     assert Path(winner.removeprefix("Winner: ")).is_file()
     document = json.loads(glora("pick", "tiny", "--budget", "15%", "--runs", runs, "--json")[1])
-    assert document["row"]["parameters"] == document["selection"]["parameters"]
+    assert document["row"]["n_params"] == document["selection"]["n_params"]
     shown = glora("show", "tiny", "--runs", runs)[1]
     assert f"under a budget of {document['budget']:,} trainable" in shown
 
@@ -604,7 +604,7 @@ def test_a_comparison_is_printed_and_shown(runs, glora):
 
 
 def test_the_trade_off_is_shown(folder, glora):
-    options = sets(**{"search.objectives": '["accuracy", "parameters"]'})
+    options = sets(**{"search.objectives": '["accuracy", "n_params"]'})
     assert glora("search", "tiny.toml", *FAST, *options, "--quiet")[0] == 0
     document = json.loads(glora("show", "tiny", "--json")[1])
     shown = glora("show", "tiny")[1]

@@ -51,12 +51,12 @@ def test_the_table_has_search_random_search_and_uniform_adapters(
     assert [row.name for row in compared.rows] == [*searched, *random, *uniform]
     assert {"linear probe", "LoRA r=1", "BitFit", "SSF-like"} <= set(uniform)
     for row in compared.rows:
-        assert row.parameters <= setup.budget
-        assert row.images == (12 + 2 * (row.name != "searched, inherited")) * 24
+        assert row.n_params <= setup.budget
+        assert row.n_images == (12 + 2 * (row.name != "searched, inherited")) * 24
         assert row.test is not None
         assert row.seconds > 0
     # What the study has tested is not tested again.
-    own = {row.name: row for row in finished.rows if row.parameters is not None}
+    own = {row.name: row for row in finished.rows if row.n_params is not None}
     for row in compared.rows:
         assert row == own.get(row.name, row)
     rows = {row.name: row for row in compared.rows}
@@ -77,16 +77,16 @@ def test_the_random_search_costs_the_same(compared, finished, compared_place):
     assert [t.params for t in trials[2:4]] == [t.params for t in finished.study.trials[2:4]]
     assert [t.value for t in trials[2:4]] == [t.value for t in finished.study.trials[2:4]]
     (row,) = (row for row in compared.rows if row.name == "random search")
-    assert row.parameters in {t.user_attrs["trainable_params"] for t in trials}
+    assert row.n_params in {t.user_attrs["trainable_params"] for t in trials}
 
 
 def test_inherited_scores_are_those_of_the_random_search(compared, compared_place):
     trials = study_of(compared_place, "/random-").trials
     assert [a for a, _ in compared.inherited.pairs] == [t.value for t in trials[:3]]
-    alone = study_of(compared_place, "tiny/stages").trials
+    standalone = study_of(compared_place, "tiny/stages").trials
     retrained = [
         t.user_attrs["outcome"]["pair"][1]
-        for t in alone
+        for t in standalone
         if t.user_attrs["stage"].startswith("compare-alone")
     ]
     assert sorted(b for _, b in compared.inherited.pairs) == sorted(retrained)
@@ -106,14 +106,14 @@ def test_more_architectures_are_added_and_nothing_is_done_twice(
     shutil.copytree(compared_place["runs"], tmp_path / "runs")
     place = {"runs": tmp_path / "runs", "artifacts": str(tmp_path / "runs/artifacts")}
     calls = []
-    original = _compare.train_alone
+    original = _compare.train_standalone
 
     def counted(run, stage, *args, **keywords):
         calls.append(stage)
         return original(run, stage, *args, **keywords)
 
-    monkeypatch.setattr(_compare, "train_alone", counted)
-    for name in ("choose", "final_test", "run_trials", "train_control"):
+    monkeypatch.setattr(_compare, "train_standalone", counted)
+    for name in ("choose", "final_test", "run_trials", "train_baseline"):
         monkeypatch.setattr(_compare, name, lambda *_, **__: pytest.fail("it is done"))
     again = compare("tiny", architectures=4, **place)
     assert calls == ["compare-alone-4"]
@@ -132,7 +132,7 @@ def test_an_interrupted_comparison_goes_on(compared, finished, tmp_path, finishe
     again = compare("tiny", architectures=3, **place)
 
     def figures(comparison):
-        return [(r.name, r.parameters, r.validation, r.test) for r in comparison.rows]
+        return [(r.name, r.n_params, r.validation, r.test) for r in comparison.rows]
 
     assert figures(again) == figures(compared)
     assert again.inherited == compared.inherited

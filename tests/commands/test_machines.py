@@ -43,9 +43,9 @@ def on_machine(machine, pause, *arguments):
     glora(*arguments)
 
 
-def search_on(folder, *arguments, pause=0.0, alone=True):
+def search_on(folder, *arguments, pause=0.0, standalone=True):
     folder.mkdir(exist_ok=True)
-    machine = str(folder) if alone else None
+    machine = str(folder) if standalone else None
     return start(on_machine, machine, pause, *arguments, folder=folder)
 
 
@@ -101,7 +101,7 @@ def test_killed_on_one_machine_a_study_ends_on_others_as_if_it_had_not_been(post
     assert [t.state for t in attempts] == [TrialState.FAIL, TrialState.COMPLETE]
 
     found = finish(search_on(tmp_path / "third", "resume", "tiny", *where, "--json"))
-    expected = finish(search_on(tmp_path / "alone", "search", recipe, "--json"))
+    expected = finish(search_on(tmp_path / "standalone", "search", recipe, "--json"))
 
     trials = trials_of(storage)
     assert all(t.state in (TrialState.COMPLETE, TrialState.FAIL) for t in trials)
@@ -133,14 +133,14 @@ def test_killed_and_started_again_on_the_same_machine_it_does_not_wait(tmp_path)
         except (KeyError, StorageError):
             return []
 
-    process = search_on(tmp_path, *arguments, pause=0.5, alone=False)
+    process = search_on(tmp_path, *arguments, pause=0.5, standalone=False)
     process.wait_until(lambda: len(done()) >= 3)
     process.kill()
     assert 3 <= len(done()) < 12, "the kill must come in the middle of the search"
     assert glora_automl.search(load_recipe(str(tmp_path / "tiny.toml")), runs=tmp_path / "runs")
     recipe = load_recipe(str(tmp_path / "tiny.toml"))
-    alone = glora_automl.search(recipe, runs=tmp_path / "alone").study
-    assert done() == complete(alone.get_trials(deepcopy=False))
+    standalone = glora_automl.search(recipe, runs=tmp_path / "standalone").study
+    assert done() == complete(standalone.get_trials(deepcopy=False))
     assert not list((tmp_path / "runs/tiny").glob(".*.tmp"))
 
 

@@ -105,11 +105,11 @@ def test_controls_keep_the_budget_and_see_as_many_images(finished):
     budget = summarize(finished.study)["budget"]
     rows = {row.name: row for row in finished.rows}
     assert list(rows)[:2] == ["searched", "linear probe"]
-    assert rows["linear probe"].parameters == 0
+    assert rows["linear probe"].n_params == 0
     for row in rows.values():
-        assert row.parameters is None or row.parameters <= budget
-    trained = [row for row in rows.values() if row.parameters is not None]
-    assert {row.images for row in trained} == {(12 + 2) * 24}
+        assert row.n_params is None or row.n_params <= budget
+    trained = [row for row in rows.values() if row.n_params is not None]
+    assert {row.n_images for row in trained} == {(12 + 2) * 24}
     assert all(row.test is not None for row in trained)
 
 
@@ -118,7 +118,7 @@ def test_the_lora_control_has_the_highest_uniform_rank_that_fits(finished, setup
     rank = int(row.name.removeprefix("LoRA r="))
     shapes = setup.space.shapes
     counts = [Architecture.uniform(shapes, B=f"lora-{r}").count(shapes) for r in (rank, rank + 1)]
-    assert counts[0] == row.parameters
+    assert counts[0] == row.n_params
     assert counts[0] <= setup.budget < counts[1]
 
 
@@ -164,9 +164,9 @@ def interrupt_after(monkeypatch, owner, name, calls):
         (_proposals.Scorer, "score", 1),
         (_proposals.Scorer, "score", 6),
         (_selection, "evaluate", 2),
-        (_search, "train_control", 2),
+        (_search, "train_baseline", 2),
     ],
-    ids=["backbone", "first trial", "sixth trial", "selection", "controls"],
+    ids=["backbone", "first trial", "sixth trial", "selection", "baselines"],
 )
 def test_interrupted_equals_uninterrupted(
     finished, tiny, tmp_path, monkeypatch, owner, name, calls
@@ -189,7 +189,7 @@ def test_a_trial_that_dies_twice_is_still_evaluated_once(finished, tiny, tmp_pat
 
 
 def test_another_seed_gives_other_trials(finished, tiny, tmp_path):
-    other = search(tiny.replace(seed=1, selection={"controls": False}), runs=tmp_path)
+    other = search(tiny.replace(seed=1, selection={"baselines": False}), runs=tmp_path)
     assert figures(other)[0] != figures(finished)[0]
     assert [row.name for row in other.rows] == ["searched"]
 
@@ -197,14 +197,14 @@ def test_another_seed_gives_other_trials(finished, tiny, tmp_path):
 def test_more_trials_go_on_while_the_study_is_open(finished, tiny, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
         interrupt_after(patch, _search, "select", 1)
-        search(tiny.replace(search={"trials": 2}), runs=tmp_path)
+        search(tiny.replace(search={"n_trials": 2}), runs=tmp_path)
     assert figures(search(tiny, runs=tmp_path)) == figures(finished)
 
 
 def test_a_finished_study_takes_no_more_trials(finished, tiny, tmp_path):
-    search(tiny.replace(search={"trials": 2}, selection={"controls": False}), runs=tmp_path)
+    search(tiny.replace(search={"n_trials": 2}, selection={"baselines": False}), runs=tmp_path)
     with pytest.raises(RecipeError, match=r"has chosen its best of search\.trials = 2"):
-        search(tiny.replace(selection={"controls": False}), runs=tmp_path)
+        search(tiny.replace(selection={"baselines": False}), runs=tmp_path)
 
 
 def test_other_settings_are_refused_and_the_setting_named(finished, finished_runs, tiny):
@@ -214,11 +214,11 @@ def test_other_settings_are_refused_and_the_setting_named(finished, finished_run
 
 def test_budget_zero_trains_the_head_only(tiny, tmp_path):
     result = search(tiny.replace(budget=0), runs=tmp_path)
-    assert result.selection.parameters == 0
+    assert result.selection.n_params == 0
     assert summarize(result.study)["trials"]["complete"] == 1
     rows = {row.name: row for row in result.rows}
-    assert rows["LoRA"].parameters is None
-    assert rows["BitFit"].parameters is None
+    assert rows["LoRA"].n_params is None
+    assert rows["BitFit"].n_params is None
     assert rows["searched"].test is not None
 
 
@@ -233,7 +233,7 @@ def test_a_budget_below_the_smallest_is_refused_before_anything_is_written(tiny,
 
 
 def test_the_loss_can_be_the_objective(tiny, tmp_path):
-    recipe = tiny.replace(search={"objectives": ["loss"]}, selection={"controls": False})
+    recipe = tiny.replace(search={"objectives": ["loss"]}, selection={"baselines": False})
     result = search(recipe, runs=tmp_path)
     assert result.study.direction == optuna.study.StudyDirection.MINIMIZE
     assert result.study.best_value == min(
@@ -242,7 +242,7 @@ def test_the_loss_can_be_the_objective(tiny, tmp_path):
 
 
 def test_inherited_weights_are_kept_without_fine_tuning(tiny, tmp_path):
-    recipe = tiny.replace(selection={"finetune_epochs": 0, "controls": False})
+    recipe = tiny.replace(selection={"finetune_epochs": 0, "baselines": False})
     result = search(recipe, runs=tmp_path)
     assert result.selection.finetuned is None
     assert result.rows[0].validation == result.selection.inherited
@@ -309,7 +309,7 @@ def test_checkpoints_are_among_the_artifacts_only_until_they_are_of_no_use(
 
     monkeypatch.setattr(_weights._SharedCheckpoint, "publish", publish)
     monkeypatch.setattr(_weights._SharedCheckpoint, "share", 1e9)
-    search(tiny.replace(selection={"controls": False}), runs=tmp_path)
+    search(tiny.replace(selection={"baselines": False}), runs=tmp_path)
     assert found == [2] * 6  # the backbone's and the newest checkpoint's
     assert len(list((tmp_path / "artifacts").iterdir())) == 3  # backbone, supernet, winner
 
@@ -327,7 +327,7 @@ def test_trials_may_not_be_taken_back(tiny, tmp_path, monkeypatch):
         interrupt_after(patch, _proposals.Scorer, "score", 2)
         search(tiny, runs=tmp_path)
     with pytest.raises(RecipeError, match="may be raised, from 12 on, got 3"):
-        search(tiny.replace(search={"trials": 3}), runs=tmp_path)
+        search(tiny.replace(search={"n_trials": 3}), runs=tmp_path)
 
 
 def test_trials_that_are_raised_before_the_selection_are_made(
@@ -343,13 +343,13 @@ def test_trials_that_are_raised_before_the_selection_are_made(
             settings = run.study.user_attrs["glora:settings"]
             recipe = {
                 **settings["recipe"],
-                "search": {**settings["recipe"]["search"], "trials": 12},
+                "search": {**settings["recipe"]["search"], "n_trials": 12},
             }
             run.study.set_user_attr("glora:settings", {**settings, "recipe": recipe, "target": 12})
         return original(run, claim)
 
     monkeypatch.setattr(_search, "select", select)
-    result = search(tiny.replace(search={"trials": 3}), runs=tmp_path)
+    result = search(tiny.replace(search={"n_trials": 3}), runs=tmp_path)
     assert figures(result) == figures(finished)
 
 
@@ -421,10 +421,10 @@ def test_checkpoints_of_other_images_are_not_taken(tiny, tmp_path, monkeypatch):
         search(tiny, runs=tmp_path)
     (tmp_path / "studies.db").unlink()
     assert list((tmp_path / "tiny").glob("supernet-*.json"))
-    recipe = tiny.replace(task={"validation_per_class": 10}, selection={"controls": False})
+    recipe = tiny.replace(task={"validation_per_class": 10}, selection={"baselines": False})
     found = search(recipe, runs=tmp_path)
-    alone = search(recipe, runs=tmp_path / "alone")
-    assert figures(found) == figures(alone)
+    standalone = search(recipe, runs=tmp_path / "standalone")
+    assert figures(found) == figures(standalone)
     assert not list((tmp_path / "tiny").glob("supernet-*"))
 
 
@@ -437,7 +437,7 @@ def test_a_mended_recipe_starts_over_under_the_same_name(tiny, tmp_path, monkeyp
         with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
             interrupt_after(patch, _weights, "train", 1)
             search(tiny.replace(training={"lr": 0.03}), runs=tmp_path)
-    recipe = tiny.replace(selection={"controls": False}, search={"trials": 2})
+    recipe = tiny.replace(selection={"baselines": False}, search={"n_trials": 2})
     assert summarize(search(recipe, runs=tmp_path).study)["recipe"]["training"]["lr"] == 0.01
 
 
@@ -520,7 +520,7 @@ def test_a_study_of_a_version_with_fewer_settings_is_not_done_again(
                 user_attrs={**trial.user_attrs, "key": "0123456789abcdef"},
             )
             stages.add_trial(copied)
-    for name in ("load_supernet", "run_trials", "select", "train_control", "final_test"):
+    for name in ("load_supernet", "run_trials", "select", "train_baseline", "final_test"):
         monkeypatch.setattr(_search, name, lambda *_, **__: pytest.fail("it is done"))
     assert resume("tiny", **finished_place).rows == finished.rows
 

@@ -25,8 +25,13 @@ def trading(tmp_path_factory):
     path = tmp_path_factory.mktemp("trading") / "tiny.toml"
     path.write_text(TINY, encoding="utf-8")
     return load_recipe(str(path)).replace(
-        search={"objectives": ["accuracy", "parameters"], "trials": 32, "population": 8, "top": 4},
-        selection={"controls": False, "finetune_epochs": 0},
+        search={
+            "objectives": ["accuracy", "n_params"],
+            "n_trials": 32,
+            "population_size": 8,
+            "n_parents": 4,
+        },
+        selection={"baselines": False, "finetune_epochs": 0},
     )
 
 
@@ -52,7 +57,7 @@ def test_a_study_of_the_trade_off_has_two_objectives(traded):
 
 def test_the_front_is_optunas_and_its_best_is_selected(traded):
     summary = summarize(traded.study)
-    points = {(p["value"], p["parameters"]) for p in summary["front"]}
+    points = {(p["value"], p["n_params"]) for p in summary["front"]}
     assert points == {tuple(t.values) for t in traded.study.best_trials}
     best = max(traded.study.trials, key=lambda t: t.values[0])
     assert summary["best"]["value"] == best.values[0]
@@ -60,8 +65,8 @@ def test_the_front_is_optunas_and_its_best_is_selected(traded):
 
 
 def test_the_search_goes_for_few_parameters(traded, trading, tmp_path):
-    alone = trading.replace(search={"objectives": ["accuracy"]})
-    plain = search(alone, runs=tmp_path / "plain")
+    standalone = trading.replace(search={"objectives": ["accuracy"]})
+    plain = search(standalone, runs=tmp_path / "plain")
 
     def sizes(result):
         later = result.study.trials[8:]
@@ -72,7 +77,7 @@ def test_the_search_goes_for_few_parameters(traded, trading, tmp_path):
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
 def test_other_samplers_trade_off_too(trading, tmp_path, sampler):
-    result = search(trading.replace(search={"sampler": sampler, "trials": 12}), runs=tmp_path)
+    result = search(trading.replace(search={"sampler": sampler, "n_trials": 12}), runs=tmp_path)
     assert len(result.study.best_trials) >= 1
     assert all(len(t.values) == 2 for t in result.study.trials)
 
@@ -113,25 +118,25 @@ def test_a_warm_start_takes_the_front(traded, trading, traded_runs):
 
 def test_a_pick_fits_its_budget_and_is_kept(finished, finished_place, tiny):
     front = summarize(finished.study)["front"]
-    budget = front[len(front) // 2]["parameters"]
+    budget = front[len(front) // 2]["n_params"]
     result = pick("tiny", budget, **finished_place)
     fitting = [t for t in finished.study.trials if t.user_attrs["trainable_params"] <= budget]
     assert result.selection.inherited.accuracy == max(t.value for t in fitting)
-    assert result.selection.parameters <= budget
+    assert result.selection.n_params <= budget
     (row,) = result.rows
-    assert row.parameters == result.selection.parameters
+    assert row.n_params == result.selection.n_params
     setup = prepare(
         tiny, runs=finished_place["runs"], name="tiny", device="cpu", progress=Progress()
     )
     assert evaluate(result.model, *setup.test()) == row.test
-    assert evaluate(result.model, *setup.validation, calibrate=True) == row.validation
+    assert evaluate(result.model, *setup.validation, scale_temperature=True) == row.validation
     found = load_checkpoint(finished_place["runs"] / f"tiny/winner-{budget}.json")
     assert found is not None
     architecture = Architecture.parse(found[1]["architecture"])
     assert str(architecture) == result.selection.architecture
     head = {id(p) for m in classifiers(result.model) for p in m.parameters()}
     sizes = sum(p.numel() for p in result.model.parameters() if id(p) in head)
-    assert sum(t.numel() for t in found[0].values()) == row.parameters + sizes
+    assert sum(t.numel() for t in found[0].values()) == row.n_params + sizes
     assert set(architecture) <= set(linear_shapes(result.model))
     # The study itself stays as it was, and tells of the pick.
     summary = summarize(result.study)

@@ -36,13 +36,13 @@ epochs = 2
 batch_size = 15
 
 [search]
-trials = 4
+n_trials = 4
 population = 2
 top = 2
 
 [selection]
 finetune_epochs = 0
-candidates = 2
+n_candidates = 2
 """
 
 SUITE = """
@@ -58,7 +58,7 @@ path = "low.npz"
 name = "high"
 group = "hard"
 path = "high.npz"
-set = { search = { trials = 2 } }
+set = { search = { n_trials = 2 } }
 """
 
 
@@ -111,11 +111,13 @@ def test_the_suite_of_the_benchmarks_is_one(tmp_path):
 
 def test_recipes_take_changes_in_order(place):
     suite = load_suite(str(place / "pair.toml"))
-    made = suite_recipes(suite, settings=["search.top=1"], seeds=2, search={"population": 3})
+    made = suite_recipes(suite, settings=["search.top=1"], seeds=2, search={"population_size": 3})
     names = [recipe.name for _, recipe in made]
     assert names == ["pair-low-seed0", "pair-high-seed0", "pair-low-seed1", "pair-high-seed1"]
-    assert [recipe.search.trials for _, recipe in made] == [4, 2, 4, 2]
-    assert {(recipe.search.top, recipe.search.population) for _, recipe in made} == {(1, 3)}
+    assert [recipe.search.n_trials for _, recipe in made] == [4, 2, 4, 2]
+    assert {(recipe.search.n_parents, recipe.search.population_size) for _, recipe in made} == {
+        (1, 3)
+    }
     assert made[0][1].task.path == str(place / "low.npz")
 
 
@@ -162,9 +164,9 @@ def test_a_suite_runs_resumes_and_tells_a_table(place, monkeypatch):
 
 def test_other_settings_than_those_of_the_studies_are_refused(place):
     suite = load_suite(str(place / "pair.toml"))
-    run_suite(suite, runs=place / "runs", settings=["search.trials=2"])
+    run_suite(suite, runs=place / "runs", settings=["search.n_trials=2"])
     with pytest.raises(RecipeError, match=r"task low: .* exists with training\.epochs = 2"):
-        run_suite(suite, runs=place / "runs", settings=["search.trials=2", "training.epochs=3"])
+        run_suite(suite, runs=place / "runs", settings=["search.n_trials=2", "training.epochs=3"])
 
 
 def test_studies_that_somebody_is_at_come_last(place, monkeypatch):
@@ -189,7 +191,7 @@ def test_a_folder_is_a_suite(place):
 
 def row(name, accuracy, domains=()):
     scores = {f"d{i}": Score(a, 1.0, 10) for i, a in enumerate(domains)}
-    return Row(name, parameters=1, test=Score(accuracy, 1.0, 10), domains=scores)
+    return Row(name, n_params=1, test=Score(accuracy, 1.0, 10), domains=scores)
 
 
 def test_means_are_of_groups_and_domains(place):
@@ -205,7 +207,7 @@ def test_means_are_of_groups_and_domains(place):
             "high": ((row("LoRA r=1", 0.1, (0.2, 0.4)), row("searched", 0.2, (0.8, 1.0))),),
         },
     )
-    assert result.arms() == ["LoRA", "searched"]
+    assert result.methods() == ["LoRA", "searched"]
     assert result.accuracies("low", "LoRA") == [0.5, 0.7]
     assert result.accuracies("high", "searched", "d1") == [1.0]
     assert result.mean("LoRA") == pytest.approx((0.6 + 0.3) / 2)
@@ -220,7 +222,7 @@ def test_what_others_report_stands_beside(tmp_path):
     assert all(len(entry.accuracies) == 19 for entry in suite.published)
     result = SuiteResult(suite, 2, {"svhn": ((row("searched", 0.5),), (row("searched", 0.7),))})
     names = ["LoRA, published", "NOAH, published", "GLoRA, published"]
-    assert result.arms() == ["searched", *names]
+    assert result.methods() == ["searched", *names]
     # The means that the papers give are of the groups.
     assert [100 * result.mean(name) for name in names] == pytest.approx(
         [74.6, 75.5, 78.0], abs=0.05

@@ -16,8 +16,8 @@ from tests.tasks.files import write_classes
 CLASSES = {"ant": 12, "bee": 12, "cat": 12}
 SHORT = {
     "training": {"epochs": 2, "batch_size": 8},
-    "search": {"trials": 3},
-    "selection": {"candidates": 1, "finetune_epochs": 1, "controls": False},
+    "search": {"n_trials": 3},
+    "selection": {"n_candidates": 1, "finetune_epochs": 1, "baselines": False},
 }
 
 
@@ -35,11 +35,11 @@ def figures(result):
 
 def test_a_folder_gives_the_same_study_in_memory_and_streamed(small, tmp_path):
     write_classes(tmp_path / "zoo", CLASSES)
-    task = {"source": "folder", "path": str(tmp_path / "zoo"), "labelled": 20}
+    task = {"source": "folder", "path": str(tmp_path / "zoo"), "n_labelled": 20}
     kept = search(small.replace(task=task), runs=tmp_path / "a")
     streamed = small.replace(task={**task, "memory": 0, "workers": 2})
     assert figures(search(streamed, runs=tmp_path / "b")) == figures(kept)
-    assert kept.rows[0].test.images == 7
+    assert kept.rows[0].test.n_images == 7
 
 
 def test_a_study_goes_on_with_the_same_images_elsewhere_and_no_others(small, tmp_path):
@@ -61,10 +61,10 @@ def test_other_domains_are_tested_once_with_the_test(small, tmp_path):
     write_classes(tmp_path / "many/photo", CLASSES)
     write_classes(tmp_path / "many/art", {"ant": 5, "cat": 4}, first=20)
     write_classes(tmp_path / "many/sketch", CLASSES, first=40)
-    task = {"source": "domains", "path": str(tmp_path / "many"), "fit": "photo", "shots": 3}
+    task = {"source": "domains", "path": str(tmp_path / "many"), "train": "photo", "shots": 3}
     result = search(small.replace(task=task), runs=tmp_path)
     (row,) = result.rows
-    assert {name: score.images for name, score in row.domains.items()} == {"art": 9, "sketch": 36}
+    assert {name: score.n_images for name, score in row.domains.items()} == {"art": 9, "sketch": 36}
     console = Console(file=io.StringIO(), width=120)
     console.print(result_table(result.rows, 100))
     assert "mean of 2 domains" in console.file.getvalue()

@@ -42,7 +42,7 @@ def classifier(**changes):
         "budget": "20%",
         "epochs": 2,
         "trials": 3,
-        "settings": {"training": {"lr": 0.01, "batch_size": 32}, "search": {"population": 3}},
+        "settings": {"training": {"lr": 0.01, "batch_size": 32}, "search": {"population_size": 3}},
         "random_state": 0,
     }
     return GLoRAClassifier(**{**wanted, **changes})
@@ -68,7 +68,7 @@ def test_it_learns_and_tells_what_it_has_found(fitted):
     assert Architecture.parse(chosen["architecture"]) == fitted.best_architecture_
     (row,) = study.user_attrs["glora:result"]
     assert row["test"] is None
-    assert row["validation"]["images"] == 60
+    assert row["validation"]["n_images"] == 60
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_it_is_the_search_of_the_command_line(fitted, tmp_path):
     recipe = recipe_of(fitted.get_params(), seed=0)
     task = load_task(recipe.task, recipe.seed, arrays=(pixels, NAMES[Y[TRAIN]]))
     arrays = {"class_names": fitted.classes_, "x_test": pixels[:1], "y_test": np.array([0])}
-    for split, part in (("train", task.fit), ("val", task.validation)):
+    for split, part in (("train", task.train), ("val", task.validation)):
         arrays |= {f"x_{split}": part.images[:, 0].numpy(), f"y_{split}": part.labels.numpy()}
     np.savez(tmp_path / "a.npz", **arrays)
     file = recipe.replace(task={"source": "npz", "path": str(tmp_path / "a.npz")})
@@ -249,7 +249,7 @@ def test_what_cannot_be_loaded_is_told(fitted, tmp_path):
     [
         ({"epochs": 0}, "The 'epochs' parameter of GLoRAClassifier must be an int in the range"),
         ({"trials": "many"}, "The 'trials' parameter of GLoRAClassifier"),
-        ({"validation": 1.0}, "The 'validation' parameter of GLoRAClassifier"),
+        ({"validation_size": 1.0}, "The 'validation' parameter of GLoRAClassifier"),
         ({"random_state": -1}, "The 'random_state' parameter of GLoRAClassifier"),
         ({"architecture": 3}, "The 'architecture' parameter of GLoRAClassifier"),
         ({"image_shape": (8, 9)}, "image_shape (8, 9), got 64 features"),
@@ -271,7 +271,7 @@ def test_wrong_parameters_are_told_as_scikit_learn_does(changes, words):
         ({"search_space": "deflaut"}, "did you mean 'default'?"),
         ({"settings": {"training": {"rate": 1}}}, "unknown key 'training.rate'"),
         ({"device": "toaster"}, "got 'toaster'"),
-        ({"validation": 59}, "task.validation"),
+        ({"validation_size": 59}, "task.validation"),
         ({"storage": "nonsense"}, "'nonsense' cannot be opened"),
     ],
 )

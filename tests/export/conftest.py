@@ -16,7 +16,7 @@ def runs(tmp_path_factory):
     """The runs folder of a finished study ``tiny``."""
     folder = tmp_path_factory.mktemp("runs")
     (folder / "tiny.toml").write_text(TINY, encoding="utf-8")
-    settings = {"search": {"trials": 3}, "selection": {"controls": False, "candidates": 1}}
+    settings = {"search": {"n_trials": 3}, "selection": {"baselines": False, "n_candidates": 1}}
     search(load_recipe(str(folder / "tiny.toml")).replace(**settings), runs=folder)
     return folder
 

@@ -38,7 +38,7 @@ def test_any_adapter_comes_back_bit_for_bit(tmp_path_factory, name, seed):
     again = read_adapter(path)
     assert again.architecture == architecture
     assert again.classes == taken.classes
-    assert again.record.parameters == architecture.count(shapes_of(name))
+    assert again.record.n_params == architecture.count(shapes_of(name))
     loaded = load_adapter(backbone(name), path)
     assert torch.equal(logits(loaded), logits(supernet.model))
     merged = load_adapter(backbone(name), path, merge=True)
@@ -51,7 +51,7 @@ def test_it_holds_the_active_tensors_and_the_head_alone(kept):
     assert sorted(file.name for file in path.iterdir()) == ["adapter.safetensors", "glora.json"]
     taken = read_adapter(path)
     head = sum(t.numel() for name, t in taken.tensors.items() if name.startswith("head."))
-    assert sum(t.numel() for t in taken.tensors.values()) == taken.record.parameters + head
+    assert sum(t.numel() for t in taken.tensors.values()) == taken.record.n_params + head
 
 
 def test_a_head_of_another_size_is_replaced(kept):

@@ -17,7 +17,7 @@ import glora_automl
 from glora_automl.errors import ExportError, StudyError
 from glora_automl.export import _export, _timm, export_model
 from glora_automl.pipeline import find, join, load_backbone
-from glora_automl.study import Row, get_attribute, ledger, load_study
+from glora_automl.study import Row, get_attribute, load_study, stage_costs
 from glora_automl.training import evaluate
 
 
@@ -59,11 +59,11 @@ def test_the_figures_are_those_of_what_was_exported(exports, runs, study):
         run = load_backbone(run)
         model = glora_automl.load_adapter(run.setup.backbone(), exports["adapter"].path)
         assert evaluate(model, *run.setup.test()) == row.test
-        assert evaluate(model, *run.setup.validation, calibrate=True) == row.validation
+        assert evaluate(model, *run.setup.validation, scale_temperature=True) == row.validation
     for kind, export in exports.items():
         if kind != "backbone":
             assert export.record.about["test"] == row.test._asdict()
-        assert export.verified.images == export.verified.predictions == 60
+        assert export.verified.n_images == export.verified.predictions == 60
         assert export.verified.difference <= export.verified.tolerance
 
 
@@ -99,7 +99,7 @@ def test_the_card_is_one_for_the_hub(exports, kind, runs, study):
         assert export.record.architecture in card.text
     # It is published: nothing in it tells of the machine.
     assert str(runs) not in card.text
-    assert not [cost.worker for cost in ledger(study) if cost.worker in card.text]
+    assert not [cost.worker for cost in stage_costs(study) if cost.worker in card.text]
 
 
 def test_another_trial_has_the_weights_of_the_supernet(place, study, tmp_path):
@@ -131,7 +131,7 @@ def test_what_was_picked_for_a_smaller_budget_is_taken(place, tmp_path):
         export_model("tiny", "timm", tmp_path / "out", **wanted)
     picked = glora_automl.pick("tiny", **wanted)
     export = export_model("tiny", "timm", tmp_path / "out", **wanted)
-    assert export.record.parameters == picked.selection.parameters <= budget
+    assert export.record.n_params == picked.selection.n_params <= budget
     assert export.record.about["test"] == picked.rows[0].test._asdict()
     images = torch.randn(2, 3, 8, 8)
     with torch.no_grad():
@@ -223,7 +223,7 @@ def test_a_study_that_is_not_finished_has_no_winner(tiny, tmp_path, monkeypatch)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(_search, "final_test", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        settings = {"search": {"trials": 2}, "selection": {"controls": False}}
+        settings = {"search": {"n_trials": 2}, "selection": {"baselines": False}}
         glora_automl.search(tiny.replace(**settings), runs=tmp_path)
     with pytest.raises(StudyError, match="must be finished first: run 'glora resume tiny'"):
         export_model("tiny", "timm", tmp_path / "out", runs=tmp_path)

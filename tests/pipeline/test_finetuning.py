@@ -15,8 +15,8 @@ from glora_automl.training import evaluate, load_checkpoint
 @pytest.fixture
 def short(tiny):
     return tiny.replace(
-        search={"trials": 6, "population": 3},
-        selection={"controls": False, "candidates": 2, "finetune_epochs": 2},
+        search={"n_trials": 6, "population_size": 3},
+        selection={"baselines": False, "n_candidates": 2, "finetune_epochs": 2},
     )
 
 
@@ -46,10 +46,10 @@ def test_each_validation_image_is_scored_by_a_training_without_it(short, tmp_pat
         return original(model, images, labels)
 
     monkeypatch.setattr(_finetuning, "evaluate", recorded)
-    recipe = short.replace(selection={"folds": 3})
+    recipe = short.replace(selection={"n_splits": 3})
     result = search(recipe, runs=tmp_path)
     setup = prepare(recipe, runs=tmp_path, name="tiny", device="cpu", progress=Progress())
-    fit, validation = contents(*setup.fit), contents(*setup.validation)
+    fit, validation = contents(*setup.train), contents(*setup.validation)
     assert len(calls) == 2 * 3 + 1
     for trained, left_out in zip(calls, scored, strict=False):
         assert sorted(trained + left_out) == sorted(fit + validation)
@@ -58,24 +58,24 @@ def test_each_validation_image_is_scored_by_a_training_without_it(short, tmp_pat
     assert sorted(scored[0] + scored[1] + scored[2]) == sorted(validation)
     assert sorted(calls[-1]) == sorted(fit)
     selection = result.selection
-    assert selection.cross_validated.images == len(validation)
+    assert selection.cross_validated.n_images == len(validation)
     assert selection.inherited.accuracy == result.study.trials[selection.trial].value
     (row,) = result.rows
-    assert row.images == 12 * len(fit) + sum(map(len, calls)) * 2
-    assert summarize(result.study)["selection"]["cross_validated"]["images"] == len(validation)
+    assert row.n_images == 12 * len(fit) + sum(map(len, calls)) * 2
+    assert summarize(result.study)["selection"]["cross_validated"]["n_images"] == len(validation)
 
 
 def test_the_tested_adapters_see_the_validation_images_in_the_end(short, tmp_path, monkeypatch):
     calls = trained_on(monkeypatch)
     plain = search(short, runs=tmp_path / "plain")
     refit = search(
-        short.replace(selection={"refit": True, "controls": True}), runs=tmp_path / "refit"
+        short.replace(selection={"refit": True, "baselines": True}), runs=tmp_path / "refit"
     )
     assert [len(call) for call in calls] == [24, 24, 24 + 60]
     # What validates is what it would be without.
     assert refit.selection == plain.selection
     assert refit.rows[0].validation == plain.rows[0].validation
-    assert refit.rows[0].images == plain.rows[0].images + 2 * (24 + 60)
+    assert refit.rows[0].n_images == plain.rows[0].n_images + 2 * (24 + 60)
     probe = next(row for row in refit.rows if row.name == "linear probe")
     assert probe.images == 14 * 24 + 14 * (24 + 60)
     assert probe.validation is not None
@@ -85,7 +85,7 @@ def test_the_tested_adapters_see_the_validation_images_in_the_end(short, tmp_pat
 
 
 def test_the_model_that_is_given_back_is_the_one_that_was_tested(short, tmp_path):
-    recipe = short.replace(selection={"refit": True, "folds": 2})
+    recipe = short.replace(selection={"refit": True, "n_splits": 2})
     result = search(recipe, runs=tmp_path)
     setup = prepare(recipe, runs=tmp_path, name="tiny", device="cpu", progress=Progress())
     assert evaluate(result.model, *setup.test()) == result.rows[0].test
@@ -93,10 +93,10 @@ def test_the_model_that_is_given_back_is_the_one_that_was_tested(short, tmp_path
 
 def test_without_fine_tuning_the_winner_is_what_the_supernet_has(short, tmp_path):
     # The last candidate is the worst: what was scored last must not be taken for the winner.
-    recipe = short.replace(selection={"finetune_epochs": 0, "candidates": 6})
+    recipe = short.replace(selection={"finetune_epochs": 0, "n_candidates": 6})
     result = search(recipe, runs=tmp_path)
     setup = prepare(recipe, runs=tmp_path, name="tiny", device="cpu", progress=Progress())
-    assert len(result.selection.candidates) > 1
+    assert len(result.selection.n_candidates) > 1
     assert evaluate(result.model, *setup.validation).accuracy == result.study.best_value
     assert evaluate(result.model, *setup.test()) == result.rows[0].test
     found = load_checkpoint(tmp_path / "tiny/winner.json")
@@ -110,7 +110,7 @@ def test_without_fine_tuning_the_winner_is_what_the_supernet_has(short, tmp_path
         ({"folds": 1}, "folds must be 0 or at least 2"),
         ({"folds": 3, "finetune_epochs": 0}, "need finetune_epochs"),
         ({"refit": True, "finetune_epochs": 0}, "need finetune_epochs"),
-        ({"folds": 21}, "selection.folds must be at most the validation images of each class"),
+        ({"folds": 21}, "selection.n_splits must be at most the validation images of each class"),
     ],
 )
 def test_wrong_settings_are_told(short, tmp_path, selection, words):

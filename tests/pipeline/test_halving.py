@@ -10,7 +10,7 @@ from glora_automl.export import export_model
 from glora_automl.pipeline import _selection
 from glora_automl.pipeline import _standalone as _alone
 from glora_automl.pipeline._context import prepare
-from glora_automl.pipeline._initial import hand_picked
+from glora_automl.pipeline._initial import initial_presets
 from glora_automl.progress import Progress
 from glora_automl.recipes import load_recipe
 from glora_automl.study import CONTROLS_ASIDE, Row, best_row, find_architecture
@@ -19,15 +19,15 @@ from glora_automl.training import Score
 from tests.conftest import TINY
 
 
-def contested(recipe):
+def with_halving(recipe):
     """A recipe with a contest."""
     return recipe.replace(
         selection={
-            "candidates": 4,
+            "n_candidates": 4,
             "rounds": [4, 2, 1],
             "lrs": [1e-5, 1e-2],
             "finetune_epochs": 2,
-            "controls": False,
+            "baselines": False,
         },
         training={"epochs": 6},
     )
@@ -52,9 +52,9 @@ class Watched:
 @pytest.fixture(scope="module")
 def won(tmp_path_factory):
     """A study with a contest, and the trainings of that."""
-    folder = tmp_path_factory.mktemp("contest")
+    folder = tmp_path_factory.mktemp("successive_halving")
     (folder / "tiny.toml").write_text(TINY, encoding="utf-8")
-    recipe = contested(load_recipe(str(folder / "tiny.toml")))
+    recipe = with_halving(load_recipe(str(folder / "tiny.toml")))
     with pytest.MonkeyPatch.context() as patch:
         watched = Watched(patch)
         return recipe, search(recipe, runs=folder / "runs"), watched.trained
@@ -72,7 +72,7 @@ def test_rounds_are_fewer_and_longer(won):
     assert stages[6] in stages[4:6]
     assert result.selection.retrained is not None
     row = result.rows[0]
-    assert row.images == 24 * (6 + 4 * 2 + 2 * 4 + 2 * 8)
+    assert row.n_images == 24 * (6 + 4 * 2 + 2 * 4 + 2 * 8)
 
 
 def test_the_winner_is_the_one_that_won(won):
@@ -80,8 +80,8 @@ def test_the_winner_is_the_one_that_won(won):
     selection = result.selection
     digest = Architecture.parse(selection.architecture).digest
     assert trained[-1][0] == f"contest-{digest[:16]}"
-    assert selection.candidates[0] == selection.trial
-    assert len(selection.candidates) == 4
+    assert selection.n_candidates[0] == selection.trial
+    assert len(selection.n_candidates) == 4
     assert selection.weights == "retrained"
     assert result.rows[0].validation == selection.score == selection.retrained
     assert selection.finetuned is None
@@ -90,7 +90,7 @@ def test_the_winner_is_the_one_that_won(won):
 def test_half_of_those_who_take_part_are_picked_by_hand(won, tmp_path):
     recipe, _, trained = won
     setup = prepare(recipe, runs=tmp_path, name="tiny", device="cpu", progress=Progress())
-    known = {setup.space.architecture(params).digest[:16] for params in hand_picked(setup)}
+    known = {setup.space.architecture(params).digest[:16] for params in initial_presets(setup)}
     first = {stage.removeprefix("contest-") for stage, _, _ in trained[:4]}
     assert len(first) == 4
     assert len(first & known) == 2
@@ -98,64 +98,64 @@ def test_half_of_those_who_take_part_are_picked_by_hand(won, tmp_path):
 
 def test_a_contest_of_one_is_of_the_best_alone(tiny, tmp_path, monkeypatch):
     watched = Watched(monkeypatch)
-    selection = {"rounds": [1], "candidates": 2, "finetune_epochs": 0, "controls": False}
+    selection = {"rounds": [1], "candidates": 2, "finetune_epochs": 0, "baselines": False}
     result = search(tiny.replace(selection=selection), runs=tmp_path)
-    assert len(result.selection.candidates) == 2
+    assert len(result.selection.n_candidates) == 2
     assert len(watched.trained) == 1
 
 
 @pytest.fixture
 def beaten(tiny, tmp_path, monkeypatch):
     """A study in which BitFit validates best."""
-    original = _selection.rivals
+    original = _selection.competing_baselines
 
-    def rivals(run):
+    def competing_baselines(run):
         found = original(run)
         assert list(found) == ["linear probe", "LoRA r=2", "BitFit"]
         row = {**found["BitFit"]["row"], "validation": Score(1.0, 0.1, 60, 0.1)._asdict()}
         return {**found, "BitFit": {**found["BitFit"], "row": row}}
 
-    monkeypatch.setattr(_selection, "rivals", rivals)
+    monkeypatch.setattr(_selection, "competing_baselines", competing_baselines)
     recipe = tiny.replace(selection={"rounds": [2, 1], "finetune_epochs": 0})
     return search(recipe, runs=tmp_path / "runs")
 
 
 def test_a_control_that_validates_better_is_chosen(beaten, tmp_path, capsys):
-    searched, aside, *controls = beaten.rows
-    (bitfit,) = (row for row in controls if row.name == "BitFit")
+    searched, aside, *baselines = beaten.rows
+    (bitfit,) = (row for row in baselines if row.name == "BitFit")
     selection = beaten.selection
-    assert (selection.trial, selection.control, selection.origin) == (
+    assert (selection.trial, selection.baseline, selection.origin) == (
         None,
         "BitFit",
         "control BitFit",
     )
     assert selection.architecture == str(Architecture.uniform(layers(selection), E="vector"))
-    assert selection.parameters == searched.parameters == bitfit.parameters
+    assert selection.n_params == searched.n_params == bitfit.n_params
     assert searched.name == "searched"
     assert searched.validation == selection.score == Score(1.0, 0.1, 60, 0.1)
     assert searched.test == bitfit.test
     print_found(beaten, tmp_path, None, as_json=False)
     assert (
         "BitFit validates better than what was found (a calibrated loss of 0.100, not "
-        f"{aside.validation.calibrated:.3f}), and was chosen."
+        f"{aside.validation.scaled_loss:.3f}), and was chosen."
     ) in capsys.readouterr().out
     # They took part, so what they have cost is a part of what the search has cost.
     own = 24 * (12 + 2 * 6 + 12)
-    assert searched.images == own + sum(row.images for row in controls)
+    assert searched.n_images == own + sum(row.n_images for row in baselines)
     assert searched.seconds == pytest.approx(
-        aside.seconds + sum(row.seconds for row in controls), abs=2
+        aside.seconds + sum(row.seconds for row in baselines), abs=2
     )
     assert (tmp_path / "runs" / "tiny" / "winner.json").exists()
     assert find_architecture(beaten.study) == (None, Architecture.parse(selection.architecture))
     written = export_model("tiny", "adapter", tmp_path / "out", runs=tmp_path / "runs")
     about = written.to_json()["about"]
-    assert (about["trial"], about["control"]) == (None, "BitFit")
+    assert (about["trial"], about["baseline"]) == (None, "BitFit")
     assert "in the way of BitFit" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     # What was found is told, too: trained as a control is, and tested.
-    assert (aside.name, aside.images) == (CONTROLS_ASIDE, own)
+    assert (aside.name, aside.n_images) == (CONTROLS_ASIDE, own)
     assert aside.test is not None
     assert aside.validation != searched.validation
-    assert aside.parameters <= beaten.budget
+    assert aside.n_params <= beaten.budget
     compared = compare("tiny", runs=tmp_path / "runs", architectures=0)
     assert compared.rows[0] == searched
 
@@ -168,8 +168,8 @@ def layers(selection):
 def test_what_is_chosen_validates_as_well_as_any_control(tiny, tmp_path, monkeypatch):
     watched = Watched(monkeypatch)
     recipe = tiny.replace(selection={"rounds": [2, 1], "finetune_epochs": 0})
-    searched, *controls = search(recipe, runs=tmp_path).rows
-    assert best_row([searched, *controls]) is searched
+    searched, *baselines = search(recipe, runs=tmp_path).rows
+    assert best_row([searched, *baselines]) is searched
     stages = [stage for stage, _, _ in watched.trained]
     assert stages[:3] == ["linear probe", "LoRA r=2", "BitFit"]
     assert all(stage.startswith("contest-") for stage in stages[3:])
@@ -202,7 +202,7 @@ def test_what_is_trained_alone_is_trained_at_each_rate_and_the_best_is_kept(
     assert [lr for _, _, lr in watched.trained] == [1e-7, 1e-2]
     recipe = recipe.replace(selection={"lrs": [1e-2]})
     (single,) = search(recipe, name="single", runs=tmp_path).rows
-    assert row.images == 2 * single.images
+    assert row.n_images == 2 * single.n_images
     assert (row.validation, row.test) == (single.validation, single.test)  # 1e-7 learns nothing
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from glora_automl.architecture import Architecture
 from glora_automl.pipeline._context import prepare
-from glora_automl.pipeline._initial import hand_picked
+from glora_automl.pipeline._initial import initial_presets
 from glora_automl.pipeline._objective import create_sampler
 from glora_automl.pipeline._supernet import paths
 from glora_automl.presets import lora
@@ -28,8 +28,8 @@ def names(setup, found):
 
 
 def test_what_people_try_first_is_there_at_the_highest_rank_first(prepared):
-    setup = prepared(search={"population": 200})
-    found = hand_picked(setup)
+    setup = prepared(search={"population_size": 200})
+    found = initial_presets(setup)
     architectures = names(setup, found)
     shapes = setup.space.shapes
     for choices in (
@@ -56,9 +56,9 @@ def test_what_people_try_first_is_there_at_the_highest_rank_first(prepared):
 
 def test_only_what_fits_and_is_in_the_space_is_taken(prepared):
     setup = prepared(
-        budget=300, search_space={"choices": {"C": ["none"]}}, search={"population": 200}
+        budget=300, search_space={"choices": {"C": ["none"]}}, search={"population_size": 200}
     )
-    found = hand_picked(setup)
+    found = initial_presets(setup)
     assert found
     assert max(map(setup.space.count, found)) <= 300
     assert not any("C=" in str(a) for a in names(setup, found))
@@ -67,19 +67,19 @@ def test_only_what_fits_and_is_in_the_space_is_taken(prepared):
 @pytest.mark.parametrize(
     ("settings", "count"),
     [
-        ({"population": 6}, 3),
-        ({"population": 1, "top": 1}, 0),
-        ({"hand_picked": False}, 0),
+        ({"population_size": 6}, 3),
+        ({"population_size": 1, "n_parents": 1}, 0),
+        ({"initial_presets": False}, 0),
         ({"sampler": "tpe"}, 0),
     ],
 )
 def test_they_are_half_of_the_first_generation_of_an_evolution(prepared, settings, count):
-    assert len(hand_picked(prepared(search=settings))) == count
+    assert len(initial_presets(prepared(search=settings))) == count
 
 
 def test_a_search_begins_with_them_and_goes_on_near_the_budget(prepared):
-    setup = prepared(budget="30%", search={"population": 40, "least_size": 0.9})
-    initial = hand_picked(setup)
+    setup = prepared(budget="30%", search={"population_size": 40, "min_budget_fraction": 0.9})
+    initial = initial_presets(setup)
     study = optuna.create_study(sampler=create_sampler(setup, initial))
     space = setup.space.distributions()
     trials = [study.ask(space).params for _ in range(40)]
@@ -99,11 +99,11 @@ def test_lora_in_attention_is_among_them(prepared):
     )
     count = attended.count(shapes)
     everywhere = lora(shapes, 1).count(shapes)
-    search = {"population": 400}
+    search = {"population_size": 400}
     choices = {"choices": {"B": ["none", "lora-1", "lora-2"]}}
     for budget, found in ((count, True), (everywhere, True), (count - 1, False)):
         setup = prepared(budget=budget, search=search, search_space=choices)
-        assert (attended in names(setup, hand_picked(setup))) is found
+        assert (attended in names(setup, initial_presets(setup))) is found
 
 
 def test_vectors_that_do_not_fit_everywhere_are_where_lora_is(prepared):
@@ -122,18 +122,18 @@ def test_vectors_that_do_not_fit_everywhere_are_where_lora_is(prepared):
             }
         )
 
-    search = {"population": 400}
+    search = {"population_size": 400}
     budget = mixed(shapes).count(shapes)
-    found = names(whole, hand_picked(prepared(budget=budget, search=search)))
+    found = names(whole, initial_presets(prepared(budget=budget, search=search)))
     assert mixed(shapes) in found
-    found = names(whole, hand_picked(prepared(budget=budget - 1, search=search)))
+    found = names(whole, initial_presets(prepared(budget=budget - 1, search=search)))
     assert mixed(shapes) not in found
     assert mixed(half) in found
 
 
 def test_vectors_go_with_lora_of_a_part(prepared):
-    setup = prepared(search={"population": 400})
-    found = names(setup, hand_picked(setup))
+    setup = prepared(search={"population_size": 400})
+    found = names(setup, initial_presets(setup))
     layers = list(setup.space.shapes)
     first = Architecture(
         {
@@ -151,8 +151,10 @@ def test_paths_under_the_budget_are_those_of_a_first_generation(prepared):
     rng = np.random.default_rng(0)
 
     def drawn(**changes):
-        setup = prepared(budget="30%", search={"population": 40, "least_size": 0.9}, **changes)
-        draw, picked = paths(setup), hand_picked(setup)
+        setup = prepared(
+            budget="30%", search={"population_size": 40, "min_budget_fraction": 0.9}, **changes
+        )
+        draw, picked = paths(setup), initial_presets(setup)
         params = [draw(rng) for _ in range(300)]
         return setup, [p for p in params if p in picked], [p for p in params if p not in picked]
 
@@ -167,8 +169,10 @@ def test_paths_under_the_budget_are_those_of_a_first_generation(prepared):
 
 
 def test_a_search_of_the_trade_off_draws_all_sizes(prepared):
-    objectives = ["accuracy", "parameters"]
-    setup = prepared(search={"population": 60, "least_size": 0.9, "objectives": objectives})
+    objectives = ["accuracy", "n_params"]
+    setup = prepared(
+        search={"population_size": 60, "min_budget_fraction": 0.9, "objectives": objectives}
+    )
     study = optuna.create_study(sampler=create_sampler(setup), directions=["maximize", "minimize"])
     space = setup.space.distributions()
     counts = [setup.space.count(study.ask(space).params) for _ in range(60)]

@@ -17,8 +17,8 @@ def searching(tiny):
 
 def shortened(recipe):
     return recipe.replace(
-        selection={"controls": False, "finetune_epochs": 0, "candidates": 2},
-        search={"trials": 40, "population": 8},
+        selection={"baselines": False, "finetune_epochs": 0, "n_candidates": 2},
+        search={"n_trials": 40, "population_size": 8},
     )
 
 
@@ -33,7 +33,7 @@ def searched(tmp_path_factory):
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
 def test_every_sampler_stays_within_the_budget(searching, tmp_path, sampler):
-    recipe = searching.replace(search={"sampler": sampler, "trials": 12})
+    recipe = searching.replace(search={"sampler": sampler, "n_trials": 12})
     result = search(recipe, runs=tmp_path)
     budget = summarize(result.study)["budget"]
     counts = [t.user_attrs["trainable_params"] for t in result.study.trials]
@@ -46,13 +46,13 @@ def test_every_sampler_stays_within_the_budget(searching, tmp_path, sampler):
     ("search_settings", "words"),
     [
         ({"objectives": []}, "objectives"),
-        ({"objectives": ["parameters"]}, "objectives"),
+        ({"objectives": ["n_params"]}, "objectives"),
         ({"objectives": ["accuracy", "loss"]}, "objectives"),
         ({"objectives": ["accuracy", "latency"]}, "objectives"),
         ({"sampler": "cmaes"}, "sampler"),
-        ({"population": 0}, "population"),
-        ({"top": 0}, "top"),
-        ({"mutation_probability": 1.5}, "mutation_probability"),
+        ({"population_size": 0}, "population_size"),
+        ({"n_parents": 0}, "n_parents"),
+        ({"mutation_prob": 1.5}, "mutation_prob"),
     ],
 )
 def test_wrong_settings_are_told(tiny, search_settings, words):
@@ -62,7 +62,7 @@ def test_wrong_settings_are_told(tiny, search_settings, words):
 
 def test_a_warm_start_begins_with_the_best_of_an_earlier_study(searching, tmp_path):
     earlier = search(searching, runs=tmp_path)
-    recipe = searching.replace(seed=5, budget="10%", search={"trials": 8})
+    recipe = searching.replace(seed=5, budget="10%", search={"n_trials": 8})
     warm = search(recipe, runs=tmp_path, name="warm", warm_start="tiny")
     budget = summarize(warm.study)["budget"]
     assert budget < summarize(earlier.study)["budget"]
@@ -84,8 +84,8 @@ def test_a_warm_start_begins_with_the_best_of_an_earlier_study(searching, tmp_pa
 
 
 def test_a_warm_start_that_does_not_fit_is_told(searching, tmp_path):
-    spec = searching.search_space.model_copy(update={"share": "kind"})
-    other = searching.replace(search_space=spec.model_dump(mode="json"), search={"trials": 2})
+    spec = searching.search_space.model_copy(update={"tie": "kind"})
+    other = searching.replace(search_space=spec.model_dump(mode="json"), search={"n_trials": 2})
     search(other, runs=tmp_path, name="other")
     with pytest.raises(RecipeError, match="of the same search space"):
         search(searching, runs=tmp_path, warm_start="other")

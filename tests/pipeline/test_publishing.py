@@ -16,7 +16,7 @@ class Saying(Progress):
     def __init__(self):
         self.said = []
 
-    def say(self, text):
+    def log(self, text):
         self.said.append(text)
 
 
@@ -26,7 +26,7 @@ def run(storage, tmp_path):
     study = optuna.create_study(study_name="s", storage=storage)
     progress = Saying()
     with Worker(storage, heartbeat=1) as worker:
-        search = types.SimpleNamespace(population=3)
+        search = types.SimpleNamespace(population_size=3)
         setup = types.SimpleNamespace(
             recipe=types.SimpleNamespace(search=search), progress=progress
         )

@@ -7,8 +7,8 @@ from glora_automl.pipeline._selection import Candidate, apart, rank
 from glora_automl.training import Score
 
 
-def candidate(trial, accuracy, parameters, loss=1.0, calibrated=None):
-    score = Score(accuracy, loss, 100, calibrated)
+def candidate(trial, accuracy, parameters, loss=1.0, scaled_loss=None):
+    score = Score(accuracy, loss, 100, scaled_loss)
     return Candidate(score, parameters, trial, Architecture({}))
 
 
@@ -24,8 +24,8 @@ def test_the_most_accurate_is_chosen_then_the_smaller_loss_then_the_smaller_one(
 
 def test_the_equally_accurate_are_ordered_by_calibrated_loss_where_it_is_known():
     found = [
-        candidate(0, 0.6, 5, loss=3.0, calibrated=0.5),
-        candidate(1, 0.6, 5, loss=2.0, calibrated=0.6),
+        candidate(0, 0.6, 5, loss=3.0, scaled_loss=0.5),
+        candidate(1, 0.6, 5, loss=2.0, scaled_loss=0.6),
     ]
     assert numbers(found) == [0, 1]
 

@@ -34,7 +34,7 @@ def test_the_state_is_that_of_the_trials(finished):
         best = min(seen, key=lambda t: rank(t, study.directions[0]))
         state = watch.state(target=12, running=[])
         assert state.best == best.value
-        assert state.parameters == best.user_attrs[CONSTRAINT]
+        assert state.n_params == best.user_attrs[CONSTRAINT]
         assert state.recent == tuple(t.value for t in seen)
     assert state.objective == "validation accuracy"
     assert state.workers == 1
@@ -81,13 +81,13 @@ def test_a_search_tells_its_generations_and_its_budget(finished_place, finished)
     ]
     assert {state.budget for state in states} == {finished.budget}
     for state in states:
-        assert sum(map(sum, state.grid.counts)) == state.parameters
+        assert sum(map(sum, state.grid.counts)) == state.n_params
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_samplers_without_generations_tell_none(sampler):
     study, space = made_study(trials=2)
-    recipe = SimpleNamespace(search=SimpleNamespace(sampler=sampler, population=4))
+    recipe = SimpleNamespace(search=SimpleNamespace(sampler=sampler, population_size=4))
     setup = SimpleNamespace(space=space, budget=100, recipe=recipe)
     watch = Watch(study, setup)
     watch.see(study.get_trials())

@@ -24,7 +24,7 @@ def test_lines_tell_count_rate_note_and_time_left(clock, lines):
 def test_of_a_search_a_line_tells_the_best(clock, lines):
     with LineProgress(lines.append).stage("Search", 100, "trials") as advance:
         clock.now += 10
-        advance(10, SearchState(best=0.9, objective="accuracy", parameters=1234, recent=(0.1, 0.9)))
+        advance(10, SearchState(best=0.9, objective="accuracy", n_params=1234, recent=(0.1, 0.9)))
         clock.now += 10
         advance(10, SearchState(best=0.25, objective="loss"))
     assert lines[1:3] == [
@@ -95,7 +95,7 @@ def test_epochs_of_a_resumed_training_count_as_earlier(clock, lines):
 
 
 def test_say_writes_the_line(lines):
-    LineProgress(lines.append).say("hello")
+    LineProgress(lines.append).log("hello")
     assert lines == ["hello"]
 
 
@@ -108,7 +108,7 @@ def test_a_stage_that_fails_lets_the_error_through_and_claims_no_end(clock, line
 
 def test_quiet_progress_prints_nothing(capfd):
     quiet = Progress()
-    quiet.say("hello")
+    quiet.log("hello")
     with quiet.stage("Search", 3, "trials") as advance:
         advance(1, "best", earlier=True)
     with quiet.epochs("Train", 2) as on_epoch:

@@ -36,7 +36,7 @@ def made_state(blocks=12, **changes):
         **{
             "best": 0.8071,
             "objective": "accuracy",
-            "parameters": 9487,
+            "n_params": 9487,
             "budget": 10102,
             "recent": (0.5, 0.6, 0.7),
             "generation": (5, 6),
@@ -94,7 +94,7 @@ def test_the_bar_survives_a_stage_without_steps(terminal):
 
 def test_say_prints_square_brackets_as_they_are(terminal):
     bar, shown = terminal
-    bar.say("a [bold]b[/bold] 12")
+    bar.log("a [bold]b[/bold] 12")
     assert shown() == "a [bold]b[/bold] 12\n"
 
 
@@ -125,7 +125,7 @@ def test_a_search_has_a_panel_that_stays_at_its_end(terminal):
 
 
 def test_the_grid_tells_shares_of_the_parameters():
-    lines, _ = panel(made_state(blocks=3, parameters=60))
+    lines, _ = panel(made_state(blocks=3, n_params=60))
     rows = [line.strip("│ ").split() for line in lines]
     assert ["%", "by", "block", "0", "1", "2"] in rows
     assert ["A", "·", "17", "17"] in rows
@@ -159,14 +159,14 @@ def test_what_was_not_counted_is_left_out():
     width=st.integers(1, 200),
     blocks=st.integers(1, 60),
     best=st.floats(0, 1),
-    parameters=st.none() | st.integers(0, 10**9),
+    n_params=st.none() | st.integers(0, 10**9),
     budget=st.none() | st.integers(0, 10**9),
     recent=st.lists(st.floats(0, 1), max_size=60).map(tuple),
     total=st.integers(0, 10**6),
 )
 @settings(max_examples=60, deadline=None)
-def test_nothing_is_wider_than_the_terminal(width, blocks, best, parameters, budget, recent, total):
-    state = made_state(blocks, best=best, parameters=parameters, budget=budget, recent=recent)
+def test_nothing_is_wider_than_the_terminal(width, blocks, best, n_params, budget, recent, total):
+    state = made_state(blocks, best=best, n_params=n_params, budget=budget, recent=recent)
     pace = Pace(total, "trials")
     for view, most in (
         (StagePanel("Search", pace, state), min(width, WIDTH)),

@@ -49,7 +49,7 @@ def test_a_search_space_is_changed_by_its_name_too(tmp_path, tiny):
     assert tiny.replace(search_space="lora-ranks").search_space == ranks
     settings = ["search_space=lora-ranks", "search_space.share=kind"]
     changed = with_settings(tiny, settings).search_space
-    assert changed == ranks.model_copy(update={"share": "kind"})
+    assert changed == ranks.model_copy(update={"tie": "kind"})
     based = tiny.replace(search_space={"base": "vectors", "share": "block"}).search_space
     assert based == load_search_space("vectors").model_copy(update={"share": "block"})
     path = write(tmp_path, '[choices]\nB = ["none", "lora-3"]\n', "few.toml")
@@ -62,8 +62,8 @@ def test_a_search_space_is_changed_by_its_name_too(tmp_path, tiny):
     ("old", "new", "error", "words"),
     [
         ("[search]", "[search]\ntrails = 3", RecipeError, ["search.trails", "'trials'"]),
-        ("trials = 12", "trials = 0", RecipeError, ["search.trials", "1", "got 0"]),
-        ("trials = 12", 'trials = "many"', RecipeError, ["search.trials", "'many'"]),
+        ("trials = 12", "trials = 0", RecipeError, ["search.n_trials", "1", "got 0"]),
+        ("trials = 12", 'trials = "many"', RecipeError, ["search.n_trials", "'many'"]),
         ("lr = 1e-2", "lr = -1.0", RecipeError, ["training.lr", "-1.0"]),
         ("lr = 1e-2", "lr = nan", RecipeError, ["training.lr", "nan"]),
         ("top = 2", "top = 0", RecipeError, ["search.top"]),
@@ -109,9 +109,9 @@ def test_a_missing_section_is_named(tmp_path):
 
 
 def test_replace_changes_nested_settings_and_checks_them(tiny):
-    changed = tiny.replace(search={"trials": 99}, seed=3)
-    assert changed.search.trials == 99
-    assert changed.search.population == tiny.search.population
+    changed = tiny.replace(search={"n_trials": 99}, seed=3)
+    assert changed.search.n_trials == 99
+    assert changed.search.population_size == tiny.search.population_size
     with pytest.raises(RecipeError, match="did you mean 'seed'"):
         tiny.replace(sede=3)
 
@@ -129,7 +129,7 @@ def test_replace_takes_a_task_of_another_kind_as_a_whole(tiny):
     changed = tiny.replace(task={"source": "npz", "path": "a.npz"})
     assert changed.task.path == "a.npz"
     assert changed.replace(task={"shots": 3}).task.path == "a.npz"
-    assert tiny.replace(task={"fit_per_class": 3}).task.classes == (5, 6, 7)
+    assert tiny.replace(task={"train_per_class": 3}).task.classes == (5, 6, 7)
     with pytest.raises(RecipeError, match=r"'task\.path' is required"):
         tiny.replace(task={"source": "npz"})
 
@@ -141,7 +141,7 @@ def test_where_the_images_are_is_no_matter_of_identity(tiny):
 
 
 def test_identity_leaves_out_texts_and_the_trial_target(tiny):
-    same = tiny.replace(name="other", description="another", search={"trials": 99})
+    same = tiny.replace(name="other", description="another", search={"n_trials": 99})
     assert same.identity() == tiny.identity()
     assert tiny.replace(seed=1).identity() != tiny.identity()
 

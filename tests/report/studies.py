@@ -40,9 +40,9 @@ def begin_study(storage, name="made", *, depth=2, width=16, share=0.3, space="de
     found = made_space(depth, width, space)
     recipe = load_recipe("digits").replace(
         search={
-            "trials": 40,
-            "population": 8,
-            "top": 3,
+            "n_trials": 40,
+            "population_size": 8,
+            "n_parents": 3,
             "objectives": ["accuracy"],
             **changes,
         },
@@ -128,28 +128,28 @@ def finish(study, space):
         (t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE),
         key=lambda t: t.values[0],
     )
-    score = {"accuracy": best.values[0], "loss": 0.5, "images": 150}
+    score = {"accuracy": best.values[0], "loss": 0.5, "n_images": 150}
     count = best.user_attrs["trainable_params"]
     selection = {
         "trial": best.number,
         "architecture": str(space.architecture(best.params)),
-        "parameters": count,
+        "n_params": count,
         "inherited": score,
         "finetuned": None,
         "candidates": [best.number],
     }
     row = {
         "name": "searched",
-        "parameters": count,
+        "n_params": count,
         "validation": score,
         "test": score,
-        "images": 1000,
+        "n_images": 1000,
         "seconds": 9.0,
     }
-    control = {**row, "name": "LoRA r=2"}
-    none = {**row, "name": "BitFit", "parameters": None, "validation": None, "test": None}
+    baseline = {**row, "name": "LoRA r=2"}
+    none = {**row, "name": "BitFit", "n_params": None, "validation": None, "test": None}
     set_attribute(study, "selection", selection)
-    set_attribute(study, "result", [row, control, none])
+    set_attribute(study, "result", [row, baseline, none])
     return best
 
 

@@ -36,7 +36,7 @@ def read(path):
 
 def whole():
     study, space = made_study(trials=30)
-    add_stage(study, "supernet", 12.5, images=600)
+    add_stage(study, "supernet", 12.5, n_images=600)
     set_attribute(study, "supernet", {"digest": "x", "losses": [1.5, 0.9, 0.5]})
     finish(study, space)
     return study

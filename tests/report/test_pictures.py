@@ -33,9 +33,9 @@ def whole():
     """A finished study, with everything to show."""
     study, space = made_study(trials=40)
     add_trials(study, space, 3, over=7)
-    add_stage(study, "supernet", 12.5, images=600)
-    add_stage(study, "control-BitFit", 2.0, worker="host-1", row={"images": 300})
-    add_stage(study, "control-LoRA-r2", 3.0, worker="host-1", row={"images": 300})
+    add_stage(study, "supernet", 12.5, n_images=600)
+    add_stage(study, "control-BitFit", 2.0, worker="host-1", row={"n_images": 300})
+    add_stage(study, "control-LoRA-r2", 3.0, worker="host-1", row={"n_images": 300})
     set_attribute(study, "supernet", {"digest": "x", "losses": [1.5, 0.9, 0.5]})
     finish(study, space)
     return study, space
@@ -82,11 +82,11 @@ def test_survival_counts_choices_of_the_best_architectures(whole):
     study, space = whole
     picture = PICTURES["survival"](Snapshot.of(study))
     best, chance = mark(picture, Bars, "best 3"), mark(picture, Bars, "chance")
-    top = sorted(study.trials[:40], key=lambda t: -t.value)[:3]
+    n_parents = sorted(study.trials[:40], key=lambda t: -t.value)[:3]
     for label, share in zip(best.labels, best.values, strict=True):
         tensor, choice = label.split(" = ")
         names = [f"{layer}.{tensor}" for layer in space.shapes]
-        hits = [trial.params[name] == choice for trial in top for name in names]
+        hits = [trial.params[name] == choice for trial in n_parents for name in names]
         assert share == pytest.approx(np.mean(hits))
     assert best.labels == chance.labels
     for bars in (best, chance):
@@ -118,7 +118,7 @@ def test_the_front_is_that_of_the_feasible_trials(whole):
 
 def test_a_study_of_the_loss_has_its_front_and_its_values_everywhere(tmp_path):
     space = made_space()
-    study = begin_study(optuna.storages.InMemoryStorage(), objectives=["loss", "parameters"])
+    study = begin_study(optuna.storages.InMemoryStorage(), objectives=["loss", "n_params"])
     for trial in add_trials(made_study(trials=0)[0], space, 20):
         # Not the order of the accuracies.
         loss, count = (trial.number * 7) % 20 / 10, trial.user_attrs["trainable_params"]
@@ -136,7 +136,7 @@ def test_a_study_of_the_loss_has_its_front_and_its_values_everywhere(tmp_path):
     made = {picture.name: picture for picture in pictures(snapshot)}
     front = mark(made["front"], Line, "front")
     told = summarize(study)["front"]
-    assert list(zip(front.x, front.y, strict=True)) == [(p["parameters"], p["value"]) for p in told]
+    assert list(zip(front.x, front.y, strict=True)) == [(p["n_params"], p["value"]) for p in told]
     assert list(mark(made["front"], Points, "winner and controls").y) == [0.5, 0.5]
     assert made["front"].title == "Validation loss against parameters"
     for name in ("front", "history", "generations"):
@@ -226,7 +226,7 @@ def test_loss_and_cost_are_those_of_the_study(whole):
     assert dict(zip(bars.labels, bars.values, strict=True)) == {
         "supernet": 12.5,
         "search": 0.5 * 43,
-        "controls": 5.0,
+        "baselines": 5.0,
     }
 
 
@@ -253,7 +253,7 @@ POOR = {
 @pytest.mark.parametrize("trials", POOR)
 def test_poor_studies_have_the_pictures_that_can_be_made(trials, tmp_path):
     options, names = POOR[trials]
-    study = begin_study(optuna.storages.InMemoryStorage(), population=50)
+    study = begin_study(optuna.storages.InMemoryStorage(), population_size=50)
     add_trials(study, made_space(), **options)
     made = pictures(Snapshot.of(study))
     assert {picture.name for picture in made} == names

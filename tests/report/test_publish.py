@@ -87,7 +87,7 @@ def test_poor_studies_have_a_note(options, words):
 
 def test_the_note_tells_what_each_worker_has_cost():
     study, _ = made_study(trials=4)
-    add_stage(study, "supernet", 12.5, images=600, worker="host-1")
+    add_stage(study, "supernet", 12.5, n_images=600, worker="host-1")
     text = markdown_note(Snapshot.of(study))
     assert "| supernet | host-1 | 1 | 12.5 | 600 |" in text
     assert "| all | 2 workers | 5 | 14.5 | 1,200 |" in text

@@ -23,7 +23,7 @@ def printed(table):
 
 
 def test_rows_show_figures_with_their_intervals():
-    score = Score(accuracy=0.5, loss=1.0, images=100)
+    score = Score(accuracy=0.5, loss=1.0, n_images=100)
     text = printed(result_table([Row("BitFit", 1234, score, score, 700, 1.25)], 5000))
     assert "5,000" in text
     (line,) = (line for line in text.splitlines() if "BitFit" in line)
@@ -43,7 +43,7 @@ def test_what_does_not_fit_the_budget_says_so():
 
 
 def test_other_domains_have_a_line_each_and_their_mean():
-    score = Score(accuracy=0.5, loss=1.0, images=100)
+    score = Score(accuracy=0.5, loss=1.0, n_images=100)
     domains = {"art": Score(0.2, 2.0, 10), "sketch": Score(0.5, 1.0, 1000)}
     row = Row("searched", 1234, score, score, 700, 1.25, domains)
     assert Row.from_json(row.to_json()) == row

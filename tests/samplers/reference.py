@@ -7,7 +7,17 @@ from optuna.trial import TrialState
 
 
 def propose(
-    trials, number, space, *, seed, population, top, share, probability, sign=1.0, region=None
+    trials,
+    number,
+    space,
+    *,
+    seed,
+    population_size,
+    n_parents,
+    share,
+    probability,
+    sign=1.0,
+    region=None,
 ):
     """Parameters of trial ``number``, seen all trials of the study."""
     fresh, positions = 0, []
@@ -16,10 +26,10 @@ def propose(
         positions.append(fresh if first is None else positions[first])
         fresh += first is None
     position = positions[number]
-    generation, place = divmod(position, population)
+    generation, place = divmod(position, population_size)
     rng = np.random.default_rng([seed, position])
-    earlier = [t for t in trials if positions[t.number] < generation * population]
-    parents = rank([t for t in earlier if t.state == TrialState.COMPLETE], top, sign)
+    earlier = [t for t in trials if positions[t.number] < generation * population_size]
+    parents = rank([t for t in earlier if t.state == TrialState.COMPLETE], n_parents, sign)
     seen = [
         [t.params.get(name) for name in space]
         for t in trials
@@ -36,7 +46,7 @@ def propose(
         if not parents:
             params = {n: gene(n, d) for n, d in space.items()} if region is None else {}
             params |= {} if region is None else region.draw(rng)
-        elif place < share * population or attempt >= 10:
+        elif place < share * population_size or attempt >= 10:
             parent = parents[int(rng.integers(len(parents)))]
             params = {
                 n: gene(n, d) if rng.random() < probability else parent.params[n]
@@ -52,14 +62,14 @@ def propose(
     return params
 
 
-def rank(trials, top, sign):
+def rank(trials, n_parents, sign):
     def key(trial):
         violation = sum(max(0.0, value) for value in trial.constraints.values())
         return violation, sign * trial.value, trial.number
 
     best = []
     for trial in sorted(trials, key=key):
-        if len(best) < top and trial.params not in [other.params for other in best]:
+        if len(best) < n_parents and trial.params not in [other.params for other in best]:
             best.append(trial)
     return best
 

@@ -48,7 +48,7 @@ def mixed(trial):
     ("known", "recorded"), [(SPACE, "34d7d907fe2cd608"), (None, "7997c6b6501ef388")]
 )
 def test_trials_are_those_that_were_recorded(known, recorded):
-    sampler = EvolutionSampler(population=10, top=3, search_space=known, seed=7)
+    sampler = EvolutionSampler(population_size=10, n_parents=3, search_space=known, seed=7)
     study = optuna.create_study(sampler=sampler)
     study.optimize(mixed, n_trials=60, catch=ZeroDivisionError)
     assert digest(study) == recorded
@@ -68,7 +68,9 @@ def test_trials_in_a_region_are_those_that_were_recorded(region):
     space = region.space.distributions()
     study = optuna.create_study(
         direction="maximize",
-        sampler=EvolutionSampler(population=12, top=4, search_space=space, region=region, seed=3),
+        sampler=EvolutionSampler(
+            population_size=12, n_parents=4, search_space=space, region=region, seed=3
+        ),
     )
 
     def objective(trial):
@@ -121,32 +123,38 @@ def histories(draw):
 @given(
     trials=histories(),
     direction=st.sampled_from(["minimize", "maximize"]),
-    population=st.integers(1, 8),
-    top=st.integers(1, 4),
+    population_size=st.integers(1, 8),
+    n_parents=st.integers(1, 4),
     share=st.sampled_from([0.0, 0.5, 1.0]),
     at_once=st.booleans(),
 )
-def test_proposals_are_those_of_the_reference(trials, direction, population, top, share, at_once):
+def test_proposals_are_those_of_the_reference(
+    trials, direction, population_size, n_parents, share, at_once
+):
     sampler = EvolutionSampler(
-        population=population, top=top, mutation_share=share, search_space=SMALL, seed=5
+        population_size=population_size,
+        n_parents=n_parents,
+        mutation_fraction=share,
+        search_space=SMALL,
+        seed=5,
     )
     study = optuna.create_study(direction=direction, sampler=sampler)
     for trial in trials:
         study.add_trial(trial)
         if not at_once:  # what the sampler keeps from earlier looks must not matter
-            check(study, sampler, population, top, share)
-    check(study, sampler, population, top, share)
+            check(study, sampler, population_size, n_parents, share)
+    check(study, sampler, population_size, n_parents, share)
 
 
-def check(study, sampler, population, top, share):
+def check(study, sampler, population_size, n_parents, share):
     trial = study.ask()  # the first in the queue, if there is one
     expected = propose(
         study.get_trials(),
         trial.number,
         SMALL,
         seed=5,
-        population=population,
-        top=top,
+        population_size=population_size,
+        n_parents=n_parents,
         share=share,
         probability=0.2,
         sign=1.0 if study.direction == optuna.study.StudyDirection.MINIMIZE else -1.0,

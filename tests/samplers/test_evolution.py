@@ -26,7 +26,7 @@ from tests.processes import start
 class TestOptunaSuite(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):
     @pytest.fixture
     def sampler(self):
-        return lambda: EvolutionSampler(population=5, top=2, seed=0)
+        return lambda: EvolutionSampler(population_size=5, n_parents=2, seed=0)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,7 +53,7 @@ def objective(trial):
 
 def sampler(**options):
     return EvolutionSampler(
-        **{"population": 10, "top": 3, "search_space": SPACE, "seed": 0, **options}
+        **{"population_size": 10, "n_parents": 3, "search_space": SPACE, "seed": 0, **options}
     )
 
 
@@ -184,9 +184,9 @@ def ticket_study(trials, value, **options):
     """The genes of each trial, where a trial is worth ``value(trial, params)``."""
     made = EvolutionSampler(
         **{
-            "population": 8,
-            "top": 3,
-            "mutation_share": 0.0,
+            "population_size": 8,
+            "n_parents": 3,
+            "mutation_fraction": 0.0,
             "search_space": TICKETS,
             "region": Tickets(),
             "seed": 0,
@@ -220,7 +220,12 @@ def test_the_direction_of_the_study_tells_what_is_best():
     study = optuna.create_study(
         direction="maximize",
         sampler=EvolutionSampler(
-            population=8, top=2, mutation_share=0.0, search_space=TICKETS, region=Tickets(), seed=0
+            population_size=8,
+            n_parents=2,
+            mutation_fraction=0.0,
+            search_space=TICKETS,
+            region=Tickets(),
+            seed=0,
         ),
     )
     study.optimize(lambda trial: suggest(trial, TICKETS)["x0"], n_trials=16)
@@ -228,7 +233,9 @@ def test_the_direction_of_the_study_tells_what_is_best():
 
 
 def test_a_crossover_has_two_parents():
-    children = ticket_study(64, lambda trial, _: float(trial.number), population=32, top=32)[32:]
+    children = ticket_study(
+        64, lambda trial, _: float(trial.number), population_size=32, n_parents=32
+    )[32:]
     assert all(len(set(child)) <= 2 for child in children)
     assert sum(len(set(child)) == 2 for child in children) > 24
     # Which parent gives which gene is drawn anew for each child.
@@ -238,7 +245,11 @@ def test_a_crossover_has_two_parents():
 
 def test_a_mutation_has_one_parent_and_some_fresh_genes():
     genes = ticket_study(
-        64, lambda trial, _: float(trial.number), population=32, top=32, mutation_share=1.0
+        64,
+        lambda trial, _: float(trial.number),
+        population_size=32,
+        n_parents=32,
+        mutation_fraction=1.0,
     )
     inherited = [[gene for gene in child if gene < 32] for child in genes[32:]]
     kept = [max(map(of_child.count, of_child), default=0) for of_child in inherited]
@@ -250,13 +261,13 @@ def test_a_mutation_has_one_parent_and_some_fresh_genes():
 
 def test_the_mutation_probability_is_that_of_each_gene():
     everything = ticket_study(
-        48, lambda trial, _: 0.0, population=24, mutation_share=1.0, mutation_probability=1.0
+        48, lambda trial, _: 0.0, population_size=24, mutation_fraction=1.0, mutation_prob=1.0
     )
     # 1000 values: a fresh gene hardly ever equals one of the 24 old ones.
     fresh = [gene for child in everything[24:] for gene in child if gene >= 24]
     assert len(fresh) > 120
     nothing = ticket_study(
-        16, lambda trial, x: float(x["x0"]), mutation_share=1.0, mutation_probability=0.0
+        16, lambda trial, x: float(x["x0"]), mutation_fraction=1.0, mutation_prob=0.0
     )
     # Copies were seen before, but no redraw can be anything else: the bound ends it.
     assert set(nothing[8:]) <= {(0,) * 6, (1,) * 6, (2,) * 6}
@@ -267,9 +278,9 @@ def test_the_first_part_of_a_generation_is_mutated_the_rest_crossed_over():
     genes = ticket_study(
         24,
         lambda trial, x: float(x["x0"]),
-        population=12,
-        mutation_share=0.25,
-        mutation_probability=1.0,
+        population_size=12,
+        mutation_fraction=0.25,
+        mutation_prob=1.0,
     )
     assert all(max(child) >= 12 for child in genes[12:15])
     assert genes_of(genes[15:]) == {0, 1, 2}
@@ -280,9 +291,9 @@ def test_parents_are_of_earlier_generations_only():
     genes = ticket_study(
         36,
         lambda trial, x: -float(max(x.values())),
-        population=12,
-        mutation_share=0.5,
-        mutation_probability=1.0,
+        population_size=12,
+        mutation_fraction=0.5,
+        mutation_prob=1.0,
     )
     first, second = genes_of(genes[:12]), genes_of(genes[12:18])
     assert genes_of(genes[18:24]) == {9, 10, 11} < first
@@ -323,7 +334,12 @@ def test_failed_and_pruned_trials_are_no_parents():
 
 def test_an_architecture_that_was_evaluated_twice_takes_one_place():
     made = EvolutionSampler(
-        population=8, top=2, mutation_share=0.0, search_space=TICKETS, region=Tickets(), seed=0
+        population_size=8,
+        n_parents=2,
+        mutation_fraction=0.0,
+        search_space=TICKETS,
+        region=Tickets(),
+        seed=0,
     )
     study = optuna.create_study(sampler=made)
     for number in (900, 900, 900, 899):
@@ -358,10 +374,10 @@ def region():
 def test_every_proposal_lies_in_the_region(region, share):
     space = region.space
     made = EvolutionSampler(
-        population=15,
-        top=4,
-        mutation_share=share,
-        mutation_probability=0.5,
+        population_size=15,
+        n_parents=4,
+        mutation_fraction=share,
+        mutation_prob=0.5,
         search_space=space.distributions(),
         region=region,
         seed=0,
@@ -383,7 +399,7 @@ def test_every_proposal_lies_in_the_region(region, share):
 
 def test_proposals_that_were_seen_are_drawn_anew():
     space = {f"b{i}": CategoricalDistribution([0, 1]) for i in range(8)}
-    made = sampler(population=100, search_space=space)
+    made = sampler(population_size=100, search_space=space)
     # 100 draws among 256 points would repeat about 17 of them.
     study = run(made, 100, lambda trial: sum(suggest(trial, space).values()))
     assert len({tuple(p.items()) for p in params(study)}) == 100
@@ -402,13 +418,13 @@ def test_a_space_that_is_used_up_still_gives_trials():
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"population": 0},
-        {"population": -3},
-        {"top": 0},
-        {"mutation_share": -0.1},
-        {"mutation_share": 1.1},
-        {"mutation_probability": 2},
-        {"mutation_probability": math.nan},
+        {"population_size": 0},
+        {"population_size": -3},
+        {"n_parents": 0},
+        {"mutation_fraction": -0.1},
+        {"mutation_fraction": 1.1},
+        {"mutation_prob": 2},
+        {"mutation_prob": math.nan},
     ],
     ids=str,
 )
@@ -444,7 +460,7 @@ def test_numbers_are_evolved_as_well():
         z = trial.suggest_categorical("z", ["a", "b"])
         return x**2 + (y - 50) ** 2 + (z == "a")
 
-    study = run(EvolutionSampler(population=20, top=5, seed=0), 200, objective)
+    study = run(EvolutionSampler(population_size=20, n_parents=5, seed=0), 200, objective)
     assert study.best_value < 1
 
 
@@ -458,14 +474,16 @@ def test_evolution_beats_random_search():
         return np.mean([run(make(seed), 300, objective).best_value for seed in range(3)])
 
     evolved = best(
-        lambda seed: EvolutionSampler(population=25, top=6, search_space=space, seed=seed)
+        lambda seed: EvolutionSampler(
+            population_size=25, n_parents=6, search_space=space, seed=seed
+        )
     )
     drawn = best(lambda seed: RandomSampler(seed=seed))
     assert evolved < 0.6 * drawn
 
 
 def test_few_trials_are_repeated_when_parents_have_become_alike():
-    study = optuna.create_study(sampler=EvolutionSampler(population=10, top=3, seed=0))
+    study = optuna.create_study(sampler=EvolutionSampler(population_size=10, n_parents=3, seed=0))
     study.optimize(
         lambda t: sum(t.suggest_categorical(f"x{i}", list(range(5))) for i in range(6)),
         n_trials=200,
@@ -489,14 +507,21 @@ def test_several_objectives_are_evolved_together():
         # The front is where nothing is spent in vain.
         return sum(t.values[1] - t.values[0] for t in study.trials[100:])
 
-    assert dominated(sampler(population=20, top=8)) < 0.5 * dominated(RandomSampler(seed=0))
+    assert dominated(sampler(population_size=20, n_parents=8)) < 0.5 * dominated(
+        RandomSampler(seed=0)
+    )
 
 
 def test_parents_of_several_objectives_are_the_front():
     study = optuna.create_study(
         directions=["minimize", "maximize"],
         sampler=EvolutionSampler(
-            population=8, top=3, mutation_share=0.0, search_space=TICKETS, region=Tickets(), seed=0
+            population_size=8,
+            n_parents=3,
+            mutation_fraction=0.0,
+            search_space=TICKETS,
+            region=Tickets(),
+            seed=0,
         ),
     )
     values = [(0, 0), (5, 1), (1, 5), (9, 2), (9, 9), (3, 4), (4, 4), (8, 8)]
@@ -510,7 +535,7 @@ def test_parents_of_several_objectives_are_the_front():
 
 
 def test_constraints_come_before_objectives():
-    study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler(top=3))
+    study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler(n_parents=3))
 
     def objective(trial):
         values = suggest(trial)
@@ -564,7 +589,7 @@ def test_initial_proposals_are_repaired_into_the_region(region):
     largest = {d.name: d.choices[int(np.argmax(d.costs))] for d in space.dimensions}
     smallest = {d.name: d.choices[int(np.argmin(d.costs))] for d in space.dimensions}
     made = sampler(
-        search_space=space.distributions(), region=region, initial=[largest, smallest], top=1
+        search_space=space.distributions(), region=region, initial=[largest, smallest], n_parents=1
     )
     study = run(made, 2, lambda trial: space.count(suggest(trial, space.distributions())))
     assert 0.9 * region.budget < study.trials[0].value <= region.budget
@@ -607,7 +632,7 @@ def test_spaces_of_any_kind_are_searched():
             raise optuna.TrialPruned
         return total + (kind == "a")
 
-    study = run(EvolutionSampler(population=10, top=4, seed=0), 80, objective)
+    study = run(EvolutionSampler(population_size=10, n_parents=4, seed=0), 80, objective)
     assert {t.state for t in study.trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
     assert study.best_value < 9
 
@@ -617,7 +642,7 @@ def test_choices_that_cannot_be_hashed_are_searched():
     def objective(trial):
         return sum(sum(trial.suggest_categorical(f"x{i}", [[0], [1, 2], [3]])) for i in range(3))
 
-    study = run(EvolutionSampler(population=5, top=2, seed=0), 25, objective)
+    study = run(EvolutionSampler(population_size=5, n_parents=2, seed=0), 25, objective)
     assert study.best_value == 0
 
 
@@ -629,7 +654,7 @@ def test_pruned_proposals_are_not_made_again():
         seen.append(trial.suggest_categorical("b", range(30)))
         raise optuna.TrialPruned
 
-    run(sampler(search_space=space, population=20), 12, objective)
+    run(sampler(search_space=space, population_size=20), 12, objective)
     assert len(set(seen)) == 12
 
 

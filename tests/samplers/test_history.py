@@ -20,7 +20,7 @@ SPACE = {name: CategoricalDistribution(range(4)) for name in NAMES}
 
 
 def sampler(**options):
-    return EvolutionSampler(**{"population": 5, "top": 2, "seed": 0, **options})
+    return EvolutionSampler(**{"population_size": 5, "n_parents": 2, "seed": 0, **options})
 
 
 def objective(trial):
@@ -99,9 +99,9 @@ def test_one_sampler_can_take_turns_on_studies_and_storages():
         for index, study in enumerate(studies):
             study.optimize(lambda t, i=index: (objective(t) - i) ** 2, n_trials=size)
     for index, study in enumerate(studies):
-        alone = optuna.create_study(sampler=sampler())
-        alone.optimize(lambda t, i=index: (objective(t) - i) ** 2, n_trials=22)
-        assert params(study) == params(alone)
+        standalone = optuna.create_study(sampler=sampler())
+        standalone.optimize(lambda t, i=index: (objective(t) - i) ** 2, n_trials=22)
+        assert params(study) == params(standalone)
 
 
 def test_the_successor_of_a_deleted_study_is_another_study(tmp_path):
@@ -110,9 +110,9 @@ def test_the_successor_of_a_deleted_study_is_another_study(tmp_path):
     for offset in (0, 3):  # SQLite gives the successor the same numbers
         study = optuna.create_study(storage=storage, study_name="a", sampler=shared)
         study.optimize(lambda t, i=offset: (objective(t) - i) ** 2, n_trials=15)
-        alone = optuna.create_study(sampler=sampler())
-        alone.optimize(lambda t, i=offset: (objective(t) - i) ** 2, n_trials=15)
-        assert params(study) == params(alone)
+        standalone = optuna.create_study(sampler=sampler())
+        standalone.optimize(lambda t, i=offset: (objective(t) - i) ** 2, n_trials=15)
+        assert params(study) == params(standalone)
         optuna.delete_study(study_name="a", storage=storage)
 
 
@@ -141,9 +141,9 @@ def test_threads_give_the_trials_that_they_would_give_alone():
         thread.start()
     for thread in threads:
         thread.join()
-    alone = optuna.create_study(sampler=sampler(search_space=SPACE))
-    alone.optimize(objective, n_trials=40)
-    assert [params(study) for study in studies] == [params(alone)] * 6
+    standalone = optuna.create_study(sampler=sampler(search_space=SPACE))
+    standalone.optimize(objective, n_trials=40)
+    assert [params(study) for study in studies] == [params(standalone)] * 6
 
 
 COPIES = {

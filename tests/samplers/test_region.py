@@ -61,7 +61,14 @@ def test_what_is_fixed_stays_and_the_rest_makes_room(region, params, names, seed
 def make(region, **options):
     space = {name: IntDistribution(0, 9) for name in NAMES}
     return EvolutionSampler(
-        **{"population": 8, "top": 3, "search_space": space, "region": region, "seed": 0, **options}
+        **{
+            "population_size": 8,
+            "n_parents": 3,
+            "search_space": space,
+            "region": region,
+            "seed": 0,
+            **options,
+        }
     )
 
 
@@ -131,7 +138,7 @@ def test_parameters_with_one_value_count():
 def test_parameters_outside_of_the_region_evolve_with_the_others():
     space = {name: IntDistribution(0, 9) for name in NAMES}
     space["other"] = CategoricalDistribution(range(1000))
-    sampler = make(Total(), search_space=space, mutation_share=0.0)
+    sampler = make(Total(), search_space=space, mutation_fraction=0.0)
     study = optuna.create_study(direction="maximize", sampler=sampler)
 
     def objective(trial):

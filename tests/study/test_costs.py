@@ -4,7 +4,7 @@ import types
 import pytest
 import torch
 
-from glora_automl.study import Cost, ledger, summarize
+from glora_automl.study import Cost, stage_costs, summarize
 from glora_automl.workers import _meter as meters
 from glora_automl.workers._meter import Meter
 from tests.report.studies import add_stage, add_trials, made_study
@@ -14,33 +14,33 @@ def test_costs_are_summed_by_stage_and_worker():
     study, space = made_study(trials=5)
     add_trials(study, space, 1, peak_mib=700.0, gpu_mib=90.0, joules=2.5)  # of host-1
     add_trials(study, space, 2, peak_mib=600.0, joules=1.5)
-    add_stage(study, "supernet", 12.5, images=600)
-    add_stage(study, "control-BitFit", 2.0, worker="host-1", row={"images": 300})
-    add_stage(study, "control-LoRA-r2", 3.0, worker="host-1", row={"images": 400})
-    score = {"accuracy": 0.5, "loss": 1.0, "images": 150}
+    add_stage(study, "supernet", 12.5, n_images=600)
+    add_stage(study, "control-BitFit", 2.0, worker="host-1", row={"n_images": 300})
+    add_stage(study, "control-LoRA-r2", 3.0, worker="host-1", row={"n_images": 400})
+    score = {"accuracy": 0.5, "loss": 1.0, "n_images": 150}
     add_stage(
         study,
         "selection",
         4.0,
-        row={"images": 900},
-        selection={"candidates": [1, 2, 3], "inherited": score, "finetuned": score},
+        row={"n_images": 900},
+        selection={"n_candidates": [1, 2, 3], "inherited": score, "finetuned": score},
     )
     add_stage(study, "test", 1.0, rows=[{"test": score}, {"test": None}, {"test": score}])
-    assert ledger(study) == [
+    assert stage_costs(study) == [
         Cost("supernet", "host-0", 1, 12.5, 600),
         Cost("search", "host-0", 4, 2.0, 600, 600.0, None, 1.5),
         Cost("search", "host-1", 4, 2.0, 600, 700.0, 90.0, 4.0),
         Cost("selection", "host-0", 1, 4.0, 300 + 4 * 150),
-        Cost("controls", "host-1", 2, 5.0, 700),
+        Cost("baselines", "host-1", 2, 5.0, 700),
         Cost("test", "host-0", 1, 1.0, 300),
     ]
     summary = summarize(study)
-    assert summary["ledger"][0]["images"] == 600
+    assert summary["stage_costs"][0]["n_images"] == 600
     assert summary["seconds"] == {
         "supernet": 12.5,
         "search": 4.0,
         "selection": 4.0,
-        "controls": 5.0,
+        "baselines": 5.0,
         "test": 1.0,
     }
 
@@ -50,7 +50,7 @@ def test_attempts_of_other_settings_cost_nothing_here():
     add_stage(study, "supernet", 12.5)
     settings = study.user_attrs["glora:settings"]
     study.set_user_attr("glora:settings", {**settings, "key": "of other settings"})
-    assert ledger(study) == []
+    assert stage_costs(study) == []
 
 
 def test_memory_is_counted_in_mebibytes():

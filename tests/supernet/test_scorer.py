@@ -38,7 +38,7 @@ def test_scores_are_those_of_the_unmerged_supernet(case):
         score = scorer.score(architecture)
         supernet.activate(architecture)
         expected = evaluate(supernet.model, images, labels)
-        assert score.images == COUNT
+        assert score.n_images == COUNT
         assert score.loss == pytest.approx(expected.loss, rel=1e-5)
         assert score.accuracy == pytest.approx(expected.accuracy, abs=1.01 / COUNT)
 

@@ -151,11 +151,11 @@ def test_active_tensors_alone_reproduce_the_subnet(supernet, space, images):
             name: {t: [c] for t, c in zip("ABCDE", choices, strict=True)}
             for name, choices in architecture.items()
         }
-        alone = Supernet(vit(), only, seed=99)
-        alone.load_state_dict(supernet.active_state_dict())
-        alone.activate(architecture)
+        standalone = Supernet(vit(), only, seed=99)
+        standalone.load_state_dict(supernet.active_state_dict())
+        standalone.activate(architecture)
         with torch.no_grad():
-            torch.testing.assert_close(alone.model(images), wanted, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(standalone.model(images), wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_active_tensors_are_copies(supernet, space):

@@ -20,9 +20,9 @@ def encoded(image, kind="png", **options):
     return buffer.getvalue()
 
 
-def pixels(data, target=SAME, resize="squash"):
+def pixels(data, target=SAME, crop_mode="squash"):
     """Decoded, height by width by channels."""
-    return decode(data, target.size[0], resizing(target, resize)).permute(1, 2, 0).numpy()
+    return decode(data, target.size[0], resizing(target, crop_mode)).permute(1, 2, 0).numpy()
 
 
 @pytest.fixture

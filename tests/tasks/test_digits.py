@@ -15,7 +15,7 @@ def settings(**changes):
             "source": "digits",
             "classes": (7, 3, 9),
             "pretraining_classes": (4, 0),
-            "fit_per_class": 5,
+            "train_per_class": 5,
             "validation_per_class": 11,
             **changes,
         }
@@ -41,21 +41,21 @@ def task():
 
 def test_the_parts_are_disjoint_and_together_all_images_of_the_classes(task, digit_of):
     assert len(digit_of) == 1797  # all images differ, so pixels identify them
-    parts = (task.fit, task.validation, task.test, task.pretraining)
+    parts = (task.train, task.validation, task.test, task.pretraining)
     seen = Counter(image for part in parts for image in images_of(part))
     assert set(seen.values()) == {1}
     assert set(seen) == {image for image, digit in digit_of.items() if digit in (0, 3, 4, 7, 9)}
 
 
 def test_each_class_has_exactly_the_images_that_were_asked_for(task):
-    assert torch.bincount(task.fit.labels).tolist() == [5, 5, 5]
+    assert torch.bincount(task.train.labels).tolist() == [5, 5, 5]
     assert torch.bincount(task.validation.labels).tolist() == [11, 11, 11]
     assert (torch.bincount(task.test.labels) > 100).all()
 
 
 def test_labels_are_contiguous_and_index_the_class_names(task, digit_of):
     assert task.classes == ("3", "7", "9")
-    for part in (task.fit, task.validation, task.test):
+    for part in (task.train, task.validation, task.test):
         named = [int(task.classes[label]) for label in part.labels]
         assert named == [digit_of[image] for image in images_of(part)]
     numbered = [(0, 4)[label] for label in task.pretraining.labels]
@@ -63,9 +63,9 @@ def test_labels_are_contiguous_and_index_the_class_names(task, digit_of):
 
 
 def test_images_are_bytes_from_black_to_white(task):
-    assert task.fit.images.dtype == torch.uint8
-    assert task.fit.labels.dtype == torch.int64
-    assert task.fit.images.shape == (15, 1, 8, 8)
+    assert task.train.images.dtype == torch.uint8
+    assert task.train.labels.dtype == torch.int64
+    assert task.train.images.shape == (15, 1, 8, 8)
     assert (task.test.images.min(), task.test.images.max()) == (0, 255)
 
 
@@ -79,7 +79,7 @@ def test_the_seed_alone_decides_which_images_are_which(task):
     other = load_digits(settings(), seed=1)
     assert other.digest() != task.digest()
     assert other.pretraining.digest() == task.pretraining.digest()
-    assert set(images_of(other.fit)) != set(images_of(task.fit))
+    assert set(images_of(other.train)) != set(images_of(task.train))
 
 
 def test_no_pretraining_classes_set_nothing_aside():
@@ -111,7 +111,7 @@ def test_digits_that_overlap_or_are_none_are_refused(wrong):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"classes": (3,)}, {"fit_per_class": 0}, {"validation_per_class": 0}, {"source": "letters"},
+    [{"classes": (3,)}, {"train_per_class": 0}, {"validation_per_class": 0}, {"source": "letters"},
      {"fit_per_clas": 3}],
     ids=str,
 )  # fmt: skip

@@ -34,19 +34,19 @@ def load(root, **changes):
 
 
 def test_one_domain_is_learnt_and_the_others_are_test_sets(root):
-    task = load(root, fit="photo", shots=2)
+    task = load(root, train="photo", shots=2)
     assert task.classes == CLASSES
-    assert [len(part) for part in (task.fit, task.validation, task.test)] == [6, 6, 12]
+    assert [len(part) for part in (task.train, task.validation, task.test)] == [6, 6, 12]
     assert {name: len(domain.images) for name, domain in task.domains.items()} == {
         "art": 6,
         "sketch": 3,
         "v2": 6,
     }
-    assert list(load(root, fit="photo", tests=("v2", "art")).domains) == ["v2", "art"]
+    assert list(load(root, train="photo", test=("v2", "art")).domains) == ["v2", "art"]
 
 
 def test_classes_that_a_domain_does_not_have_are_left_out_of_the_decision(root):
-    domains = load(root, fit="photo").domains
+    domains = load(root, train="photo").domains
     assert domains["art"].among.tolist() == [0, 2]
     assert sorted(set(domains["art"].images.labels.tolist())) == [0, 2]
     assert domains["v2"].among is None
@@ -54,25 +54,25 @@ def test_classes_that_a_domain_does_not_have_are_left_out_of_the_decision(root):
 
 
 def test_numbered_folders_are_the_classes_in_their_order(root):
-    images = load(root, fit="photo").domains["v2"].images
+    images = load(root, train="photo").domains["v2"].images
     for label, index in zip(images.labels.tolist(), images.indices, strict=True):
         assert f"/v2/{label}/" in images.source.name(index)
 
 
 def test_domains_are_part_of_the_digest(root):
-    whole = load(root, fit="photo", tests=("v2", "art"))
-    assert load(root, fit="photo", tests=("v2",)).digest() != whole.digest()
-    assert load(root, fit="photo", tests=("v2", "art")).digest() == whole.digest()
+    whole = load(root, train="photo", test=("v2", "art"))
+    assert load(root, train="photo", test=("v2",)).digest() != whole.digest()
+    assert load(root, train="photo", test=("v2", "art")).digest() == whole.digest()
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"fit": "fotos"}, ["no domain 'fotos'", "did you mean 'photo'?"]),
-        ({"fit": "photo", "tests": ("arts",)}, ["no domain 'arts'", "'art'"]),
-        ({"fit": "photo", "tests": ("photo",)}, ["other domains than 'photo'"]),
-        ({"fit": "photo", "tests": ("art", "art")}, ["each once"]),
-        ({"fit": "art", "tests": ("photo",)}, ["one of the 2 classes", "'bee'"]),
+        ({"train": "fotos"}, ["no domain 'fotos'", "did you mean 'photo'?"]),
+        ({"train": "photo", "tests": ("arts",)}, ["no domain 'arts'", "'art'"]),
+        ({"train": "photo", "tests": ("photo",)}, ["other domains than 'photo'"]),
+        ({"train": "photo", "tests": ("art", "art")}, ["each once"]),
+        ({"train": "art", "tests": ("photo",)}, ["one of the 2 classes", "'bee'"]),
     ],
 )
 def test_mistakes_are_told_in_one_line(root, changes, words):
@@ -104,8 +104,8 @@ def load_npz(tmp_path, arrays, **changes):
 
 
 def test_an_npz_file_can_have_domains(tmp_path, arrays):
-    task = load_npz(tmp_path, arrays, domain="art", labelled=10)
-    assert [len(part) for part in (task.fit, task.validation, task.test)] == [8, 2, 10]
+    task = load_npz(tmp_path, arrays, domain="art", n_labelled=10)
+    assert [len(part) for part in (task.train, task.validation, task.test)] == [8, 2, 10]
     assert {name: len(domain.images) for name, domain in task.domains.items()} == {
         "photo": 30,
         "sketch": 30,
@@ -115,7 +115,7 @@ def test_an_npz_file_can_have_domains(tmp_path, arrays):
     both = np.concatenate([arrays[f"x_{s}"][arrays[f"domain_{s}"] == 2] for s in ("train", "test")])
     sketch = task.domains["sketch"].images
     assert torch.equal(sketch.images, torch.from_numpy(both).permute(0, 3, 1, 2))
-    assert not load_npz(tmp_path, arrays, labelled=10).domains
+    assert not load_npz(tmp_path, arrays, n_labelled=10).domains
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_a_folder_of_classes_is_split_stratified(flat):
     task = load(flat)
     assert task.name == "zoo"
     assert task.classes == ("ant", "bee", "cat")
-    parts = (task.fit, task.validation, task.test)
+    parts = (task.train, task.validation, task.test)
     assert [len(part) for part in parts] == [38, 10, 12]
     assert len({name for part in parts for name in names(part)}) == 60
     assert torch.bincount(task.test.labels).tolist() == [2, 4, 6]
@@ -55,34 +55,34 @@ def test_a_folder_of_classes_is_split_stratified(flat):
 
 def test_splits_that_are_there_are_taken(split):
     task = load(split)
-    assert [len(part) for part in (task.fit, task.validation, task.test)] == [60, 15, 18]
+    assert [len(part) for part in (task.train, task.validation, task.test)] == [60, 15, 18]
     assert all("/validation/" in name for name in names(task.validation))
-    few = load(split, labelled=20)
-    assert [len(part) for part in (few.fit, few.validation, few.test)] == [16, 4, 18]
+    few = load(split, n_labelled=20)
+    assert [len(part) for part in (few.train, few.validation, few.test)] == [16, 4, 18]
     assert all("/train/" in name for name in names(few.validation))
 
 
 def test_a_validation_split_is_the_test_split_where_it_is_not_needed(split):
     shutil.rmtree(split / "test")
     task = load(split, shots=2)
-    assert (len(task.fit), len(task.validation), len(task.test)) == (6, 6, 15)
+    assert (len(task.train), len(task.validation), len(task.test)) == (6, 6, 15)
     assert len(load(split).test) == 12
 
 
 def test_files_become_normalised_images(flat):
     task = load(flat)
-    x, y = task.fit.prepare(TARGET, CPU)
-    assert y.tolist() == task.fit.labels.tolist()
+    x, y = task.train.prepare(TARGET, CPU)
+    assert y.tolist() == task.train.labels.tolist()
     assert x.shape == (38, 3, 20, 24)
-    for image, name in list(zip(x, names(task.fit), strict=True))[:5]:
+    for image, name in list(zip(x, names(task.train), strict=True))[:5]:
         raw = torch.from_numpy(np.asarray(Image.open(name)).copy()).permute(2, 0, 1) / 255
         mean, std = (torch.tensor(v)[:, None, None] for v in (TARGET.mean, TARGET.std))
         torch.testing.assert_close(image, (raw - mean) / std)
 
 
 def test_streamed_images_are_the_same_as_those_in_memory(flat):
-    kept, _ = load(flat).fit.prepare(TARGET, CPU)
-    streamed, _ = load(flat, memory="10kB", workers=3).fit.prepare(TARGET, CPU)
+    kept, _ = load(flat).train.prepare(TARGET, CPU)
+    streamed, _ = load(flat, memory="10kB", num_workers=3).train.prepare(TARGET, CPU)
     assert isinstance(kept, torch.Tensor)
     assert not isinstance(streamed, torch.Tensor)
     assert (len(streamed), streamed.device) == (38, CPU)
@@ -93,7 +93,7 @@ def test_streamed_images_are_the_same_as_those_in_memory(flat):
 
 def test_the_memory_is_for_all_sets_together_and_given_back(flat):
     task = load(flat, memory=40 * 3 * 20 * 24)
-    kept, _ = task.fit.prepare(TARGET, CPU)
+    kept, _ = task.train.prepare(TARGET, CPU)
     assert isinstance(kept, NormalisedImages)  # there is no room for it as normalised numbers
     assert isinstance(task.test.prepare(TARGET, CPU)[0], StreamedImages)
     del kept
@@ -119,12 +119,12 @@ def test_test_images_that_are_trained_on_are_found(split):
             source = split / "test" / "bee" / f"{i:03}{suffix}"
             if source.exists():
                 shutil.copy(source, split / "train" / "bee" / f"again-{i}{suffix}")
-    assert load(split).repeated() == {"test": 2}
+    assert load(split).repeated() == {"test_size": 2}
 
 
 def test_the_seed_decides_and_nothing_else(flat):
-    assert load(flat, labelled=20).digest() == load(flat, labelled=20).digest()
-    assert load(flat, labelled=20, seed=1).digest() != load(flat, labelled=20).digest()
+    assert load(flat, n_labelled=20).digest() == load(flat, n_labelled=20).digest()
+    assert load(flat, n_labelled=20, seed=1).digest() != load(flat, n_labelled=20).digest()
 
 
 def test_hidden_folders_and_other_files_are_left_out(flat):
@@ -155,7 +155,7 @@ def test_unreadable_images_are_refused_and_named(torn):
 def test_unreadable_images_can_be_skipped(torn):
     lines = []
     task = load(torn, unreadable="skip", progress=LineProgress(lines.append))
-    assert sum(map(len, (task.fit, task.validation, task.test))) == 55
+    assert sum(map(len, (task.train, task.validation, task.test))) == 55
     (told,) = (line for line in lines if "cannot be read" in line)
     assert "5 of 60" in told
     assert "it is empty" in told
@@ -168,7 +168,7 @@ def test_files_that_go_away_later_are_named(flat, memory):
     task = load(flat, memory=memory)
     shutil.rmtree(flat / "bee")
     with pytest.raises(TaskError, match=r"zoo/bee/.*cannot be read any more: No such file"):
-        task.fit.prepare(TARGET, CPU)[0][:]
+        task.train.prepare(TARGET, CPU)[0][:]
 
 
 def test_mistakes_are_told_in_one_line(tmp_path, flat):
@@ -187,7 +187,7 @@ def test_mistakes_are_told_in_one_line(tmp_path, flat):
         (hollow, {}, ["must hold images", "'dog' holds none", ".png"]),
         (extra, {}, ["one of the 3 classes", "'dog'"]),
         (flat, {"shots": 7}, ["11 images", "class 'ant' has 8"]),
-        (flat, {"labelled": 50}, ["at most the 48"]),
+        (flat, {"n_labelled": 50}, ["at most the 48"]),
     ):
         with pytest.raises(TaskError) as caught:
             load(folder, **changes)
@@ -198,7 +198,7 @@ def test_mistakes_are_told_in_one_line(tmp_path, flat):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"memory": "much"}, {"memory": -1}, {"workers": 0}, {"resize": "zoom"},
+    "changes", [{"memory": "much"}, {"memory": -1}, {"workers": 0}, {"crop_mode": "zoom"},
                 {"unreadable": "ignore"}]
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(flat, changes):

@@ -181,4 +181,4 @@ def test_images_that_are_in_two_sets_are_counted_by_set():
     both = ImageSet(torch.cat([parts[0].images[:1], parts[3].images]), torch.zeros(5).long())
     task = Task("t", ("a", "b"), *parts[:3], domains={"far": Domain(both), "new": Domain(parts[3])})
     assert task.repeated() == {"far": 1}
-    assert Task("t", ("a", "b"), parts[0], parts[1], parts[1]).repeated() == {"test": 4}
+    assert Task("t", ("a", "b"), parts[0], parts[1], parts[1]).repeated() == {"test_size": 4}

@@ -70,7 +70,7 @@ def test_shots_bring_images_to_validate_on(shots, validation, expected):
 
 def test_a_count_to_validate_on_is_of_all_classes_together():
     labels = np.repeat([0, 1], 30)
-    _, validated, _ = draw_labelled(labels, LabelledSettings(shots=3, validation=10), 0)
+    _, validated, _ = draw_labelled(labels, LabelledSettings(shots=3, validation_size=10), 0)
     assert np.bincount(labels[validated]).tolist() == [5, 5]
 
 

@@ -31,7 +31,7 @@ def test_the_sets_are_disjoint_and_of_the_arrays(seed, validation, test):
     if used - count < 2:
         return
     task = task_of(seed, validation=validation, test=test)
-    parts = [task.fit, task.validation, task.test]
+    parts = [task.train, task.validation, task.test]
     assert [len(part) for part in parts] == [used - count, count, 40 - used]
     digests = [digest for part in parts for digest in part.image_digests()]
     assert len(set(digests)) == 40
@@ -43,15 +43,15 @@ def test_the_sets_are_disjoint_and_of_the_arrays(seed, validation, test):
 
 def test_they_are_those_of_a_file(tmp_path):
     np.savez(tmp_path / "a.npz", x_train=IMAGES, y_train=LABELS)
-    wanted = {"validation": 0.3, "test": 0.2}
+    wanted = {"validation_size": 0.3, "test_size": 0.2}
     file = load_npz(Npz(source="npz", path=str(tmp_path / "a.npz"), **wanted), seed=3)
     assert task_of(3, **wanted).digest() == file.digest()
 
 
 def test_grey_images_have_one_channel():
     task = load_arrays(ArraysSettings(source="arrays"), 0, (IMAGES[..., 0], LABELS))
-    assert task.fit.images.shape == (32, 1, 5, 6)
-    assert task.fit.images.dtype == torch.uint8
+    assert task.train.images.shape == (32, 1, 5, 6)
+    assert task.train.images.dtype == torch.uint8
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_grey_images_have_one_channel():
         ((IMAGES[0, 0], LABELS), "got uint8 of shape (6, 3)"),
         ((IMAGES, LABELS[1:]), "got shape (39,) for 40 images"),
         ((IMAGES, np.repeat("ant", 40)), "at least two classes, got 1, 'ant'"),
-        ((IMAGES[:2], np.array([0, 1])), "task.labelled must leave an image of each of the 2"),
+        ((IMAGES[:2], np.array([0, 1])), "task.n_labelled must leave an image of each of the 2"),
     ],
 )
 def test_what_is_no_task_is_told(arrays, words):
@@ -72,7 +72,7 @@ def test_what_is_no_task_is_told(arrays, words):
 
 def test_arrays_are_for_their_own_source():
     digits = DigitsSettings(
-        source="digits", classes=(1, 2), fit_per_class=2, validation_per_class=2
+        source="digits", classes=(1, 2), train_per_class=2, validation_per_class=2
     )
     with pytest.raises(TaskError, match="must be 'arrays' where arrays are given, got 'digits'"):
         load_task(digits, 0, arrays=(IMAGES, LABELS))

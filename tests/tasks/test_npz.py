@@ -46,7 +46,7 @@ def test_all_splits_are_taken_as_they_are(load):
     task = load(given)
     assert task.name == "mine"
     assert task.classes == ("ant", "bee", "cat")
-    for part, split in ((task.fit, "train"), (task.validation, "val"), (task.test, "test")):
+    for part, split in ((task.train, "train"), (task.validation, "val"), (task.test, "test")):
         pixels = torch.from_numpy(given[f"x_{split}"]).permute(0, 3, 1, 2)
         assert torch.equal(part.images, pixels)
         assert part.images.is_contiguous()
@@ -56,7 +56,7 @@ def test_all_splits_are_taken_as_they_are(load):
 def test_grey_images_have_one_channel(load):
     grey = {f"x_{split}": images(n, channels=0) for split, n in
             (("train", 60), ("val", 15), ("test", 30))}  # fmt: skip
-    assert load(arrays(**grey)).fit.images.shape == (60, 1, 6, 5)
+    assert load(arrays(**grey)).train.images.shape == (60, 1, 6, 5)
 
 
 def members(part, given, split):
@@ -68,28 +68,28 @@ def members(part, given, split):
 
 def test_labelled_images_are_drawn_from_the_training_split_alone(load):
     given = arrays()
-    task = load(given, labelled=30, validation=0.2)
-    fit, validation = members(task.fit, given, "train"), members(task.validation, given, "train")
+    task = load(given, n_labelled=30, validation_size=0.2)
+    fit, validation = members(task.train, given, "train"), members(task.validation, given, "train")
     assert (len(fit), len(validation), len(task.test)) == (24, 6, 30)
     assert not fit & validation
-    assert torch.bincount(task.fit.labels).tolist() == [8, 8, 8]
-    assert load(given, labelled=30, validation=6).digest() == task.digest()
-    assert load(given, seed=1, labelled=30, validation=6).digest() != task.digest()
+    assert torch.bincount(task.train.labels).tolist() == [8, 8, 8]
+    assert load(given, n_labelled=30, validation_size=6).digest() == task.digest()
+    assert load(given, seed=1, n_labelled=30, validation_size=6).digest() != task.digest()
 
 
 def test_shots_are_so_many_images_of_each_class(load):
     task = load(arrays(), shots=2)
-    assert torch.bincount(task.fit.labels).tolist() == [2, 2, 2]
+    assert torch.bincount(task.train.labels).tolist() == [2, 2, 2]
     assert torch.bincount(task.validation.labels).tolist() == [2, 2, 2]
 
 
 def test_without_a_test_split_the_test_images_come_from_the_training_split(load):
     given = arrays(x_test=None, y_test=None, x_val=None, y_val=None)
     task = load(given)
-    parts = [members(part, given, "train") for part in (task.fit, task.validation, task.test)]
+    parts = [members(part, given, "train") for part in (task.train, task.validation, task.test)]
     assert [len(part) for part in parts] == [38, 10, 12]
     assert len(set.union(*parts)) == 60
-    few = load(given, labelled=10)
+    few = load(given, n_labelled=10)
     assert few.test.digest() == task.test.digest()
 
 
@@ -98,7 +98,7 @@ def test_other_labels_can_be_learnt(load):
               "height_test": np.repeat([45, 0], 15)}  # fmt: skip
     task = load(arrays(**height), label="height")
     assert task.classes == ("0", "45", "90")
-    assert task.fit.labels.tolist() == np.repeat([2, 0, 1], 20).tolist()
+    assert task.train.labels.tolist() == np.repeat([2, 0, 1], 20).tolist()
     named = arrays(**{k: v // 45 for k, v in height.items()}, height_names=np.array(list("abc")))
     assert load(named, label="height").classes == ("a", "b", "c")
 
@@ -109,7 +109,7 @@ def test_all_images_can_come_from_one_split(load):
         load(given)
     task = load(given, only="test", shots=2)
     assert task.classes == ("3", "4", "5")
-    parts = [members(part, given, "test") for part in (task.fit, task.validation, task.test)]
+    parts = [members(part, given, "test") for part in (task.train, task.validation, task.test)]
     assert [len(part) for part in parts] == [6, 6, 6]
     assert load(given, only="train", shots=2).classes == ("0", "1", "2")
     with pytest.raises(TaskError, match=r"task\.only.*'x_val'"):
@@ -125,9 +125,9 @@ def test_texts_are_labels_and_unused_names_are_left_out(load):
 
 def test_shared_random_state_is_left_alone(load):
     np.random.seed(1)  # noqa: NPY002
-    first = load(arrays(), labelled=20).digest()
+    first = load(arrays(), n_labelled=20).digest()
     np.random.seed(2)  # noqa: NPY002
-    assert load(arrays(), labelled=20).digest() == first
+    assert load(arrays(), n_labelled=20).digest() == first
 
 
 @pytest.mark.parametrize(
@@ -147,12 +147,12 @@ def test_shared_random_state_is_left_alone(load):
         ({"y_test": np.arange(30) % 3 - 1}, {}, ["y_test", "from 0 to 2", "got -1"]),
         ({"y_train": np.arange(60) % 2}, {}, ["y_val", "1 others", "such as 2"]),
         ({"x_train": np.array([{}, 1])}, {}, ["plain arrays", "allow_pickle"]),
-        ({}, {"labelled": 4, "validation": 2}, ["each of the 3 classes", "got 4"]),
-        ({}, {"labelled": 61}, ["at most the 60", "got 61"]),
+        ({}, {"n_labelled": 4, "validation_size": 2}, ["each of the 3 classes", "got 4"]),
+        ({}, {"n_labelled": 61}, ["at most the 60", "got 61"]),
         ({}, {"shots": 17}, ["21 images", "class 'ant' has 20"]),
-        ({}, {"shots": 3, "validation": 52}, ["at most the 51", "got 52"]),
-        ({}, {"validation": 60}, ["task.validation", "60"]),
-        ({"x_test": None}, {"test": 60}, ["task.test", "60"]),
+        ({}, {"shots": 3, "validation_size": 52}, ["at most the 51", "got 52"]),
+        ({}, {"validation_size": 60}, ["task.validation", "60"]),
+        ({"x_test": None}, {"test_size": 60}, ["task.test", "60"]),
     ],
 )
 def test_mistakes_are_told_in_one_line(load, changes, settings, words):
@@ -216,9 +216,9 @@ def packed_arrays(**changes):
 def test_image_files_can_be_packed_into_arrays(load):
     given = packed_arrays()
     task = load(given)
-    assert [len(part) for part in (task.fit, task.validation, task.test)] == [60, 15, 30]
+    assert [len(part) for part in (task.train, task.validation, task.test)] == [60, 15, 30]
     target = InputFormat((3, 20, 24), (0.0,) * 3, (1.0,) * 3)
-    x, y = task.fit.prepare(target, torch.device("cpu"))
+    x, y = task.train.prepare(target, torch.device("cpu"))
     assert y.tolist() == given["y_train"].tolist()
     buffer = io.BytesIO()
     picture(1, 2).save(buffer, "jpeg")
@@ -226,8 +226,8 @@ def test_image_files_can_be_packed_into_arrays(load):
 
     expected = torch.from_numpy(np.asarray(Image.open(buffer)).copy()).permute(2, 0, 1) / 255
     assert torch.equal(x[7], expected)
-    few = load(given, labelled=12, resize="center", memory=0)
-    assert (len(few.fit), len(few.test)) == (10, 30)
+    few = load(given, n_labelled=12, crop_mode="center", memory=0)
+    assert (len(few.train), len(few.test)) == (10, 30)
 
 
 @pytest.mark.parametrize(
@@ -253,4 +253,4 @@ def test_mistakes_in_packed_files_are_told_in_one_line(load, changes, settings, 
 
 def test_a_way_to_resize_is_for_image_files(load):
     with pytest.raises(TaskError, match=r"task\.resize.*'center'"):
-        load(arrays(), resize="center")
+        load(arrays(), crop_mode="center")

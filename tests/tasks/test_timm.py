@@ -28,10 +28,10 @@ def zoo(tmp_path):
 def test_a_folder_is_read(zoo):
     task = load("", zoo, validation_split="validation")
     assert task.classes == ("ant", "bee")
-    assert [len(part) for part in (task.fit, task.validation, task.test)] == [16, 6, 4]
+    assert [len(part) for part in (task.train, task.validation, task.test)] == [16, 6, 4]
     few = load("", zoo, shots=2, test_split="validation")
-    assert [len(part) for part in (few.fit, few.validation, few.test)] == [4, 4, 6]
-    assert few.fit.prepare(TARGET, torch.device("cpu"))[0].shape == (4, 3, 20, 24)
+    assert [len(part) for part in (few.train, few.validation, few.test)] == [4, 4, 6]
+    assert few.train.prepare(TARGET, torch.device("cpu"))[0].shape == (4, 3, 20, 24)
 
 
 def test_a_tar_file_is_read_and_no_pickle_left(zoo, tmp_path):
@@ -42,7 +42,7 @@ def test_a_tar_file_is_read_and_no_pickle_left(zoo, tmp_path):
     shutil.rmtree(zoo)
     task = load("", path)
     assert task.classes == ("ant", "bee")
-    assert [len(part) for part in (task.fit, task.validation, task.test)] == [13, 3, 4]
+    assert [len(part) for part in (task.train, task.validation, task.test)] == [13, 3, 4]
     assert [p.name for p in tmp_path.iterdir()] == ["zoo.tar"]
     folder = write_classes(tmp_path / "same/train", CLASSES).parent
     assert load("", folder).digest() == task.digest()
@@ -54,10 +54,10 @@ def test_a_hugging_face_data_set_is_read(zoo, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     task = load(f"hfds/{zoo}", cache, validation_split="validation")
     assert task.classes == ("ant", "bee")
-    assert [len(part) for part in (task.fit, task.validation, task.test)] == [16, 6, 4]
+    assert [len(part) for part in (task.train, task.validation, task.test)] == [16, 6, 4]
     again = load("", zoo, validation_split="validation")
-    assert sorted(task.fit.labels.tolist()) == sorted(again.fit.labels.tolist())
-    assert task.fit.prepare(TARGET, torch.device("cpu"))[0].shape == (16, 3, 20, 24)
+    assert sorted(task.train.labels.tolist()) == sorted(again.train.labels.tolist())
+    assert task.train.prepare(TARGET, torch.device("cpu"))[0].shape == (16, 3, 20, 24)
 
 
 def test_a_missing_package_is_named(monkeypatch, tmp_path):

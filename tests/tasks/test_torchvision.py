@@ -65,28 +65,28 @@ def pets(tmp_path):
 def test_a_data_set_of_files_is_read_as_files(food):
     task = load(food, "Food101", shots=3)
     assert task.classes == ("ant", "bee")
-    assert isinstance(task.fit.source, FileImages)
-    assert [len(part) for part in (task.fit, task.validation, task.test)] == [6, 6, 8]
-    assert task.fit.prepare(TARGET, torch.device("cpu"))[0].shape == (6, 3, 20, 24)
+    assert isinstance(task.train.source, FileImages)
+    assert [len(part) for part in (task.train, task.validation, task.test)] == [6, 6, 8]
+    assert task.train.prepare(TARGET, torch.device("cpu"))[0].shape == (6, 3, 20, 24)
 
 
 def test_its_validation_split_is_taken(aircraft):
     task = load(aircraft, "FGVCAircraft")
-    assert [len(part) for part in (task.fit, task.validation, task.test)] == [12, 6, 6]
-    other = load(aircraft, "FGVCAircraft", labelled=8)
-    assert [len(part) for part in (other.fit, other.validation, other.test)] == [6, 2, 6]
+    assert [len(part) for part in (task.train, task.validation, task.test)] == [12, 6, 6]
+    other = load(aircraft, "FGVCAircraft", n_labelled=8)
+    assert [len(part) for part in (other.train, other.validation, other.test)] == [6, 2, 6]
 
 
 def test_a_data_set_without_splits_is_split(tmp_path):
     write_classes(tmp_path / "eurosat/2750", CLASSES, suffixes=(".jpg",))
     task = load(tmp_path, "EuroSAT")
-    assert [len(part) for part in (task.fit, task.validation, task.test)] == [15, 4, 5]
+    assert [len(part) for part in (task.train, task.validation, task.test)] == [15, 4, 5]
 
 
 def test_images_that_torchvision_decodes_are_taken_from_it(pets):
     task = load(pets, "OxfordIIITPet", shots=2)
-    assert isinstance(task.fit.source, RowImages)
-    assert [len(part) for part in (task.fit, task.validation, task.test)] == [4, 4, 6]
+    assert isinstance(task.train.source, RowImages)
+    assert [len(part) for part in (task.train, task.validation, task.test)] == [4, 4, 6]
     assert task.repeated() == {}
     x, _ = task.test.prepare(TARGET, torch.device("cpu"))
     first = Image.open(pets / "oxford-iiit-pet/images/ant_6.jpg")

@@ -39,9 +39,9 @@ def test_the_lists_say_which_images_are_which(root):
     task = load(root)
     assert task.name == "kitti"
     assert len(task.classes) == 4
-    assert [len(part) for part in (task.fit, task.validation, task.test)] == [8, 4, 6]
-    assert task.fit.labels.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
-    assert task.fit.source.name(1).endswith("kitti/images/train/0001 x.jpg")
+    assert [len(part) for part in (task.train, task.validation, task.test)] == [8, 4, 6]
+    assert task.train.labels.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
+    assert task.train.source.name(1).endswith("kitti/images/train/0001 x.jpg")
     assert load(root).digest() == task.digest()
 
 
@@ -54,8 +54,10 @@ def test_the_normalisation_is_the_tasks(root, normalisation, mean):
     target = task.format(TARGET)
     assert target.mean == mean
     assert target.size == TARGET.size
-    x, _ = task.fit.prepare(target, torch.device("cpu"))
-    raw, _ = task.fit.prepare(InputFormat(TARGET.size, (0.0,) * 3, (1.0,) * 3), torch.device("cpu"))
+    x, _ = task.train.prepare(target, torch.device("cpu"))
+    raw, _ = task.train.prepare(
+        InputFormat(TARGET.size, (0.0,) * 3, (1.0,) * 3), torch.device("cpu")
+    )
     std = torch.tensor(target.std)[:, None, None]
     torch.testing.assert_close(x, (raw - torch.tensor(mean)[:, None, None]) / std)
 

@@ -32,8 +32,8 @@ def test_all_shifts_happen_and_images_differ():
 
 def test_half_of_the_images_are_mirrored():
     images = torch.randn(1, 2, 3, 5).expand(400, 2, 3, 5)
-    found = augmented(images, flip=True)
-    mirrored = [torch.equal(image, images[0].flip(-1)) for image in found]
+    found = augmented(images, hflip=True)
+    mirrored = [torch.equal(image, images[0].hflip(-1)) for image in found]
     kept = [torch.equal(image, images[0]) for image in found]
     assert sum(mirrored) + sum(kept) == 400
     assert 150 < sum(mirrored) < 250
@@ -44,11 +44,11 @@ def test_nothing_to_do_is_no_copy():
     assert augmented(images) is images
 
 
-@pytest.mark.parametrize("flip", [False, True])
-def test_the_same_seed_gives_the_same_images(flip):
+@pytest.mark.parametrize("hflip", [False, True])
+def test_the_same_seed_gives_the_same_images(hflip):
     images = torch.randn(5, 3, 8, 8)
     found = []
     for _ in range(2):
         torch.manual_seed(3)
-        found.append(augmented(images, shift=0.2, flip=flip))
+        found.append(augmented(images, shift=0.2, hflip=hflip))
     assert torch.equal(*found)

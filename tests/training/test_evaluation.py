@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from glora_automl.training import calibrated_loss, evaluate
+from glora_automl.training import evaluate, temperature_scaled_loss
 
 
 @pytest.fixture
@@ -43,20 +43,20 @@ def test_score_is_what_the_definition_gives(model, data):
     score = evaluate(model, *data)
     assert score.accuracy == accuracy
     assert score.loss == pytest.approx(loss, rel=1e-6)
-    assert score.images == 37
+    assert score.n_images == 37
     assert [type(value) for value in score[:3]] == [float, float, int]
-    assert score.calibrated is None
+    assert score.scaled_loss is None
 
 
 def test_a_calibrated_loss_is_that_at_the_best_temperature(model, data):
-    score = evaluate(model, *data, batch_size=5, calibrate=True)
+    score = evaluate(model, *data, batch_size=5, scale_temperature=True)
     with torch.no_grad():
         logits = model.eval()(data[0]).double()
     temperatures = torch.logspace(-2, 2, 4001, dtype=torch.float64)
     losses = [F.cross_entropy(logits / t, data[1]).item() for t in temperatures]
-    assert score.calibrated == pytest.approx(min(losses), abs=1e-5)
-    assert score.calibrated < score.loss
-    assert score._replace(calibrated=None) == evaluate(model, *data, batch_size=5)
+    assert score.scaled_loss == pytest.approx(min(losses), abs=1e-5)
+    assert score.scaled_loss < score.loss
+    assert score._replace(scaled_loss=None) == evaluate(model, *data, batch_size=5)
 
 
 @given(
@@ -69,12 +69,12 @@ def test_confidence_does_not_matter_to_a_calibrated_loss(seed, count, classes, f
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(count, classes, generator=generator, dtype=torch.float64)
     labels = torch.randint(0, classes, (count,), generator=generator)
-    loss = calibrated_loss(logits, labels)
+    loss = temperature_scaled_loss(logits, labels)
     # Whoever knows nothing has a temperature without end.
     assert 0 <= loss <= min(F.cross_entropy(logits, labels).item(), math.log(classes) + 0.01)
     wrong = (logits.argmax(1) != labels).any()
     if wrong and loss < 0.99 * math.log(classes):  # elsewhere temperatures are at their bounds
-        assert calibrated_loss(factor * logits, labels) == pytest.approx(loss, abs=1e-3)
+        assert temperature_scaled_loss(factor * logits, labels) == pytest.approx(loss, abs=1e-3)
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 36, 37, 1000])

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from glora_automl.adapters import is_scaling
 from glora_automl.errors import CheckpointError, Stopped, StorageError, TrainingError
-from glora_automl.training import Ranks, load_checkpoint, stage_rng, tensor_digest
+from glora_automl.training import ProcessGroup, load_checkpoint, stage_rng, tensor_digest
 from tests.processes import start
 from tests.training.test_train import Run, StopAfter, data
 
@@ -76,86 +76,106 @@ def attempt(work):
     return None
 
 
-def checks(ranks, folder):
+def checks(process_group, folder):
     """All that two processes show when they get on well, as JSON."""
-    mine = folder / f"rank{ranks.index}"  # machines share no folder
-    found = {"index": ranks.index, "size": ranks.size, "main": ranks.is_main}
-    found["broadcast"] = ranks.broadcast({"from": ranks.index})
-    found["from_main"] = ranks.from_main(lambda: os.environ["RANK"])
-    found["any"] = [ranks.any(lambda wanted=rank: ranks.index == wanted) for rank in range(3)]
-    found["shares"] = [ranks.share(torch.arange(n)).tolist() for n in (5, 1)]
-    ranks.barrier()
+    mine = folder / f"rank{process_group.index}"  # machines share no folder
+    found = {
+        "index": process_group.index,
+        "size": process_group.size,
+        "main": process_group.is_main,
+    }
+    found["broadcast"] = process_group.broadcast({"from": process_group.index})
+    found["from_main"] = process_group.from_main(lambda: os.environ["RANK"])
+    found["any"] = [
+        process_group.any(lambda wanted=rank: process_group.index == wanted) for rank in range(3)
+    ]
+    found["shares"] = [process_group.share(torch.arange(n)).tolist() for n in (5, 1)]
+    process_group.barrier()
 
     for count in COUNTS:
-        run = Program("paths", exact=True, offset=0.01 * ranks.index)
+        run = Program("paths", exact=True, offset=0.01 * process_group.index)
         path = mine / f"{count}.json"
-        result = run.fit(path, epochs=EPOCHS, count=count, ranks=ranks)
-        torch.save(run.state(), folder / f"{count}-rank{ranks.index}.pt")
+        result = run.fit(path, epochs=EPOCHS, count=count, process_group=process_group)
+        torch.save(run.state(), folder / f"{count}-rank{process_group.index}.pt")
         found[f"{count}"] = [result.losses, run.digest(), run.paths, run.images]
 
     for kind in ("drop-path", "conv"):
         run = Program(kind)
-        result = run.fit(epochs=EPOCHS, count=21, ranks=ranks)
+        result = run.fit(epochs=EPOCHS, count=21, process_group=process_group)
         found[kind] = [result.losses, run.digest()]
         found[f"seeds-{kind}"] = run.seeds
         path = mine / f"stopped-{kind}.json"
         for steps in (0, 1, 3, 2):
             # Rank 1 alone is told to stop; it has no file, and what it begins with is replaced.
-            stop = StopAfter(steps) if ranks.index == 1 else None
-            run, told = Program(kind, offset=float(ranks.index)), []
-            options = {"ranks": ranks, "stop": stop, "on_checkpoint": told.append}
+            stop = StopAfter(steps) if process_group.index == 1 else None
+            run, told = Program(kind, offset=float(process_group.index)), []
+            options = {"process_group": process_group, "stop": stop, "on_checkpoint": told.append}
             error = attempt(partial(run.fit, path, epochs=EPOCHS, count=21, **options))
             found.setdefault(f"stopped-{kind}", []).append([*error, len(told) > 0])
-        if ranks.is_main:
+        if process_group.is_main:
             shutil.copytree(mine, folder / f"copy-{kind}")
         run = Program(kind)
-        result = run.fit(path, epochs=EPOCHS, count=21, ranks=ranks)
+        result = run.fit(path, epochs=EPOCHS, count=21, process_group=process_group)
         found[f"resumed-{kind}"] = [result.losses, run.digest()]
 
     def raising_on(rank, error):
         def work(*_):
-            if ranks.index == rank:
+            if process_group.index == rank:
                 raise error
 
         return work
 
     def altered():
-        if ranks.is_main:
+        if process_group.is_main:
             (mine / "20.json").write_text("{")
-        Run("paths").fit(mine / "20.json", epochs=EPOCHS, ranks=ranks)
+        Run("paths").fit(mine / "20.json", epochs=EPOCHS, process_group=process_group)
 
     def late(rng):
         late.steps += 1
-        if ranks.index == 1 and late.steps > 4:
+        if process_group.index == 1 and late.steps > 4:
             raise ValueError("no such path")
 
     late.steps = 0
     full, ended = raising_on(0, StorageError("disk full")), raising_on(1, Stopped("enough"))
     found["errors"] = [
         attempt(altered),
-        attempt(partial(Run("paths").fit, mine / "a.json", ranks=ranks, on_checkpoint=full)),
-        attempt(partial(Run("paths").fit, ranks=ranks, on_epoch=raising_on(1, KeyError("x")))),
-        attempt(partial(Run("paths").fit, ranks=ranks, before_step=late)),
-        attempt(partial(Run("paths").fit, ranks=ranks, stop=ended)),
-        attempt(partial(Run("paths").fit, ranks=ranks, identity={"data": str(ranks.index)})),
-        attempt(partial(ranks.from_main, raising_on(0, KeyboardInterrupt()))),
+        attempt(
+            partial(
+                Run("paths").fit, mine / "a.json", process_group=process_group, on_checkpoint=full
+            )
+        ),
+        attempt(
+            partial(
+                Run("paths").fit, process_group=process_group, on_epoch=raising_on(1, KeyError("x"))
+            )
+        ),
+        attempt(partial(Run("paths").fit, process_group=process_group, before_step=late)),
+        attempt(partial(Run("paths").fit, process_group=process_group, stop=ended)),
+        attempt(
+            partial(
+                Run("paths").fit,
+                process_group=process_group,
+                identity={"data": str(process_group.index)},
+            )
+        ),
+        attempt(partial(process_group.from_main, raising_on(0, KeyboardInterrupt()))),
     ]
-    (folder / f"found-{ranks.index}.json").write_text(json.dumps(found))
+    (folder / f"found-{process_group.index}.json").write_text(json.dumps(found))
 
 
-def failure(ranks, folder):
+def failure(process_group, folder):
     """Rank 0 finds a checkpoint that is none, and nobody catches the error."""
     path = folder / "x.json"
-    if ranks.is_main:
+    if process_group.is_main:
         path.write_text("{")
-    Run("paths").fit(path, ranks=ranks)
+    Run("paths").fit(path, process_group=process_group)
 
 
 def main(what, folder):
     torch.set_num_threads(1)
-    ranks = Ranks.from_environment(torch.device("cpu"))
-    {"checks": checks, "failure": failure}[what](ranks, Path(folder))
-    ranks.close()
+    process_group = ProcessGroup.from_environment(torch.device("cpu"))
+    {"checks": checks, "failure": failure}[what](process_group, Path(folder))
+    process_group.close()
 
 
 def run_ranks(what, folder):
@@ -163,19 +183,19 @@ def run_ranks(what, folder):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    ranks = [
+    process_group = [
         start(main, what, str(folder), folder=folder, **address, WORLD_SIZE="2",
               LOCAL_WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank))
         for rank in range(2)
     ]  # fmt: skip
-    for rank in ranks:
+    for rank in process_group:
         rank.wait()
-    return ranks
+    return process_group
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ranks")
+    folder = tmp_path_factory.mktemp("process_group")
     for rank in run_ranks("checks", folder):
         assert rank.code == 0, rank.err
     return folder
@@ -330,18 +350,18 @@ def test_an_error_on_rank_0_ends_both_processes(tmp_path):
     assert "CheckpointError: The checkpoint" in main_rank.err
 
 
-def alone():
+def standalone():
     """A training by one process."""
-    ranks = Ranks.from_environment(torch.device("cpu"))
-    Run("paths").fit(epochs=1, ranks=ranks)
-    ranks.barrier()
-    ranks.close()
+    process_group = ProcessGroup.from_environment(torch.device("cpu"))
+    Run("paths").fit(epochs=1, process_group=process_group)
+    process_group.barrier()
+    process_group.close()
     assert not any(name.split(".")[0] == "accelerate" for name in sys.modules)
     assert not torch.distributed.is_initialized()
 
 
 def test_one_process_imports_nothing_of_accelerate_and_connects_to_nothing(tmp_path):
-    process = start(alone, folder=tmp_path, WORLD_SIZE="1", RANK="0", LOCAL_RANK="0")
+    process = start(standalone, folder=tmp_path, WORLD_SIZE="1", RANK="0", LOCAL_RANK="0")
     assert process.wait() == 0, process.err
 
 
@@ -351,8 +371,13 @@ def test_what_torchrun_did_not_start_is_alone(monkeypatch, variables):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    ranks = Ranks.from_environment(torch.device("cpu"))
-    assert (type(ranks), ranks.index, ranks.size, ranks.is_main) == (Ranks, 0, 1, True)
+    process_group = ProcessGroup.from_environment(torch.device("cpu"))
+    assert (
+        type(process_group),
+        process_group.index,
+        process_group.size,
+        process_group.is_main,
+    ) == (ProcessGroup, 0, 1, True)
 
 
 def test_without_accelerate_torchrun_is_refused(monkeypatch):
@@ -360,7 +385,7 @@ def test_without_accelerate_torchrun_is_refused(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "0")
     monkeypatch.setitem(sys.modules, "accelerate", None)
     with pytest.raises(TrainingError, match=r'pip install "glora-automl\[distributed\]"'):
-        Ranks.from_environment(torch.device("cpu"))
+        ProcessGroup.from_environment(torch.device("cpu"))
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):
@@ -368,14 +393,14 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(TrainingError, match=r"local rank 1 finds 1 GPU.*--nproc-per-node"):
-        Ranks.from_environment(torch.device("cuda"))
+        ProcessGroup.from_environment(torch.device("cuda"))
 
 
 def test_a_single_process_is_all_ranks():
-    ranks = Ranks(torch.device("cpu"))
+    process_group = ProcessGroup(torch.device("cpu"))
     tensors = {"a": torch.ones(2)}
-    assert ranks.broadcast_tensors(tensors) == tensors
-    assert ranks.share(torch.arange(3)).tolist() == [0, 1, 2]
-    assert [ranks.any(lambda: True), ranks.any(lambda: False)] == [True, False]
-    with pytest.raises(CheckpointError, match="mine"), ranks.together():
+    assert process_group.broadcast_tensors(tensors) == tensors
+    assert process_group.share(torch.arange(3)).tolist() == [0, 1, 2]
+    assert [process_group.any(lambda: True), process_group.any(lambda: False)] == [True, False]
+    with pytest.raises(CheckpointError, match="mine"), process_group.together():
         raise CheckpointError("mine")

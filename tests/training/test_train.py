@@ -85,7 +85,7 @@ class Run:
 
     def __init__(self, kind):
         self.before_step = None
-        self.settings = {"shift": 0.2, "flip": True} if kind == "drop-path" else {}
+        self.settings = {"shift": 0.2, "hflip": True} if kind == "drop-path" else {}
         if kind == "conv":
             self.model = seeded(Conv)
             self.parameters = dict(self.model.named_parameters())
@@ -166,7 +166,7 @@ def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, uninterrupted
     losses, digest = uninterrupted[kind]
     assert result.losses == losses
     assert run.digest() == digest
-    assert result.images == 5 * 20
+    assert result.n_images == 5 * 20
     # First what was done before, then each epoch that is left.
     assert reported == [(i + 1, losses[i]) for i in range(max(last - 1, 0), 5)]
 
@@ -190,7 +190,7 @@ def test_factors_of_frozen_weights_have_a_learning_rate_of_their_own():
         settings = TrainingSettings(
             epochs=1, batch_size=20, lr=1e-3, weight_decay=0, scaling_lr_ratio=ratio
         )
-        train(model, supernet.trainable(), *data(), settings, seed=0, stage="alone")
+        train(model, supernet.trainable(), *data(), settings, seed=0, stage="standalone")
         moved[ratio] = {n: value - before[n] for n, value in supernet.state_dict().items()}
     for name, step in moved[1.0].items():
         scaling = name.endswith(("A_vector", "D_scalar"))
@@ -238,7 +238,7 @@ def test_a_stopped_training_ends_with_the_same_bits(tmp_path, uninterrupted, kin
         assert state.get("step", 0) == done % 3
     run = Run(kind)
     result = run.fit(path, on_epoch=lambda *epoch: reported.append(epoch))
-    assert (result.losses, result.images) == (losses, 5 * 20)
+    assert (result.losses, result.n_images) == (losses, 5 * 20)
     assert run.digest() == digest
     # Each epoch once as it ends; again only as what was done before a start.
     assert sorted(set(reported)) == [(i + 1, losses[i]) for i in range(5)]
@@ -482,7 +482,7 @@ def test_no_epochs_change_nothing(tmp_path, kind):
     reported = []
     for _ in range(2):
         result = run.fit(tmp_path / "x.json", epochs=0, on_epoch=lambda *a: reported.append(a))
-        assert (result.losses, result.images) == ([], 0)
+        assert (result.losses, result.n_images) == ([], 0)
     assert run.digest() == before
     assert reported == []
     assert not run.model.training
@@ -649,7 +649,7 @@ def test_settings_out_of_range_are_refused(wrong):
 @pytest.mark.parametrize("name", ["vit", "swin"])
 def test_recomputed_activations_train_the_same(name):
     results = []
-    for recompute in (False, True):
+    for grad_checkpointing in (False, True):
         model = models.backbone(name)
         for module in model.modules():
             if isinstance(module, DropPath):
@@ -662,7 +662,9 @@ def test_recomputed_activations_train_the_same(name):
             drawn.append(int(rng.integers(100)))
             supernet.activate(models.random_architecture(shapes, drawn[-1]))
 
-        settings = TrainingSettings(epochs=2, batch_size=4, lr=0.01, recompute=recompute)
+        settings = TrainingSettings(
+            epochs=2, batch_size=4, lr=0.01, grad_checkpointing=grad_checkpointing
+        )
         images, labels = models.images(count=10), torch.arange(10) % 3
         trainable = supernet.trainable()
         train(model, trainable, images, labels, settings, seed=0, stage="s", before_step=draw)
@@ -675,7 +677,7 @@ def test_recomputed_activations_train_the_same(name):
 
 def test_a_backbone_that_cannot_recompute_is_told():
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-    settings = TrainingSettings(epochs=1, recompute=True)
+    settings = TrainingSettings(epochs=1, grad_checkpointing=True)
     images, labels = torch.randn(4, 1, 2, 2), torch.tensor([0, 1, 0, 1])
     with pytest.raises(TrainingError, match=r"training.recompute needs .* Sequential"):
         train(model, dict(model.named_parameters()), images, labels, settings, seed=0, stage="s")

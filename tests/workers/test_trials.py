@@ -43,7 +43,7 @@ def study_of(storage):
         direction="maximize",
         load_if_exists=True,
         # Known from the start: it does not depend on which trials are complete.
-        sampler=EvolutionSampler(population=4, top=2, seed=0, search_space=SPACE),
+        sampler=EvolutionSampler(population_size=4, top=2, seed=0, search_space=SPACE),
     )
 
 

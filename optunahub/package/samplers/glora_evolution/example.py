@@ -26,7 +26,7 @@ def main(registry: str | None = REGISTRY, trials: int = 200) -> optuna.Study:
         module = optunahub.load_module(package)
     else:
         module = optunahub.load_local_module(package, registry_root=registry)
-    sampler = module.EvolutionSampler(population=25, seed=0)
+    sampler = module.EvolutionSampler(population_size=25, seed=0)
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
     study.optimize(objective, n_trials=trials)
     for trial in sorted(study.best_trials, key=lambda trial: trial.values[1]):

@@ -8,18 +8,28 @@ from glora_automl._version import __version__
 if TYPE_CHECKING:
     from glora_automl import errors
     from glora_automl.architecture import Architecture, Choice, LayerChoices, LayerShape
-    from glora_automl.budget import FeasibleRegion, parse_budget
-    from glora_automl.commands import SearchResult, compare, pick, resume, search
+    from glora_automl.budget import Budget, FeasibleRegion
+    from glora_automl.commands import (
+        SearchResult,
+        compare,
+        resume,
+        run_suite,
+        search,
+        select,
+        train,
+    )
     from glora_automl.errors import GLoRAError
     from glora_automl.estimator import GLoRAClassifier
     from glora_automl.export import (
-        apply,
         export_model,
         load_adapter,
         load_adapters,
+        predict,
         read_adapter,
         save_adapter,
     )
+    from glora_automl.pipeline import Objective, Workspace
+    from glora_automl.problem import AdapterProblem
     from glora_automl.recipes import Recipe, list_recipes, load_recipe
     from glora_automl.search_space import (
         SearchSpace,
@@ -30,7 +40,9 @@ if TYPE_CHECKING:
     from glora_automl.study import Comparison
 
 __all__ = [
+    "AdapterProblem",
     "Architecture",
+    "Budget",
     "Choice",
     "Comparison",
     "FeasibleRegion",
@@ -38,12 +50,13 @@ __all__ = [
     "GLoRAError",
     "LayerChoices",
     "LayerShape",
+    "Objective",
     "Recipe",
     "SearchResult",
     "SearchSpace",
     "SearchSpaceSpec",
+    "Workspace",
     "__version__",
-    "apply",
     "compare",
     "errors",
     "export_model",
@@ -53,31 +66,35 @@ __all__ = [
     "load_adapters",
     "load_recipe",
     "load_search_space",
-    "parse_budget",
-    "pick",
+    "predict",
     "read_adapter",
     "resume",
+    "run_suite",
     "save_adapter",
     "search",
+    "select",
+    "train",
 ]
 
 _HOMES = {
     "architecture": ("Architecture", "Choice", "LayerChoices", "LayerShape"),
-    "budget": ("FeasibleRegion", "parse_budget"),
+    "budget": ("Budget", "FeasibleRegion"),
     "errors": ("GLoRAError",),
     "estimator": ("GLoRAClassifier",),
     "export": (
-        "apply",
         "export_model",
         "load_adapter",
         "load_adapters",
+        "predict",
         "read_adapter",
         "save_adapter",
     ),
     "search_space": ("SearchSpace", "SearchSpaceSpec", "list_search_spaces", "load_search_space"),
     "study": ("Comparison",),
     "recipes": ("Recipe", "list_recipes", "load_recipe"),
-    "commands": ("SearchResult", "compare", "pick", "resume", "search"),
+    "commands": ("SearchResult", "compare", "resume", "run_suite", "search", "select", "train"),
+    "pipeline": ("Objective", "Workspace"),
+    "problem": ("AdapterProblem",),
 }
 
 

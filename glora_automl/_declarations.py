@@ -1,8 +1,9 @@
-"""Finds the TOML declarations (recipes, search spaces) of a checkout or an installed wheel."""
+"""Find and check TOML declarations (recipes, search spaces, suites)."""
 
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Strict, ValidationError
 
 from glora_automl.errors import GLoRAError
 
-# TOML knows its types: true is no number, and "3" is none either.
+# TOML is typed: neither true nor "3" is a number.
 Int = Annotated[int, Strict()]
 Float = Annotated[float, Strict()]
 Bool = Annotated[bool, Strict()]
@@ -21,68 +22,84 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Declaration(BaseModel):
-    """Base of everything that is read from TOML: frozen, unknown keys refused."""
+    """Frozen base of all TOML declarations; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def folder(kind: Folder) -> Path:
-    """Where the shipped declarations are: in the wheel, or at the top of a checkout."""
+    """Return the folder of the shipped declarations, in the wheel or at the top of a checkout."""
     package = Path(__file__).parent
-    packed = package / "_data" / kind
-    return packed if packed.is_dir() else package.parent / kind
+    in_wheel = package / "_data" / kind
+    return in_wheel if in_wheel.is_dir() else package.parent / kind
 
 
 def names(kind: Folder) -> list[str]:
-    """Names of the shipped declarations, sorted."""
+    """Return the sorted names of the shipped declarations."""
     return sorted(path.stem for path in folder(kind).glob("*.toml"))
 
 
 def suggest(word: str, known: list[str]) -> str:
-    """The way out of a misspelling: the nearest known word, or all of them."""
+    """Return a hint sentence for a misspelt word: the nearest known word, or all of them.
+
+    Example:
+        >>> suggest("lorra", ["lora", "bitfit"]), suggest("x", ["lora", "bitfit"])
+        ("Did you mean 'lora'?", 'Choose one of lora, bitfit.')
+    """
     near = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}."
+    if near:
+        return f"Did you mean {near[0]!r}?"
+    return f"Choose one of {', '.join(known)}." if known else "There are none to choose from."
 
 
 def read(kind: Folder, name: str, error: type[GLoRAError]) -> tuple[str, dict[str, Any]]:
     """Read a shipped declaration by name, or any TOML file by path.
 
     Returns:
-        The name (a file's stem) and the parsed table.
+        The name (the file's stem) and the parsed table.
 
     Raises:
-        GLoRAError: As the given ``error`` class, if nothing is found or it is no TOML.
+        GLoRAError: As ``error``, if the file is missing, unreadable or not TOML.
     """
-    what = {"studies": "recipe", "search_spaces": "search space", "suites": "suite"}[kind]
+    noun = {"studies": "recipe", "search_spaces": "search space", "suites": "suite"}[kind]
     path = Path(name)
     if path.suffix != ".toml":
         path = folder(kind) / f"{name}.toml"
         if name not in names(kind):
             raise error(
-                f"The {what} must be a shipped name or a path that ends in .toml, "
-                f"got {name!r}; {suggest(name, names(kind))}"
+                f"The {noun} must be a shipped name or a path that ends in .toml, "
+                f"got {name!r}. {suggest(name, names(kind))}"
             )
     try:
         return path.stem, tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as reason:
-        raise error(f"The {what} file {str(path)!r} cannot be read: {reason.strerror}.") from None
+        raise error(
+            f"The {noun} file must be readable, got {str(path)!r} ({reason.strerror}). "
+            "Check the path."
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as reason:
-        raise error(f"The {what} file {str(path)!r} is no TOML: {reason}.") from None
+        raise error(f"The {noun} file must be TOML, got {str(path)!r} ({reason}).") from None
 
 
 def validate(model: type[Model], table: object, where: str, error: type[GLoRAError]) -> Model:
-    """Check a parsed table against its model; the first fault becomes one line.
+    """Check a parsed table against its model and report the first fault in one line.
+
+    Args:
+        model: The declaration's class.
+        table: The parsed table.
+        where: Prefix of the message, such as ``recipe digits``.
+        error: Class of the exception.
 
     Raises:
-        GLoRAError: As the given ``error`` class, with key, rule, value and way out.
+        GLoRAError: As ``error``, or as the :class:`GLoRAError` that a validator raised.
     """
     try:
         return model.model_validate(table)
     except ValidationError as faults:
-        # A misspelt key tells more than the missing one that it leaves behind.
+        # A misspelt key explains the missing key that it causes.
         fault = min(faults.errors(), key=lambda f: f["type"] != "extra_forbidden")
     owner, path = _locate(model, fault["loc"])
-    if fault["type"].startswith("union_tag"):  # which kind a table is, such as a task's source
+    if fault["type"].startswith("union_tag"):  # discriminator of a table, such as task.source
         path.append(fault["ctx"]["discriminator"].strip("'"))
     if fault["type"] == "union_tag_invalid":
         fault["msg"] = f"Input should be one of {fault['ctx']['expected_tags']}"
@@ -90,24 +107,26 @@ def validate(model: type[Model], table: object, where: str, error: type[GLoRAErr
     key = ".".join(path) or "the table"
     if fault["type"] == "extra_forbidden":
         known = [] if owner is None else list(owner.model_fields)
-        raise error(f"{where}: unknown key {key!r}; {suggest(path[-1], known)}")
+        raise error(f"{where}: unknown key {key!r}. {suggest(path[-1], known)}")
     if fault["type"] in ("missing", "union_tag_not_found"):
         raise error(f"{where}: the key {key!r} is required and missing.")
-    if fault["type"] == "value_error":  # raised by a validator of ours, which tells the value
-        raise error(f"{where}: {key}: {fault['msg'].removeprefix('Value error, ')}")
-    if fault["msg"].startswith("Input should be "):
-        rule = fault["msg"].removeprefix("Input should be ")
-        raise error(f"{where}: {key} must be {rule}, got {fault['input']!r}.")
-    raise error(f"{where}: {key}: {fault['msg']}, got {fault['input']!r}.")
+    if fault["type"] == "value_error":  # from a validator of this package, which names the value
+        reason = fault["ctx"]["error"]
+        if isinstance(reason, GLoRAError):
+            raise type(reason)(f"{where}: {reason}")
+        raise error(f"{where}: {key}: {reason}")
+    # pydantic writes "Input should be ...", "Tuple should have ...".
+    rule = re.sub(r"^\w+ should ", "", fault["msg"])
+    raise error(f"{where}: {key} must {rule}, got {fault['input']!r}.")
 
 
 def _locate(
     model: type[BaseModel], location: tuple[int | str, ...]
 ) -> tuple[type[BaseModel] | None, list[str]]:
-    """The model of the table in which a fault lies, and the keys that lead to the fault.
+    """Return the model of the table with the fault, and the keys that lead to the fault.
 
-    A table that may be left out counts like any other. Of a table of several kinds pydantic tells
-    the kind as if it were a key; here it is none.
+    An optional table counts like any other. pydantic lists the tag of a discriminated union as a
+    key; the result leaves it out.
     """
     owner: Any = model
     path: list[str] = []
@@ -122,7 +141,7 @@ def _locate(
         tables = [kind for kind in kinds if hasattr(kind, "model_fields")]
         if field is not None and field.discriminator:
             tag = str(parts.pop(0))
-            by = str(field.discriminator)
-            tables = [t for t in tables if tag in get_args(t.model_fields[by].annotation)]
+            key = str(field.discriminator)
+            tables = [t for t in tables if tag in get_args(t.model_fields[key].annotation)]
         owner = tables[0] if tables else None
     return owner, path

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and their digests."""
+"""Atomic writes, folders and file locks."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ __all__ = ["Timeout", "file_lock", "make_folder", "remove_torn", "write_atomic"]
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then give it its name.
+    """Write a temporary file beside ``path``, then rename it to ``path``.
 
-    A reader sees the whole file or none; a crash leaves at most a hidden temporary file.
+    A reader sees the whole file or none. A crash leaves at most a hidden temporary file.
+
+    Args:
+        path: The file. Its folder is created.
+        write: Writes the content to the path that it gets.
 
     Raises:
         StorageError: If the folder cannot be written or the disk is full.
@@ -32,45 +36,47 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
     except OSError as error:
         raise StorageError(
-            f"The file {str(path)!r} cannot be written: {error.strerror or error}; make room or "
-            "choose another folder."
+            f"A file must be writable, got {str(path)!r}: {error.strerror or error}. Free disk "
+            "space or choose another folder."
         ) from None
     finally:
-        # After the rename nothing is there, and what could not be made cannot be removed.
+        # The file is missing after the rename, and after a failed creation.
         with contextlib.suppress(OSError):
             temporary.unlink()
 
 
-def make_folder(folder: Path, option: str = "--runs") -> None:
-    """Make a folder and those above it, if they are not there.
+def make_folder(folder: Path, argument: str = "runs") -> None:
+    """Create a folder and its parents unless they exist.
 
     Args:
         folder: The folder.
-        option: What chooses another one, for the message.
+        argument: Name of the argument that chooses the folder, for the message.
 
     Raises:
-        StorageError: If it cannot be made.
+        StorageError: If the folder cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(
-            f"The folder {str(folder)!r} must be writable: {error.strerror}; choose another with "
-            f"{option}."
+            f"`{argument}` must be writable, got {str(folder)!r}: {error.strerror}. Choose another "
+            f"`{argument}`."
         ) from None
 
 
 @contextlib.contextmanager
 def file_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold a lock between processes of this machine; the kernel frees it when one dies.
+    """Hold a lock between the processes of this machine.
+
+    The kernel releases the lock when its process ends.
 
     Args:
-        path: The lock's file, in a folder that is there.
-        wait: Whether to wait for it.
+        path: File of the lock, in an existing folder.
+        wait: Whether to wait for the lock.
 
     Raises:
-        Timeout: If it is taken and ``wait`` is false.
-        StorageError: If the file system does not let it be.
+        Timeout: If another process holds the lock and ``wait`` is false.
+        StorageError: If the file system refuses the lock.
     """
     lock = FileLock(path, timeout=-1 if wait else 0)
     try:
@@ -79,8 +85,8 @@ def file_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
         raise
     except (OSError, NotImplementedError) as error:
         raise StorageError(
-            f"The folder {str(path.parent)!r} must be writable and know locks: {error}; choose "
-            "another with --runs."
+            f"`runs` must be writable and support file locks, got {str(path.parent)!r}: {error}. "
+            "Choose another `runs`."
         ) from None
     try:
         yield
@@ -89,6 +95,11 @@ def file_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
 
 
 def remove_torn(folder: Path, name: str = "*") -> None:
-    """Remove what killed calls of :func:`write_atomic` left of files that nobody writes now."""
+    """Remove the temporary files that killed calls of :func:`write_atomic` left.
+
+    Args:
+        folder: Folder of the files.
+        name: Pattern of names that no process is writing.
+    """
     for torn in folder.glob(f".{name}.{'[0-9a-f]' * 8}.tmp"):
         torn.unlink(missing_ok=True)

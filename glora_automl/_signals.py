@@ -1,4 +1,4 @@
-"""Stopping at a safe point when the user or a scheduler asks for it."""
+"""Stop at a safe point on SIGINT or SIGTERM."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ __all__ = ["StopOnSignal"]
 
 
 class StopOnSignal:
-    """Inside its block, SIGINT and SIGTERM are noted instead of ending the process.
+    """Context manager that records SIGINT and SIGTERM instead of ending the process.
 
-    A second SIGINT interrupts at once, wherever the process is. Outside of the main thread, where
-    Python delivers no signals, nothing changes.
+    A second SIGINT interrupts at once. Outside the main thread, which alone receives signals in
+    Python, nothing changes.
 
     Args:
-        tell: Told when the first signal comes.
+        log: Called with one line at the first signal.
 
     Attributes:
-        received: Number of the signal that came, if any.
+        received: Number of the first signal; None before it.
 
     Example:
         >>> with StopOnSignal(print) as stop:
@@ -30,19 +30,19 @@ class StopOnSignal:
         True
     """
 
-    def __init__(self, tell: Callable[[str], object]) -> None:
-        self._tell = tell
-        self._before: dict[int, object] = {}
+    def __init__(self, log: Callable[[str], object]) -> None:
+        self._log = log
+        self._handlers: dict[int, object] = {}
         self.received: int | None = None
 
     def __call__(self) -> bool:
-        """Whether to stop."""
+        """Return whether a signal has arrived."""
         return self.received is not None
 
     def __enter__(self) -> StopOnSignal:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
+                self._handlers[number] = signal.signal(number, self._record)
         return self
 
     def __exit__(
@@ -51,13 +51,13 @@ class StopOnSignal:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
             return
         self.received = number
-        self._tell("Stopping at the next safe point; another Ctrl-C stops at once.")
+        self._log("Stopping at the next safe point; another Ctrl-C stops at once.")

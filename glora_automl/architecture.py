@@ -1,12 +1,12 @@
-"""Choice and architecture: parse, print, count.
+"""Choices and architectures: parse, print, count.
 
 An adapted linear layer with frozen ``W0 (out, in)`` and ``b0 (out,)`` computes with
 
 .. math::
     W = W_0 + W_0 \\odot A + B, \\qquad b = b_0 + b_0 \\odot D + E + W_0 C
 
-(GLoRA, arXiv 2306.07967, equation 10; the product with ``A`` is elementwise, as in the authors'
-code). Each support tensor ``A`` to ``E`` is parameterised by one *choice*.
+(GLoRA, arXiv 2306.07967, equation 10; the product with ``A`` is elementwise, as in the reference
+code). One *choice* parameterises each support tensor ``A`` to ``E``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from glora_automl.errors import ArchitectureError
 __all__ = ["TENSORS", "Architecture", "Choice", "LayerChoices", "LayerShape"]
 
 TENSORS = ("A", "B", "C", "D", "E")
-"""The support tensors, in the order in which they are printed."""
+"""The support tensors, in printing order."""
 
 Kind = Literal["none", "scalar", "vector", "lora"]
 
@@ -37,14 +37,14 @@ _ALLOWED: dict[str, tuple[Kind, ...]] = {
 
 
 class LayerShape(NamedTuple):
-    """What counting needs to know of a linear layer.
+    """The shape of a linear layer.
 
     Attributes:
-        out_features: Rows of its weight.
-        in_features: Columns of its weight.
-        bias: Whether it has a bias.
-        takes_bias: Whether the model uses the bias that C, D and E change or make. Some models
-            read a layer's weight and add a bias of their own.
+        out_features: Rows of the weight.
+        in_features: Columns of the weight.
+        bias: Whether the layer has a bias.
+        takes_bias: Whether the model uses the layer's bias, which C, D and E change. Some models
+            read only the weight and add a bias of their own.
     """
 
     out_features: int
@@ -53,7 +53,7 @@ class LayerShape(NamedTuple):
     takes_bias: bool = True
 
     def has(self, tensor: str) -> bool:
-        """Whether a support tensor of this layer can be anything but ``none``.
+        """Return whether this layer can have a support tensor other than ``none``.
 
         Example:
             >>> [tensor for tensor in TENSORS if LayerShape(8, 4, bias=False).has(tensor)]
@@ -66,14 +66,14 @@ class LayerShape(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """How a support tensor is parameterised: ``none``, ``scalar``, ``vector`` or ``lora-r``.
+    """The parameterisation of a support tensor: ``none``, ``scalar``, ``vector`` or ``lora-r``.
 
     Args:
         kind: One of ``"none"``, ``"scalar"``, ``"vector"``, ``"lora"``.
-        rank: The rank of ``lora``, at least 1; 0 for the other kinds.
+        rank: LoRA rank, at least 1; 0 for the other kinds.
 
     Raises:
-        ArchitectureError: If kind and rank do not go together.
+        ArchitectureError: If the kind is unknown or the rank does not fit it.
 
     Example:
         >>> Choice.parse("lora-4")
@@ -100,10 +100,10 @@ class Choice:
     @staticmethod
     @functools.cache
     def parse(text: str) -> Choice:
-        """Read a choice as it is printed.
+        """Parse a choice from its printed form.
 
         Raises:
-            ArchitectureError: If ``text`` is no choice.
+            ArchitectureError: If ``text`` is not a choice.
         """
         if match := re.fullmatch(r"lora-([1-9][0-9]*)", text):
             return Choice("lora", int(match[1]))
@@ -115,11 +115,15 @@ class Choice:
         )
 
     def check(self, tensor: str, shape: LayerShape | None = None) -> None:
-        """Refuse a choice that ``tensor`` of a layer of this shape cannot have.
+        """Check that a support tensor of a layer can have this choice.
+
+        Args:
+            tensor: The support tensor.
+            shape: The layer's shape; None checks the kind only.
 
         Raises:
-            ArchitectureError: If the tensor does not allow the kind, the layer has no bias for
-                ``D`` to scale or takes none, or the rank exceeds the layer's size.
+            ArchitectureError: If the tensor does not allow the kind, the layer lacks the bias
+                that the tensor changes, or the rank exceeds the layer's size.
         """
         allowed = _ALLOWED[tensor]
         if self.kind not in allowed:
@@ -131,10 +135,10 @@ class Choice:
             if not shape.takes_bias:
                 raise ArchitectureError(
                     f"{tensor} of a layer whose bias the model does not use must be none, got "
-                    f"{str(self)!r}; A and B change its weight."
+                    f"{str(self)!r}. Use A or B."
                 )
             raise ArchitectureError(
-                f"D of a layer without bias must be none, got {str(self)!r}; C and E give it one."
+                f"D of a layer without bias must be none, got {str(self)!r}. Use C or E."
             )
         limit = shape.in_features if tensor == "C" else min(shape.out_features, shape.in_features)
         if self.rank > limit:
@@ -144,7 +148,7 @@ class Choice:
             )
 
     def count(self, tensor: str, shape: LayerShape) -> int:
-        """Trainable parameters of ``tensor`` in a layer of this shape."""
+        """Return the trainable parameters of ``tensor`` in a layer of this shape."""
         if self.kind == "none":
             return 0
         if self.kind == "scalar":
@@ -159,7 +163,7 @@ _NONE = Choice("none")
 
 
 class LayerChoices(NamedTuple):
-    """The choices of one layer, a field for each support tensor."""
+    """The choices of one layer, one field per support tensor."""
 
     A: Choice = _NONE
     B: Choice = _NONE
@@ -176,15 +180,18 @@ class LayerChoices(NamedTuple):
         return " ".join(parts) or "none"
 
     def count(self, shape: LayerShape) -> int:
-        """Trainable parameters of the five support tensors together."""
+        """Return the trainable parameters of the five support tensors."""
         return sum(c.count(t, shape) for t, c in zip(TENSORS, self, strict=True))
 
 
 class Architecture(Mapping[str, LayerChoices]):
-    """One choice for each support tensor of each layer: a hashable, printable, countable value.
+    """One choice per support tensor per layer: a hashable, printable, countable value.
 
     Args:
         layers: Choices by dotted layer name.
+
+    Raises:
+        ArchitectureError: If a layer name is malformed or a choice does not fit its tensor.
 
     Example:
         >>> arch = Architecture.parse('''
@@ -206,7 +213,7 @@ class Architecture(Mapping[str, LayerChoices]):
         for name, choices in layers.items():
             if not re.fullmatch(r"[^\s:]+", name):
                 raise ArchitectureError(
-                    f"A layer name must have no space or colon and not be empty, got {name!r}."
+                    f"A layer name must be text without spaces and colons, got {name!r}."
                 )
             for tensor, choice in zip(TENSORS, choices, strict=True):
                 try:
@@ -231,7 +238,7 @@ class Architecture(Mapping[str, LayerChoices]):
         return self._hash
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Architecture, (self._layers,)  # a hash of texts is that of one process
+        return Architecture, (self._layers,)  # the hash of a string differs between processes
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Architecture) and self._layers == other._layers
@@ -244,24 +251,30 @@ class Architecture(Mapping[str, LayerChoices]):
 
     @classmethod
     def parse(cls, text: str) -> Architecture:
-        """Read an architecture as it is printed, one layer a line.
+        """Parse an architecture from its printed form, one layer per line.
 
         Raises:
-            ArchitectureError: If a line is no layer, or a layer stands twice.
+            ArchitectureError: If a line is malformed or a layer is repeated.
         """
         layers: dict[str, LayerChoices] = {}
         for line in filter(None, map(str.strip, text.splitlines())):
             name, colon, rest = line.partition(":")
             words = rest.split()
-            if not colon or not words or name in layers:
-                why = "stands twice" if name in layers else "is no 'layer: B=lora-4 E=vector'"
-                raise ArchitectureError(f"An architecture has one layer a line; {line!r} {why}.")
+            if not colon or not words:
+                raise ArchitectureError(
+                    "A line of an architecture must be 'layer: choices', such as "
+                    f"'blocks.0.attn.qkv: B=lora-4 E=vector', got {line[:80]!r}."
+                )
+            if name in layers:
+                raise ArchitectureError(
+                    f"An architecture must name each layer once, got {name!r} twice."
+                )
             fields: dict[str, Choice] = {}
             for word in [] if words == ["none"] else words:
                 tensor, _, choice = word.partition("=")
                 if tensor not in TENSORS or tensor in fields:
                     raise ArchitectureError(
-                        f"{name}: the tensors must be of {', '.join(TENSORS)}, each once, "
+                        f"{name}: the support tensors must be of {', '.join(TENSORS)}, each once, "
                         f"got {word!r}."
                     )
                 fields[tensor] = Choice.parse(choice)
@@ -279,27 +292,28 @@ class Architecture(Mapping[str, LayerChoices]):
         D: str = "none",
         E: str = "none",
     ) -> Architecture:
-        """The same choices in every layer; one without bias keeps ``D = none``, and so on.
+        """Return the architecture with the same choices in every layer.
 
-        LoRA is ``B="lora-r"``, BitFit ``E="vector"``, SSF-like ``A="vector", E="vector"``.
+        A support tensor that a layer cannot have stays ``none``, such as D without a bias. LoRA is
+        ``B="lora-r"``, BitFit ``E="vector"``, SSF-like ``A="vector", E="vector"``.
 
         Raises:
             ArchitectureError: If a choice does not fit a layer.
         """
-        wanted = list(zip(TENSORS, map(Choice.parse, (A, B, C, D, E)), strict=True))
+        choices = list(zip(TENSORS, map(Choice.parse, (A, B, C, D, E)), strict=True))
         layers = {}
         for name, shape in shapes.items():
-            layers[name] = LayerChoices(*(c if shape.has(t) else _NONE for t, c in wanted))
+            layers[name] = LayerChoices(*(c if shape.has(t) else _NONE for t, c in choices))
             for tensor, choice in zip(TENSORS, layers[name], strict=True):
                 choice.check(tensor, shape)
         return cls(layers)
 
     def count(self, shapes: Mapping[str, LayerShape]) -> int:
-        """Trainable adapter parameters; the classifier head is not among them."""
+        """Return the trainable adapter parameters, without the classifier head."""
         return sum(choices.count(shapes[name]) for name, choices in self._layers.items())
 
     @property
     def digest(self) -> str:
-        """sha256 of the printed form with its lines sorted: equal for equal architectures."""
+        """The sha256 of the sorted lines of the printed form: equal for equal architectures."""
         lines = "\n".join(sorted(str(self).splitlines()))
         return hashlib.sha256(lines.encode()).hexdigest()

@@ -1,72 +1,120 @@
-"""The budget: reading it, drawing architectures under it, repairing those above it."""
+"""The budget, and the architectures that fit it: draw, repair, count."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
+from numbers import Integral
 from typing import Any
 
 import numpy as np
+from pydantic_core import CoreSchema, core_schema
 
 from glora_automl.errors import BudgetError
 from glora_automl.search_space import SearchSpace
 
-__all__ = ["FeasibleRegion", "parse_budget"]
+__all__ = ["Budget", "FeasibleRegion"]
 
 _UNITS = {"k": 1_000, "m": 1_000_000}
+# At most 18 digits: enough for any model, and quick to parse.
+_LIMIT = 10**18
+_FORM = re.compile(r"([0-9]{1,18})|([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([kKmM%])")
 
 
-def parse_budget(text: str | int, backbone_parameters: int) -> int:
-    """Read a budget: the most trainable adapter parameters.
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The most trainable adapter parameters of an architecture, without the classifier head.
 
-    Args:
-        text: A count (``12000``), a count with unit (``"12k"``, ``"0.3M"``) or a share of the
-            backbone's parameters (``"1%"``). 0 is allowed: only the head is trained.
-        backbone_parameters: The count that a percentage refers to.
+    A budget is a count (``12000``), a count with a unit (``"12k"``, ``"0.3M"``) or a percentage of
+    the backbone's parameters (``"1%"``). A budget of 0 trains the classifier head only. As a field
+    of a pydantic model it is parsed on the way in and dumped as it was written.
 
-    Returns:
-        A plain count, rounded down.
-
-    Raises:
-        BudgetError: If it is misspelt or negative.
+    Attributes:
+        amount: Parameters, or per cent of the backbone's parameters. It is exact: in binary, 0.3
+            million is less than 300,000.
+        is_percentage: Whether the amount is per cent.
+        written: The value that was parsed. Equality ignores it: ``"12k"`` equals ``12000``.
 
     Example:
-        >>> [parse_budget(t, 200_000) for t in (12000, "12k", "0.3M", "1%")]
-        [12000, 12000, 300000, 2000]
+        >>> budget = Budget.parse("1%")
+        >>> str(budget), budget.resolve(200_000)
+        ('1%', 2000)
+        >>> [Budget.parse(value).resolve(200_000) for value in (12000, "12k", "0.3M")]
+        [12000, 12000, 300000]
     """
-    # Up to 18 digits: more parameters than any model has, and no number that takes long to read.
-    pattern = r"([0-9]{1,18})|([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([kKmM%])"
-    is_count = isinstance(text, int) and 0 <= text < 10**18 and not isinstance(text, bool)
-    match = re.fullmatch(pattern, str(text).strip()) if is_count or isinstance(text, str) else None
-    if match is None:
-        raise BudgetError(
-            "The budget must be a count of parameters at or above 0 such as 12000, '12k', "
-            f"'0.3M' or '1%' of the backbone, got {text!r}."
+
+    amount: Fraction
+    is_percentage: bool
+    written: int | str = field(compare=False)
+
+    @classmethod
+    def parse(cls, value: Budget | int | str) -> Budget:
+        """Parse a budget. A :class:`Budget` is returned as it is.
+
+        Raises:
+            BudgetError: If the value is malformed or negative.
+        """
+        if isinstance(value, Budget):
+            return value
+        written = value
+        if isinstance(value, Integral) and not isinstance(value, bool):  # NumPy's integers, too
+            written = int(value)
+            match = _FORM.fullmatch(str(written)) if 0 <= written < _LIMIT else None
+        else:
+            match = _FORM.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match is None:
+            raise BudgetError(
+                "The budget must be a count of parameters at or above 0 such as 12000, '12k', "
+                f"'0.3M' or '1%' of the backbone, got {value!r}."
+            )
+        count, number, unit = match.groups()
+        if count is not None:
+            return cls(Fraction(count), False, written)
+        if unit == "%":
+            return cls(Fraction(number), True, written)
+        return cls(Fraction(number) * _UNITS[unit.lower()], False, written)
+
+    def resolve(self, n_backbone_params: int) -> int:
+        """Return the budget as a count of parameters, rounded down.
+
+        Args:
+            n_backbone_params: Parameters of the backbone without its classifier.
+        """
+        return int(self.amount * n_backbone_params / 100 if self.is_percentage else self.amount)
+
+    def __str__(self) -> str:
+        return str(self.written)
+
+    def __repr__(self) -> str:
+        return f"Budget.parse({self.written!r})"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            cls.parse,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda budget: budget.written
+            ),
         )
-    count, number, unit = match.groups()
-    if count is not None:
-        return int(count)
-    # Exact fractions: in binary, 0.3 million is less than 300000.
-    if unit == "%":
-        return int(Fraction(number) * backbone_parameters / 100)
-    return int(Fraction(number) * _UNITS[unit.lower()])
 
 
 class FeasibleRegion:
-    """The architectures of a search space that fit a budget: draw from them, repair into them.
+    """The architectures of a search space that fit a budget.
 
-    A draw first takes a target size, uniform between the smallest that is wanted and the budget,
-    then draws every dimension from the distribution of highest entropy whose mean size is the
-    target, ``p(choice) ~ exp(-u * cost)``. What comes out above the budget is repaired. So sizes
-    spread over the whole range for any satisfiable budget, in a bounded number of steps, where
-    drawing choices uniformly and rejecting may never end.
+    A draw first takes a target count, uniform between ``min_target`` and the budget. It then draws
+    every dimension from the maximum-entropy distribution with that mean count, ``p(choice) ~
+    exp(-u * cost)``, and repairs an architecture above the budget. So counts spread over the whole
+    range, in a bounded number of steps. Rejection of uniform draws may never end.
 
     Args:
         space: The search space.
         budget: The most trainable adapter parameters.
-        least: The smallest target size of a draw; by default that of the smallest architecture.
-            What is drawn scatters around its target, and :meth:`repair` knows no least size.
+        min_target: Smallest target count of a draw; by default that of the smallest architecture.
+            Counts scatter around their target, and :meth:`repair` ignores it.
+        allowed: Choices that the region is restricted to, by dimension. Each dimension keeps its
+            cheapest choice.
 
     Raises:
         BudgetError: If no architecture of the space fits.
@@ -81,16 +129,20 @@ class FeasibleRegion:
         True
     """
 
-    def __init__(self, space: SearchSpace, budget: int, least: float = 0) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        budget: int,
+        min_target: float = 0,
+        allowed: Mapping[str, Collection[str]] | None = None,
+    ) -> None:
         if budget < space.minimum:
             raise BudgetError(
                 f"The budget must be at least {space.minimum}, the smallest architecture of the "
-                f"search space, got {budget}; raise the budget or allow 'none' in more choices."
+                f"search space, got {budget}. Raise the `budget` or allow 'none' in more choices."
             )
         self.space = space
         self.budget = budget
-        ceiling = min(budget, space.maximum)
-        self._targets = min(max(least, space.minimum), ceiling), ceiling
         width = max((len(d.choices) for d in space.dimensions), default=1)
         shape = (len(space.dimensions), width)
         self._valid = np.zeros(shape, dtype=bool)
@@ -98,8 +150,17 @@ class FeasibleRegion:
         for row, dimension in enumerate(space.dimensions):
             self._valid[row, : len(dimension.costs)] = True
             self._costs[row, : len(dimension.costs)] = dimension.costs
+            if allowed is not None:
+                cheapest = min(dimension.costs)
+                self._valid[row, : len(dimension.costs)] = [
+                    choice in allowed[dimension.name] or cost == cheapest
+                    for choice, cost in zip(dimension.choices, dimension.costs, strict=True)
+                ]
+        largest = np.where(self._valid, self._costs, 0).max(axis=1, initial=0).sum()
+        ceiling = min(budget, space.fixed_count + int(largest))
+        self._targets = min(max(min_target, space.minimum), ceiling), ceiling
         self._index = [{choice: i for i, choice in enumerate(d.choices)} for d in space.dimensions]
-        # Tilts on both sides of 0, dense around it: costs span four orders of magnitude.
+        # Tilts are dense around 0, as costs span four orders of magnitude.
         self._tilts = np.sinh(np.linspace(-12.0, 12.0, 385)) / np.sinh(12.0) * 40.0
         self._means = np.array([self._mean(tilt) for tilt in self._tilts])
 
@@ -121,16 +182,16 @@ class FeasibleRegion:
         return np.asarray((cumulative <= points).sum(axis=1))
 
     def draw(self, rng: np.random.Generator) -> dict[str, str]:
-        """Draw the parameters of an architecture that fits the budget."""
+        """Draw an architecture within the budget and return its Optuna parameters."""
         if not self.space.dimensions:
             return {}
         target = rng.uniform(*self._targets)
-        # The means fall as the tilt rises; np.interp wants them rising.
+        # The means fall as the tilt rises; np.interp needs rising ones.
         tilt = float(np.interp(target, self._means[::-1], self._tilts[::-1]))
         return self._params(self._fit(self._choose(self._probabilities(tilt), rng), rng))
 
     def draw_uniform(self, rng: np.random.Generator) -> dict[str, str]:
-        """Draw each choice uniformly, whatever the size: the paper's path distribution."""
+        """Draw each choice uniformly, regardless of the budget: the paper's path distribution."""
         if not self.space.dimensions:
             return {}
         uniform = self._valid / self._valid.sum(axis=1, keepdims=True)
@@ -139,34 +200,39 @@ class FeasibleRegion:
     def repair(
         self, params: Mapping[str, Any], rng: np.random.Generator, *, keep: Collection[str] = ()
     ) -> dict[str, str]:
-        """Bring parameters under the budget, changing as little as possible.
+        """Bring an architecture into the region with as few changes as possible.
 
-        Parameters that fit come back as they are. Where one cheaper choice is enough, the one
-        that saves the least is taken; else choices are made cheaper one by one, the more likely
-        the more they save. Every step saves parameters, so the steps are bounded by the number of
-        choices.
+        A choice that is not allowed becomes the largest allowed one below it. Parameters within
+        the budget are otherwise returned unchanged. If one cheaper choice is enough, the
+        repair takes the one that saves the least. Otherwise it draws cheaper choices one by one,
+        with a probability proportional to their saving. Every step saves parameters, so the number
+        of choices bounds the steps.
 
         Args:
-            params: A choice for each dimension.
-            rng: Chooses among equals.
-            keep: Names of dimensions that stay as they are; other names are ignored. If they alone
-                are over the budget, the rest comes back at its cheapest, and over it, too.
+            params: One choice per dimension.
+            rng: Source of random numbers.
+            keep: Names of dimensions that stay unchanged; unknown names are ignored. If these
+                alone exceed the budget, the result has the cheapest other choices and exceeds it.
         """
         indices = np.array(
             [self._index[row][params[d.name]] for row, d in enumerate(self.space.dimensions)],
             dtype=np.int64,
         )
         kept = np.array([d.name in keep for d in self.space.dimensions], dtype=bool)
+        rows = np.arange(len(indices))
+        for row in np.flatnonzero(~self._valid[rows, indices] & ~kept):
+            below = self._valid[row] & (self._costs[row] <= self._costs[row, indices[row]])
+            indices[row] = int(np.argmax(np.where(below, self._costs[row], -1)))
         return self._params(self._fit(indices, rng, kept))
 
     def count(self, limit: int) -> int:
-        """Number of architectures that fit, counted up to ``limit``.
+        """Return the number of architectures that fit, counted up to ``limit``.
 
-        Takes at most ``limit`` times the number of dimensions steps: what cannot fit any more is
-        never entered.
+        It takes at most ``limit`` times the number of dimensions steps, as it never enters a
+        branch that cannot fit.
         """
         space = self.space
-        # The least that the dimensions from a given one on cost.
+        # Smallest total cost of the dimensions from a row on.
         rest = np.append(np.cumsum([min(d.costs) for d in space.dimensions][::-1])[::-1], 0)
 
         found, stack = 0, [(0, space.fixed_count)]

@@ -3,23 +3,27 @@
 ::
 
     GLoRAError
-    ├── ArchitectureError   text that is no architecture, a choice a tensor does not allow
-    ├── SearchSpaceError    a search space that is misspelt or does not fit the model
-    ├── BudgetError         a budget that is misspelt or that nothing satisfies
-    ├── LayerError          a layer that is not there or cannot be adapted
-    ├── RecipeError         a recipe that is not found, misspelt or contradicts its study
-    ├── TaskError           images or a backbone that cannot be had
-    ├── TrainingError       a training that went wrong, such as a loss that is no number
-    ├── CheckpointError     a checkpoint that is missing, altered or not ours
-    ├── StorageError        a storage that cannot be opened or written
-    ├── StudyError          a study that is missing, busy, finished or not ours
-    ├── ReportError         a report or a dashboard that cannot be made or shown
-    └── ExportError         an export that cannot be made, read or used
+    ├── ArchitectureError   a malformed architecture, or a choice that a layer cannot have
+    ├── SearchSpaceError    a malformed search space, or one that does not fit the model
+    ├── BudgetError         a malformed budget, or one that no architecture satisfies
+    ├── LayerError          a layer that is missing or cannot be adapted
+    ├── RecipeError         a recipe that is missing, malformed or contradicts its study
+    ├── TaskError           images or a backbone that cannot be loaded
+    ├── TrainingError       a training that failed, such as a loss that is not finite
+    ├── CheckpointError     a checkpoint that is missing, altered or foreign
+    ├── StorageError        a storage or folder that cannot be opened or written
+    ├── StudyError          a study that is missing, busy, finished or foreign
+    ├── ReportError         a report or dashboard that cannot be created or served
+    └── ExportError         an export that cannot be created, read or used
 
-    Stopped                 no error: work that stops at a safe point because it was asked to
+    Stopped                 not an error: work that stops at a safe point on request
 
-Every message names the argument, the rule, the value that was got and the way out. The command
-line prints it as one line and exits with code 2.
+Every message is one line of this form, with a hint in the imperative::
+
+    <argument> must be <rule>, got <value>. <hint>
+
+The hint names arguments in backticks, such as ``Lower `training.lr`.``, and never a command-line
+flag. The command line prints the message with its own flags and exits with code 2.
 """
 
 __all__ = [
@@ -45,55 +49,55 @@ class GLoRAError(Exception):
 
 
 class ArchitectureError(GLoRAError, ValueError):
-    """Text that is no architecture, or a choice that a support tensor does not allow."""
+    """A malformed architecture, or a choice that a layer cannot have."""
 
 
 class SearchSpaceError(GLoRAError, ValueError):
-    """A search space that is misspelt or does not fit the model."""
+    """A malformed search space, or one that does not fit the model."""
 
 
 class BudgetError(GLoRAError, ValueError):
-    """A budget that is misspelt or that no architecture satisfies."""
+    """A malformed budget, or one that no architecture satisfies."""
 
 
 class LayerError(GLoRAError, ValueError):
-    """A layer that is not there or that cannot be adapted."""
+    """A layer that is missing or cannot be adapted."""
 
 
 class RecipeError(GLoRAError, ValueError):
-    """A recipe that is not found, misspelt, or that contradicts its study."""
+    """A recipe that is missing, malformed or contradicts its study."""
 
 
 class TaskError(GLoRAError, ValueError):
-    """Images or a backbone that cannot be had."""
+    """Images or a backbone that cannot be loaded."""
 
 
 class TrainingError(GLoRAError, RuntimeError):
-    """A training that went wrong, such as a loss that is no number."""
+    """A training that failed, such as a loss that is not finite."""
 
 
 class CheckpointError(GLoRAError, RuntimeError):
-    """A checkpoint that is missing, altered or not ours."""
+    """A checkpoint that is missing, altered or foreign."""
 
 
 class StorageError(GLoRAError, RuntimeError):
-    """A storage or a folder that cannot be opened or written."""
+    """A storage or folder that cannot be opened or written."""
 
 
 class StudyError(GLoRAError, RuntimeError):
-    """A study that is missing, busy, finished or not ours."""
+    """A study that is missing, busy, finished or foreign."""
 
 
 class ReportError(GLoRAError, RuntimeError):
-    """A report or a dashboard that cannot be made or shown."""
+    """A report or dashboard that cannot be created or served."""
 
 
 class ExportError(GLoRAError, RuntimeError):
-    """An export that cannot be made, read or used."""
+    """An export that cannot be created, read or used."""
 
 
 class Stopped(BaseException):
-    """Raised where work stops at a safe point because the user or the system asked for it.
+    """Raised where work stops at a safe point because a user or scheduler asked for it.
 
-    Outside the tree, like ``KeyboardInterrupt``: what catches errors must not catch it.
+    It is outside the tree, like ``KeyboardInterrupt``, so that no error handler catches it.
     """

@@ -1,10 +1,11 @@
-"""Architectures that are given instead of searched: ready ones by name, others as they print."""
+"""Presets: architectures by name (LoRA, BitFit, SSF, linear probe), as text or from a file."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from glora_automl._declarations import suggest
 from glora_automl.architecture import TENSORS, Architecture, Choice, LayerChoices, LayerShape
@@ -12,6 +13,7 @@ from glora_automl.errors import ArchitectureError, BudgetError
 
 __all__ = [
     "PRESETS",
+    "Preset",
     "attention",
     "check_architecture",
     "glora",
@@ -25,11 +27,18 @@ __all__ = [
 ]
 
 PRESETS = ("lora", "lora-r", "bitfit", "ssf", "probe")
-"""Names of architectures that any backbone has; r is a rank, the highest that fits without."""
+"""Names of presets. ``lora-r`` is LoRA of rank r, ``lora`` that of the highest rank that fits."""
+
+
+class Preset(NamedTuple):
+    """An architecture and its label in tables of results, such as ``LoRA r=4``."""
+
+    label: str
+    architecture: Architecture
 
 
 def is_preset(text: str) -> bool:
-    """Whether a text is one of :data:`PRESETS`.
+    """Return whether a text is a name of :data:`PRESETS`.
 
     Example:
         >>> [is_preset(text) for text in ("lora", "lora-4", "lora-0", "winner.txt")]
@@ -39,45 +48,52 @@ def is_preset(text: str) -> bool:
 
 
 def check_architecture(text: str) -> None:
-    """Refuse a text that is no architecture, whatever the backbone.
+    """Check that a text is a preset's name or a printed architecture, of any backbone.
 
     Raises:
-        ArchitectureError: If it is none.
+        ArchitectureError: If it is neither.
     """
     if is_preset(text):
         return
-    if not re.search(r":\s", text):  # that of a line; nothing else that may be meant has one
+    if not _is_printed(text):
         raise ArchitectureError(
-            f"An architecture must be one of {', '.join(PRESETS)}, or one line per layer such as "
-            f"'blocks.0.attn.qkv: B=lora-4 E=vector', got {text!r}; {suggest(text, list(PRESETS))}"
+            f"The architecture must be one of {', '.join(PRESETS)}, or one line per layer such as "
+            f"'blocks.0.attn.qkv: B=lora-4 E=vector', got {text!r}. {suggest(text, list(PRESETS))}"
         )
     Architecture.parse(text)
 
 
+def _is_printed(text: str) -> bool:
+    # A colon and a space follow a layer's name; neither a preset's name nor a path has them.
+    return bool(re.search(r":\s", text))
+
+
 def read_architecture(text: str, folder: Path | None = None) -> str:
-    """The architecture that is meant: a ready one's name, its lines, or what a file holds.
+    """Return a preset's name or a printed architecture, read from a file if ``text`` is a path.
 
     Args:
         text: A name of :data:`PRESETS`, a printed architecture, or the path of a file with one.
-        folder: Where the path begins; by default the working directory.
+        folder: Folder of a relative path; by default the working directory.
 
     Raises:
-        ArchitectureError: If the file cannot be read, or holds no architecture.
+        ArchitectureError: If the file cannot be read or contains no architecture.
     """
-    if is_preset(text) or re.search(r":\s", text):
+    if is_preset(text) or _is_printed(text):
         return text
     path = (folder or Path()) / Path(text).expanduser()
     try:
         found = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ArchitectureError(
-            f"An architecture must be one of {', '.join(PRESETS)}, or a file that 'glora "
-            f"architecture' prints, got {text!r}: {reason}; {suggest(text, list(PRESETS))}"
+            f"The architecture must be one of {', '.join(PRESETS)}, or a file with a printed "
+            f"architecture, got {text!r} ({reason}). {suggest(text, list(PRESETS))}"
         ) from None
+    if not found.strip():
+        raise ArchitectureError(
+            f"The architecture file must have one line per layer, got {str(path)!r} (empty)."
+        )
     try:
-        if not found.strip():
-            raise ArchitectureError("it is empty.")
         return str(Architecture.parse(found))
     except ArchitectureError as error:
         raise ArchitectureError(f"The architecture file {str(path)!r}: {error}") from None
@@ -89,17 +105,17 @@ def resolve_architecture(
     shapes: Mapping[str, LayerShape],
     budget: int,
 ) -> Architecture:
-    """The architecture that a text means on a backbone.
+    """Return the architecture of a preset's name or a printed architecture on a backbone.
 
     Args:
-        text: As :func:`check_architecture` takes it.
-        selected: The layers that a ready one adapts.
-        shapes: All layers that can be adapted.
+        text: As for :func:`check_architecture`.
+        selected: The layers that a preset adapts.
+        shapes: All adaptable layers of the backbone.
         budget: The most trainable parameters.
 
     Raises:
-        ArchitectureError: If the backbone has not its layers, or a layer cannot take a choice.
-        BudgetError: If it is over the budget.
+        ArchitectureError: If the backbone lacks a layer, or a layer cannot have a choice.
+        BudgetError: If the architecture exceeds the budget.
 
     Example:
         >>> shapes = {"fc1": LayerShape(8, 4), "fc2": LayerShape(4, 8)}
@@ -113,32 +129,30 @@ def resolve_architecture(
     elif text.startswith("lora-") and is_preset(text):
         architecture = lora(selected, Choice.parse(text).rank)
     elif is_preset(text):
-        ready = {"bitfit": {"E": "vector"}, "ssf": _SSF, "probe": {}}
-        architecture = Architecture.uniform(selected, **ready[text])
+        choices = {"bitfit": _BITFIT, "ssf": _SSF, "probe": {}}
+        architecture = Architecture.uniform(selected, **choices[text])
     else:
         parsed = Architecture.parse(text)
         _check_layers(parsed, shapes)
-        # In the order of the backbone, whatever that of the lines is.
+        # In the backbone's order, whatever the order of the lines.
         architecture = Architecture({name: parsed[name] for name in shapes if name in parsed})
     count = architecture.count(shapes)
     if count > budget:
-        what = repr(text) if is_preset(text) else "that is given"
+        name = f"The preset {text!r}" if is_preset(text) else "The architecture"
         raise BudgetError(
-            f"The architecture {what} must fit the budget of {budget} trainable parameters, it has "
-            f"{count}; raise the budget."
+            f"{name} must have at most {budget} trainable parameters, got {count}. Raise the "
+            "`budget`."
         )
     return architecture
 
 
 def _check_layers(architecture: Architecture, shapes: Mapping[str, LayerShape]) -> None:
-    """Refuse an architecture of another backbone."""
-    strange = [name for name in architecture if name not in shapes]
-    if strange:
-        named = ", ".join(strange[:6]) + (", ..." if len(strange) > 6 else "")
-        known = ", ".join(list(shapes)[:6]) + (", ..." if len(shapes) > 6 else "")
+    """Raise ArchitectureError for a layer that the backbone lacks or a choice that does not fit."""
+    unknown = [name for name in architecture if name not in shapes]
+    if unknown:
         raise ArchitectureError(
-            f"The architecture must be of layers that the backbone has, got {named}; it has "
-            f"{known or 'none'}."
+            f"The architecture must have layers of the backbone, got {_shown(unknown)}. "
+            f"Choose from {_shown(list(shapes))}."
         )
     for name, choices in architecture.items():
         for tensor, choice in zip(TENSORS, choices, strict=True):
@@ -148,21 +162,26 @@ def _check_layers(architecture: Architecture, shapes: Mapping[str, LayerShape]) 
                 raise ArchitectureError(f"{name}: {error}") from None
 
 
+def _shown(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+
+
+_BITFIT = {"E": "vector"}
 _SSF = {"A": "vector", "E": "vector"}
 
 
 def ssf(shapes: Mapping[str, LayerShape]) -> Architecture:
-    """A scale and a shift of each layer's outputs: what SSF (arXiv 2210.08823) does to them."""
+    """Return a scale and a shift of each layer's outputs, as in SSF (arXiv 2210.08823)."""
     return Architecture.uniform(shapes, **_SSF)
 
 
-def glora(shapes: Mapping[str, LayerShape], budget: int) -> tuple[str, Architecture] | None:
-    """All of GLoRA's tensors in each layer, with LoRA for B at the highest rank that fits.
+def glora(shapes: Mapping[str, LayerShape], budget: int) -> Preset | None:
+    """Return uniform GLoRA: vectors for A, C and E, and LoRA for B at the highest rank that fits.
 
-    D adds nothing to E, and C as LoRA nothing to its vector, so neither takes part.
+    It leaves out D, which adds nothing to E, and LoRA for C, which adds nothing to the vector.
 
     Returns:
-        Its name and the architecture; None if not even the vectors fit.
+        The preset; None if the vectors alone exceed the budget.
 
     Example:
         >>> shapes = {"fc1": LayerShape(8, 4), "fc2": LayerShape(4, 8)}
@@ -170,17 +189,17 @@ def glora(shapes: Mapping[str, LayerShape], budget: int) -> tuple[str, Architect
         (['GLoRA r=0', 'GLoRA r=0', 'GLoRA r=1'], None)
     """
     vectors = Architecture.uniform(shapes, A="vector", C="vector", E="vector")
-    left = budget - vectors.count(shapes)
-    if left < 0:
+    rest = budget - vectors.count(shapes)
+    if rest < 0:
         return None
-    fitting = loras(shapes, left)
+    fitting = loras(shapes, rest)
     ranked = fitting[-1] if fitting else Architecture.uniform(shapes)
     layers = {name: vectors[name]._replace(B=ranked[name].B) for name in shapes}
-    return f"GLoRA r={len(fitting)}", Architecture(layers)
+    return Preset(f"GLoRA r={len(fitting)}", Architecture(layers))
 
 
 def lora(shapes: Mapping[str, LayerShape], rank: int) -> Architecture:
-    """LoRA of one rank in every layer; one that is smaller has its size for a rank."""
+    """Return LoRA of one rank in every layer, or of full rank in a layer below that rank."""
     return Architecture(
         {
             name: LayerChoices(B=Choice("lora", min(rank, *shape[:2])))
@@ -190,7 +209,7 @@ def lora(shapes: Mapping[str, LayerShape], rank: int) -> Architecture:
 
 
 def loras(shapes: Mapping[str, LayerShape], budget: int) -> list[Architecture]:
-    """LoRA of all ranks that fit the budget, from 1 on."""
+    """Return LoRA of every rank that fits the budget, from rank 1 on."""
     found: list[Architecture] = []
     for rank in range(1, max(min(shape[:2]) for shape in shapes.values()) + 1):
         larger = lora(shapes, rank)
@@ -201,7 +220,7 @@ def loras(shapes: Mapping[str, LayerShape], budget: int) -> list[Architecture]:
 
 
 def attention(shapes: Mapping[str, LayerShape]) -> dict[str, LayerShape]:
-    """The layers of attention, by timm's names; none where the backbone has no attention.
+    """Return the attention layers by timm's names, none in a backbone without attention.
 
     Example:
         >>> shape = LayerShape(4, 4)
@@ -212,21 +231,21 @@ def attention(shapes: Mapping[str, LayerShape]) -> dict[str, LayerShape]:
 
 
 def preset_label(architecture: Architecture, shapes: Mapping[str, LayerShape]) -> str:
-    """What a table of results calls an architecture that was given.
+    """Return the label of an architecture in tables of results, ``custom`` for no preset.
 
     Example:
         >>> shapes = {"fc1": LayerShape(8, 4), "fc2": LayerShape(4, 8)}
         >>> preset_label(Architecture.uniform(shapes, B="lora-2"), shapes)
         'LoRA r=2'
         >>> preset_label(Architecture.parse("fc1: B=lora-2"), shapes)
-        'given'
+        'custom'
     """
     rank = max(choices.B.rank for choices in architecture.values())
     known = {
         "linear probe": Architecture.uniform(shapes),
-        "BitFit": Architecture.uniform(shapes, E="vector"),
+        "BitFit": Architecture.uniform(shapes, **_BITFIT),
         "SSF-like": ssf(shapes),
     }
     if rank:
         known[f"LoRA r={rank}"] = lora(shapes, rank)
-    return next((name for name, ready in known.items() if ready == architecture), "given")
+    return next((label for label, preset in known.items() if preset == architecture), "custom")

@@ -1,4 +1,4 @@
-"""The search space: which layers, which choices, and how both become Optuna parameters."""
+"""The search space: layers, their choices, and the Optuna parameters of both."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ __all__ = [
     "load_search_space",
 ]
 
-Share = Literal["layer", "kind", "block", "model"]
+Tie = Literal["layer", "kind", "block", "model"]
 
 
 class TensorChoices(Declaration):
-    """The choices that each support tensor has; a tensor that is left out stays ``none``."""
+    """The choices of each support tensor; an omitted tensor stays ``none``."""
 
     A: tuple[str, ...] = ("none",)
     B: tuple[str, ...] = ("none",)
@@ -41,54 +41,54 @@ class TensorChoices(Declaration):
 
 
 class SearchSpaceSpec(Declaration):
-    """A search space as a TOML file declares it, before a model is known.
+    """A declared search space, independent of a model.
 
     Attributes:
         description: One line for ``glora spaces``.
-        layers: Shell patterns on dotted layer names; a layer that one of them matches is adapted.
-        exclude: Patterns of layers that are not.
-        tie: Which layers choose together: each ``layer`` for itself, all of a ``kind``
-            (``blocks.*.attn.qkv``), all of a ``block`` (``blocks.0``) or the whole ``model``.
-        choices: The choices of each support tensor. A layer is not offered what it cannot have:
-            ``D`` without a bias, a LoRA rank above its size.
+        layers: Shell patterns of the dotted names of adapted layers.
+        exclude: Shell patterns of excluded layers.
+        tie: Layers that share one choice: none (``layer``), all of a ``kind``
+            (``blocks.*.attn.qkv``), all of a ``block`` (``blocks.0``) or all of the ``model``.
+        choices: The choices of each support tensor. A layer drops the choices that it cannot
+            have: ``D`` without a bias, a LoRA rank above its size.
     """
 
     description: str = ""
     layers: tuple[str, ...] = Field(default=("*",), min_length=1)
     exclude: tuple[str, ...] = ()
-    tie: Share = "layer"
+    tie: Tie = "layer"
     choices: TensorChoices
 
     def select(self, names: list[str]) -> list[str]:
-        """The layers among ``names`` that the patterns take, in their order.
+        """Return the names that the patterns select, in their order.
 
         Raises:
-            SearchSpaceError: If a pattern matches nothing; the message lists names.
+            SearchSpaceError: If a pattern matches no name, or ``exclude`` matches all.
         """
         for field in ("layers", "exclude"):
             for pattern in getattr(self, field):
                 if not fnmatch.filter(names, pattern):
-                    shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+                    known = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
                     raise SearchSpaceError(
-                        f"search_space.{field}: each pattern must match a layer, {pattern!r} "
-                        f"matches none of the {len(names)} layers ({shown or 'none'})."
+                        f"Each pattern of search_space.{field} must match a layer, got "
+                        f"{pattern!r}. Choose from the {len(names)} layers {known}."
                     )
-        chosen = [
+        selected = [
             name
             for name in names
             if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.layers)
             and not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.exclude)
         ]
-        if not chosen:
+        if not selected:
             raise SearchSpaceError(
                 "search_space.exclude must leave at least one layer, got "
-                f"{list(self.exclude)}; all {len(names)} layers are excluded."
+                f"{list(self.exclude)}. Remove a pattern."
             )
-        return chosen
+        return selected
 
 
 def list_search_spaces() -> list[str]:
-    """Names of the search spaces that ship.
+    """Return the names of the shipped search spaces.
 
     Example:
         >>> list_search_spaces()
@@ -98,10 +98,10 @@ def list_search_spaces() -> list[str]:
 
 
 def load_search_space(name: str) -> SearchSpaceSpec:
-    """Read a shipped search space by name, or one of the user's by the path of its TOML file.
+    """Read a shipped search space by name, or another one by the path of its TOML file.
 
     Raises:
-        SearchSpaceError: If it is not found or misspelt.
+        SearchSpaceError: If the search space is missing or malformed.
 
     Example:
         >>> load_search_space("lora-ranks").choices.B
@@ -115,10 +115,14 @@ def load_search_space(name: str) -> SearchSpaceSpec:
 
 
 def check_choices(spec: SearchSpaceSpec, where: str) -> None:
-    """Refuse choices that their tensor does not allow, or that stand twice.
+    """Check that each support tensor allows its choices and has each of them once.
+
+    Args:
+        spec: The declaration.
+        where: Prefix of the message.
 
     Raises:
-        SearchSpaceError: With ``where`` in front.
+        SearchSpaceError: If a choice is not allowed, missing or repeated.
     """
     for tensor in TENSORS:
         choices = getattr(spec.choices, tensor)
@@ -134,8 +138,8 @@ def check_choices(spec: SearchSpaceSpec, where: str) -> None:
             )
 
 
-def group(name: str, tie: Share) -> str:
-    """The name under which a layer chooses: ``*`` stands for what it shares with others.
+def group(name: str, tie: Tie) -> str:
+    """Return the name of a layer's group; ``*`` replaces the parts that differ in the group.
 
     Example:
         >>> [group("layers.0.blocks.1.attn.qkv", s) for s in ("layer", "kind", "block", "model")]
@@ -154,14 +158,14 @@ def group(name: str, tie: Share) -> str:
 
 @dataclass(frozen=True)
 class Dimension:
-    """One categorical parameter: a support tensor of the layers that choose together.
+    """One categorical parameter: a support tensor of one group of layers.
 
     Attributes:
-        name: The parameter's name in Optuna, such as ``blocks.0.attn.qkv.A``.
+        name: Name of the Optuna parameter, such as ``blocks.0.attn.qkv.A``.
         tensor: The support tensor.
-        layers: The layers that take the choice.
-        choices: The values, as they are printed.
-        costs: Trainable parameters of each value, over all ``layers``.
+        layers: The layers of the group.
+        choices: The printed choices.
+        costs: Trainable parameters of each choice, over all ``layers``.
     """
 
     name: str
@@ -179,11 +183,15 @@ class SearchSpace:
         shapes: All adaptable layers of the model by dotted name, in the model's order.
 
     Attributes:
-        shapes: The layers that the declaration selects.
-        dimensions: One per Optuna parameter. A tensor with a single choice is none of them.
+        shapes: The selected layers.
+        dimensions: One per Optuna parameter, without tensors of a single choice.
+        fixed_count: Trainable parameters of the tensors of a single choice.
+        minimum: Trainable parameters of the smallest architecture.
+        maximum: Trainable parameters of the largest architecture.
 
     Raises:
-        SearchSpaceError: If a pattern matches nothing, a choice fits no layer, or none fits one.
+        SearchSpaceError: If a pattern matches no layer, a choice fits no layer, or a layer fits
+            no choice.
 
     Example:
         >>> shapes = {"blocks.0.fc1": LayerShape(8, 4), "blocks.1.fc1": LayerShape(8, 4)}
@@ -199,15 +207,15 @@ class SearchSpace:
         self.spec = spec
         self.shapes = {name: shapes[name] for name in spec.select(list(shapes))}
         self._check_ranks()
-        self._take(self._declared())
+        self._set_dimensions(self._declared_dimensions())
 
     @classmethod
     def of(cls, architecture: Architecture, shapes: Mapping[str, LayerShape]) -> SearchSpace:
-        """The space of one architecture alone, which has no parameters.
+        """Return the space of a single architecture, without Optuna parameters.
 
         Args:
-            architecture: Its layers are those of the space.
-            shapes: Layers of the model by dotted name, which can take the architecture.
+            architecture: The architecture.
+            shapes: Layers of the model by dotted name, including those of the architecture.
 
         Example:
             >>> architecture = Architecture.parse("fc1: B=lora-2")
@@ -224,11 +232,10 @@ class SearchSpace:
                 cost = choice.count(tensor, shapes[name])
                 key = f"{name}.{tensor}"
                 dimensions.append(Dimension(key, tensor, (name,), (str(choice),), (cost,)))
-        space._take(dimensions)
+        space._set_dimensions(dimensions)
         return space
 
-    def _declared(self) -> list[Dimension]:
-        """What the declaration comes to on the layers."""
+    def _declared_dimensions(self) -> list[Dimension]:
         groups: dict[str, list[str]] = {}
         for name in self.shapes:
             groups.setdefault(group(name, self.spec.tie), []).append(name)
@@ -238,7 +245,7 @@ class SearchSpace:
             for tensor in TENSORS
         ]
 
-    def _take(self, dimensions: list[Dimension]) -> None:
+    def _set_dimensions(self, dimensions: list[Dimension]) -> None:
         self.dimensions = tuple(d for d in dimensions if len(d.choices) > 1)
         self._fixed = tuple(d for d in dimensions if len(d.choices) == 1)
         fixed = sum(d.costs[0] for d in self._fixed)
@@ -249,11 +256,11 @@ class SearchSpace:
 
     @property
     def all_dimensions(self) -> tuple[Dimension, ...]:
-        """Also those with a single choice, which are no parameters."""
+        """The dimensions and the tensors of a single choice."""
         return (*self.dimensions, *self._fixed)
 
     def effective(self, choice: Choice, tensor: str, name: str) -> Choice:
-        """What a choice comes to in a layer: one without bias has no ``D``, and so on."""
+        """Return a choice, or ``none`` in a layer that cannot have the tensor."""
         return choice if self.shapes[name].has(tensor) else Choice("none")
 
     def _dimension(self, key: str, tensor: str, layers: tuple[str, ...]) -> Dimension:
@@ -274,7 +281,7 @@ class SearchSpace:
         return Dimension(f"{key}.{tensor}", tensor, layers, fitting, costs)
 
     def _misfit(self, text: str, tensor: str, layers: Iterable[str]) -> str | None:
-        """Why one of the layers cannot have a choice; None if all can."""
+        """Return why a layer cannot have a choice; None if all can."""
         for name in layers:
             try:
                 self.effective(Choice.parse(text), tensor, name).check(tensor, self.shapes[name])
@@ -283,7 +290,7 @@ class SearchSpace:
         return None
 
     def _check_ranks(self) -> None:
-        """Refuse choices that no layer can have: they are mistakes."""
+        """Raise SearchSpaceError for a choice that no layer can have."""
         for tensor in TENSORS:
             for text in getattr(self.spec.choices, tensor):
                 misfits = [self._misfit(text, tensor, [name]) for name in self.shapes]
@@ -291,18 +298,18 @@ class SearchSpace:
                     raise SearchSpaceError(f"search_space: {misfits[0]}")
 
     def distributions(self) -> dict[str, CategoricalDistribution]:
-        """What Optuna sees: a categorical distribution per dimension."""
+        """Return one Optuna distribution per dimension."""
         from optuna.distributions import CategoricalDistribution
 
         return {d.name: CategoricalDistribution(d.choices) for d in self.dimensions}
 
     def architecture(self, params: Mapping[str, Any]) -> Architecture:
-        """The architecture that a trial's parameters stand for.
+        """Return the architecture of a trial's parameters.
 
         Raises:
-            SearchSpaceError: If a parameter is missing or its value is no choice.
+            SearchSpaceError: If a parameter is missing or its value is not a choice.
         """
-        chosen: dict[str, dict[str, Choice]] = {name: {} for name in self.shapes}
+        layers: dict[str, dict[str, Choice]] = {name: {} for name in self.shapes}
         for dimension in self.all_dimensions:
             only = dimension.choices[0] if len(dimension.choices) == 1 else None
             text = params.get(dimension.name, only)
@@ -312,38 +319,38 @@ class SearchSpace:
                     f"{', '.join(dimension.choices)}, got {text!r}."
                 )
             for name in dimension.layers:
-                chosen[name][dimension.tensor] = self.effective(
+                layers[name][dimension.tensor] = self.effective(
                     Choice.parse(str(text)), dimension.tensor, name
                 )
-        return Architecture({name: LayerChoices(**choices) for name, choices in chosen.items()})
+        return Architecture({name: LayerChoices(**choices) for name, choices in layers.items()})
 
     def params(self, architecture: Architecture) -> dict[str, str]:
-        """The parameters that stand for an architecture: the inverse of :meth:`architecture`.
+        """Return the parameters of an architecture: the inverse of :meth:`architecture`.
 
         Raises:
             SearchSpaceError: If the architecture is not in this space.
         """
-        found: dict[str, str] = {}
+        params: dict[str, str] = {}
         if set(architecture) == set(self.shapes):
             for dimension in self.dimensions:
-                # In a tied group, a layer without bias says nothing about the group's D.
-                teller = next(
+                # A layer without bias has D = none, whatever its group's choice.
+                layer = next(
                     name for name in dimension.layers if self.shapes[name].has(dimension.tensor)
                 )
-                found[dimension.name] = str(getattr(architecture[teller], dimension.tensor))
-            if self.architecture(found) == architecture:
-                return found
+                params[dimension.name] = str(getattr(architecture[layer], dimension.tensor))
+            if self.architecture(params) == architecture:
+                return params
         raise SearchSpaceError(
-            "The architecture must take the layers, choices and ties of the search space; "
-            f"got {architecture!r}."
+            "The architecture must have the layers, choices and ties of the search space, got "
+            f"{architecture!r}."
         )
 
     def count(self, params: Mapping[str, Any]) -> int:
-        """Trainable adapter parameters of a trial's parameters."""
+        """Return the trainable adapter parameters of a trial's parameters."""
         return self.fixed_count + sum(self._costs[name][params[name]] for name in self._costs)
 
     def layer_choices(self) -> dict[str, dict[str, tuple[Choice, ...]]]:
-        """What :func:`glora_automl.adapters.attach` needs: the choices of each layer's tensors."""
+        """Return the choices of each layer, for :func:`glora_automl.adapters.attach`."""
         choices: dict[str, dict[str, tuple[Choice, ...]]] = {name: {} for name in self.shapes}
         for dimension in self.all_dimensions:
             for name in dimension.layers:
@@ -371,6 +378,6 @@ class SearchSpace:
 
     @property
     def digest(self) -> str:
-        """sha256 of what a trial means here: dimensions, layers, choices and costs."""
+        """The sha256 of dimensions, layers, choices and costs, which give trials their meaning."""
         value = [(d.name, d.layers, d.choices, d.costs) for d in self.all_dimensions]
         return hashlib.sha256(json.dumps(value).encode()).hexdigest()

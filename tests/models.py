@@ -1,4 +1,4 @@
-"""Small timm models and random architectures that several test modules share."""
+"""Small timm models and random architectures for the tests."""
 
 import copy
 import functools
@@ -29,7 +29,7 @@ MODELS = {
     ),
     "convnext": ("test_convnext", {"conv_mlp": False}),
     "convnext-conv-mlp": ("test_convnext", {"conv_mlp": True}),
-    # Reads the weight of qkv and adds a bias of its own.
+    # It reads the weight of qkv and adds its own bias.
     "beit": ("beit_base_patch16_224", VIT),
 }
 
@@ -53,8 +53,8 @@ def _template(name: str) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = timm.create_model(model_name, pretrained=False, num_classes=3, **kwargs)
-        # timm starts biases at 0 and ConvNeXt's layer scales at 1e-6, which would hide D and
-        # whole blocks from the tests.
+        # timm's biases start at 0 and ConvNeXt's layer scales at 1e-6; D and blocks would have no
+        # effect in the tests.
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter) * (0.3 if parameter.ndim < 2 else 0.05))
@@ -62,7 +62,7 @@ def _template(name: str) -> nn.Module:
 
 
 def backbone(name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """A fresh copy of one of the models, in evaluation mode."""
+    """Return a fresh copy of one of the models, in evaluation mode."""
     return copy.deepcopy(_template(name)).to(dtype)
 
 
@@ -72,7 +72,7 @@ def images(dtype: torch.dtype = torch.float32, count: int = 2) -> torch.Tensor:
 
 
 def choices_of(shapes: dict[str, LayerShape]) -> dict[str, dict[str, list[Choice]]]:
-    """Every choice that each layer can take."""
+    """Return every choice that each layer can have."""
     found: dict[str, dict[str, list[Choice]]] = {}
     for name, shape in shapes.items():
         found[name] = {t: [Choice.parse(text) for text in texts] for t, texts in CHOICES.items()}
@@ -83,7 +83,7 @@ def choices_of(shapes: dict[str, LayerShape]) -> dict[str, dict[str, list[Choice
 def adapted(
     name: str, dtype: torch.dtype = torch.float32, *, trained: bool = True
 ) -> tuple[nn.Module, dict[str, LayerShape]]:
-    """An adapted model and the shapes of its layers; ``trained`` makes every parameter non-zero."""
+    """Return an adapted model and its shapes; ``trained`` makes every parameter non-zero."""
     model = backbone(name, dtype)
     shapes = linear_shapes(model, example=images(dtype))
     attach(model, choices_of(shapes), torch.Generator().manual_seed(2))
@@ -94,7 +94,7 @@ def adapted(
 
 @torch.no_grad()
 def randomise(model: nn.Module, seed: int = 3, scale: float = 0.2) -> None:
-    """Make every adapter parameter non-zero, as training would."""
+    """Make every adapter parameter non-zero, as after training."""
     generator = torch.Generator().manual_seed(seed)
     layers = [model] if not adapted_layers(model) else adapted_layers(model).values()
     for layer in layers:
@@ -104,13 +104,13 @@ def randomise(model: nn.Module, seed: int = 3, scale: float = 0.2) -> None:
 
 
 def random_architecture(shapes: dict[str, LayerShape], seed: int) -> Architecture:
-    """A choice drawn uniformly for each support tensor of each layer."""
-    draw = random.Random(seed)
+    """Return a uniformly drawn choice for each support tensor of each layer."""
+    rng = random.Random(seed)
     return Architecture(
         {
             name: LayerChoices(
-                **{tensor: draw.choice(options) for tensor, options in of_layer.items()}
+                **{tensor: rng.choice(options) for tensor, options in choices.items()}
             )
-            for name, of_layer in choices_of(shapes).items()
+            for name, choices in choices_of(shapes).items()
         }
     )

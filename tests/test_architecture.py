@@ -39,7 +39,7 @@ QUICK = settings(max_examples=60, deadline=None)
 
 class TestChoice:
     @pytest.mark.parametrize("text", ["none", "scalar", "vector", "lora-1", "lora-8", "lora-100"])
-    def test_prints_as_it_is_read(self, text):
+    def test_parse_valid_text_prints_the_same(self, text):
         assert str(Choice.parse(text)) == text
 
     @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ class TestChoice:
             ("lora-12", "lora", 12),
         ],
     )
-    def test_is_read_into_kind_and_rank(self, text, kind, rank):
+    def test_parse_valid_text_gives_kind_and_rank(self, text, kind, rank):
         choice = Choice.parse(text)
         assert (choice.kind, choice.rank) == (kind, rank)
 
@@ -60,7 +60,7 @@ class TestChoice:
         ["", " none", "None", "NONE", "lora", "lora-", "lora-0", "lora-01", "lora--2", "lora-2.5",
          "lora-2 ", "lora4", "LoRA-4", "lora_4", "lora-٤", "vectors", "scalar-1", "lora-4\n"],
     )  # fmt: skip
-    def test_malformed_text_is_refused_with_the_text_and_the_rule(self, text):
+    def test_parse_malformed_text_raises_rule_and_value(self, text):
         with pytest.raises(ArchitectureError, match="must be one of none, scalar") as caught:
             Choice.parse(text)
         assert repr(text) in str(caught.value)
@@ -77,14 +77,14 @@ class TestChoice:
             ("", 0),
         ],
     )
-    def test_kind_and_rank_must_go_together(self, kind, rank):
+    def test_init_mismatched_kind_and_rank_raises(self, kind, rank):
         with pytest.raises(ArchitectureError, match=r"lora-r with r >= 1") as caught:
             Choice(kind, rank)
         assert repr(kind) in str(caught.value)
 
     @pytest.mark.parametrize("tensor", TENSORS)
     @pytest.mark.parametrize("text", ["none", "scalar", "vector", "lora-2"])
-    def test_each_tensor_allows_the_kinds_of_the_papers_table(self, tensor, text):
+    def test_check_kind_follows_the_papers_table(self, tensor, text):
         choice = Choice.parse(text)
         if choice.kind in ALLOWED[tensor]:
             choice.check(tensor)
@@ -94,24 +94,24 @@ class TestChoice:
             assert repr(text) in str(caught.value)
 
     @pytest.mark.parametrize("text", ["scalar", "vector"])
-    def test_d_needs_a_bias(self, text):
+    def test_check_d_without_bias_raises(self, text):
         Choice.parse(text).check("D", LayerShape(4, 4, True))
         Choice("none").check("D", LayerShape(4, 4, False))
         with pytest.raises(ArchitectureError, match="without bias"):
             Choice.parse(text).check("D", LayerShape(4, 4, False))
 
     @pytest.mark.parametrize("text", ["scalar", "vector"])
-    def test_e_can_give_a_layer_without_bias_one(self, text):
+    def test_check_e_without_bias_passes(self, text):
         Choice.parse(text).check("E", LayerShape(4, 4, False))
 
     @pytest.mark.parametrize("tensor", ["A", "B"])
     @pytest.mark.parametrize("shape", [LayerShape(3, 9), LayerShape(9, 3)])
-    def test_the_rank_of_a_and_b_is_at_most_the_smaller_side(self, tensor, shape):
+    def test_check_rank_of_a_and_b_above_the_smaller_side_raises(self, tensor, shape):
         Choice("lora", 3).check(tensor, shape)
         with pytest.raises(ArchitectureError, match=f"rank of {tensor} must be at most 3"):
             Choice("lora", 4).check(tensor, shape)
 
-    def test_the_rank_of_c_is_at_most_the_number_of_inputs(self):
+    def test_check_rank_of_c_above_the_inputs_raises(self):
         Choice("lora", 9).check("C", LayerShape(3, 9))
         with pytest.raises(ArchitectureError, match="rank of C must be at most 3"):
             Choice("lora", 4).check("C", LayerShape(9, 3))
@@ -126,10 +126,10 @@ class TestChoice:
             ("E", "none", 0), ("E", "scalar", 1), ("E", "vector", 5),
         ],
     )  # fmt: skip
-    def test_counts_follow_the_papers_table(self, tensor, text, count):
+    def test_count_follows_the_papers_table(self, tensor, text, count):
         assert Choice.parse(text).count(tensor, LayerShape(5, 3)) == count
 
-    def test_is_a_value(self):
+    def test_choice_is_hashable_and_frozen(self):
         assert Choice("lora", 4) == Choice.parse("lora-4")
         assert hash(Choice("lora", 4)) == hash(Choice.parse("lora-4"))
         assert Choice("lora", 4) != Choice("lora", 2)
@@ -138,15 +138,15 @@ class TestChoice:
 
 
 class TestLayerChoices:
-    def test_prints_only_what_is_not_none(self):
+    def test_str_omits_none(self):
         assert str(LayerChoices(B=Choice("lora", 4), E=Choice("vector"))) == "B=lora-4 E=vector"
 
-    def test_prints_none_when_nothing_is_chosen(self):
+    def test_str_without_choices_is_none(self):
         assert str(LayerChoices()) == "none"
 
     @QUICK
     @given(layer_choices, shapes)
-    def test_the_count_is_the_sum_of_its_tensors(self, choices, shape):
+    def test_count_is_the_sum_of_the_tensors(self, choices, shape):
         parts = [getattr(choices, tensor).count(tensor, shape) for tensor in TENSORS]
         assert choices.count(shape) == sum(parts)
 
@@ -154,7 +154,7 @@ class TestLayerChoices:
 class TestRoundTrip:
     @QUICK
     @given(architectures)
-    def test_printed_text_parses_to_an_equal_architecture(self, architecture):
+    def test_parse_printed_text_gives_an_equal_architecture(self, architecture):
         again = Architecture.parse(str(architecture))
         assert again == architecture
         assert hash(again) == hash(architecture)
@@ -164,32 +164,32 @@ class TestRoundTrip:
 
     @QUICK
     @given(architectures)
-    def test_pickles_and_copies_are_equal(self, architecture):
+    def test_pickle_and_deepcopy_give_an_equal_architecture(self, architecture):
         hash(architecture)
         for again in (pickle.loads(pickle.dumps(architecture)), copy.deepcopy(architecture)):
             assert again == architecture
             assert hash(again) == hash(architecture)
 
-    def test_blank_lines_and_indentation_do_not_matter(self):
+    def test_parse_ignores_blank_lines_and_indentation(self):
         text = "\n   a.b:  E=vector   B=lora-2 \n\n\tc: none\n\n"
         assert str(Architecture.parse(text)) == "a.b: B=lora-2 E=vector\nc: none"
 
-    def test_explicit_none_reads_as_left_out(self):
+    def test_parse_explicit_none_equals_an_omitted_tensor(self):
         assert Architecture.parse("a: A=none B=scalar") == Architecture.parse("a: B=scalar")
 
-    def test_no_text_is_the_architecture_of_no_layers(self):
+    def test_parse_empty_text_gives_no_layers(self):
         assert len(Architecture.parse("")) == 0
         assert str(Architecture({})) == ""
 
 
 class TestMalformedText:
     @pytest.mark.parametrize(
-        ("text", "why"),
+        ("text", "words"),
         [
             ("blocks.0.qkv B=lora-4", "'blocks.0.qkv B=lora-4'"),
             ("a:", "'a:'"),
-            ("a: none\na: none", "stands twice"),
-            ("a: none\nb: none\na: B=scalar", "stands twice"),
+            ("a: none\na: none", "each layer once, got 'a' twice"),
+            ("a: none\nb: none\na: B=scalar", "each layer once, got 'a' twice"),
             ("a: F=none", "'F=none'"),
             ("a: b=scalar", "'b=scalar'"),
             ("a: B=scalar B=scalar", "'B=scalar'"),
@@ -206,14 +206,14 @@ class TestMalformedText:
             ("a: E=lora-2", "a: E must be one of none, scalar, vector"),
         ],
     )
-    def test_is_refused_in_one_line_that_shows_the_culprit(self, text, why):
+    def test_parse_malformed_text_raises_one_line_with_the_fault(self, text, words):
         with pytest.raises(ArchitectureError) as caught:
             Architecture.parse(text)
         message = str(caught.value)
-        assert why in message
+        assert words in message
         assert len(message.splitlines()) == 1
 
-    def test_a_choice_that_its_tensor_cannot_have_is_refused_by_the_constructor_too(self):
+    def test_init_choice_not_allowed_raises(self):
         with pytest.raises(ArchitectureError, match=r"^layer\.1: E must be one of"):
             Architecture({"layer.1": LayerChoices(E=Choice("lora", 2))})
 
@@ -221,9 +221,7 @@ class TestMalformedText:
 class TestEquality:
     @QUICK
     @given(architectures, st.randoms(use_true_random=False))
-    def test_the_order_of_the_layers_matters_neither_to_equality_nor_hash_nor_digest(
-        self, architecture, random
-    ):
+    def test_layers_in_another_order_give_equality_hash_and_digest(self, architecture, random):
         items = list(architecture.items())
         random.shuffle(items)
         shuffled = Architecture(dict(items))
@@ -233,7 +231,7 @@ class TestEquality:
 
     @QUICK
     @given(architectures, architectures)
-    def test_equality_hash_and_digest_agree(self, one, other):
+    def test_equality_agrees_with_hash_and_digest(self, one, other):
         assert (one == other) == (one.digest == other.digest) == (dict(one) == dict(other))
         if one == other:
             assert hash(one) == hash(other)
@@ -243,28 +241,28 @@ class TestEquality:
         ["a: B=lora-2", "a: A=lora-4", "b: B=lora-4", "a: B=lora-4 E=scalar",
          "a: B=lora-4\nb: none", ""],
     )  # fmt: skip
-    def test_any_difference_shows_in_equality_and_digest(self, other):
+    def test_any_difference_changes_equality_and_digest(self, other):
         architecture, changed = Architecture.parse("a: B=lora-4"), Architecture.parse(other)
         assert architecture != changed
         assert architecture.digest != changed.digest
 
-    def test_is_equal_to_no_other_type(self):
+    def test_equality_with_another_type_is_false(self):
         architecture = Architecture.parse("a: B=scalar")
         assert architecture != dict(architecture)
         assert architecture != str(architecture)
 
-    def test_the_digest_is_frozen_for_what_is_stored(self):
+    def test_digest_is_frozen_for_stored_studies(self):
         # Studies keep digests: this value may never change.
         expected = hashlib.sha256(b"a: none\nb: B=lora-4 E=vector").hexdigest()
         assert Architecture.parse("b: B=lora-4 E=vector\na: none").digest == expected
 
-    def test_changing_the_source_mapping_does_not_change_the_architecture(self):
+    def test_init_copies_the_mapping(self):
         layers = {"a": LayerChoices()}
         architecture = Architecture(layers)
         layers["b"] = LayerChoices()
         assert list(architecture) == ["a"]
 
-    def test_serves_as_a_dictionary_key(self):
+    def test_architecture_is_a_dictionary_key(self):
         scores = {Architecture.parse("a: B=scalar\nb: none"): 1.0}
         assert scores[Architecture.parse("b: none\na: B=scalar")] == 1.0
 
@@ -272,26 +270,26 @@ class TestEquality:
 class TestUniform:
     SHAPES = {"qkv": LayerShape(6, 4, bias=False), "fc": LayerShape(8, 4)}  # noqa: RUF012
 
-    def test_every_layer_takes_the_same_choices(self):
+    def test_uniform_gives_every_layer_the_same_choices(self):
         architecture = Architecture.uniform(self.SHAPES, A="vector", B="lora-2", E="scalar")
         assert str(architecture) == (
             "qkv: A=vector B=lora-2 E=scalar\nfc: A=vector B=lora-2 E=scalar"
         )
 
-    def test_a_layer_without_bias_keeps_d_at_none(self):
+    def test_uniform_layer_without_bias_keeps_d_none(self):
         architecture = Architecture.uniform(self.SHAPES, D="vector")
         assert str(architecture) == "qkv: none\nfc: D=vector"
 
-    def test_nothing_chosen_is_the_linear_probe(self):
+    def test_uniform_without_choices_is_the_linear_probe(self):
         architecture = Architecture.uniform(self.SHAPES)
         assert architecture.count(self.SHAPES) == 0
         assert set(architecture) == set(self.SHAPES)
 
-    def test_a_rank_above_a_layers_size_is_refused(self):
+    def test_uniform_rank_above_the_layers_size_raises(self):
         with pytest.raises(ArchitectureError, match="at most 4"):
             Architecture.uniform(self.SHAPES, B="lora-5")
 
-    def test_named_points_of_the_space_count_as_published(self):
+    def test_uniform_lora_bitfit_and_ssf_count_as_published(self):
         shapes = {"fc": LayerShape(8, 4)}
         assert Architecture.uniform(shapes, B="lora-2").count(shapes) == 2 * (8 + 4)
         assert Architecture.uniform(shapes, E="vector").count(shapes) == 8
@@ -300,14 +298,14 @@ class TestUniform:
 
 @QUICK
 @given(st.lists(st.tuples(layer_choices, shapes), max_size=5))
-def test_the_count_of_an_architecture_is_the_sum_of_its_layers(layers):
+def test_count_is_the_sum_of_the_layers(layers):
     names = [f"layer.{i}" for i in range(len(layers))]
     architecture = Architecture({n: c for n, (c, _) in zip(names, layers, strict=True)})
-    of_name = {n: s for n, (_, s) in zip(names, layers, strict=True)}
-    assert architecture.count(of_name) == sum(c.count(s) for c, s in layers)
+    shapes_by_name = {n: s for n, (_, s) in zip(names, layers, strict=True)}
+    assert architecture.count(shapes_by_name) == sum(c.count(s) for c, s in layers)
 
 
-def test_repr_tells_size_and_digest_not_every_layer():
+def test_repr_has_size_and_digest_without_layers():
     architecture = Architecture({f"layer.{i}": LayerChoices() for i in range(100)})
     assert "100 layers" in repr(architecture)
     assert architecture.digest[:12] in repr(architecture)

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from glora_automl import _declarations
-from glora_automl.errors import GLoRAError, RecipeError, SearchSpaceError
+from glora_automl.budget import Budget
+from glora_automl.errors import BudgetError, GLoRAError, RecipeError, SearchSpaceError
 from glora_automl.search_space import load_search_space
 
 CHOICES = '[choices]\nB = ["none", "vector"]\n'
@@ -21,7 +22,7 @@ def load(tmp_path):
     return load
 
 
-def refusal(call, *args, error: type[GLoRAError] = SearchSpaceError) -> str:
+def message_of(call, *args, error: type[GLoRAError] = SearchSpaceError) -> str:
     """The message of the expected error, which must be one line."""
     with pytest.raises(error) as caught:
         call(*args)
@@ -31,57 +32,57 @@ def refusal(call, *args, error: type[GLoRAError] = SearchSpaceError) -> str:
     return message
 
 
-def test_a_well_formed_file_is_read_with_its_defaults(load):
+def test_load_well_formed_file_fills_in_defaults(load):
     spec = load(CHOICES)
     assert spec.layers == ("*",)
     assert spec.exclude == ()
-    assert spec.share == "layer"
+    assert spec.tie == "layer"
     assert spec.choices.B == ("none", "vector")
     assert spec.choices.A == ("none",)
 
 
-def test_a_declaration_cannot_be_changed(load):
+def test_declaration_is_frozen(load):
     spec = load(CHOICES)
     with pytest.raises(ValueError, match="frozen"):
-        spec.share = "kind"
+        spec.tie = "kind"
 
 
 @pytest.mark.parametrize(
     ("content", "key", "near"),
     [
         ('layrs = ["*"]\n' + CHOICES, "layrs", "layers"),
-        ('shared = "kind"\n' + CHOICES, "shared", "share"),
+        ('ties = "kind"\n' + CHOICES, "ties", "tie"),
         ('excluded = ["*.qkv"]\n' + CHOICES, "excluded", "exclude"),
     ],
 )
-def test_an_unknown_key_names_the_key_and_the_nearest_known_one(load, content, key, near):
-    message = refusal(load, content)
+def test_load_unknown_key_suggests_the_nearest_key(load, content, key, near):
+    message = message_of(load, content)
     assert f"unknown key {key!r}" in message
-    assert f"did you mean {near!r}?" in message
+    assert f"Did you mean {near!r}?" in message
     assert "mine" in message
 
 
-def test_an_unknown_key_that_resembles_none_lists_the_known_ones(load):
-    message = refusal(load, "zzz = 1\n" + CHOICES)
+def test_load_unknown_key_without_a_near_one_lists_the_keys(load):
+    message = message_of(load, "zzz = 1\n" + CHOICES)
     assert "unknown key 'zzz'" in message
-    for known in ("description", "layers", "exclude", "share", "choices"):
+    for known in ("description", "layers", "exclude", "tie", "choices"):
         assert known in message
 
 
-def test_an_unknown_key_in_a_table_is_named_with_its_path_and_the_tables_keys(load):
-    message = refusal(load, '[choices]\nF = ["none"]\n')
+def test_load_unknown_key_in_a_table_has_its_path_and_the_tables_keys(load):
+    message = message_of(load, '[choices]\nF = ["none"]\n')
     assert "unknown key 'choices.F'" in message
-    assert "known: A, B, C, D, E" in message
+    assert "Choose one of A, B, C, D, E." in message
 
 
-def test_a_misspelt_required_key_is_reported_as_misspelt_rather_than_missing(load):
-    message = refusal(load, '[choice]\nB = ["none", "vector"]\n')
+def test_load_misspelt_required_key_is_reported_as_unknown(load):
+    message = message_of(load, '[choice]\nB = ["none", "vector"]\n')
     assert "unknown key 'choice'" in message
-    assert "did you mean 'choices'?" in message
+    assert "Did you mean 'choices'?" in message
 
 
-def test_a_missing_key_is_named(load):
-    message = refusal(load, 'layers = ["*"]\n')
+def test_load_missing_key_names_it(load):
+    message = message_of(load, 'layers = ["*"]\n')
     assert "'choices'" in message
     assert "required" in message
 
@@ -92,7 +93,7 @@ def test_a_missing_key_is_named(load):
         ('layers = "blocks.*"\n' + CHOICES, "layers", "tuple", "'blocks.*'"),
         ("layers = [1]\n" + CHOICES, "layers.0", "string", "1"),
         ("layers = []\n" + CHOICES, "layers", "at least 1", "[]"),
-        ('share = "blok"\n' + CHOICES, "share", "'layer', 'kind', 'block' or 'model'", "'blok'"),
+        ('tie = "blok"\n' + CHOICES, "tie", "'layer', 'kind', 'block' or 'model'", "'blok'"),
         ("description = 3\n" + CHOICES, "description", "string", "3"),
         ("choices = 3\n", "choices", "dictionary", "3"),
         ("[choices]\nB = 7\n", "choices.B", "tuple", "7"),
@@ -108,8 +109,8 @@ def test_a_missing_key_is_named(load):
         ),
     ],
 )
-def test_a_wrong_value_names_file_key_rule_and_value(load, content, key, rule, value):
-    message = refusal(load, content)
+def test_load_wrong_value_has_file_key_rule_and_value(load, content, key, rule, value):
+    message = message_of(load, content)
     assert "mine: " in message
     assert f" {key}" in message
     assert rule in message
@@ -117,46 +118,46 @@ def test_a_wrong_value_names_file_key_rule_and_value(load, content, key, rule, v
 
 
 @pytest.mark.parametrize("content", ["x = = 3", "[choices", CHOICES + CHOICES, b"\xff\xfe\x00"])
-def test_bad_toml_names_the_file(load, content):
-    message = refusal(load, content)
+def test_load_malformed_toml_names_the_file(load, content):
+    message = message_of(load, content)
     assert "mine.toml" in message
-    assert "no TOML" in message
+    assert "must be TOML" in message
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_load_missing_file_names_it(tmp_path):
     path = tmp_path / "nowhere.toml"
-    message = refusal(load_search_space, str(path))
+    message = message_of(load_search_space, str(path))
     assert str(path) in message
     assert "No such file" in message
 
 
-def test_a_folder_is_no_declaration(tmp_path):
+def test_load_folder_names_it(tmp_path):
     folder = tmp_path / "folder.toml"
     folder.mkdir()
-    assert str(folder) in refusal(load_search_space, str(folder))
+    assert str(folder) in message_of(load_search_space, str(folder))
 
 
-def test_an_unknown_name_suggests_the_nearest_shipped_one():
-    message = refusal(load_search_space, "defualt")
+def test_load_unknown_name_suggests_the_nearest_name():
+    message = message_of(load_search_space, "defualt")
     assert "'defualt'" in message
-    assert "did you mean 'default'?" in message
+    assert "Did you mean 'default'?" in message
 
 
-def test_an_unknown_name_that_resembles_none_lists_what_ships():
-    message = refusal(load_search_space, "zzzz")
+def test_load_unknown_name_without_a_near_one_lists_the_names():
+    message = message_of(load_search_space, "zzzz")
     for name in ("default", "lean", "lora-ranks", "paper", "vectors"):
         assert name in message
 
 
 @pytest.mark.parametrize("name", ["../search_spaces/default", "", "default.TOML"])
-def test_a_name_is_not_taken_for_a_path(name):
-    refusal(load_search_space, name)
+def test_load_name_that_looks_like_a_path_raises(name):
+    message_of(load_search_space, name)
 
 
-def test_the_error_class_is_the_callers():
-    message = refusal(_declarations.read, "studies", "digts", RecipeError, error=RecipeError)
+def test_read_raises_the_callers_error_class():
+    message = message_of(_declarations.read, "studies", "digts", RecipeError, error=RecipeError)
     assert "recipe" in message
-    assert "did you mean 'digits'?" in message
+    assert "Did you mean 'digits'?" in message
 
 
 @pytest.mark.parametrize("kind", ["studies", "search_spaces"])
@@ -172,7 +173,7 @@ def test_names_are_the_sorted_stems_of_the_shipped_files(kind):
         assert table["description"]
 
 
-def test_a_path_gives_its_stem_as_name(tmp_path: Path):
+def test_read_path_returns_its_stem_as_name(tmp_path: Path):
     path = tmp_path / "my-space.toml"
     path.write_text(CHOICES)
     stem, table = _declarations.read("search_spaces", str(path), GLoRAError)
@@ -180,5 +181,20 @@ def test_a_path_gives_its_stem_as_name(tmp_path: Path):
     assert table == {"choices": {"B": ["none", "vector"]}}
 
 
-def test_text_beyond_ascii_is_read_as_utf8(load):
+def test_load_reads_utf8(load):
     assert load('description = "größer"\n' + CHOICES).description == "größer"
+
+
+def test_suggest_without_known_words_says_so():
+    assert _declarations.suggest("x", []) == "There are none to choose from."
+
+
+def test_validate_package_error_in_a_validator_keeps_its_class():
+    class Model(_declarations.Declaration):
+        budget: Budget
+
+    message = message_of(
+        _declarations.validate, Model, {"budget": "12q"}, "here", RecipeError, error=BudgetError
+    )
+    assert message.startswith("here: The budget must be a count")
+    assert message.endswith("got '12q'.")

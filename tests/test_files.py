@@ -8,11 +8,11 @@ from glora_automl._files import make_folder, remove_torn, write_atomic
 from glora_automl.errors import StorageError
 
 
-def no_space(*args, **kwargs):
+def disk_full(*args, **kwargs):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_the_file_gets_what_was_written_and_nothing_else_is_left(tmp_path):
+def test_write_atomic_replaces_the_file_and_leaves_no_other(tmp_path):
     path = tmp_path / "new" / "folder" / "a.txt"
     write_atomic(path, lambda file: file.write_text("one", encoding="utf-8"))
     write_atomic(path, lambda file: file.write_text("two", encoding="utf-8"))
@@ -20,7 +20,7 @@ def test_the_file_gets_what_was_written_and_nothing_else_is_left(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["a.txt"]
 
 
-def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path):
+def test_write_atomic_keeps_the_old_file_until_the_end(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old", encoding="utf-8")
 
@@ -34,25 +34,25 @@ def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path):
 
 
 @pytest.mark.parametrize("broken", [(os, "fsync"), (Path, "replace"), (Path, "write_text")])
-def test_a_full_disk_is_a_storage_error_and_the_old_file_stays(tmp_path, monkeypatch, broken):
+def test_write_atomic_full_disk_raises_and_keeps_the_old_file(tmp_path, monkeypatch, broken):
     path = tmp_path / "a.txt"
     path.write_text("old", encoding="utf-8")
     with monkeypatch.context() as patch:
-        patch.setattr(*broken, no_space)
-        with pytest.raises(StorageError, match=r"a\.txt.*No space left.*make room") as caught:
+        patch.setattr(*broken, disk_full)
+        with pytest.raises(StorageError, match=r"a\.txt.*No space left.*Free disk") as caught:
             write_atomic(path, lambda file: file.write_text("new", encoding="utf-8"))
     assert "\n" not in str(caught.value)
     assert path.read_text(encoding="utf-8") == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_a_file_in_the_place_of_the_folder_is_a_storage_error(tmp_path):
+def test_write_atomic_file_instead_of_the_folder_raises(tmp_path):
     (tmp_path / "folder").write_text("", encoding="utf-8")
-    with pytest.raises(StorageError, match="cannot be written"):
+    with pytest.raises(StorageError, match="must be writable"):
         write_atomic(tmp_path / "folder" / "a.txt", lambda file: file.write_text("x"))
 
 
-def test_other_exceptions_of_the_writer_pass_and_leave_nothing(tmp_path):
+def test_write_atomic_other_exception_propagates_and_leaves_no_file(tmp_path):
     def write(file):
         file.write_text("half", encoding="utf-8")
         raise KeyboardInterrupt
@@ -62,14 +62,16 @@ def test_other_exceptions_of_the_writer_pass_and_leave_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_what_a_killed_write_left_is_removed(tmp_path):
+def test_remove_torn_removes_only_temporary_files(tmp_path):
     for name in (".a.json.0123abcd.tmp", ".important.tmp", "b.tmp", "a.json"):
         (tmp_path / name).write_text("x", encoding="utf-8")
     remove_torn(tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {".important.tmp", "b.tmp", "a.json"}
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+def test_make_folder_below_a_file_raises_with_the_argument(tmp_path):
     (tmp_path / "file").write_text("x", encoding="utf-8")
-    with pytest.raises(StorageError, match="--runs"):
+    with pytest.raises(StorageError, match=r"`runs` must be writable.* Choose another `runs`\."):
         make_folder(tmp_path / "file" / "folder")
+    with pytest.raises(StorageError, match="Choose another `artifacts`"):
+        make_folder(tmp_path / "file" / "folder", "artifacts")

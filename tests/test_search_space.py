@@ -44,7 +44,7 @@ def spec(**fields) -> SearchSpaceSpec:
     return SearchSpaceSpec(choices=choices, **fields)
 
 
-def shared(name: str, tie: str) -> SearchSpaceSpec:
+def tied(name: str, tie: str) -> SearchSpaceSpec:
     return load_search_space(name).model_copy(update={"tie": tie})
 
 
@@ -80,11 +80,11 @@ spaces = st.builds(SearchSpace, specs, shape_dicts)
 
 
 class TestShipped:
-    def test_are_five(self):
+    def test_list_search_spaces_returns_five(self):
         assert list_search_spaces() == ["default", "lean", "lora-ranks", "paper", "vectors"]
 
     @pytest.mark.parametrize("name", ["default", "lean", "lora-ranks", "paper", "vectors"])
-    def test_fit_a_vit_a_swin_and_tell_what_they_are(self, name):
+    def test_shipped_spaces_have_a_description_and_fit_vit_and_swin(self, name):
         declared = load_search_space(name)
         assert declared.description
         assert declared.tie == "layer"
@@ -92,7 +92,7 @@ class TestShipped:
         wide = {n: LayerShape(48, 96, s.bias) for n, s in SWIN.items()}
         assert SearchSpace(declared, wide).minimum == 0
 
-    def test_paper_has_432_options_a_layer(self):
+    def test_paper_has_432_options_per_layer(self):
         assert SearchSpace(load_search_space("paper"), {"fc": LayerShape(8, 8)}).size == 432
         assert SearchSpace(load_search_space("paper"), VIT_B).size == 432**48
 
@@ -109,13 +109,13 @@ class TestShipped:
         assert choices.C == ("none", "vector")
         assert choices.D == choices.E == ("none", "scalar", "vector")
 
-    def test_lean_has_what_is_cheap_for_what_it_does(self):
+    def test_lean_has_vectors_and_lora_for_b(self):
         choices = load_search_space("lean").choices
         assert choices.A == choices.C == choices.E == ("none", "vector")
         assert choices.B == ("none", "lora-1", "lora-2", "lora-4", "lora-8")
         assert choices.D == ("none",)
 
-    def test_lora_ranks_searches_b_alone(self):
+    def test_lora_ranks_searches_only_b(self):
         space = SearchSpace(load_search_space("lora-ranks"), VIT_B)
         assert {d.tensor for d in space.dimensions} == {"B"}
         assert len(space.dimensions) == 48
@@ -125,15 +125,15 @@ class TestShipped:
         assert not any("lora" in c for t in TENSORS for c in getattr(choices, t))
 
 
-class TestShare:
-    def test_layer_gives_each_tensor_of_each_layer_a_dimension(self):
-        space = SearchSpace(shared("default", "layer"), VIT_B)
+class TestTie:
+    def test_tie_layer_gives_each_tensor_of_each_layer_a_dimension(self):
+        space = SearchSpace(tied("default", "layer"), VIT_B)
         assert [d.name for d in space.dimensions] == [f"{n}.{t}" for n in VIT_B for t in TENSORS]
         assert len(space.dimensions) == 240
         assert all(len(d.layers) == 1 for d in space.dimensions)
 
-    def test_kind_ties_the_same_layer_of_all_blocks(self):
-        space = SearchSpace(shared("default", "kind"), VIT_B)
+    def test_tie_kind_ties_the_same_layer_of_all_blocks(self):
+        space = SearchSpace(tied("default", "kind"), VIT_B)
         kinds = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
         assert [d.name for d in space.dimensions] == [
             f"blocks.*.{kind}.{t}" for kind in kinds for t in TENSORS
@@ -141,24 +141,24 @@ class TestShare:
         assert len(space.dimensions) == 20
         assert space.dimensions[0].layers == tuple(f"blocks.{i}.attn.qkv" for i in range(12))
 
-    def test_block_ties_the_layers_of_a_block(self):
-        space = SearchSpace(shared("default", "block"), VIT_B)
+    def test_tie_block_ties_the_layers_of_a_block(self):
+        space = SearchSpace(tied("default", "block"), VIT_B)
         assert [d.name for d in space.dimensions] == [
             f"blocks.{i}.*.{t}" for i in range(12) for t in TENSORS
         ]
         assert len(space.dimensions) == 60
         assert space.dimensions[5].layers == tuple(n for n in VIT_B if n.startswith("blocks.1."))
 
-    def test_model_ties_all_layers(self):
-        space = SearchSpace(shared("default", "model"), VIT_B)
+    def test_tie_model_ties_all_layers(self):
+        space = SearchSpace(tied("default", "model"), VIT_B)
         assert [d.name for d in space.dimensions] == ["*.A", "*.B", "*.C", "*.D", "*.E"]
         assert all(d.layers == tuple(VIT_B) for d in space.dimensions)
 
-    def test_stages_and_blocks_count_both(self):
+    def test_tie_in_stages_groups_by_stage_and_block(self):
         names = {
             tie: list(dict.fromkeys(d.name[:-2] for d in space.dimensions))
             for tie in ("kind", "block")
-            for space in [SearchSpace(shared("vectors", tie), SWIN)]
+            for space in [SearchSpace(tied("vectors", tie), SWIN)]
         }
         assert names == {
             "kind": [
@@ -170,8 +170,8 @@ class TestShare:
         }
 
     @pytest.mark.parametrize("tie", ["layer", "kind", "block", "model"])
-    def test_tied_layers_take_the_same_choices(self, tie):
-        space = SearchSpace(shared("default", tie), VIT_B)
+    def test_tied_layers_have_the_same_choices(self, tie):
+        space = SearchSpace(tied("default", tie), VIT_B)
         architecture = space.architecture(draw(space, 0))
         for dimension in space.dimensions:
             taken = {getattr(architecture[name], dimension.tensor) for name in dimension.layers}
@@ -180,12 +180,12 @@ class TestShare:
 
     @pytest.mark.parametrize("tie", ["layer", "kind", "block", "model"])
     def test_every_layer_is_in_exactly_one_dimension_of_each_tensor(self, tie):
-        space = SearchSpace(shared("default", tie), VIT_B)
+        space = SearchSpace(tied("default", tie), VIT_B)
         for tensor in TENSORS:
             layers = [n for d in space.dimensions if d.tensor == tensor for n in d.layers]
             assert sorted(layers) == sorted(VIT_B)
 
-    def test_an_unknown_share_is_refused(self):
+    def test_tie_unknown_raises(self):
         with pytest.raises(ValueError, match="tie"):
             spec(tie="stage", E=("none", "vector"))
 
@@ -203,38 +203,38 @@ class TestPatterns:
             (("blocks.0.attn.qkv",), (), 1),
         ],
     )
-    def test_select_layers(self, layers, exclude, count):
+    def test_patterns_select_layers(self, layers, exclude, count):
         space = SearchSpace(spec(layers=layers, exclude=exclude, E=("none", "vector")), VIT_B)
         assert len(space.shapes) == count
         assert set(space.architecture(draw(space, 0))) == set(space.shapes)
 
-    def test_keep_the_models_order_whatever_theirs(self):
+    def test_patterns_in_another_order_keep_the_models_order(self):
         space = SearchSpace(spec(layers=("*.fc2", "*.qkv"), E=("none", "vector")), VIT_B)
         assert list(space.shapes) == [n for n in VIT_B if n.endswith(("qkv", "fc2"))]
 
     @pytest.mark.parametrize("field", ["layers", "exclude"])
-    def test_that_match_nothing_are_refused_with_layers_that_are_there(self, field):
+    def test_pattern_without_match_raises_with_known_layers(self, field):
         with pytest.raises(SearchSpaceError, match=rf"search_space\.{field}") as caught:
             SearchSpace(spec(**{field: ("*.fc1", "*.fc3")}, E=("none", "vector")), VIT_B)
         assert "'*.fc3'" in str(caught.value)
         assert "blocks.0.attn.qkv" in str(caught.value)
 
-    def test_that_exclude_every_layer_are_refused(self):
+    def test_patterns_that_exclude_every_layer_raise(self):
         with pytest.raises(SearchSpaceError, match="at least one layer"):
             SearchSpace(spec(exclude=("*",), E=("none", "vector")), VIT_B)
 
-    def test_tell_upper_from_lower_case(self):
+    def test_patterns_are_case_sensitive(self):
         with pytest.raises(SearchSpaceError, match=r"'Blocks\.\*'"):
             SearchSpace(spec(layers=("Blocks.*",), E=("none", "vector")), VIT_B)
 
-    def test_leave_excluded_layers_out_of_the_count(self):
+    def test_excluded_layers_do_not_count(self):
         space = SearchSpace(spec(exclude=("fc2",), E=("vector",)), SMALL)
         assert (space.minimum, space.maximum) == (8, 8)
 
 
-class TestRefusals:
+class TestErrors:
     @pytest.mark.parametrize(
-        ("choices", "why"),
+        ("choices", "words"),
         [
             ({"C": ("none", "scalar")}, "choices.C: C must be one of none, vector, lora-r"),
             ({"D": ("lora-2",)}, "choices.D: D must be one of none, scalar, vector"),
@@ -245,14 +245,14 @@ class TestRefusals:
             ({"B": ("none", "lora-2", "none")}, "each once"),
         ],
     )
-    def test_choices_that_are_not_allowed(self, choices, why):
+    def test_choices_not_allowed_raise(self, choices, words):
         with pytest.raises(SearchSpaceError) as caught:
             SearchSpace(spec(**choices), SMALL)
-        assert why in str(caught.value)
+        assert words in str(caught.value)
         assert len(str(caught.value).splitlines()) == 1
 
     @pytest.mark.parametrize(
-        ("choices", "why"),
+        ("choices", "words"),
         [
             ({"A": ("none", "lora-5")}, "fc1: The rank of A must be at most 4"),
             ({"B": ("lora-5",)}, "fc1: The rank of B must be at most 4"),
@@ -261,12 +261,12 @@ class TestRefusals:
         ],
     )
     @pytest.mark.parametrize("tie", ["layer", "model"])
-    def test_ranks_that_no_layer_can_have_name_layer_and_limit(self, choices, why, tie):
+    def test_rank_that_fits_no_layer_raises_with_layer_and_limit(self, choices, words, tie):
         with pytest.raises(SearchSpaceError) as caught:
             SearchSpace(spec(tie=tie, **choices), SMALL)
-        assert why in str(caught.value)
+        assert words in str(caught.value)
 
-    def test_a_rank_as_large_as_the_layer_is_allowed(self):
+    def test_rank_of_the_layers_size_passes(self):
         space = SearchSpace(spec(A=("none", "lora-4"), C=("none", "lora-4")), SMALL)
         assert space.maximum == 2 * 4 * 12 + 4 * 5 + 4 * 9
 
@@ -277,7 +277,7 @@ class TestRefusals:
             ("model", {"*.C": ("none", "lora-2")}),
         ],
     )
-    def test_a_rank_is_not_offered_where_it_does_not_fit(self, tie, choices):
+    def test_rank_above_a_layers_size_is_dropped_there(self, tie, choices):
         space = SearchSpace(spec(tie=tie, C=("none", "lora-2", "lora-8")), SMALL)
         assert {d.name: d.choices for d in space.dimensions} == choices
         assert {n: space.layer_choices()[n]["C"][-1].rank for n in SMALL} == {
@@ -285,7 +285,7 @@ class TestRefusals:
             "fc2": 8 if tie == "layer" else 2,
         }
 
-    def test_a_layer_whose_bias_is_not_used_has_a_and_b_alone(self):
+    def test_layer_with_unused_bias_has_only_a_and_b(self):
         shapes = {**SMALL, "qkv": LayerShape(8, 4, bias=False, takes_bias=False)}
         texts = dict.fromkeys("ABCDE", ("none", "vector"))
         space = SearchSpace(spec(**texts), shapes)
@@ -297,18 +297,18 @@ class TestRefusals:
         assert tied.params(architecture) == params
         assert tied.count(params) == architecture.count(shapes)
 
-    def test_excluding_the_layer_that_is_too_small_is_the_way_out(self):
+    def test_rank_fits_after_small_layers_are_excluded(self):
         shapes = {**SMALL, "large": LayerShape(32, 32)}
         space = SearchSpace(spec(layers=("large",), B=("none", "lora-16")), shapes)
         assert space.maximum == 16 * 64
 
     @pytest.mark.parametrize("value", ["lora-5", "", None, "None"])
-    def test_parameters_that_are_no_choice(self, value):
+    def test_architecture_unknown_choice_raises(self, value):
         space = SearchSpace(spec(B=("none", "lora-2")), SMALL)
         with pytest.raises(SearchSpaceError, match=r"'fc2\.B' must be one of none, lora-2"):
             space.architecture({"fc1.B": "none", "fc2.B": value})
 
-    def test_missing_parameters(self):
+    def test_architecture_missing_parameter_raises(self):
         space = SearchSpace(spec(B=("none", "lora-2")), SMALL)
         with pytest.raises(SearchSpaceError, match=r"'fc2\.B'"):
             space.architecture({"fc1.B": "none"})
@@ -325,18 +325,18 @@ class TestRefusals:
         ],
         ids=["layer missing", "layer too many", "no choice", "not tied", "not fixed", "not none"],
     )
-    def test_architectures_outside_the_space(self, text):
+    def test_params_architecture_outside_the_space_raises(self, text):
         space = SearchSpace(spec(tie="model", B=("none", "lora-2"), E=("scalar",)), SMALL)
         inside = Architecture.parse("fc1: B=lora-2 E=scalar\nfc2: B=lora-2 E=scalar")
         assert space.params(inside) == {"*.B": "lora-2"}
-        with pytest.raises(SearchSpaceError, match=r"must (take|be one of)"):
+        with pytest.raises(SearchSpaceError, match=r"must (have|be one of)"):
             space.params(Architecture.parse(text))
 
 
 class TestParameters:
     @QUICK
     @given(spaces, st.integers(0, 1000))
-    def test_and_architectures_are_inverse(self, space, seed):
+    def test_params_and_architecture_are_inverse(self, space, seed):
         params = draw(space, seed)
         architecture = space.architecture(params)
         assert space.params(architecture) == params
@@ -344,7 +344,7 @@ class TestParameters:
 
     @QUICK
     @given(spaces, st.integers(0, 1000))
-    def test_count_what_their_architecture_counts(self, space, seed):
+    def test_count_equals_the_architectures_count(self, space, seed):
         params = draw(space, seed)
         architecture = space.architecture(params)
         assert space.count(params) == architecture.count(space.shapes)
@@ -352,7 +352,7 @@ class TestParameters:
 
     @QUICK
     @given(spaces)
-    def test_the_smallest_and_the_largest_are_reached(self, space):
+    def test_minimum_and_maximum_are_reached(self, space):
         cheapest = {d.name: min(zip(d.costs, d.choices, strict=True))[1] for d in space.dimensions}
         dearest = {d.name: max(zip(d.costs, d.choices, strict=True))[1] for d in space.dimensions}
         assert space.architecture(cheapest).count(space.shapes) == space.minimum
@@ -360,7 +360,7 @@ class TestParameters:
 
     @QUICK
     @given(spaces, st.integers(0, 1000))
-    def test_costs_are_what_a_single_change_costs(self, space, seed):
+    def test_costs_equal_the_difference_of_one_change(self, space, seed):
         params = draw(space, seed)
         for dimension in space.dimensions:
             counts = [
@@ -372,7 +372,7 @@ class TestParameters:
             ]
 
     @pytest.mark.parametrize("tie", ["layer", "kind", "block", "model"])
-    def test_of_different_values_mean_different_architectures(self, tie):
+    def test_different_params_give_different_architectures(self, tie):
         space = SearchSpace(spec(tie=tie, B=("none", "lora-2"), E=("none", "vector")), SWIN)
         product = itertools.product(*(d.choices for d in space.dimensions))
         names = [d.name for d in space.dimensions]
@@ -380,7 +380,7 @@ class TestParameters:
         found = {space.architecture(dict(zip(names, values, strict=True))) for values in some}
         assert len(found) == len(some)
 
-    def test_a_single_choice_is_no_parameter_but_is_taken_and_counted(self):
+    def test_single_choice_is_counted_without_a_dimension(self):
         space = SearchSpace(spec(A=("vector",), B=("none", "lora-2")), SMALL)
         assert [d.name for d in space.dimensions] == ["fc1.B", "fc2.B"]
         architecture = space.architecture({"fc1.B": "none", "fc2.B": "lora-2"})
@@ -388,7 +388,7 @@ class TestParameters:
         assert space.fixed_count == 12
         assert space.count({"fc1.B": "none", "fc2.B": "lora-2"}) == 12 + 24
 
-    def test_a_space_without_parameters_is_one_architecture(self):
+    def test_space_without_dimensions_is_one_architecture(self):
         space = SearchSpace(spec(E=("vector",)), SMALL)
         assert space.dimensions == ()
         assert space.size == 1
@@ -397,7 +397,7 @@ class TestParameters:
 
 
 class TestLayersWithoutBias:
-    def test_have_no_dimension_for_d(self):
+    def test_layer_without_bias_has_no_dimension_for_d(self):
         shapes = {"bare": LayerShape(8, 4, bias=False), "fc": LayerShape(8, 4)}
         space = SearchSpace(load_search_space("vectors"), shapes)
         assert [d.name for d in space.dimensions] == [
@@ -406,14 +406,14 @@ class TestLayersWithoutBias:
         ]
         assert space.size == (3 * 3 * 2 * 3) * (3 * 3 * 2 * 3 * 3)
 
-    def test_keep_d_at_none_even_where_it_is_fixed(self):
+    def test_layer_without_bias_keeps_d_none_for_a_single_choice(self):
         shapes = {"bare": LayerShape(8, 4, bias=False), "fc": LayerShape(8, 4)}
         space = SearchSpace(spec(D=("vector",)), shapes)
         assert str(space.architecture({})) == "bare: none\nfc: D=vector"
         assert space.fixed_count == 8
 
     @pytest.mark.parametrize("tie", ["kind", "model"])
-    def test_cost_nothing_for_d_in_a_group_and_say_nothing_about_it(self, tie):
+    def test_layer_without_bias_in_a_group_costs_nothing_for_d(self, tie):
         shapes = {
             "blocks.0.fc": LayerShape(8, 4, bias=False),
             "blocks.1.fc": LayerShape(8, 4),
@@ -429,7 +429,7 @@ class TestLayersWithoutBias:
         assert space.params(architecture) == params
         assert space.count(params) == 8
 
-    def test_alone_in_their_group_have_no_d_to_choose(self):
+    def test_group_without_bias_has_no_dimension_for_d(self):
         shapes = {"blocks.0.fc": LayerShape(8, 4, False), "blocks.1.fc": LayerShape(8, 4)}
         space = SearchSpace(spec(tie="block", D=("none", "vector")), shapes)
         assert [d.name for d in space.dimensions] == ["blocks.1.*.D"]
@@ -437,14 +437,14 @@ class TestLayersWithoutBias:
 
 class TestOptuna:
     @pytest.mark.parametrize("tie", ["layer", "kind", "block", "model"])
-    def test_sees_one_categorical_distribution_a_dimension(self, tie):
-        space = SearchSpace(shared("default", tie), VIT_B)
+    def test_distributions_are_one_per_dimension(self, tie):
+        space = SearchSpace(tied("default", tie), VIT_B)
         distributions = space.distributions()
         assert list(distributions) == [d.name for d in space.dimensions]
         for dimension in space.dimensions:
             assert distributions[dimension.name] == CategoricalDistribution(dimension.choices)
 
-    def test_sees_the_names_and_values_of_the_storage_format(self):
+    def test_distributions_have_the_storage_formats_names_and_values(self):
         distributions = SearchSpace(load_search_space("paper"), VIT_B).distributions()
         assert distributions["blocks.0.attn.qkv.A"].choices == (
             "none",
@@ -457,7 +457,7 @@ class TestOptuna:
 class TestDigest:
     BASE = spec(B=("none", "lora-2"))
 
-    def test_tells_which_layers_choose_together(self):
+    def test_digest_depends_on_the_tied_layers(self):
         def digest(*names: str) -> str:
             shapes = {name: LayerShape(8, 4) for name in names}
             return SearchSpace(spec(tie="model", B=("none", "lora-2")), shapes).digest
@@ -465,7 +465,7 @@ class TestDigest:
         assert digest("fc1", "fc2") == digest("fc1", "fc2")
         assert digest("fc1", "fc2") != digest("fc1", "fc3")
 
-    def test_is_the_same_for_the_same_meaning(self):
+    def test_digest_is_equal_for_equal_meaning(self):
         again = spec(layers=("fc1", "fc2"), description="other words", B=("none", "lora-2"))
         assert SearchSpace(self.BASE, SMALL).digest == SearchSpace(again, SMALL).digest
 
@@ -482,14 +482,14 @@ class TestDigest:
         ],
         ids=["rank", "order", "fixed", "tensor", "tie", "layers", "shape"],
     )
-    def test_changes_with_the_meaning(self, other, shapes):
+    def test_digest_changes_with_the_meaning(self, other, shapes):
         assert SearchSpace(other, shapes).digest != SearchSpace(self.BASE, SMALL).digest
 
 
 class TestWithModels:
     @pytest.mark.parametrize("name", list(models.MODELS))
     @pytest.mark.parametrize("tie", ["layer", "kind", "block", "model"])
-    def test_the_adapted_layers_take_every_architecture_and_count_the_same(self, name, tie):
+    def test_adapted_layers_accept_every_architecture_and_count_the_same(self, name, tie):
         model = models.backbone(name)
         shapes = linear_shapes(model)
         space = SearchSpace(spec(tie=tie, **models.CHOICES), shapes)
@@ -502,7 +502,7 @@ class TestWithModels:
             parts = [p for layer in layers.values() for p in layer.active_parameters().values()]
             assert sum(p.numel() for p in parts) == space.count(params)
 
-    def test_layer_choices_are_those_of_the_declaration(self):
+    def test_layer_choices_equal_the_declaration(self):
         shapes = {"bare": LayerShape(8, 4, bias=False), "fc": LayerShape(8, 4)}
         space = SearchSpace(
             spec(tie="model", A=("vector",), B=("none", "lora-2"), D=("none", "scalar")), shapes
@@ -521,7 +521,7 @@ class TestWithModels:
 
     @QUICK
     @given(spaces, st.integers(0, 1000))
-    def test_layer_choices_allow_every_architecture_of_the_space(self, space, seed):
+    def test_layer_choices_allow_every_architecture(self, space, seed):
         allowed = space.layer_choices()
         for name, choices in space.architecture(draw(space, seed)).items():
             for tensor, choice in zip(LayerChoices._fields, choices, strict=True):

@@ -1,4 +1,4 @@
-"""What one adapted layer computes; attach, activate, merge, detach. Needs torch alone."""
+"""Adapted layers: attach, activate, merge, detach. It needs torch only."""
 
 from glora_automl.adapters._adaptable import classifiers, is_adaptable, linear_shapes, unadaptable
 from glora_automl.adapters._attach import activate, activate_layers, adapted_layers, attach, detach

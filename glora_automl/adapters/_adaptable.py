@@ -1,4 +1,4 @@
-"""Which layers of a model can be adapted, and why the others cannot."""
+"""The adaptable layers of a model, and why the other layers are not adaptable."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from glora_automl.errors import LayerError
 __all__ = ["classifiers", "is_adaptable", "linear_shapes", "unadaptable"]
 
 _WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd, nn.MultiheadAttention, nn.RNNBase, nn.Bilinear)
-"""What has a weight matrix that images go through."""
+"""Layers with a weight matrix."""
 
 Predicate = Callable[[str, nn.Module], bool]
 
 
 def classifiers(model: nn.Module) -> list[nn.Module]:
-    """The classifier modules that timm's ``get_classifier`` names: two for distilled models.
+    """Return the classifiers by timm's ``get_classifier``: two in distilled models.
 
-    A model without ``get_classifier`` has none that could be told from its other layers.
+    A model without ``get_classifier`` has none.
     """
     get_classifier = getattr(model, "get_classifier", None)
     if get_classifier is None:
@@ -36,10 +36,10 @@ def classifiers(model: nn.Module) -> list[nn.Module]:
 
 
 def is_adaptable(model: nn.Module) -> Predicate:
-    """The predicate that selects layers: every linear one outside the classifier.
+    """Return the predicate of adaptable layers: the linear layers outside the classifier.
 
-    Linear are ``nn.Linear`` and, at each pixel, an ``nn.Conv2d`` with kernel 1, stride 1 and one
-    group.
+    A linear layer is an ``nn.Linear``, or an ``nn.Conv2d`` with kernel 1, stride 1 and one group,
+    which is linear at each pixel.
     """
     heads = _heads(model)
     return lambda name, module: (
@@ -54,17 +54,17 @@ def _heads(model: nn.Module) -> set[int]:
 def linear_shapes(
     model: nn.Module, predicate: Predicate | None = None, *, example: Tensor | None = None
 ) -> dict[str, LayerShape]:
-    """Shapes of the layers that can be adapted, by dotted name, in the model's order.
+    """Return the shapes of the adaptable layers by dotted name, in the model's order.
 
     Args:
-        model: Any module that is not adapted.
-        predicate: Takes a name and a module; by default :func:`is_adaptable`.
-        example: Images ``(batch, channels, height, width)``. When given, one forward pass tells
-            which layers the model uses: others are left out, and where it reads a weight without
-            calling the layer, ``takes_bias`` is false.
+        model: A module without adapted layers.
+        predicate: Selects layers by name and module; by default :func:`is_adaptable`.
+        example: Images ``(batch, channels, height, width)`` for a forward pass that finds unused
+            layers, which are left out. ``takes_bias`` is false where the model reads a weight
+            without calling the layer. None skips the pass.
 
     Raises:
-        LayerError: If no layer is left, or the predicate takes one that is not linear.
+        LayerError: If no layer is adaptable, or the predicate selects a layer that is not linear.
 
     Example:
         >>> linear_shapes(nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2, bias=False)))
@@ -72,14 +72,14 @@ def linear_shapes(
         {'0': LayerShape(out_features=4, in_features=8, bias=True, takes_bias=True),
          '2': LayerShape(out_features=2, in_features=4, bias=False, takes_bias=True)}
     """
-    take = predicate or is_adaptable(model)
+    selects = predicate or is_adaptable(model)
     usage = None if example is None else _observe(model, example)
     shapes = {}
     for name, module in model.named_modules():
-        if not take(name, module):
+        if not selects(name, module):
             continue
         if reason := refusal(module):
-            raise LayerError(f"An adapted layer must be linear, {name!r} is not: {reason}.")
+            raise LayerError(f"An adapted layer must be linear, got {name!r} ({reason}).")
         assert isinstance(module, nn.Linear | nn.Conv2d)
         if usage is None:
             shapes[name] = GLoRALinear.shape_of(module)
@@ -90,19 +90,19 @@ def linear_shapes(
         reasons = unadaptable(model, example)
         shown = "; ".join(f"{name}: {reason}" for name, reason in list(reasons.items())[:3])
         raise LayerError(
-            f"The model must have a linear layer besides its classifier, {type(model).__name__} "
-            f"has none ({shown or 'it has no layers with weights'})."
+            "The model must have a linear layer besides its classifier, got "
+            f"{type(model).__name__} ({shown or 'no layers with weights'})."
         )
     return shapes
 
 
 def unadaptable(model: nn.Module, example: Tensor | None = None) -> dict[str, str]:
-    """Layers with a weight matrix that cannot be adapted, by dotted name, each with the reason.
+    """Return why layers with a weight matrix are not adaptable, by dotted name.
 
-    The classifier is among them: it is always trained.
+    They include the classifier, which is always trained.
 
     Args:
-        model: Any module that is not adapted.
+        model: A module without adapted layers.
         example: As for :func:`linear_shapes`.
 
     Example:
@@ -121,14 +121,14 @@ def unadaptable(model: nn.Module, example: Tensor | None = None) -> dict[str, st
         elif module is model:
             reason = "the model itself"
         elif reason is None and usage is not None and not usage.reads_weight(module):
-            reason = "the model does not use it"
+            reason = "unused by the model"
         if reason is not None:
             reasons[name] = reason
     return reasons
 
 
 class _Usage(NamedTuple):
-    """What a forward pass did with a model's layers and tensors, by identity."""
+    """Identities of the layers that a forward pass called and of the parameters that it read."""
 
     called: set[int]
     read: set[int]
@@ -141,19 +141,19 @@ class _Usage(NamedTuple):
 
 
 class _Reads(TorchFunctionMode):
-    """Notes the tensors that are given to torch's functions."""
+    """Records the parameters that reach torch's functions."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: set[int] = set()
+        self.read: set[int] = set()
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        # To ask a weight for its shape or type is not to compute with it.
+        # A look-up of a weight's shape or type is not a computation.
         if getattr(func, "__name__", "") != "__get__":
             leaves = _pytree.tree_leaves((args, kwargs))
-            self.seen |= {id(leaf) for leaf in leaves if isinstance(leaf, nn.Parameter)}
+            self.read |= {id(leaf) for leaf in leaves if isinstance(leaf, nn.Parameter)}
         return func(*args, **(kwargs or {}))
 
 
@@ -170,4 +170,4 @@ def _observe(model: nn.Module, example: Tensor) -> _Usage:
     finally:
         for hook in hooks:
             hook.remove()
-    return _Usage(called, reads.seen)
+    return _Usage(called, reads.read)

@@ -1,4 +1,4 @@
-"""Attach support tensors to the layers of any module, and take them off again."""
+"""Attach support tensors to the layers of any module, activate them, detach them."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ M = TypeVar("M", bound=nn.Module)
 
 
 Site = tuple[nn.Module, str, nn.Module]
-"""A place in a model: the parent module, the attribute's name and what stands there."""
+"""A place in a model: parent module, attribute name and current module."""
 
 
 def replace(model: nn.Module, swaps: Mapping[nn.Module, nn.Module]) -> list[Site]:
-    """Put modules in the places of others, under every name that they have.
+    """Replace modules by others under all of their names.
 
     Returns:
-        What stood where, for :func:`restore`.
+        The replaced modules and their places, for :func:`restore`.
     """
     sites: list[Site] = []
-    # remove_duplicate: a layer that stands under two names must go under both.
+    # remove_duplicate=False: a layer with two names is replaced under both.
     for name, module in list(model.named_modules(remove_duplicate=False)):
         if module in swaps:
             parent, _, leaf = name.rpartition(".")
@@ -56,16 +56,16 @@ def attach(
     """Replace the named layers of ``model`` by adapted ones, in place.
 
     Args:
-        model: Any module that is not adapted yet.
-        choices: For each dotted layer name, the choices of its support tensors.
-        generator: See :class:`GLoRALinear`.
+        model: A module without adapted layers.
+        choices: The choices of each layer's support tensors, by dotted layer name.
+        generator: As for :class:`GLoRALinear`.
 
     Returns:
-        The adapted layers by name. The model computes what it computed before.
+        The adapted layers by name. The model's outputs stay the same.
 
     Raises:
-        LayerError: If a name is no linear layer of the model.
-        ArchitectureError: If a layer cannot take one of its choices.
+        LayerError: If a name is not a linear layer of the model.
+        ArchitectureError: If a layer cannot have one of its choices.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
@@ -77,21 +77,21 @@ def attach(
     """
     modules = dict(model.named_modules())
     layers: dict[str, GLoRALinear] = {}
-    for name, of_layer in choices.items():
+    for name, layer_choices in choices.items():
         linear = modules.get(name)
-        reason = "the model has none of that name" if linear is None else refusal(linear)
+        reason = "no such layer" if linear is None else refusal(linear)
         if linear is model:
             reason = "the model itself"
         if reason is not None:
             known = [n for n, m in modules.items() if refusal(m) is None and n]
+            shown = ", ".join(known[:4]) + (", ..." if len(known) > 4 else "")
             raise LayerError(
-                "A layer to adapt must be the dotted name of a linear layer inside the model, got "
-                f"{name!r} ({reason}); "
-                f"known: {', '.join(known[:6]) or 'none'}{', ...' if len(known) > 6 else ''}."
+                f"An adapted layer must be a linear layer of the model, got {name!r} ({reason}). "
+                f"Choose from {shown or 'another model'}."
             )
         assert isinstance(linear, nn.Linear | nn.Conv2d)
         try:
-            layers[name] = GLoRALinear(linear, of_layer, generator)
+            layers[name] = GLoRALinear(linear, layer_choices, generator)
         except ArchitectureError as error:
             for layer in layers.values():
                 layer.release()
@@ -101,33 +101,34 @@ def attach(
 
 
 def adapted_layers(model: nn.Module) -> dict[str, GLoRALinear]:
-    """The adapted layers of a model, by dotted name."""
+    """Return the adapted layers of a model by dotted name."""
     return {name: m for name, m in model.named_modules() if isinstance(m, GLoRALinear)}
 
 
 def detach(model: M) -> M:
-    """Put the original layers back: the same objects with the same bits. Returns ``model``."""
+    """Restore the original layers, the same objects with the same bits, and return ``model``."""
     replace(model, {layer: layer.release() for layer in adapted_layers(model).values()})
     return model
 
 
 def activate(model: nn.Module, architecture: Architecture) -> None:
-    """Make one architecture the one that the adapted layers compute.
+    """Activate one architecture in the adapted layers.
 
     Raises:
-        ArchitectureError: If the architecture's layers or choices are not the model's. The
-            model is then unchanged.
+        ArchitectureError: If the architecture has other layers or choices than the model. The
+            model then stays unchanged.
     """
     activate_layers(adapted_layers(model), architecture)
 
 
 def activate_layers(layers: Mapping[str, GLoRALinear], architecture: Architecture) -> None:
-    """:func:`activate` for known layers, as large models have many modules to look through."""
+    """Activate an architecture in known layers, without a walk over all modules."""
     if layers.keys() != architecture.keys():
-        odd = sorted(set(layers) ^ set(architecture))
+        different = sorted(set(layers) ^ set(architecture))[0]
+        problem = "without" if different in layers else "with"
         raise ArchitectureError(
-            f"The architecture must name exactly the {len(layers)} adapted layers; "
-            f"{odd[0]!r} is on one side only."
+            f"The architecture must have exactly the {len(layers)} adapted layers, got one "
+            f"{problem} {different!r}."
         )
     before = {name: layer.active for name, layer in layers.items()}
     try:

@@ -1,4 +1,4 @@
-"""What one adapted layer computes."""
+"""The adapted linear layer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["GLoRALinear", "is_scaling", "refusal"]
 
 
 def refusal(layer: nn.Module) -> str | None:
-    """Why :class:`GLoRALinear` cannot take the place of a layer; None if it can.
+    """Return why :class:`GLoRALinear` cannot replace a layer; None if it can.
 
     Example:
         >>> refusal(nn.Conv2d(8, 8, 3, groups=8)), refusal(nn.Conv2d(8, 4, 1))
@@ -36,15 +36,15 @@ def refusal(layer: nn.Module) -> str | None:
     else:
         base = nn.Conv2d
     if type(layer).forward is not base.forward:
-        return f"of class {type(layer).__name__}, which does not compute what {base.__name__} does"
+        return f"of class {type(layer).__name__}, which overrides {base.__name__}.forward"
     return None
 
 
 def is_scaling(name: str) -> bool:
-    """Whether a parameter of a :class:`GLoRALinear`, by its name, is a factor of frozen weights.
+    """Return whether a parameter of a :class:`GLoRALinear` scales frozen weights.
 
-    These are the vectors and scalars of ``A`` and ``D``: relative changes, where all others have
-    the unit of what they change.
+    These are the vectors and scalars of ``A`` and ``D``. They are relative changes; all other
+    parameters have the unit of the weight or bias that they change.
 
     Example:
         >>> is_scaling("blocks.0.attn.qkv.A_vector"), is_scaling("blocks.0.attn.qkv.E_vector")
@@ -59,27 +59,27 @@ _SCALING = frozenset(f"{tensor}_{kind}" for tensor in "AD" for kind in ("vector"
 class GLoRALinear(nn.Module):
     """A frozen linear layer with the five support tensors of GLoRA.
 
-    It holds the parameters of every choice it is given and computes with the active ones:
+    It has the parameters of all of its choices and computes with the active ones:
     ``W = W0 + W0 * A + B`` and ``b = b0 + b0 * D + E + W0 C`` (arXiv 2306.07967, equation 10,
-    elementwise ``*``). All ranks of a tensor share one pair of factors; rank r uses the first r
-    columns of the left and the first r rows of the right one. Vectors and scalars have parameters
-    of their own. At initialisation one factor of every product is zero, so every architecture
-    computes what the frozen layer computes.
+    elementwise ``*``). All ranks of a tensor share one pair of factors: rank r uses the first r
+    columns of the left and the first r rows of the right factor. Vectors and scalars have separate
+    parameters. At initialisation one factor of every product is zero, so every architecture has
+    the outputs of the frozen layer.
 
     A 1 x 1 convolution is the same linear layer at each pixel, with ``W0 (out, in, 1, 1)``.
 
     Args:
-        linear: The layer to adapt, which :func:`refusal` allows. It is kept, frozen, as
+        linear: The layer to adapt, which :func:`refusal` allows. It is frozen, stored as
             :attr:`linear` and never written to.
-        choices: The choices that each support tensor may take.
-        generator: Source of the non-zero factors' initial values, uniform in
-            ``+-1 / sqrt(in_features)`` as in LoRA. Must be a CPU generator.
+        choices: The choices of each support tensor.
+        generator: CPU generator of the non-zero factors' initial values, uniform in
+            ``+-1 / sqrt(in_features)`` as in LoRA.
 
     Attributes:
         active: The active choices; all ``none`` after construction.
 
     Raises:
-        ArchitectureError: If a tensor of this layer cannot take one of its choices.
+        ArchitectureError: If a tensor of this layer cannot have one of its choices.
 
     Shape:
         ``(*, in_features)`` to ``(*, out_features)``, as :class:`torch.nn.Linear`, or
@@ -110,7 +110,7 @@ class GLoRALinear(nn.Module):
         for tensor in TENSORS:
             for choice in self.choices[tensor]:
                 choice.check(tensor, self.shape)
-        # After the checks: a layer that is refused stays as it was.
+        # After the checks, so that an error leaves the layer unchanged.
         self._required_grad = {name: p.requires_grad for name, p in linear.named_parameters()}
         self.linear = linear.requires_grad_(False)
         for tensor in TENSORS:
@@ -118,7 +118,7 @@ class GLoRALinear(nn.Module):
 
     @staticmethod
     def shape_of(linear: nn.Linear | nn.Conv2d) -> LayerShape:
-        """The shape of a layer, adapted or not."""
+        """Return the shape of a layer, adapted or not."""
         out_features, in_features = linear.weight.shape[:2]
         return LayerShape(out_features, in_features, linear.bias is not None)
 
@@ -141,16 +141,16 @@ class GLoRALinear(nn.Module):
         self.register_parameter(name, nn.Parameter(value))
 
     def _factor_shape(self, tensor: str) -> tuple[int, int]:
-        """Rows and columns of a support tensor; a vector has one entry a row."""
+        """Return rows and columns of a support tensor; a vector has one entry per row."""
         if tensor == "C":
             return self.in_features, 1
         return self.out_features, self.in_features
 
     def activate(self, choices: LayerChoices) -> None:
-        """Choose what the layer computes from now on.
+        """Set the active choices.
 
         Raises:
-            ArchitectureError: If the layer was not built with one of the choices.
+            ArchitectureError: If the layer lacks one of the choices.
         """
         for tensor, choice in zip(TENSORS, choices, strict=True):
             if choice not in self.choices[tensor]:
@@ -158,14 +158,34 @@ class GLoRALinear(nn.Module):
                 raise ArchitectureError(f"{tensor} must be one of {known}, got {str(choice)!r}.")
         self.active = choices
 
+    @torch.no_grad()
+    def order_factors(self) -> None:
+        """Replace the factors of each product by its balanced singular value decomposition.
+
+        The product stays the same. Its first r columns and rows are then the best approximation
+        of rank r (Eckart and Young, 1936), so a smaller ``lora-r`` is a truncation.
+        """
+        for tensor in TENSORS:
+            left = getattr(self, f"{tensor}_left", None)
+            if left is None:
+                continue
+            right = getattr(self, f"{tensor}_right")
+            u, s, v = torch.linalg.svd((left @ right).double(), full_matrices=False)
+            rank, root = left.shape[1], s.sqrt()
+            n_kept = min(rank, len(s))
+            left.zero_()
+            right.zero_()
+            left[:, :n_kept] = (u * root)[:, :n_kept].to(left)
+            right[:n_kept] = (root[:, None] * v)[:n_kept].to(right)
+
     def release(self) -> nn.Linear | nn.Conv2d:
-        """Give the layer back as it came: trainable again where it was."""
+        """Return the original layer, with its original ``requires_grad``."""
         for name, parameter in self.linear.named_parameters():
             parameter.requires_grad_(self._required_grad[name])
         return self.linear
 
     def active_parameters(self) -> dict[str, Tensor]:
-        """What the active choices use, by parameter name; lora factors are cut to their rank."""
+        """Return the parameters of the active choices by name, LoRA factors cut to their rank."""
         return {name: part for tensor in TENSORS for name, part in self._parts(tensor).items()}
 
     def _parts(self, tensor: str) -> dict[str, Tensor]:
@@ -182,10 +202,10 @@ class GLoRALinear(nn.Module):
         return {name: getattr(self, name)}
 
     def _value(self, tensor: str) -> Tensor | None:
-        """The active value of a support tensor, broadcastable to what it is added to.
+        """Return the active value of a support tensor; None for ``none``.
 
-        ``A`` and ``B`` against ``(out, in)``; ``C`` against ``(in,)``; ``D`` and ``E`` against
-        ``(out,)``.
+        It broadcasts to ``(out, in)`` for ``A`` and ``B``, ``(in,)`` for ``C``, ``(out,)`` for
+        ``D`` and ``E``.
         """
         parts = list(self._parts(tensor).values())
         if not parts:
@@ -197,10 +217,9 @@ class GLoRALinear(nn.Module):
         return value[:, None] if tensor in "AB" and value.ndim else value
 
     def effective(self) -> tuple[Tensor, Tensor | None]:
-        """Weight ``(out, in)`` and bias ``(out,)`` of the active choices.
+        """Return the weight ``(out, in)`` and bias ``(out,)`` of the active choices.
 
-        Where nothing is added, the frozen tensor itself comes back, without a copy; of a
-        convolution, its weight in two dimensions.
+        An unchanged weight or bias is the frozen tensor itself, or a view of a convolution's.
         """
         weight = self._frozen
         a, b = self._value("A"), self._value("B")
@@ -219,7 +238,7 @@ class GLoRALinear(nn.Module):
         bias: Tensor | None = self.linear.bias
         c, d, e = map(self._value, "CDE")
         if d is not None:
-            assert bias is not None  # check() allows D only where there is a bias
+            assert bias is not None  # Choice.check allows D only with a bias
             bias = torch.addcmul(bias, bias, d)
         if c is not None:
             shift = self._frozen @ c
@@ -230,11 +249,11 @@ class GLoRALinear(nn.Module):
 
     @torch.no_grad()
     def write_effective(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Write what :meth:`effective` gives into tensors, without allocating others.
+        """Write the result of :meth:`effective` into existing tensors.
 
         Args:
             weight: ``(out, in)``, of the frozen weight's type.
-            bias: ``(out,)``; None only if no choice gives the layer one.
+            bias: ``(out,)``; None only if the layer has no bias with any of its choices.
         """
         frozen = self._frozen
         a, b = list(self._parts("A").values()), list(self._parts("B").values())
@@ -256,27 +275,27 @@ class GLoRALinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The effective weight, for modules that read it instead of calling the layer."""
+        """The effective weight, for modules that read it without a call of the layer."""
         weight = self.effective()[0]
         return weight[:, :, None, None] if self.is_convolution else weight
 
     @property
     def is_convolution(self) -> bool:
-        """Whether it stands for a 1 x 1 convolution."""
+        """Whether the original layer is a 1 x 1 convolution."""
         return isinstance(self.linear, nn.Conv2d)
 
     @property
     def bias(self) -> Tensor | None:
-        """The effective bias, for modules that read it instead of calling the layer."""
+        """The effective bias, for modules that read it without a call of the layer."""
         return self.effective()[1]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the layer with its active choices."""
+        """Compute the layer's output with the active choices."""
         if self.is_convolution:
             weight, bias = self.effective()
             return F.conv2d(x, weight[:, :, None, None], bias)
         if not torch.is_grad_enabled():
-            # Nothing is gained by other ways, and this one computes just what is merged.
+            # Without gradients factors save nothing, and this equals the merged layer exactly.
             return F.linear(x, *self.effective())
         a, b = list(self._parts("A").values()), list(self._parts("B").values())
         return adapted_linear(
@@ -289,7 +308,7 @@ class GLoRALinear(nn.Module):
         )
 
     def _added(self, parts: list[Tensor]) -> Factors | None:
-        """``B`` as a product: a vector or scalar is one with a row of ones."""
+        """Return ``B`` as a product of factors; a vector or scalar is multiplied by ones."""
         if not parts:
             return None
         if len(parts) == 2:
@@ -297,5 +316,5 @@ class GLoRALinear(nn.Module):
         return parts[0].expand(self.out_features)[:, None], parts[0].new_ones(1, self.in_features)
 
     def extra_repr(self) -> str:
-        """Shape and active choices, as they print."""
+        """Return the printed shape and active choices."""
         return f"in_features={self.in_features}, out_features={self.out_features}, {self.active}"

@@ -1,4 +1,4 @@
-"""The arithmetic of one adapted linear layer, with gradients at the price of LoRA's."""
+"""The arithmetic of one adapted linear layer, with gradients at the cost of LoRA."""
 
 from __future__ import annotations
 
@@ -24,25 +24,24 @@ def adapted_linear(
     scaling: Factors | None = None,
     added: Factors | None = None,
 ) -> Tensor:
-    """``x W^T + b`` with ``W = W0 + W0 * A + B``; the frozen ``W0`` has no gradient.
+    """Compute ``x W^T + b`` with ``W = W0 + W0 * A + B`` and no gradient for the frozen ``W0``.
 
-    Autograd's own way to a gradient through ``W`` is a product as large as the layer,
-    ``dW = g^T x``. It is only needed where ``A`` is a product of factors. Otherwise the gradients
-    of factors come from products as thin as the rank, and that of a ``scale`` from the output of
-    the frozen layer; what is kept for the backward pass are the input, the factors and, for a
-    ``scale``, that output.
+    Autograd computes a gradient through ``W`` by a product as large as the layer, ``dW = g^T x``.
+    Only ``A`` as a product of factors needs it. Otherwise the gradients of factors are products as
+    thin as the rank, and the gradient of ``scale`` uses the output of the frozen layer. The
+    backward pass keeps the input, the factors and, for ``scale``, that output.
 
-    ``W`` is built where that touches fewer numbers than to apply the adapter to inputs and
-    outputs, which are many in a large batch. Under autocast the large products are computed in its
-    type, and ``W`` is built in the type of the weights.
+    ``W`` is built where that touches fewer numbers than the factors' products with inputs and
+    outputs, as in a large batch. Under autocast the large products have its type, and ``W`` is
+    built in the type of the weights.
 
     Args:
         x: Inputs ``(*, in)``.
         weight: ``W0 (out, in)``, without gradient.
         bias: The effective bias ``(out,)``.
         scale: ``A`` as a vector ``(out,)``, which scales the outputs.
-        scaling: ``A`` as a product, instead.
-        added: ``B`` as a product.
+        scaling: ``A`` as a product of factors; it excludes ``scale``.
+        added: ``B`` as a product of factors.
 
     Returns:
         ``(*, out)``.
@@ -61,14 +60,14 @@ def adapted_linear(
         if scale is None and scaling is None and added is None:
             return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
         a = (scale, None) if scaling is None else scaling
-        # Flat outside of the function: a view that it returned could not be changed in place.
+        # Reshaped outside the function: a view that it returns cannot be changed in place.
         flat = x.reshape(-1, x.shape[-1])
         output: Tensor = _AdaptedLinear.apply(flat, weight, bias, *a, *(added or (None, None)))
         return output.view(*x.shape[:-1], len(weight))
 
 
 class _AdaptedLinear(torch.autograd.Function):
-    """See :func:`adapted_linear`; ``g`` is the gradient of the output ``y``."""
+    """The function behind :func:`adapted_linear`; ``g`` is the gradient of the output ``y``."""
 
     @staticmethod
     def forward(
@@ -85,8 +84,8 @@ class _AdaptedLinear(torch.autograd.Function):
         bias = None if bias is None else bias.to(x.dtype)
         scales = a_left is not None and a_right is None
         ctx.dense = a_right is not None
-        # To build W reads and writes it, to apply factors reads and writes the outputs, and the
-        # same again in the backward pass, with the inputs.
+        # Building reads and writes W. Factors read and write the outputs, and in the backward pass
+        # the inputs.
         ctx.builds = ctx.dense or len(x) * sum(weight.shape) > 2 * weight.numel()
         plain = projected = None
         if right is not None and not ctx.dense:
@@ -111,34 +110,33 @@ class _AdaptedLinear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, a_left, a_right, left, right, projected, plain = ctx.saved_tensors
-        of: dict[str, Tensor] = {}
+        grads: dict[str, Tensor] = {}
         if ctx.has_bias:
-            of["bias"] = g.sum(0)
+            grads["bias"] = g.sum(0)
         with torch.autocast(g.device.type, enabled=False):
             if ctx.dense:
-                of |= _through_the_weight(g, x, weight, a_left, a_right, left, right)
+                grads |= _grads_through_weight(g, x, weight, a_left, a_right, left, right)
             else:
                 if plain is not None:
-                    of["a_left"] = torch.linalg.vecdot(g, plain, dim=0)
+                    grads["a_left"] = torch.linalg.vecdot(g, plain, dim=0)
                 if left is not None:
-                    # Tall and thin operands are laid out as CPU libraries want them: the plain way
-                    # to write these two takes up to ten times as long.
-                    of["left"] = (projected.t() @ g).t()
+                    # This layout of tall and thin operands is up to ten times as fast on CPUs.
+                    grads["left"] = (projected.t() @ g).t()
                     thin = g @ left.to(g.dtype).t().contiguous().t()
                     if x is not None:
-                        of["right"] = thin.t() @ x
+                        grads["right"] = thin.t() @ x
             if ctx.needs_input_grad[0]:
                 if ctx.builds:
                     built = _built(weight, a_left, a_right, left, right)
-                    of_x = g @ built.to(g.dtype)
+                    grad_x = g @ built.to(g.dtype)
                 else:
                     scaled = g if a_left is None else g * (1 + a_left).to(g.dtype)
-                    of_x = scaled @ weight.to(g.dtype)
+                    grad_x = scaled @ weight.to(g.dtype)
                     if left is not None:
-                        of_x.addmm_(thin, right.to(g.dtype))
-                of["x"] = of_x
+                        grad_x.addmm_(thin, right.to(g.dtype))
+                grads["x"] = grad_x
         order = ("x", "weight", "bias", "a_left", "a_right", "left", "right")
-        return tuple(of.get(name) for name in order)
+        return tuple(grads.get(name) for name in order)
 
 
 def _built(
@@ -148,7 +146,7 @@ def _built(
     left: Tensor | None,
     right: Tensor | None,
 ) -> Tensor:
-    """The effective weight ``(out, in)``."""
+    """Return the effective weight ``(out, in)``."""
     built = weight
     if a_left is not None:
         a = a_left[:, None] if a_right is None else a_left @ a_right
@@ -158,7 +156,7 @@ def _built(
     return built
 
 
-def _through_the_weight(
+def _grads_through_weight(
     g: Tensor,
     x: Tensor,
     weight: Tensor,
@@ -167,10 +165,10 @@ def _through_the_weight(
     left: Tensor | None,
     right: Tensor | None,
 ) -> dict[str, Tensor]:
-    """Gradients of all factors from that of the effective weight."""
-    of_weight = (g.t() @ x).to(weight.dtype)
-    of_a = of_weight * weight
-    of = {"a_left": of_a @ a_right.t(), "a_right": a_left.t() @ of_a}
+    """Return the gradients of all factors from the gradient of the effective weight."""
+    grad_weight = (g.t() @ x).to(weight.dtype)
+    grad_a = grad_weight * weight
+    grads = {"a_left": grad_a @ a_right.t(), "a_right": a_left.t() @ grad_a}
     if left is not None and right is not None:
-        of |= {"left": of_weight @ right.t(), "right": left.t() @ of_weight}
-    return of
+        grads |= {"left": grad_weight @ right.t(), "right": left.t() @ grad_weight}
+    return grads

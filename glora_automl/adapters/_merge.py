@@ -1,4 +1,4 @@
-"""Fold the active choices into plain layers, and undo it bit for bit."""
+"""Merge the active choices into plain layers, and undo it bit for bit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["MergeHandle", "merge"]
 def _plain(layer: GLoRALinear, share: bool) -> nn.Linear | nn.Conv2d:
     weight, bias = layer.effective()
     size = (layer.in_features, layer.out_features)
-    # The meta device allocates nothing: the parameters are replaced in the next lines.
+    # On the meta device, as the parameters are replaced below.
     plain: nn.Linear | nn.Conv2d
     if layer.is_convolution:
         plain = nn.Conv2d(*size, 1, bias=bias is not None, device="meta")
@@ -24,7 +24,7 @@ def _plain(layer: GLoRALinear, share: bool) -> nn.Linear | nn.Conv2d:
     else:
         plain = nn.Linear(*size, bias=bias is not None, device="meta")
     if not share:
-        # What nothing is added to is the frozen tensor itself, or a parameter of the adapter.
+        # An unchanged tensor is the frozen one; a bias may be an adapter's parameter.
         weight, bias = weight.clone(), None if bias is None else bias.clone()
     plain.weight = nn.Parameter(weight.detach(), requires_grad=False)
     if bias is not None:
@@ -33,14 +33,14 @@ def _plain(layer: GLoRALinear, share: bool) -> nn.Linear | nn.Conv2d:
 
 
 class MergeHandle:
-    """Undoes a merge, by :meth:`undo` or at the end of a ``with`` block."""
+    """Handle that undoes a merge, by :meth:`undo` or at the end of a ``with`` block."""
 
     def __init__(self, model: nn.Module, sites: list[Site]) -> None:
         self._model = model
         self._sites = sites
 
     def undo(self) -> None:
-        """Put the adapted layers back, as they were. A second call does nothing."""
+        """Restore the adapted layers. A second call does nothing."""
         restore(self._sites)
         self._sites = []
 
@@ -58,19 +58,18 @@ class MergeHandle:
 
 @torch.no_grad()
 def merge(model: nn.Module, *, share: bool = False) -> MergeHandle:
-    """Replace the adapted layers by plain ones (``nn.Linear``, ``nn.Conv2d``), with their weights.
+    """Replace the adapted layers by ``nn.Linear`` and ``nn.Conv2d`` with their effective weights.
 
-    The model is then an ordinary one, at the speed and with the parameter names of the backbone.
-    The frozen weights are kept aside and never written to, so the undo is exact. A layer without
-    bias that ``C`` or ``E`` gives one comes out with a bias.
+    The merged model has the speed and parameter names of the backbone. The frozen weights are
+    never written to, so the undo is exact. ``C`` and ``E`` add a bias to a layer without one.
 
     Args:
         model: A model with adapted layers.
-        share: Let layers to which nothing is added use the frozen tensors themselves. That saves
-            a copy where the merged model is only read.
+        share: Whether unchanged layers use the frozen tensors instead of copies. That is safe for
+            a merged model that is only read.
 
     Returns:
-        A handle that undoes it; drop it to stay merged.
+        A handle that undoes the merge.
 
     Example:
         >>> from glora_automl.adapters import attach, activate

@@ -1,4 +1,4 @@
-"""A plain model beside an adapted one, for many merges."""
+"""A plain model for many merges of one adapted model."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ __all__ = ["MergedModel"]
 
 
 class MergedModel:
-    """A plain model that takes the weights of one architecture after the other.
+    """A plain model that takes the weights of one architecture after another.
 
-    :func:`merge` makes plain layers for one architecture. This one makes them once, and writes
-    into their tensors, which stay where they are: nothing is allocated, and what was compiled or
-    captured for the model stays valid. Frozen tensors are the adapted model's own.
+    :func:`merge` creates plain layers for one architecture. This class creates them once and
+    rewrites their tensors in place, so a compiled model or captured graph stays valid. The plain
+    model shares the other tensors of the adapted model.
 
     Args:
-        model: A model with adapted layers, which is left as it is.
-        dtype: Type of the plain model's weights; None is that of the adapted one. With another
-            type nothing is shared.
+        model: A model with adapted layers; it stays unchanged.
+        dtype: Type of the plain model's weights; None takes the adapted model's. With another type
+            the models share no tensors.
 
     Attributes:
         model: The plain model, in evaluation mode.
-        changing: Identities of its parameters that :meth:`write` or training changes.
+        changing: Identities of the plain model's parameters that :meth:`write` or training changes.
 
     Example:
         >>> from glora_automl.adapters import activate, attach
@@ -49,29 +49,31 @@ class MergedModel:
     def __init__(self, model: nn.Module, dtype: torch.dtype | None = None) -> None:
         self._layers: list[tuple[GLoRALinear, Tensor, Tensor | None]] = []
         self._copied: list[tuple[Tensor, Tensor]] = []
-        own = {p.dtype for p in model.parameters()} != {dtype} and dtype is not None
+        copies = {p.dtype for p in model.parameters()} != {dtype} and dtype is not None
         with merge(model, share=True) as plain:
             tensors = [*plain.parameters(), *plain.buffers()]
-            self.model = copy.deepcopy(plain, {} if own else {id(t): t for t in tensors}).eval()
-        if own:
+            self.model = copy.deepcopy(plain, {} if copies else {id(t): t for t in tensors}).eval()
+        if copies:
             self.model.requires_grad_(False).to(dtype)
-            theirs = dict(model.named_parameters()) | dict(model.named_buffers())
-            mine = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
-            moving = {n for n, p in model.named_parameters() if p.requires_grad}
-            moving |= {n for n, _ in model.named_buffers()}
-            self._copied = [(mine[n], theirs[n]) for n in theirs if n in moving and n in mine]
+            sources = dict(model.named_parameters()) | dict(model.named_buffers())
+            targets = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
+            trained = {n for n, p in model.named_parameters() if p.requires_grad}
+            trained |= {n for n, _ in model.named_buffers()}
+            self._copied = [
+                (targets[n], source)
+                for n, source in sources.items()
+                if n in trained and n in targets
+            ]
         self.changing = {id(p) for p in self.model.parameters() if p.requires_grad}
-        self.changing |= {id(mine) for mine, _ in self._copied}
+        self.changing |= {id(target) for target, _ in self._copied}
         for name, layer in adapted_layers(model).items():
             plain = self.model.get_submodule(name)
-            self._give_tensors(plain, layer, dtype)
+            self._allocate(plain, layer, dtype)
             self.changing |= {id(p) for p in plain.parameters()}
         largest = max(weight.numel() for _, weight, _ in self._layers)
-        self._scratch = layer.linear.weight.new_empty(largest) if own else None
+        self._scratch = layer.linear.weight.new_empty(largest) if copies else None
 
-    def _give_tensors(
-        self, plain: nn.Module, layer: GLoRALinear, dtype: torch.dtype | None
-    ) -> None:
+    def _allocate(self, plain: nn.Module, layer: GLoRALinear, dtype: torch.dtype | None) -> None:
         frozen = layer.linear.weight.detach()
         weight = torch.empty_like(frozen, dtype=dtype)
         plain.weight = nn.Parameter(weight, requires_grad=False)
@@ -83,7 +85,7 @@ class MergedModel:
 
     @torch.no_grad()
     def write(self) -> nn.Module:
-        """Write the weights of the active architecture; returns the plain model."""
+        """Write the weights of the active architecture and return the plain model."""
         for layer, weight, bias in self._layers:
             if self._scratch is None:
                 layer.write_effective(weight, bias)
@@ -91,6 +93,6 @@ class MergedModel:
                 scratch = self._scratch[: weight.numel()].view(weight.shape)
                 layer.write_effective(scratch, bias)
                 weight.copy_(scratch)
-        for mine, theirs in self._copied:
-            mine.copy_(theirs)
+        for target, source in self._copied:
+            target.copy_(source)
         return self.model

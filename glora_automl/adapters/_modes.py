@@ -12,7 +12,7 @@ __all__ = ["evaluation_mode"]
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; then each module has its own mode back."""
+    """Set evaluation mode inside the block, then restore the mode of each module."""
     training = [module for module in model.modules() if module.training]
     if training:
         model.eval()

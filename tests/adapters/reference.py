@@ -1,12 +1,12 @@
-"""The formula of GLoRA, slow and readable: what the fast code of the package must agree with.
+"""Slow and readable reference of GLoRA's formula.
 
-Every support tensor is written out densely from the layer's parameters, entry by entry or rank by
-rank, then added up as the paper does:
+It builds every support tensor densely from the layer's parameters, entry by entry or rank by rank,
+and adds them as in the paper:
 
     W = W0 + W0 * A + B            b = b0 + b0 * D + E + W0 C
 
-A 1 x 1 convolution is the linear layer of its weight without the last two dimensions. Nothing of
-the package is called; only parameters and active choices are read.
+A 1 x 1 convolution is the linear layer of its weight without the last two dimensions. The reference
+reads parameters and active choices and calls no code of the package.
 """
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 def low_rank(left: Tensor, right: Tensor, rank: int) -> Tensor:
-    """The sum of the first ``rank`` outer products."""
+    """Return the sum of the first ``rank`` outer products."""
     total = torch.zeros(left.shape[0], right.shape[1], dtype=left.dtype, device=left.device)
     for k in range(rank):
         total = total + left[:, k].reshape(-1, 1) * right[k, :].reshape(1, -1)
@@ -22,7 +22,7 @@ def low_rank(left: Tensor, right: Tensor, rank: int) -> Tensor:
 
 
 def dense(layer: nn.Module, tensor: str, rows: int, columns: int) -> Tensor:
-    """A support tensor as a full matrix of ``rows`` x ``columns``."""
+    """Return a support tensor as a full matrix of ``rows`` x ``columns``."""
     choice = getattr(layer.active, tensor)
     like = layer.linear.weight
     if choice.kind == "none":
@@ -38,7 +38,7 @@ def dense(layer: nn.Module, tensor: str, rows: int, columns: int) -> Tensor:
 
 
 def weight_and_bias(layer: nn.Module) -> tuple[Tensor, Tensor]:
-    """The effective weight and bias; a layer without bias has b0 = 0."""
+    """Return the effective weight and bias; a layer without bias has b0 = 0."""
     W0 = layer.linear.weight
     W0 = W0.reshape(W0.shape[0], W0.shape[1])
     out, in_ = W0.shape
@@ -57,13 +57,13 @@ def weight_and_bias(layer: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def forward(layer: nn.Module, x: Tensor) -> Tensor:
-    """What the layer must compute for ``x (..., in)``."""
+    """Return the layer's output for ``x (..., in)``."""
     W, b = weight_and_bias(layer)
     return (x[..., None, :] * W).sum(-1) + b
 
 
 def count(layer: nn.Module) -> int:
-    """Trainable numbers of the active choices, from the table of the paper."""
+    """Return the trainable parameters of the active choices, from the paper's table."""
     out, in_ = layer.linear.weight.shape[:2]
     total = 0
     for tensor in "ABCDE":

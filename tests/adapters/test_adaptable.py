@@ -1,5 +1,3 @@
-"""Which layers can be adapted, and why the others cannot."""
-
 import pytest
 import timm
 import torch
@@ -16,7 +14,7 @@ EVERY_MODEL = pytest.mark.parametrize("name", list(models.MODELS))
 
 
 class TestLinearShapes:
-    def test_are_those_of_a_vits_layers_by_dotted_name_in_order(self):
+    def test_linear_shapes_vit_has_its_layers_in_order(self):
         assert linear_shapes(models.backbone("vit")) == {
             f"blocks.{i}.{name}": shape
             for i in range(2)
@@ -29,7 +27,7 @@ class TestLinearShapes:
         }
 
     @EVERY_MODEL
-    def test_leave_out_the_classifier_and_keep_every_other_linear_layer(self, name):
+    def test_linear_shapes_has_every_linear_layer_but_the_classifier(self, name):
         model = models.backbone(name)
         linear = {n for n, m in model.named_modules() if isinstance(m, nn.Linear)}
         pointwise = [m for m in model.modules() if getattr(m, "kernel_size", None) == (1, 1)]
@@ -38,12 +36,12 @@ class TestLinearShapes:
         assert heads
         assert set(linear_shapes(model)) == linear - heads
 
-    def test_leave_out_both_classifiers_of_a_distilled_model(self):
+    def test_linear_shapes_distilled_model_omits_both_classifiers(self):
         model = models.backbone("distilled")
         assert classifiers(model) == [model.head, model.head_dist]
         assert not {"head", "head_dist"} & set(linear_shapes(model))
 
-    def test_tell_layers_without_bias(self):
+    def test_linear_shapes_marks_layers_without_bias(self):
         bare = {n for n, s in linear_shapes(models.backbone("swin")).items() if not s.bias}
         assert bare == {f"layers.{i}.downsample.reduction" for i in (1, 2, 3)}
         bare = {
@@ -51,32 +49,32 @@ class TestLinearShapes:
         }
         assert bare == {"blocks.0.attn.qkv", "blocks.1.attn.qkv"}
 
-    def test_of_a_model_without_classifier_are_all_of_its_layers(self):
+    def test_linear_shapes_model_without_classifier_has_all_layers(self):
         model = timm.create_model(
             "vit_tiny_patch16_224", pretrained=False, num_classes=0, **models.VIT
         )
         assert len(linear_shapes(model)) == 8
 
-    def test_of_a_plain_module_are_all_of_its_layers(self):
+    def test_linear_shapes_plain_module_has_all_layers(self):
         model = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2, bias=False))
         assert classifiers(model) == []
         assert linear_shapes(model) == {"0": LayerShape(4, 8), "2": LayerShape(2, 4, False)}
 
-    def test_follow_the_callers_predicate(self):
+    def test_linear_shapes_predicate_selects_layers(self):
         model = models.backbone("vit")
-        take = is_adaptable(model)
-        shapes = linear_shapes(model, lambda name, m: take(name, m) and name.endswith("fc1"))
+        selects = is_adaptable(model)
+        shapes = linear_shapes(model, lambda name, m: selects(name, m) and name.endswith("fc1"))
         assert list(shapes) == ["blocks.0.mlp.fc1", "blocks.1.mlp.fc1"]
 
-    def test_refuse_a_predicate_that_takes_another_kind_of_layer(self):
-        with pytest.raises(LayerError, match="'1' is not: of class ReLU"):
+    def test_linear_shapes_predicate_with_another_layer_raises(self):
+        with pytest.raises(LayerError, match=r"got '1' \(of class ReLU\)"):
             linear_shapes(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), lambda name, _: name == "1")
 
-    def test_refuse_a_model_with_nothing_to_adapt(self):
-        with pytest.raises(LayerError, match="Sequential has none"):
+    def test_linear_shapes_model_without_layers_raises(self):
+        with pytest.raises(LayerError, match="got Sequential"):
             linear_shapes(nn.Sequential(nn.ReLU()))
 
-    def test_a_model_with_nothing_to_adapt_is_told_why(self):
+    def test_linear_shapes_no_adaptable_layer_raises_with_reasons(self):
         model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1, groups=2))
         with pytest.raises(
             LayerError, match=r"0: a convolution over 3 x 3.*2: a grouped"
@@ -85,7 +83,7 @@ class TestLinearShapes:
         assert "\n" not in str(caught.value)
 
 
-class Own(nn.Linear):
+class Overriding(nn.Linear):
     def forward(self, x):
         return super().forward(x) + 1
 
@@ -95,7 +93,7 @@ class Inherited(nn.Linear):
 
 
 class Reader(nn.Module):
-    """Uses its layers in every way there is."""
+    """Calls layers, reads their weights, or leaves them unused."""
 
     def __init__(self):
         super().__init__()
@@ -114,7 +112,7 @@ class Reader(nn.Module):
 
 
 class TestUsage:
-    def test_what_is_read_without_a_call_has_no_bias_and_what_is_unused_is_left_out(self):
+    def test_linear_shapes_example_finds_unused_layers_and_biases(self):
         model = Reader().train()
         shapes = linear_shapes(model, example=torch.zeros(1, 4))
         assert {name: shape[2:] for name, shape in shapes.items()} == {
@@ -124,14 +122,14 @@ class TestUsage:
             "read_with_bias": (True, True),
         }
         assert unadaptable(model, torch.zeros(1, 4)) == {
-            "asked": "the model does not use it",
-            "unused": "the model does not use it",
+            "asked": "unused by the model",
+            "unused": "unused by the model",
         }
         assert unadaptable(model) == {}
         assert all(module.training for module in model.modules())
         assert not any(module._forward_hooks for module in model.modules())
 
-    def test_torchs_attention_reads_weight_and_bias_of_its_projection(self):
+    def test_linear_shapes_multihead_attention_uses_the_projections_bias(self):
         class Block(nn.Module):
             def __init__(self):
                 super().__init__()
@@ -163,7 +161,7 @@ class TestUsage:
             ),
         ],
     )
-    def test_biases_of_their_own_are_seen_in_timms_models(self, model, kwargs, leaf):
+    def test_linear_shapes_timm_model_with_its_own_bias_takes_no_bias(self, model, kwargs, leaf):
         model = timm.create_model(model, num_classes=3, **kwargs)
         shapes = linear_shapes(model, example=torch.zeros(1, 3, 32, 32))
         assert set(shapes) == set(linear_shapes(model))
@@ -177,26 +175,26 @@ class TestUnadaptable:
         [
             (nn.Linear(4, 4), None),
             (Inherited(4, 4), None),
-            (Own(4, 4), "of class Own, which does not compute what Linear does"),
+            (Overriding(4, 4), "of class Overriding, which overrides Linear.forward"),
             (nn.Conv2d(4, 4, 1), None),
             (nn.Conv2d(4, 4, 1, padding="same"), None),
             (nn.Conv2d(4, 4, (1, 3)), "a convolution over 1 x 3 pixels"),
             (nn.Conv2d(4, 4, 1, stride=2), "a 1 x 1 convolution with stride or padding"),
             (nn.Conv2d(4, 4, 1, padding=1), "a 1 x 1 convolution with stride or padding"),
             (nn.Conv2d(4, 4, 3, groups=4), "a grouped convolution"),
-            (timm.layers.StdConv2d(4, 4, 1), "of class StdConv2d, which does not compute"),
+            (timm.layers.StdConv2d(4, 4, 1), "of class StdConv2d, which overrides Conv2d.forward"),
             (nn.Conv1d(4, 4, 1), "of class Conv1d"),
             (nn.LSTM(4, 4), "of class LSTM"),
         ],
         ids=lambda value: str(value)[:40],
     )
-    def test_says_why(self, layer, reason):
+    def test_unadaptable_layer_has_a_reason(self, layer, reason):
         model = nn.Sequential(layer, nn.ReLU())
         found = unadaptable(model)
         assert ("0" in found) == (reason is not None) == (not is_adaptable(model)("0", layer))
         assert reason is None or found["0"].startswith(reason)
 
-    def test_names_the_classifier(self):
+    def test_unadaptable_has_the_classifier(self):
         found = unadaptable(models.backbone("distilled"))
         assert found == {
             "patch_embed.proj": "a convolution over 8 x 8 pixels",
@@ -204,7 +202,7 @@ class TestUnadaptable:
             "head_dist": "the classifier, which is always trained",
         }
 
-    def test_a_classifier_that_is_a_convolution_is_none_of_the_layers(self):
+    def test_linear_shapes_convolutional_classifier_is_omitted(self):
         model = timm.create_model("levit_conv_128s", num_classes=3)
         assert not [name for name in linear_shapes(model) if name.startswith("head")]
         assert "stages.0.blocks.0.attn.qkv.linear" in linear_shapes(model)

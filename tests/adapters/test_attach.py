@@ -22,9 +22,9 @@ E_VECTOR = {"E": [Choice("vector")]}
 
 
 def snapshot(model: nn.Module) -> dict[str, tuple[int, torch.Tensor]]:
-    """Identity and bits of everything that the model holds, by name."""
-    held = [*model.named_parameters(remove_duplicate=False), *model.named_buffers()]
-    return {name: (id(tensor), tensor.detach().clone()) for name, tensor in held}
+    """Return identity and bits of all parameters and buffers, by name."""
+    tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers()]
+    return {name: (id(tensor), tensor.detach().clone()) for name, tensor in tensors}
 
 
 def assert_restored(model: nn.Module, before: dict[str, tuple[int, torch.Tensor]]) -> None:
@@ -51,7 +51,7 @@ class Shared(nn.Module):
 class TestIdentityAtInitialisation:
     @EVERY_MODEL
     @torch.no_grad()
-    def test_every_random_architecture_computes_what_the_backbone_computes(self, name):
+    def test_activate_random_architecture_keeps_the_backbones_outputs(self, name):
         expected = models.backbone(name, torch.float64)(models.images(torch.float64))
         model, shapes = models.adapted(name, torch.float64, trained=False)
         for seed in range(8):
@@ -61,7 +61,7 @@ class TestIdentityAtInitialisation:
 
     @EVERY_MODEL
     @torch.no_grad()
-    def test_in_float32_too(self, name):
+    def test_activate_random_architecture_in_float32_keeps_the_backbones_outputs(self, name):
         expected = models.backbone(name)(models.images())
         model, shapes = models.adapted(name, trained=False)
         for seed in range(3):
@@ -71,21 +71,21 @@ class TestIdentityAtInitialisation:
 
     @EVERY_MODEL
     @torch.no_grad()
-    def test_attaching_alone_changes_no_bit_of_the_output(self, name):
+    def test_attach_changes_no_bit_of_the_outputs(self, name):
         expected = models.backbone(name)(models.images())
         model, _ = models.adapted(name, trained=False)
         assert torch.equal(model(models.images()), expected)
 
     @EVERY_MODEL
     @torch.no_grad()
-    def test_inactive_parameters_do_not_count_whatever_their_values(self, name):
+    def test_inactive_parameters_do_not_change_the_outputs(self, name):
         expected = models.backbone(name)(models.images())
         model, _ = models.adapted(name, trained=True)
         assert torch.equal(model(models.images()), expected)
 
 
 class TestAttach:
-    def test_puts_an_adapted_layer_in_the_place_of_each_named_one(self):
+    def test_attach_replaces_each_named_layer(self):
         model = models.backbone("vit")
         qkv = model.blocks[1].attn.qkv
         layers = attach(model, {"blocks.1.attn.qkv": E_VECTOR})
@@ -95,7 +95,7 @@ class TestAttach:
         assert type(model.blocks[0].attn.qkv) is nn.Linear
         assert adapted_layers(model) == layers
 
-    def test_one_generator_makes_all_initial_values_reproducible(self):
+    def test_attach_same_seed_gives_the_same_parameters(self):
         def state() -> dict[str, torch.Tensor]:
             return models.adapted("vit", trained=False)[0].state_dict()
 
@@ -105,26 +105,26 @@ class TestAttach:
         assert len(rights) == 2
         assert not torch.equal(*rights)
 
-    def test_a_layer_under_two_names_is_adapted_under_both(self):
+    def test_attach_layer_with_two_names_replaces_both(self):
         model = Shared()
         layers = attach(model, {"first": E_VECTOR})
         assert model.first is model.second is layers["first"]
         assert list(adapted_layers(model)) == ["first"]
 
     @pytest.mark.parametrize(
-        "wrong", ["blocks.0.attn.qvk", "blocks.7.attn.qkv", "blocks.0.norm1", "blocks.0", "QKV"]
+        "unknown", ["blocks.0.attn.qvk", "blocks.7.attn.qkv", "blocks.0.norm1", "blocks.0", "QKV"]
     )
-    def test_an_unknown_layer_is_refused_with_names_that_would_do(self, wrong):
+    def test_attach_unknown_layer_raises_with_known_names(self, unknown):
         model = models.backbone("vit")
         before = snapshot(model)
         with pytest.raises(LayerError) as caught:
-            attach(model, {"blocks.0.attn.proj": E_VECTOR, wrong: E_VECTOR})
-        assert repr(wrong) in str(caught.value)
+            attach(model, {"blocks.0.attn.proj": E_VECTOR, unknown: E_VECTOR})
+        assert repr(unknown) in str(caught.value)
         assert "blocks.0.attn.qkv" in str(caught.value)
         assert adapted_layers(model) == {}
         assert_restored(model, before)
 
-    def test_an_adapted_layer_is_not_adapted_again(self):
+    def test_attach_adapted_layer_raises(self):
         model = models.backbone("vit")
         layers = attach(model, {"blocks.0.attn.qkv": E_VECTOR})
         with pytest.raises(LayerError, match=r"blocks\.0\.attn\.qkv"):
@@ -135,7 +135,7 @@ class TestAttach:
         "choices",
         [{"B": [Choice("lora", 33)]}, {"E": [Choice("lora", 1)]}, {"C": [Choice("scalar")]}],
     )
-    def test_a_choice_that_does_not_fit_names_the_layer_and_leaves_the_model(self, choices):
+    def test_attach_choice_that_does_not_fit_raises_and_keeps_the_model(self, choices):
         model = models.backbone("vit")
         before = snapshot(model)
         with pytest.raises(ArchitectureError, match=r"^blocks\.0\.attn\.proj: "):
@@ -143,12 +143,12 @@ class TestAttach:
         assert adapted_layers(model) == {}
         assert_restored(model, before)
 
-    def test_d_of_a_layer_without_bias_is_refused(self):
+    def test_attach_d_without_bias_raises(self):
         model = models.backbone("vit-no-qkv-bias")
         with pytest.raises(ArchitectureError, match="without bias"):
             attach(model, {"blocks.0.attn.qkv": {"D": [Choice("vector")]}})
 
-    def test_modules_that_read_the_weight_instead_of_calling_the_layer_see_the_effective_one(self):
+    def test_attach_module_that_reads_the_weight_gets_the_effective_one(self):
         attention = nn.MultiheadAttention(8, 2, batch_first=True, dtype=torch.float64)
         model = nn.ModuleDict({"attention": attention})
         x = torch.randn(2, 3, 8, dtype=torch.float64)
@@ -168,7 +168,7 @@ class TestAttach:
 
 class TestActivate:
     @EVERY_MODEL
-    def test_the_active_parameters_are_as_many_as_the_architecture_counts(self, name):
+    def test_active_parameters_equal_the_architectures_count(self, name):
         model, shapes = models.adapted(name)
         layers = adapted_layers(model)
         for seed in range(5):
@@ -179,7 +179,7 @@ class TestActivate:
             assert {n: layer.active for n, layer in layers.items()} == dict(architecture)
 
     @EVERY_MODEL
-    def test_gradients_reach_the_active_parameters_and_never_the_frozen_ones(self, name):
+    def test_gradients_reach_only_active_parameters(self, name):
         model, shapes = models.adapted(name)
         layers = adapted_layers(model)
         frozen = [p for layer in layers.values() for p in layer.linear.parameters()]
@@ -189,8 +189,10 @@ class TestActivate:
             model(models.images()).square().sum().backward()
             for path, layer in layers.items():
                 active = set(layer.active_parameters())
-                got = {n for n, p in layer.named_parameters(recurse=False) if p.grad is not None}
-                assert got == active, path
+                reached = {
+                    n for n, p in layer.named_parameters(recurse=False) if p.grad is not None
+                }
+                assert reached == active, path
             assert all(p.grad is None and not p.requires_grad for p in frozen)
 
     @pytest.fixture
@@ -201,7 +203,7 @@ class TestActivate:
         return model
 
     @pytest.mark.parametrize(
-        ("text", "culprit"),
+        ("text", "fault"),
         [
             ("0: E=vector", "2"),
             ("0: E=vector\n2: none\n4: none", "4"),
@@ -209,31 +211,27 @@ class TestActivate:
             ("", "0"),
         ],
     )
-    def test_layers_that_are_not_the_models_are_refused_and_nothing_changes(
-        self, model, text, culprit
-    ):
+    def test_activate_other_layers_raises_and_keeps_the_model(self, model, text, fault):
         with pytest.raises(ArchitectureError, match="exactly the 2 adapted layers") as caught:
             activate(model, Architecture.parse(text))
-        assert repr(culprit) in str(caught.value)
+        assert repr(fault) in str(caught.value)
         assert str(model[0].active) == "B=lora-2"
         assert str(model[2].active) == "E=vector"
 
     @pytest.mark.parametrize(
-        ("text", "culprit"),
+        ("text", "fault"),
         [
             ("0: E=vector\n2: B=lora-1", "2: B must be one of lora-2, none, got 'lora-1'"),
             ("0: E=vector\n2: D=vector", "2: D must be one of none, got 'vector'"),
             ("2: none\n0: A=scalar", "0: A must be one of none, got 'scalar'"),
         ],
     )
-    def test_a_choice_that_a_layer_was_not_built_with_is_refused_and_nothing_changes(
-        self, model, text, culprit
-    ):
+    def test_activate_unknown_choice_raises_and_keeps_the_model(self, model, text, fault):
         x = torch.randn(2, 6)
         before = model(x)
         with pytest.raises(ArchitectureError) as caught:
             activate(model, Architecture.parse(text))
-        assert culprit in str(caught.value)
+        assert fault in str(caught.value)
         assert str(model[0].active) == "B=lora-2"
         assert str(model[2].active) == "E=vector"
         assert torch.equal(model(x), before)
@@ -241,7 +239,7 @@ class TestActivate:
 
 class TestDetach:
     @EVERY_MODEL
-    def test_puts_the_same_layers_back_with_the_same_bits_after_training(self, name):
+    def test_detach_after_training_restores_the_same_layers(self, name):
         model = models.backbone(name)
         before, keys = snapshot(model), list(model.state_dict())
         modules = {n: id(m) for n, m in model.named_modules()}
@@ -262,7 +260,7 @@ class TestDetach:
         assert {n: id(m) for n, m in model.named_modules()} == modules
         assert_restored(model, before)
 
-    def test_puts_a_shared_layer_back_under_both_names(self):
+    def test_detach_shared_layer_restores_both_names(self):
         model = Shared()
         linear, before = model.first, snapshot(model)
         attach(model, {"first": E_VECTOR, "between.1": E_VECTOR})
@@ -270,13 +268,13 @@ class TestDetach:
         assert model.first is model.second is linear
         assert_restored(model, before)
 
-    def test_of_a_model_without_adapters_does_nothing(self):
+    def test_detach_plain_model_does_nothing(self):
         model = models.backbone("vit")
         before = snapshot(model)
         assert detach(model) is model
         assert_restored(model, before)
 
-    def test_lets_the_model_be_adapted_anew(self):
+    def test_detach_allows_another_attach(self):
         model, shapes = models.adapted("vit")
         detach(model)
         attach(model, models.choices_of(shapes))
@@ -285,7 +283,7 @@ class TestDetach:
         assert list(adapted_layers(model)) == list(shapes)
 
 
-def test_a_model_that_is_itself_a_layer_is_refused():
+def test_model_that_is_a_layer_raises():
     linear = nn.Linear(4, 2)
     with pytest.raises(LayerError):
         attach(linear, {"": {"E": [Choice("vector")]}})
@@ -293,7 +291,7 @@ def test_a_model_that_is_itself_a_layer_is_refused():
         linear_shapes(linear)
 
 
-def test_detached_and_refused_layers_are_as_trainable_as_before():
+def test_detach_and_failed_attach_keep_requires_grad():
     model = nn.Sequential(nn.Linear(4, 2), nn.Linear(2, 2))
     model[1].bias.requires_grad_(False)
     before = [parameter.requires_grad for parameter in model.parameters()]

@@ -19,7 +19,7 @@ RANKS = (1, 2, 3)
 
 
 def all_choices(shape: LayerShape, ranks: tuple[int, ...] = RANKS) -> dict[str, list[Choice]]:
-    """Every choice that a layer of this shape can take, with the ranks that fit it."""
+    """Return every choice that a layer of this shape can have, with the ranks that fit it."""
     kinds = [Choice("none"), Choice("scalar"), Choice("vector")]
     found = {}
     for tensor in TENSORS:
@@ -72,7 +72,7 @@ def only(tensor: str, choice: str) -> LayerChoices:
 class TestFormula:
     @QUICK
     @given(shapes_and_choices())
-    def test_agrees_with_the_reference_for_any_shape_and_choices(self, case):
+    def test_forward_any_shape_and_choices_equals_the_reference(self, case):
         shape, choices = case
         layer = make_layer(shape)
         layer.activate(choices)
@@ -81,7 +81,7 @@ class TestFormula:
 
     @QUICK
     @given(shapes_and_choices())
-    def test_the_effective_weight_and_bias_are_the_references(self, case):
+    def test_effective_equals_the_reference(self, case):
         shape, choices = case
         layer = make_layer(shape)
         layer.activate(choices)
@@ -98,7 +98,7 @@ class TestFormula:
         [(WITH_BIAS, tensor, choice) for tensor, choice in models.ONE_TENSOR]
         + [(WITHOUT_BIAS, tensor, choice) for tensor, choice in models.ONE_TENSOR if tensor != "D"],
     )
-    def test_each_choice_of_each_tensor_agrees_with_the_reference_and_does_something(
+    def test_forward_each_choice_equals_the_reference_and_changes_the_output(
         self, shape, tensor, choice
     ):
         layer = make_layer(shape)
@@ -111,7 +111,7 @@ class TestFormula:
         torch.testing.assert_close(layer(x), reference.forward(layer, x), rtol=0, atol=1e-12)
         assert (layer(x) - frozen).abs().max() > 1e-3
 
-    def test_by_hand(self):
+    def test_effective_vectors_and_lora_equal_a_calculation_by_hand(self):
         linear = nn.Linear(2, 2, dtype=torch.float64)
         linear.weight.data = torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float64)
         linear.bias.data = torch.tensor([10.0, 20.0], dtype=torch.float64)
@@ -130,7 +130,7 @@ class TestFormula:
         # b = [10, 20] + [5, 40] + [7, 8] + [1 + 1, 3 + 2]
         assert layer.bias.tolist() == [24.0, 73.0]
 
-    def test_scalars_by_hand(self):
+    def test_effective_scalars_equal_a_calculation_by_hand(self):
         linear = nn.Linear(2, 1, dtype=torch.float64)
         linear.weight.data = torch.tensor([[1.0, 2.0]], dtype=torch.float64)
         linear.bias.data = torch.tensor([10.0], dtype=torch.float64)
@@ -144,7 +144,7 @@ class TestFormula:
         assert layer.bias.tolist() == [10 + 40 + 5]
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-    def test_keeps_the_frozen_layers_dtype(self, dtype):
+    def test_forward_keeps_the_frozen_layers_dtype(self, dtype):
         layer = make_layer(WITH_BIAS, dtype=dtype)
         layer.activate(LayerChoices(*(Choice.parse("vector") for _ in TENSORS)))
         assert {p.dtype for p in layer.parameters()} == {dtype}
@@ -154,7 +154,7 @@ class TestFormula:
 class TestInitialisation:
     @QUICK
     @given(shapes_and_choices())
-    def test_every_choice_leaves_weight_and_bias_as_they_are_bit_for_bit(self, case):
+    def test_init_any_choice_keeps_weight_and_bias_bit_for_bit(self, case):
         shape, choices = case
         layer = make_layer(shape, dtype=torch.float32, trained=False)
         layer.activate(choices)
@@ -165,13 +165,13 @@ class TestInitialisation:
         elif bias is not None:
             assert not bias.any()
 
-    def test_one_factor_of_each_product_is_zero_and_the_other_is_not(self):
+    def test_init_one_factor_of_each_product_is_zero(self):
         layer = make_layer(WITH_BIAS, trained=False)
         for tensor in "ABC":
             assert not layer.get_parameter(f"{tensor}_left").any()
             assert layer.get_parameter(f"{tensor}_right").all()
 
-    def test_the_non_zero_factor_is_uniform_within_loras_bound(self):
+    def test_init_other_factor_is_uniform_within_loras_bound(self):
         linear = nn.Linear(16, 400)
         layer = GLoRALinear(linear, {"B": [Choice("lora", 16)]}, torch.Generator().manual_seed(0))
         bound = 1 / math.sqrt(16)
@@ -179,7 +179,7 @@ class TestInitialisation:
         assert layer.B_right.abs().max() > 0.9 * bound
         assert layer.B_right.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.2)
 
-    def test_the_generator_alone_decides_the_initial_values(self):
+    def test_init_values_depend_only_on_the_generator(self):
         def rights(seed: int) -> list[torch.Tensor]:
             torch.manual_seed(torch.seed())
             generator = torch.Generator().manual_seed(seed)
@@ -189,7 +189,7 @@ class TestInitialisation:
         assert all(map(torch.equal, rights(1), rights(1)))
         assert not any(map(torch.equal, rights(1), rights(2)))
 
-    def test_the_order_in_which_choices_are_given_does_not_matter(self):
+    def test_init_order_of_choices_does_not_matter(self):
         def state(reverse: bool) -> dict[str, torch.Tensor]:
             choices = all_choices(WITH_BIAS)
             order = sorted(choices, reverse=reverse)
@@ -203,25 +203,25 @@ class TestInitialisation:
         assert list(one) == list(other)
         assert all(torch.equal(one[key], other[key]) for key in one)
 
-    def test_global_random_numbers_are_left_alone_when_a_generator_is_given(self):
+    def test_init_with_generator_keeps_the_global_random_state(self):
         linear = nn.Linear(7, 5)
         before = torch.get_rng_state()
         GLoRALinear(linear, all_choices(WITH_BIAS), torch.Generator().manual_seed(0))
         assert torch.equal(torch.get_rng_state(), before)
 
-    def test_nothing_is_active(self):
+    def test_init_activates_no_choice(self):
         layer = make_layer(WITH_BIAS, trained=True)
         assert layer.active == LayerChoices()
         assert layer.active_parameters() == {}
         assert layer.effective()[0] is layer.linear.weight
         assert layer.effective()[1] is layer.linear.bias
 
-    def test_only_parameters_of_given_choices_are_allocated(self):
+    def test_init_allocates_only_the_choices_parameters(self):
         layer = GLoRALinear(nn.Linear(7, 5), {"A": [Choice("scalar")], "B": [Choice("lora", 2)]})
         own = {name for name, _ in layer.named_parameters(recurse=False)}
         assert own == {"A_scalar", "B_left", "B_right"}
 
-    def test_the_frozen_layer_is_kept_itself(self):
+    def test_init_keeps_the_original_layer(self):
         linear = nn.Linear(7, 5)
         weight, bits = linear.weight, linear.weight.detach().clone()
         layer = GLoRALinear(linear, all_choices(WITH_BIAS))
@@ -232,9 +232,9 @@ class TestInitialisation:
         assert not linear.bias.requires_grad
 
 
-class TestSharedRanks:
+class TestRanks:
     @pytest.mark.parametrize("tensor", ["A", "B", "C"])
-    def test_rank_r_is_the_first_r_columns_and_rows_of_one_pair_of_parameters(self, tensor):
+    def test_rank_r_uses_the_first_columns_and_rows_of_one_pair(self, tensor):
         layer = make_layer(WITH_BIAS)
         left, right = layer.get_parameter(f"{tensor}_left"), layer.get_parameter(f"{tensor}_right")
         assert left.shape[1] == right.shape[0] == max(RANKS)
@@ -247,7 +247,7 @@ class TestSharedRanks:
             assert parts[f"{tensor}_left"].data_ptr() == left.data_ptr()
             assert parts[f"{tensor}_right"].data_ptr() == right.data_ptr()
 
-    def test_what_rank_1_learns_rank_3_has(self):
+    def test_change_of_rank_1_reaches_rank_3(self):
         layer = make_layer(WITH_BIAS)
         layer.activate(only("B", "lora-3"))
         before = layer.weight.detach().clone()
@@ -256,7 +256,7 @@ class TestSharedRanks:
             layer.B_left[:, 0] *= 2
         torch.testing.assert_close(layer.weight.detach(), before + delta, rtol=0, atol=1e-12)
 
-    def test_what_only_rank_3_has_does_not_reach_rank_1(self):
+    def test_change_beyond_rank_1_does_not_reach_rank_1(self):
         layer = make_layer(WITH_BIAS)
         layer.activate(only("B", "lora-1"))
         before = layer.weight.detach().clone()
@@ -265,7 +265,7 @@ class TestSharedRanks:
             layer.B_right[1:] += 1
         assert torch.equal(layer.weight, before)
 
-    def test_vectors_scalars_and_ranks_of_a_tensor_do_not_share(self):
+    def test_scalar_vector_and_lora_have_separate_parameters(self):
         layer = make_layer(WITH_BIAS)
         pointers = [p.data_ptr() for p in layer.parameters(recurse=False)]
         assert len(set(pointers)) == len(pointers)
@@ -280,15 +280,15 @@ class TestSharedRanks:
             assert torch.equal(layer.weight, weight) == (choice != "scalar")
 
 
-class TestCounting:
+class TestCount:
     @QUICK
     @given(st.lists(shapes_and_choices(), min_size=1, max_size=4))
-    def test_architecture_space_and_tensors_count_the_same(self, cases):
+    def test_count_of_architecture_space_and_parameters_is_equal(self, cases):
         layers = {f"layer.{i}": (make_layer(s, i), c) for i, (s, c) in enumerate(cases)}
-        of_name = {name: layer.shape for name, (layer, _) in layers.items()}
+        shapes_by_name = {name: layer.shape for name, (layer, _) in layers.items()}
         architecture = Architecture({name: choices for name, (_, choices) in layers.items()})
 
-        # Ranks that fit the smallest layer, so that one declaration suits all of them.
+        # One declaration for all layers, if its ranks fit the smallest.
         spec = SearchSpaceSpec(
             choices={
                 tensor: tuple(dict.fromkeys(["none", *(str(getattr(c, tensor)) for _, c in cases)]))
@@ -300,14 +300,14 @@ class TestCounting:
             layer.activate(choices)
             actual += sum(part.numel() for part in layer.active_parameters().values())
             assert reference.count(layer) == choices.count(layer.shape)
-        assert architecture.count(of_name) == actual
+        assert architecture.count(shapes_by_name) == actual
 
         widest = max(c.rank for _, choices in cases for c in choices)
-        if widest <= min(min(shape[:2]) for shape in of_name.values()):
-            space = SearchSpace(spec, of_name)
+        if widest <= min(min(shape[:2]) for shape in shapes_by_name.values()):
+            space = SearchSpace(spec, shapes_by_name)
             assert space.count(space.params(architecture)) == actual
 
-    def test_the_shape_tells_of_the_bias(self):
+    def test_shape_has_the_bias(self):
         assert make_layer(WITH_BIAS).shape == LayerShape(5, 7, True)
         assert make_layer(WITHOUT_BIAS).shape == LayerShape(5, 7, False)
 
@@ -315,7 +315,7 @@ class TestCounting:
 class TestGradients:
     @QUICK
     @given(shapes_and_choices())
-    def test_agree_with_autograd_through_the_reference(self, case):
+    def test_gradients_equal_autograd_through_the_reference(self, case):
         shape, choices = case
         layer = make_layer(shape)
         layer.activate(choices)
@@ -327,10 +327,10 @@ class TestGradients:
             dtype=torch.float64,
             generator=torch.Generator().manual_seed(4),
         )
-        wanted = [x, *layer.parameters(recurse=False)]
+        leaves = [x, *layer.parameters(recurse=False)]
 
         def gradients(y: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            return torch.autograd.grad((y * down).sum(), wanted, allow_unused=True)
+            return torch.autograd.grad((y * down).sum(), leaves, allow_unused=True)
 
         fast, slow = gradients(layer(x)), gradients(reference.forward(layer, x))
         for one, other in zip(fast, slow, strict=True):
@@ -340,7 +340,7 @@ class TestGradients:
 
     @QUICK
     @given(shapes_and_choices())
-    def test_reach_only_the_active_parameters(self, case):
+    def test_gradients_reach_only_active_parameters(self, case):
         shape, choices = case
         layer = make_layer(shape)
         layer.activate(choices)
@@ -356,7 +356,7 @@ class TestGradients:
         assert not any(p.requires_grad for p in layer.linear.parameters())
 
     @pytest.mark.parametrize("tensor", ["A", "B", "C"])
-    def test_columns_and_rows_beyond_the_rank_get_zero(self, tensor):
+    def test_gradients_beyond_the_rank_are_zero(self, tensor):
         layer = make_layer(WITH_BIAS)
         layer.activate(only(tensor, "lora-2"))
         layer(inputs(WITH_BIAS)).square().sum().backward()
@@ -367,7 +367,7 @@ class TestGradients:
         assert not left[:, 2:].any()
         assert not right[2:].any()
 
-    def test_a_step_moves_active_parameters_only(self):
+    def test_step_changes_only_active_parameters(self):
         layer = make_layer(WITH_BIAS)
         layer.activate(LayerChoices(B=Choice("lora", 2), E=Choice("vector")))
         before = {name: p.detach().clone() for name, p in layer.named_parameters()}
@@ -378,14 +378,14 @@ class TestGradients:
         assert moved == {"B_left", "B_right", "E_vector"}
 
 
-class TestActivation:
+class TestActivate:
     @pytest.mark.parametrize(
         ("tensor", "choice"),
         [("A", "lora-4"), ("B", "lora-1"), ("C", "vector"), ("D", "vector"), ("E", "scalar")],
     )
-    def test_a_choice_that_the_layer_was_not_built_with_is_refused(self, tensor, choice):
-        built = {t: [Choice.parse("lora-2")] for t in "AB"} | {"E": [Choice("vector")]}
-        layer = GLoRALinear(nn.Linear(7, 5), built)
+    def test_activate_unknown_choice_raises_and_keeps_the_active_ones(self, tensor, choice):
+        choices = {t: [Choice.parse("lora-2")] for t in "AB"} | {"E": [Choice("vector")]}
+        layer = GLoRALinear(nn.Linear(7, 5), choices)
         before = LayerChoices(B=Choice("lora", 2))
         layer.activate(before)
         with pytest.raises(ArchitectureError, match=f"{tensor} must be one of") as caught:
@@ -397,14 +397,14 @@ class TestActivation:
         assert all(str(known) in message for known in layer.choices[tensor])
         assert layer.active == before
 
-    def test_none_is_always_a_choice(self):
+    def test_activate_none_is_always_allowed(self):
         layer = GLoRALinear(nn.Linear(7, 5), {"B": [Choice("lora", 2)]})
         layer.activate(LayerChoices(B=Choice("lora", 2)))
         layer.activate(LayerChoices())
         assert layer.active_parameters() == {}
 
     @pytest.mark.parametrize(
-        ("choices", "why"),
+        ("choices", "message"),
         [
             ({"B": [Choice("lora", 6)]}, "rank of B must be at most 5"),
             ({"C": [Choice("lora", 8)]}, "rank of C must be at most 7"),
@@ -412,23 +412,23 @@ class TestActivation:
             ({"E": [Choice("lora", 2)]}, "E must be one of none, scalar, vector"),
         ],
     )
-    def test_choices_that_do_not_fit_are_refused_when_the_layer_is_built(self, choices, why):
-        with pytest.raises(ArchitectureError, match=why):
+    def test_init_choice_that_does_not_fit_raises(self, choices, message):
+        with pytest.raises(ArchitectureError, match=message):
             GLoRALinear(nn.Linear(7, 5), choices)
 
-    def test_d_is_refused_when_the_layer_has_no_bias(self):
+    def test_init_d_without_bias_raises(self):
         with pytest.raises(ArchitectureError, match="without bias"):
             GLoRALinear(nn.Linear(7, 5, bias=False), {"D": [Choice("scalar")]})
 
-    def test_repr_shows_shape_and_active_choices(self):
+    def test_repr_has_shape_and_active_choices(self):
         layer = make_layer(WITH_BIAS)
         layer.activate(LayerChoices(B=Choice("lora", 2), E=Choice("vector")))
         assert "in_features=7, out_features=5, B=lora-2 E=vector" in repr(layer)
 
 
-class TestShapesOfInputs:
+class TestInputs:
     @pytest.mark.parametrize("leading", [(), (1,), (4,), (2, 3), (2, 3, 4), (0,)])
-    def test_any_leading_dimensions_are_kept(self, leading):
+    def test_forward_keeps_leading_dimensions(self, leading):
         layer = make_layer(WITH_BIAS)
         layer.activate(LayerChoices(A=Choice("vector"), B=Choice("lora", 2), C=Choice("vector")))
         x = torch.randn(*leading, 7, dtype=torch.float64)
@@ -438,7 +438,7 @@ class TestShapesOfInputs:
 
 class TestPointwiseConvolution:
     def make(self, shape):
-        """A convolution and a linear layer with the same weights and adapters."""
+        """Return a convolution and a linear layer with the same weights and adapters."""
         linear = make_layer(shape)
         conv = nn.Conv2d(shape.in_features, shape.out_features, 1, bias=shape.bias).double()
         with torch.no_grad():
@@ -454,7 +454,7 @@ class TestPointwiseConvolution:
 
     @QUICK
     @given(shapes_and_choices())
-    def test_is_the_linear_layer_at_each_pixel(self, drawn):
+    def test_forward_convolution_is_the_linear_layer_at_each_pixel(self, drawn):
         shape, choices = drawn
         layer, linear = self.make(shape)
         x = inputs(shape)[..., None].expand(-1, -1, -1, 2).transpose(1, 2)  # (2, in, 3, 2)
@@ -468,7 +468,7 @@ class TestPointwiseConvolution:
         assert layer.shape == linear.shape
 
     @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-    def test_merges_into_a_convolution_and_comes_back(self, layout):
+    def test_merge_convolution_and_detach_restore_it(self, layout):
         conv = nn.Conv2d(6, 4, 1, bias=False).to(memory_format=layout)
         model = nn.Sequential(conv, nn.ReLU())
         before = conv.weight.detach().clone()

@@ -8,14 +8,14 @@ from torch.utils.checkpoint import checkpoint
 from glora_automl.adapters._linear import adapted_linear
 
 OUT, IN = 4, 5
-WAYS = list(itertools.product(["none", "scale", "lora"], ["none", "lora", "ones"], [False, True]))
-# Few rows are multiplied with the factors, many with a weight that is built.
+CASES = list(itertools.product(["none", "scale", "lora"], ["none", "lora", "ones"], [False, True]))
+# Few rows are multiplied by the factors, many by a built weight.
 ROWS = pytest.mark.parametrize("rows", [1, 40])
-EVERY_WAY = pytest.mark.parametrize(("a", "b", "bias"), WAYS)
+EVERY_CASE = pytest.mark.parametrize(("a", "b", "bias"), CASES)
 
 
 def parts(a: str, b: str, bias: bool, dtype: torch.dtype = torch.float64) -> dict:
-    """Random adapters of a layer, as :func:`adapted_linear` takes them."""
+    """Return random keyword arguments of :func:`adapted_linear`."""
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> torch.Tensor:
@@ -42,15 +42,15 @@ def flat(adapter: dict) -> list[torch.Tensor]:
 
 
 def dense(x: torch.Tensor, weight: torch.Tensor, adapter: dict) -> torch.Tensor:
-    """The plain formula, for autograd to differentiate."""
-    whole = weight
+    """Compute the plain formula, for autograd to differentiate."""
+    built = weight
     if adapter["scale"] is not None:
-        whole = whole + weight * adapter["scale"][:, None]
+        built = built + weight * adapter["scale"][:, None]
     if adapter["scaling"] is not None:
-        whole = whole + weight * (adapter["scaling"][0] @ adapter["scaling"][1])
+        built = built + weight * (adapter["scaling"][0] @ adapter["scaling"][1])
     if adapter["added"] is not None:
-        whole = whole + adapter["added"][0] @ adapter["added"][1]
-    y = x @ whole.t()
+        built = built + adapter["added"][0] @ adapter["added"][1]
+    y = x @ built.t()
     return y if adapter["bias"] is None else y + adapter["bias"]
 
 
@@ -62,8 +62,8 @@ def inputs(rows: int, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor,
 
 
 @ROWS
-@EVERY_WAY
-def test_gradients_are_those_of_finite_differences(rows, a, b, bias):
+@EVERY_CASE
+def test_gradients_equal_finite_differences(rows, a, b, bias):
     x, weight = inputs(rows if rows == 1 else 5)
     adapter = parts(a, b, bias)
 
@@ -74,22 +74,22 @@ def test_gradients_are_those_of_finite_differences(rows, a, b, bias):
 
 
 @ROWS
-@EVERY_WAY
+@EVERY_CASE
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 3e-2)])
-def test_outputs_and_gradients_are_the_formulas(rows, a, b, bias, dtype, tolerance):
+def test_outputs_and_gradients_equal_the_formula(rows, a, b, bias, dtype, tolerance):
     exact, adapter = parts(a, b, bias), parts(a, b, bias, dtype)
     (x64, w64), (x, weight) = inputs(rows), inputs(rows, dtype)
     expected, actual = dense(x64, w64, exact), adapted_linear(x, weight, **adapter)
     pull = torch.randn(expected.shape, dtype=torch.float64)
-    of_expected = torch.autograd.grad(expected, [x64, *flat(exact)], pull)
-    of_actual = torch.autograd.grad(actual, [x, *flat(adapter)], pull.to(dtype))
-    for one, other in zip([actual, *of_actual], [expected, *of_expected], strict=True):
+    grads_expected = torch.autograd.grad(expected, [x64, *flat(exact)], pull)
+    grads_actual = torch.autograd.grad(actual, [x, *flat(adapter)], pull.to(dtype))
+    for one, other in zip([actual, *grads_actual], [expected, *grads_expected], strict=True):
         assert one.dtype == dtype
         assert (one.double() - other).norm() <= tolerance * other.norm()
 
 
-@EVERY_WAY
-def test_under_autocast_products_have_its_type_and_gradients_that_of_the_parameters(a, b, bias):
+@EVERY_CASE
+def test_autocast_gives_outputs_its_type_and_gradients_the_parameters_type(a, b, bias):
     x, weight = inputs(3, torch.float32)
     adapter = parts(a, b, bias, torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
@@ -102,8 +102,8 @@ def test_under_autocast_products_have_its_type_and_gradients_that_of_the_paramet
 
 
 @ROWS
-@EVERY_WAY
-def test_the_output_may_be_changed_in_place(rows, a, b, bias):
+@EVERY_CASE
+def test_output_can_be_changed_in_place(rows, a, b, bias):
     x, weight = inputs(rows)
     adapter = parts(a, b, bias)
     actual = nn.functional.relu(adapted_linear(x, weight, **adapter), inplace=True)
@@ -117,8 +117,8 @@ def test_the_output_may_be_changed_in_place(rows, a, b, bias):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
 
 
-@EVERY_WAY
-def test_what_is_recomputed_in_the_backward_pass_is_the_same(a, b, bias):
+@EVERY_CASE
+def test_gradient_checkpointing_gives_the_same_gradients(a, b, bias):
     x, weight = inputs(3)
     adapter = parts(a, b, bias)
     leaves = [x, *flat(adapter)]
@@ -129,12 +129,12 @@ def test_what_is_recomputed_in_the_backward_pass_is_the_same(a, b, bias):
 
 
 def saved_numbers(function, weight: torch.Tensor) -> int:
-    """How many numbers besides a weight's own a function keeps for its backward pass."""
+    """Return how many numbers besides the weight a function keeps for its backward pass."""
     sizes: list[int] = []
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        own = tensor.untyped_storage().data_ptr() != weight.untyped_storage().data_ptr()
-        sizes.append(own * tensor.numel())
+        other = tensor.untyped_storage().data_ptr() != weight.untyped_storage().data_ptr()
+        sizes.append(other * tensor.numel())
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -143,7 +143,7 @@ def saved_numbers(function, weight: torch.Tensor) -> int:
 
 
 @pytest.mark.parametrize("b", ["none", "lora", "ones"])
-def test_no_dense_tensor_is_kept_for_the_backward_pass(b):
+def test_backward_pass_keeps_no_dense_tensor(b):
     rows, width = 100, 64
     x = torch.randn(rows, width, requires_grad=True)
     weight = nn.Parameter(torch.randn(width, width), requires_grad=False)
@@ -151,5 +151,5 @@ def test_no_dense_tensor_is_kept_for_the_backward_pass(b):
     right.requires_grad_(b == "lora")
     added = None if b == "none" else (left, right)
     kept = saved_numbers(lambda: adapted_linear(x, weight, None, added=added), weight)
-    # The input where its gradient is needed for the right factor, and thin products.
+    # The input, which the right factor's gradient needs, and thin products.
     assert kept <= (rows * width if b == "lora" else 0) + 2 * rows + 4 * width

@@ -25,7 +25,7 @@ EVERY_CHOICE = pytest.mark.parametrize(("tensor", "choice"), models.ONE_TENSOR)
 def trained(
     name: str, dtype: torch.dtype = torch.float64
 ) -> tuple[nn.Module, dict[str, LayerShape], torch.Tensor]:
-    """An adapted model with non-zero parameters, shared by tests that only read and undo."""
+    """Return an adapted model with non-zero parameters, for tests that only read and undo."""
     with torch.no_grad():
         plain = models.backbone(name, dtype)(models.images(dtype))
     return *models.adapted(name, dtype), plain
@@ -36,7 +36,7 @@ def uniform(shapes: dict[str, LayerShape], tensor: str, choice: str) -> Architec
 
 
 def bias_givers(architecture: Architecture, shapes: dict[str, LayerShape]) -> set[str]:
-    """Layers without bias that the architecture gives one."""
+    """Return the layers without bias to which the architecture adds one."""
     return {
         name
         for name, choices in architecture.items()
@@ -46,7 +46,7 @@ def bias_givers(architecture: Architecture, shapes: dict[str, LayerShape]) -> se
 
 @torch.no_grad()
 def by_reference(name: str, model: nn.Module) -> nn.Module:
-    """A plain backbone that gets each effective weight and bias from the reference."""
+    """Return a plain backbone with effective weights and biases from the reference."""
     plain = models.backbone(name, torch.float64)
     for path, layer in adapted_layers(model).items():
         weight, bias = reference.weight_and_bias(layer)
@@ -59,7 +59,7 @@ def by_reference(name: str, model: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def outputs(model: nn.Module, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the model computes before and while it is merged."""
+    """Return the model's outputs before and during the merge."""
     unmerged = model(models.images(dtype))
     with merge(model) as plain:
         return unmerged, plain(models.images(dtype))
@@ -68,17 +68,17 @@ def outputs(model: nn.Module, dtype: torch.dtype) -> tuple[torch.Tensor, torch.T
 class TestMergedEqualsUnmerged:
     @EVERY_MODEL
     @EVERY_CHOICE
-    def test_for_every_choice_of_every_tensor(self, name, tensor, choice):
+    def test_merge_every_choice_keeps_the_outputs(self, name, tensor, choice):
         model, shapes, plain = trained(name)
         activate(model, uniform(shapes, tensor, choice))
         unmerged, merged = outputs(model, torch.float64)
         torch.testing.assert_close(merged, unmerged, rtol=0, atol=1e-10)
-        # The test could not fail if the choice did nothing.
+        # Without an effect of the choice the test could not fail.
         assert (unmerged - plain).abs().max() > 1e-3
 
     @EVERY_MODEL
     @EVERY_CHOICE
-    def test_in_float32_to_a_millionth(self, name, tensor, choice):
+    def test_merge_every_choice_in_float32_keeps_the_outputs(self, name, tensor, choice):
         model, shapes, _ = trained(name, torch.float32)
         activate(model, uniform(shapes, tensor, choice))
         unmerged, merged = outputs(model, torch.float32)
@@ -86,7 +86,7 @@ class TestMergedEqualsUnmerged:
 
     @EVERY_MODEL
     @pytest.mark.parametrize("seed", range(6))
-    def test_for_random_architectures(self, name, seed):
+    def test_merge_random_architecture_keeps_the_outputs(self, name, seed):
         for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-6)):
             model, shapes, _ = trained(name, dtype)
             activate(model, models.random_architecture(shapes, seed))
@@ -96,7 +96,7 @@ class TestMergedEqualsUnmerged:
     @EVERY_MODEL
     @pytest.mark.parametrize("seed", range(2))
     @torch.no_grad()
-    def test_and_both_equal_a_backbone_with_the_references_weights(self, name, seed):
+    def test_merge_equals_a_backbone_with_the_references_weights(self, name, seed):
         model, shapes, _ = trained(name)
         activate(model, models.random_architecture(shapes, seed))
         expected = by_reference(name, model)(models.images(torch.float64))
@@ -107,7 +107,7 @@ class TestMergedEqualsUnmerged:
 class TestMergedModel:
     @EVERY_MODEL
     @pytest.mark.parametrize("seed", range(3))
-    def test_has_the_backbones_layers_and_keys_but_for_biases_that_c_and_e_give(self, name, seed):
+    def test_merged_model_has_the_backbones_layers_and_keys_and_added_biases(self, name, seed):
         model, shapes, _ = trained(name)
         architecture = models.random_architecture(shapes, seed)
         activate(model, architecture)
@@ -123,7 +123,7 @@ class TestMergedModel:
             for key, value in backbone.state_dict().items():
                 assert model.state_dict()[key].shape == value.shape
 
-    def test_the_sweep_above_meets_given_biases(self):
+    def test_random_architectures_add_biases(self):
         for name in ("swin", "vit-no-qkv-bias"):
             shapes = linear_shapes(models.backbone(name))
             givers = [
@@ -137,7 +137,7 @@ class TestMergedModel:
          ("E=scalar", True), ("E=vector", True), ("C=vector E=scalar", True)],
     )  # fmt: skip
     @torch.no_grad()
-    def test_a_layer_without_bias_gets_one_from_c_and_e_alone(self, text, bias):
+    def test_layer_without_bias_gets_one_from_c_and_e_only(self, text, bias):
         model = nn.Sequential(nn.Linear(6, 4, bias=False, dtype=torch.float64))
         attach(model, models.choices_of(linear_shapes(model)))
         models.randomise(model)
@@ -151,7 +151,7 @@ class TestMergedModel:
 
     @EVERY_MODEL
     @torch.no_grad()
-    def test_its_weights_load_into_a_fresh_backbone_that_computes_the_same(self, name):
+    def test_merged_weights_in_a_fresh_backbone_give_the_same_outputs(self, name):
         model, shapes, _ = trained(name)
         activate(model, Architecture.uniform(shapes, A="vector", B="lora-2", D="scalar"))
         fresh = models.backbone(name, torch.float64)
@@ -160,7 +160,7 @@ class TestMergedModel:
             expected = model(models.images(torch.float64))
         assert torch.equal(fresh(models.images(torch.float64)), expected)
 
-    def test_holds_contiguous_frozen_weights_of_the_layers_dtype(self):
+    def test_merged_weights_are_contiguous_frozen_and_of_the_layers_dtype(self):
         model, shapes, _ = trained("swin", torch.float32)
         activate(model, models.random_architecture(shapes, 1))
         with merge(model):
@@ -171,7 +171,7 @@ class TestMergedModel:
                     assert parameter.dtype == torch.float32
                     assert parameter.device.type == "cpu"
 
-    def test_holds_a_whole_bias_where_a_scalar_gives_one(self):
+    def test_merged_bias_from_a_scalar_is_a_full_vector(self):
         model = nn.Sequential(nn.Linear(6, 4, bias=False))
         attach(model, {"0": {"E": [Choice("scalar")]}})
         models.randomise(model)
@@ -182,19 +182,19 @@ class TestMergedModel:
             assert model[0].bias.shape == (4,)
 
     @pytest.mark.parametrize("training", [True, False])
-    def test_keeps_the_mode(self, training):
+    def test_merge_keeps_the_mode(self, training):
         model, shapes = models.adapted("vit")
         model.train(training)
         with merge(model):
             assert all(model.get_submodule(name).training == training for name in shapes)
 
-    def test_dropping_the_handle_stays_merged(self):
+    def test_merge_without_handle_stays_merged(self):
         model, shapes = models.adapted("vit")
         activate(model, models.random_architecture(shapes, 0))
         merge(model)
         assert adapted_layers(model) == {}
 
-    def test_merging_a_plain_model_changes_nothing(self):
+    def test_merge_plain_model_changes_nothing(self):
         model = models.backbone("vit")
         before = snapshot(model)
         with merge(model) as same:
@@ -206,7 +206,7 @@ class TestMergedModel:
 class TestUndo:
     @EVERY_MODEL
     @pytest.mark.parametrize("seed", range(2))
-    def test_restores_the_same_objects_bit_for_bit(self, name, seed):
+    def test_undo_restores_the_same_objects_bit_for_bit(self, name, seed):
         model, shapes, _ = trained(name, torch.float32)
         architecture = models.random_architecture(shapes, seed)
         activate(model, architecture)
@@ -224,7 +224,7 @@ class TestUndo:
         assert all(after[n] is layers[n] for n in layers)
         assert {n: layer.active for n, layer in after.items()} == dict(architecture)
 
-    def test_many_merges_drift_by_no_bit(self):
+    def test_undo_after_many_merges_restores_every_bit(self):
         model, shapes = models.adapted("vit")
         before = snapshot(model)
         for seed in range(20):
@@ -233,7 +233,7 @@ class TestUndo:
                 pass
         assert_restored(model, before)
 
-    def test_happens_at_the_end_of_the_block_even_after_an_error(self):
+    def test_undo_after_an_error_in_the_block(self):
         model, shapes = models.adapted("vit")
         activate(model, models.random_architecture(shapes, 0))
         before = snapshot(model)
@@ -242,7 +242,7 @@ class TestUndo:
         assert list(adapted_layers(model)) == list(shapes)
         assert_restored(model, before)
 
-    def test_a_second_call_does_nothing(self):
+    def test_undo_twice_does_nothing(self):
         model, shapes = models.adapted("vit")
         first = merge(model)
         first.undo()
@@ -252,7 +252,7 @@ class TestUndo:
             assert adapted_layers(model) == {}
         assert list(adapted_layers(model)) == list(shapes)
 
-    def test_lets_training_go_on(self):
+    def test_undo_allows_further_training(self):
         model, shapes = models.adapted("vit")
         activate(model, Architecture.uniform(shapes, E="vector"))
         with merge(model):
@@ -262,7 +262,7 @@ class TestUndo:
             assert layer.E_vector.grad is not None
             assert layer.E_vector.grad.any()
 
-    def test_a_later_change_of_the_adapters_does_not_reach_what_was_merged(self):
+    def test_later_change_of_the_adapters_does_not_reach_the_merged_model(self):
         model, shapes = models.adapted("vit-no-qkv-bias")
         activate(model, Architecture.uniform(shapes, B="lora-2", C="vector"))
         layers = adapted_layers(model)
@@ -290,7 +290,7 @@ class TestSharedModules:
         return model
 
     @torch.no_grad()
-    def test_are_merged_and_restored_under_both_names(self, model):
+    def test_shared_layer_is_merged_and_restored_under_both_names(self, model):
         x = torch.randn(3, 4, dtype=torch.float64)
         layer, expected, before = model.first, model(x), snapshot(model)
         with merge(model):
@@ -302,7 +302,7 @@ class TestSharedModules:
         assert_restored(model, before)
 
 
-def test_a_merged_model_has_weights_of_its_own():
+def test_merge_copies_the_weights():
     model = nn.Sequential(nn.Linear(4, 2, bias=False))
     frozen = model[0].weight.detach().clone()
     layers = attach(model, {"0": {"E": [Choice("vector")]}})

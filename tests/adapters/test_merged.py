@@ -11,11 +11,11 @@ EVERY_MODEL = pytest.mark.parametrize("name", list(models.MODELS))
 
 @EVERY_MODEL
 @torch.no_grad()
-def test_is_the_merged_model_for_one_architecture_after_the_other(name):
-    # In double precision: how float32 rounds depends on the processor.
+def test_write_equals_the_adapted_model_for_several_architectures(name):
+    # In double precision, as float32 rounding depends on the processor.
     model, shapes = models.adapted(name, torch.float64)
     merged, images = MergedModel(model), models.images(torch.float64)
-    places = {n: p.data_ptr() for n, p in merged.model.named_parameters()}
+    pointers = {n: p.data_ptr() for n, p in merged.model.named_parameters()}
     outputs = []
     for seed in (0, 1, 0):
         activate(model, models.random_architecture(shapes, seed))
@@ -25,13 +25,13 @@ def test_is_the_merged_model_for_one_architecture_after_the_other(name):
     assert torch.equal(outputs[0], outputs[2])
     assert not torch.equal(outputs[0], outputs[1])
     assert not any(isinstance(m, GLoRALinear) for m in merged.model.modules())
-    # What was compiled or captured for the model stays valid.
-    assert {n: p.data_ptr() for n, p in merged.model.named_parameters()} == places
+    # Compiled models and captured graphs stay valid.
+    assert {n: p.data_ptr() for n, p in merged.model.named_parameters()} == pointers
 
 
 @EVERY_MODEL
 @torch.no_grad()
-def test_weights_are_the_effective_ones_up_to_rounding(name):
+def test_write_gives_the_effective_weights(name):
     model, shapes = models.adapted(name, torch.float64)
     activate(model, models.random_architecture(shapes, 3))
     plain = dict(MergedModel(model).write().named_parameters())
@@ -41,7 +41,7 @@ def test_weights_are_the_effective_ones_up_to_rounding(name):
 
 
 @torch.no_grad()
-def test_follows_what_training_changes():
+def test_write_follows_training():
     model, shapes = models.adapted("vit", torch.float64)
     activate(model, models.random_architecture(shapes, 0))
     merged = MergedModel(model)
@@ -56,7 +56,7 @@ def test_follows_what_training_changes():
 
 @EVERY_MODEL
 @torch.no_grad()
-def test_in_bfloat16_leaves_the_adapted_model_alone(name):
+def test_write_in_bfloat16_keeps_the_adapted_model(name):
     model, shapes = models.adapted(name, torch.float32)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     merged = MergedModel(model, torch.bfloat16)
@@ -70,7 +70,7 @@ def test_in_bfloat16_leaves_the_adapted_model_alone(name):
     assert all(after[key].dtype == value.dtype for key, value in before.items())
 
 
-def test_in_bfloat16_follows_a_head_that_is_trained():
+def test_write_in_bfloat16_follows_a_trained_head():
     model = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 2))
     attach(model, {"0": {"B": [Choice.parse("lora-2")]}})
     merged = MergedModel(model, torch.bfloat16)
@@ -80,7 +80,7 @@ def test_in_bfloat16_follows_a_head_that_is_trained():
         assert merged.write()[1].bias.tolist() == [8.0, -8.0]
 
 
-def test_a_layer_that_c_or_e_may_give_a_bias_has_one():
+def test_layer_without_bias_has_one_if_a_choice_adds_it():
     model = nn.Sequential(nn.Linear(6, 4, bias=False))
     layers = attach(model, {"0": {"E": [Choice.parse("scalar")]}})
     merged = MergedModel(model)

@@ -1,15 +1,15 @@
-"""optuna-dashboard as it is against ``glora dashboard``, on a study with hundreds of parameters.
+"""Response times of optuna-dashboard and ``glora dashboard`` on a study of hundreds of parameters.
 
-One study in SQLite, of a vision transformer with the default search space: four layers a block and
-five support tensors each. Each server runs in a process of its own and is asked over HTTP, as a
-browser does:
+The study is in SQLite: a vision transformer with the default search space, four layers per block
+and five support tensors per layer. Each server runs in its own process and gets the requests of a
+browser:
 
-- first: the study page's JSON, the first thing that the server is asked;
-- poll: the same from the last trial on, which an open page asks for every few seconds, after a
-  trial was added and the dashboard's own cache of trials (10 s) has run out;
-- importance: the importances of the parameters, which a study page draws.
+- first: JSON of the study page, as the server's first request;
+- poll: new trials since the last one, which an open page requests every few seconds. A trial was
+  added, and the dashboard's cache of trials (10 s) has expired;
+- importance: importances of the parameters on a study page.
 
-The servers take turns; medians. ``glora dashboard`` shows the parameters by block.
+The servers take turns, and the table has medians. ``glora dashboard`` groups by block.
 
     python benchmarks/dashboard.py --out benchmarks/results/dashboard.json
     python benchmarks/dashboard.py --small
@@ -45,19 +45,18 @@ from glora_automl.recipes import load_recipe
 from glora_automl.report import dashboard_app, open_server
 from glora_automl.search_space import SearchSpace
 from glora_automl.storages import hold_writes, open_storage
-from glora_automl.study._ranking import CONSTRAINT
-from glora_automl.study._study import Settings, create_study
+from glora_automl.study import CONSTRAINT, Settings, create_study
 
 SERVERS = ("optuna-dashboard", "glora dashboard")
-CACHED = 10
-"""Seconds for which the dashboard keeps the trials of a large study."""
+CACHE_SECONDS = 10
+"""Seconds for which optuna-dashboard caches the trials of a large study."""
 
 
-def fill(url: str, trials: int, blocks: int) -> tuple[optuna.Study, FeasibleRegion]:
-    """Make a study as a search leaves it, with architectures drawn under the budget."""
+def fill(url: str, n_trials: int, n_blocks: int) -> tuple[optuna.Study, FeasibleRegion]:
+    """Create a study with random architectures under the budget."""
     shapes = {
         f"blocks.{block}.{name}": LayerShape(out * 768, in_ * 768)
-        for block in range(blocks)
+        for block in range(n_blocks)
         for name, out, in_ in (
             ("attn.qkv", 3, 1),
             ("attn.proj", 1, 1),
@@ -74,7 +73,7 @@ def fill(url: str, trials: int, blocks: int) -> tuple[optuna.Study, FeasibleRegi
         Settings(
             recipe=recipe,
             budget=region.budget,
-            target=trials,
+            target=n_trials,
             digests={},
             versions={},
             heartbeat=10.0,
@@ -82,13 +81,13 @@ def fill(url: str, trials: int, blocks: int) -> tuple[optuna.Study, FeasibleRegi
             layers=space.shapes,
         ),
     )
-    for number in range(trials):
+    for number in range(n_trials):
         add(study, region, number)
     return study, region
 
 
 def add(study: optuna.Study, region: FeasibleRegion, number: int) -> None:
-    """Add a trial with the attributes that a search gives it, as it writes them."""
+    """Add a trial with the attributes of a search."""
     rng = np.random.default_rng(number)
     params = region.draw(rng)
     count = region.space.count(params)
@@ -112,24 +111,24 @@ def add(study: optuna.Study, region: FeasibleRegion, number: int) -> None:
         study.tell(trial, accuracy)
 
 
-def serve(name: str, url: str, told: Connection) -> None:
-    """What a server's process does: tells its address, and serves until it is ended."""
+def serve(name: str, url: str, sender: Connection) -> None:
+    """Send the server's address, then serve until the process is terminated."""
     if name == "optuna-dashboard":
         app = optuna_dashboard.wsgi(url)
     else:
         app = dashboard_app(open_storage(url, write=False))
     server = open_server(app, "127.0.0.1", 0)
-    told.send(server.url)
+    sender.send(server.url)
     server.serve_forever()
 
 
 @contextmanager
 def serving(name: str, url: str) -> Iterator[str]:
-    """A server in a process of its own; gives its address."""
-    address, told = CONTEXT.Pipe(duplex=False)
-    process = CONTEXT.Process(target=serve, args=(name, url, told))
+    """Run a server in its own process, and yield its address."""
+    address, sender = CONTEXT.Pipe(duplex=False)
+    process = CONTEXT.Process(target=serve, args=(name, url, sender))
     process.start()
-    told.close()
+    sender.close()
     try:
         yield address.recv()
     finally:
@@ -137,32 +136,32 @@ def serving(name: str, url: str) -> Iterator[str]:
         process.join()
 
 
-def ask(address: str) -> tuple[float, bytes]:
-    """Seconds until the whole answer is here, and the answer."""
+def request(address: str) -> tuple[float, bytes]:
+    """Return the seconds until the whole response has arrived, and the response."""
     begin = time.perf_counter()
-    with urllib.request.urlopen(address, timeout=600) as answer:
-        content = answer.read()
+    with urllib.request.urlopen(address, timeout=600) as response:
+        content = response.read()
     return time.perf_counter() - begin, content
 
 
 def measure(
     name: str, url: str, study: optuna.Study, region: FeasibleRegion, wait: float
 ) -> dict[str, Any]:
-    """One round of one server."""
+    """Measure one round of one server."""
     with serving(name, url) as address:
         page = f"{address}api/studies/{study._study_id}"
-        first, content = ask(f"{page}?after=0")
-        shown = json.loads(content)
-        before = len(shown["trials"])
-        importance, _ = ask(f"{page}/param_importances")
+        first, content = request(f"{page}?after=0")
+        page_json = json.loads(content)
+        before = len(page_json["trials"])
+        importance, _ = request(f"{page}/param_importances")
         add(study, region, before)
         time.sleep(wait)
-        poll, update = ask(f"{page}?after={before}")
-        assert len(json.loads(update)["trials"]) == (1 if wait >= CACHED else 0)
+        poll, update = request(f"{page}?after={before}")
+        assert len(json.loads(update)["trials"]) == (1 if wait >= CACHE_SECONDS else 0)
         return {
             "server": name,
             "trials": before,
-            "parameters": len(shown["union_search_space"]),
+            "parameters": len(page_json["union_search_space"]),
             "page_bytes": len(content),
             "first_s": first,
             "poll_bytes": len(update),
@@ -171,8 +170,8 @@ def measure(
         }
 
 
-def summarise(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Medians, with all rounds."""
+def summarize(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the medians and all rounds."""
     last = rounds[-1]
     return {
         key: statistics.median(r[key] for r in rounds) if key.endswith(("_s", "_bytes")) else value
@@ -184,7 +183,7 @@ def show(rows: list[dict[str, Any]]) -> None:
     """Print the table."""
     table = Table(
         "server", "parameters", "page MB", "first s", "poll kB", "poll s", "importance s",
-        title=f"A study of {rows[0]['trials']:,} trials",
+        title=f"Study of {rows[0]['trials']:,} trials",
     )  # fmt: skip
     for row in rows:
         table.add_row(
@@ -204,26 +203,26 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--n-trials", type=int, default=1000)
-    parser.add_argument("--blocks", type=int, default=12, help="20 parameters each")
+    parser.add_argument("--blocks", type=int, default=12, help="blocks of 20 parameters")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="file for the figures as JSON")
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
     parser.add_argument("--small", action="store_true", help="seconds: few trials, cached polls")
     arguments = parser.parse_args()
-    wait = CACHED + 1.0
+    wait = CACHE_SECONDS + 1.0
     if arguments.small:
-        arguments.trials, arguments.blocks, arguments.rounds, wait = 20, 2, 1, 0.0
+        arguments.n_trials, arguments.blocks, arguments.rounds, wait = 20, 2, 1, 0.0
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     command = command_line()
     print(command)
     rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in SERVERS}
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/studies.db"
-        study, region = fill(url, arguments.trials, arguments.blocks)
+        study, region = fill(url, arguments.n_trials, arguments.blocks)
         for number in range(arguments.rounds):
             for name in SERVERS:
                 print(f"round {number + 1}, {name}", file=sys.stderr, flush=True)
                 rounds[name].append(measure(name, url, study, region, wait))
-    rows = [summarise(found) for found in rounds.values()]
+    rows = [summarize(found) for found in rounds.values()]
     show(rows)
     if arguments.out is not None:
         document = {

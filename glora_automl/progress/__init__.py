@@ -1,4 +1,4 @@
-"""Progress of long work: a live view on a terminal, plain lines elsewhere, nothing on request."""
+"""Progress of long work: a live display on a terminal, or plain lines."""
 
 from glora_automl.progress._blocks import shade
 from glora_automl.progress._lines import LineProgress

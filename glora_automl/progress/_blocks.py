@@ -1,4 +1,4 @@
-"""Blocks of colour, lines of blocks."""
+"""Coloured cells and sparklines."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 __all__ = ["shade", "sparkline"]
 
 _SHADES = ("#deebf7", "#9ecae1", "#6baed6", "#2171b5", "#08306b")
-"""From one parameter on, from ten, a hundred, a thousand, and ten thousand."""
+"""Colours for counts from 1, 10, 100, 1,000 and 10,000 on."""
 
 _HEIGHTS = "▁▂▃▄▅▆▇█"
 
 
 def shade(count: int) -> str:
-    """The style of rich for a cell that stands for so many parameters; darker is more.
+    """Return the rich style of a cell for a count of parameters; darker cells have more.
 
     Example:
         >>> shade(0), shade(1), shade(20_000)
@@ -26,7 +26,7 @@ def shade(count: int) -> str:
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """A character for each value, the higher the larger; all are in the middle if they are equal.
+    """Return one character per value, higher for larger values; equal values are in the middle.
 
     Example:
         >>> sparkline([0.5, 0.6, 0.9, 1.2]), sparkline([3, 3])

@@ -14,11 +14,11 @@ __all__ = ["LineProgress"]
 
 
 class LineProgress(Progress):
-    """Plain lines for logs: at the start, every ``interval`` seconds and at the end of a stage.
+    """Plain lines at the start of a stage, every ``interval`` seconds, and at the end.
 
     Args:
-        write: Takes one line.
-        interval: Seconds between lines.
+        write: Function that writes one line.
+        interval: Minimum seconds between lines.
     """
 
     def __init__(self, write: Callable[[str], None], interval: float = 10.0) -> None:

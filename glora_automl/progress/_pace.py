@@ -1,4 +1,4 @@
-"""How fast a stage is."""
+"""Steps, rate and remaining time of a stage."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Pace", "duration"]
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a clock shows them.
+    """Format seconds as ``minutes:seconds`` or ``hours:minutes:seconds``.
 
     Example:
         >>> duration(75), duration(3600)
@@ -20,14 +20,14 @@ def duration(seconds: float) -> str:
 
 
 class Pace:
-    """Steps of a stage, their rate, and the time that the others will take.
+    """Steps of a stage, their rate, and the remaining time.
 
     Args:
-        total: Steps of the stage.
-        unit: What a step is.
+        total: Number of steps.
+        unit: Unit of the steps, in plural.
 
     Attributes:
-        done: Steps so far.
+        done: Number of finished steps.
     """
 
     def __init__(self, total: int, unit: str) -> None:
@@ -38,32 +38,32 @@ class Pace:
         self._start = time.monotonic()
 
     def step(self, steps: int, *, earlier: bool) -> None:
-        """Count steps; those of an earlier run took none of this one's time."""
+        """Count finished steps; the rate excludes those of an earlier run."""
         self.done += steps
         self._earlier += steps if earlier else 0
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the stage was opened."""
+        """Seconds since the start of the stage."""
         return max(time.monotonic() - self._start, 1e-9)
 
     @property
     def rate(self) -> float:
-        """Steps a second."""
+        """Steps per second."""
         return (self.done - self._earlier) / self.elapsed
 
     @property
     def count_text(self) -> str:
-        """How many steps of how many are done."""
+        """Finished and total steps with their unit."""
         return f"{self.done}/{self.total} {self.unit}"
 
     @property
     def rate_text(self) -> str:
-        """The rate with its unit."""
+        """Rate with its unit."""
         return f"{self.rate:.1f} {self.unit}/s"
 
     def time_text(self, *, end: bool) -> str:
-        """The time that is left, or at the end that it took; nothing if it cannot be known."""
+        """Format the remaining time, or at the end the elapsed time; empty without a rate."""
         if end:
-            return f"{duration(self.elapsed)} in all"
+            return f"{duration(self.elapsed)} elapsed"
         return f"{duration((self.total - self.done) / self.rate)} left" if self.rate > 0 else ""

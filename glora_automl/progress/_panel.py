@@ -1,4 +1,4 @@
-"""What a terminal shows of a stage: a line, or for a search a panel."""
+"""Terminal display of a stage: a line, or a panel for a search."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 __all__ = ["WIDTH", "StageLine", "StagePanel"]
 
 WIDTH = 84
-"""Most columns of a panel: one that does not fill its terminal stays whole when that shrinks."""
+"""Maximum width of a panel; a narrow panel stays intact when the terminal shrinks."""
 
-_LEAST_BAR = 8
+_MIN_BAR = 8
 _GAP = 2
 _LABEL = 11
-"""Columns of the labels on the left of a panel, with the space after them."""
+"""Width of the labels on the left of a panel, with the space after them."""
 
 
 class StageLine:
-    """A bar with what is done, the rate, what is best so far, and the time left.
+    """Line with progress bar, count, rate, best result and remaining time.
 
     Args:
-        title: The stage.
-        pace: How far it is.
-        note: What is best so far.
-        end: Whether the stage is over.
+        title: Title of the stage.
+        pace: Steps of the stage.
+        note: Best result so far.
+        end: Whether the stage has ended.
     """
 
     def __init__(self, title: str, pace: Pace, note: str = "", *, end: bool = False) -> None:
@@ -42,7 +42,7 @@ class StageLine:
         self._end = end
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Leaves out the least important where the terminal is too narrow for all."""
+        """Render the line; a narrow terminal omits rate, note and time, in this order."""
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
@@ -56,13 +56,13 @@ class StageLine:
             "note": self._note,
             "time": pace.time_text(end=self._end),
         }
-        cells = {name: text for name, text in cells.items() if text}
-        for least in ("rate", "note", "time"):
-            if sum(len(text) + _GAP for text in cells.values()) + _LEAST_BAR > width:
-                cells.pop(least, None)
+        cells = {key: text for key, text in cells.items() if text}
+        for name in ("rate", "note", "time"):
+            if sum(len(text) + _GAP for text in cells.values()) + _MIN_BAR > width:
+                cells.pop(name, None)
         left = width - sum(len(text) + _GAP for text in cells.values())
         row: list[RenderableType] = [Text(text, no_wrap=True) for text in cells.values()]
-        if left >= _LEAST_BAR:
+        if left >= _MIN_BAR:
             bar = ProgressBar(total=max(pace.total, 1), completed=pace.done, width=min(left, 40))
             row.insert("title" in cells, bar)
         line = Table.grid(padding=(0, _GAP, 0, 0))
@@ -71,13 +71,13 @@ class StageLine:
 
 
 class StagePanel:
-    """The panel of a search.
+    """Panel of a search.
 
     Args:
-        title: The stage.
-        pace: How far it is.
-        state: How the search stands.
-        end: Whether the stage is over.
+        title: Title of the stage.
+        pace: Steps of the stage.
+        state: State of the search.
+        end: Whether the stage has ended.
     """
 
     def __init__(self, title: str, pace: Pace, state: SearchState, *, end: bool = False) -> None:
@@ -87,7 +87,7 @@ class StagePanel:
         self._end = end
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Leaves out what a narrow terminal has no room for."""
+        """Render the panel; a narrow terminal omits details."""
         from rich.console import Group
         from rich.panel import Panel
         from rich.text import Text
@@ -112,47 +112,47 @@ class StagePanel:
         best.append(state.size_text, style="not bold")
         rows.add_row("best", best)
         if state.budget and state.n_params is not None:
-            told = f"{state.n_params / state.budget:.0%} of {state.budget:,}"
+            text = f"{state.n_params / state.budget:.0%} of {state.budget:,}"
             bar = ProgressBar(
                 total=state.budget,
                 completed=state.n_params,
-                width=max(1, min(40, room - len(told) - 1)),
+                width=max(1, min(40, room - len(text) - 1)),
                 complete_style="#2171b5",
                 finished_style="#2171b5",
             )
             line = Table.grid(padding=(0, 1, 0, 0))
-            line.add_row(bar, told)
+            line.add_row(bar, text)
             rows.add_row("budget", line)
         if state.recent:
             rows.add_row("recent", self._recent(room, ascii_only=options.ascii_only))
-        rows.add_row("at work", self._at_work(room))
+        rows.add_row("status", self._status(room))
         return rows
 
     def _recent(self, room: int, *, ascii_only: bool) -> Text:
-        """The latest values, as many as there is room for, and their range."""
+        """Return a sparkline of the latest values that fit, and their range."""
         from rich.text import Text
 
         state = self._state
         longest = 2 * max(len(state.text(value)) for value in state.recent) + len("  to ")
         shown = state.recent[-max(1, min(40, room - longest)) :]
-        told = f"{state.text(min(shown))} to {state.text(max(shown))}"
+        span = f"{state.text(min(shown))} to {state.text(max(shown))}"
         if ascii_only:
-            return Text(told)
-        return Text.assemble((sparkline(shown), "#2171b5"), f" {told}")
+            return Text(span)
+        return Text.assemble((sparkline(shown), "#2171b5"), f" {span}")
 
-    def _at_work(self, room: int) -> str:
+    def _status(self, room: int) -> str:
         state = self._state
         parts = [f"{state.workers} worker{'s' * (state.workers != 1)}"]
         if state.generation is not None:
             parts.insert(0, "generation {} of {}".format(*state.generation))
         if state.running:
-            parts.append(f"{state.running} trial{'s' * (state.running != 1)} at others")
+            parts.append(f"{state.running} trial{'s' * (state.running != 1)} on other workers")
         while len(parts) > 1 and len(", ".join(parts)) > room:
             parts.pop()
         return ", ".join(parts)
 
     def _grid(self, inside: int, options: ConsoleOptions) -> Iterator[RenderableType]:
-        """Where the parameters of the best are, in percent; neighbours together if need be."""
+        """Yield the lines of the parameter grid in percent; many blocks share columns."""
         from rich.text import Text
 
         grid = self._state.grid
@@ -172,13 +172,13 @@ class StagePanel:
             line = Text(f"{name:>{_LABEL - 2}} ", no_wrap=True)
             for part in parts:
                 count = sum(counts[part])
-                share = _percent(count, total) or ("." if options.ascii_only else "·")
-                line.append(" ").append(share.center(cell), style=shade(count))
+                text = _percent(count, total) or ("." if options.ascii_only else "·")
+                line.append(" ").append(text.center(cell), style=shade(count))
             yield line
 
 
 def _columns(grid: ParameterGrid, room: int) -> tuple[list[slice], list[str]]:
-    """Which columns are shown as one, so that all fit into the room, and what they are called."""
+    """Return slices of neighbouring columns that fit into the room, and their labels."""
     names = [_short(name) for name in grid.columns]
     for size in range(1, len(names) + 1):
         parts = [slice(start, start + size) for start in range(0, len(names), size)]
@@ -189,12 +189,12 @@ def _columns(grid: ParameterGrid, room: int) -> tuple[list[slice], list[str]]:
 
 
 def _percent(count: int, total: int) -> str:
-    share = 100 * count / total
-    return "" if not count else "<1" if share < 0.5 else f"{share:.0f}"
+    percent = 100 * count / total
+    return "" if not count else "<1" if percent < 0.5 else f"{percent:.0f}"
 
 
 def _short(block: str) -> str:
-    """The numbers of a block, or the end of its name if it has none."""
+    """Return the numbers in a block's name, or the end of a name without numbers."""
     return ".".join(filter(str.isdigit, block.split("."))) or block.rpartition(".")[2][:5]
 
 

@@ -1,4 +1,4 @@
-"""How long work tells of its progress."""
+"""Interface through which long work reports its progress."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ __all__ = ["Advance", "Progress"]
 
 
 class Advance(Protocol):
-    """Tells a stage that ``steps`` more are done.
-
-    ``note`` says what is best so far: a text, or the state of a search, of which a terminal shows
-    more than its text. Steps of an ``earlier`` run do not count for the rate.
-    """
+    """Function that reports finished steps of a stage."""
 
     def __call__(
         self, steps: int = 1, note: str | SearchState = "", *, earlier: bool = False
     ) -> None:
-        """See the class."""
+        """Report steps.
+
+        Args:
+            steps: Number of newly finished steps.
+            note: Best result so far, as a text or as the state of a search.
+            earlier: Whether an earlier run did these steps; the rate excludes them.
+        """
 
 
 class Progress:
-    """Shows nothing: the base class, and what ``--quiet`` takes.
+    """Silent progress; subclasses show it.
 
     Example:
         >>> with Progress().stage("Search", total=2, unit="trials") as advance:
@@ -33,14 +35,14 @@ class Progress:
     """
 
     def log(self, text: str) -> None:
-        """Tell one line."""
+        """Log one line."""
 
     @contextmanager
     def stage(self, title: str, total: int, unit: str) -> Iterator[Advance]:
         """Open a stage of ``total`` steps.
 
         Yields:
-            A function to call as steps are done.
+            A function that reports finished steps.
         """
 
         def advance(steps: int = 1, note: str | SearchState = "", *, earlier: bool = False) -> None:
@@ -50,18 +52,18 @@ class Progress:
 
     @contextmanager
     def epochs(self, title: str, total: int) -> Iterator[Callable[[int, float], None]]:
-        """Open a stage for a training.
+        """Open a stage for the epochs of a training.
 
         Yields:
             The ``on_epoch`` of :func:`glora_automl.training.train`.
         """
         with self.stage(title, total, "epochs") as advance:
-            before = 0
+            last = 0
 
             def on_epoch(done: int, loss: float) -> None:
-                nonlocal before
-                # A resumed training first reports all epochs that were done before.
-                advance(done - before, f"loss {loss:.3f}", earlier=done - before > 1)
-                before = done
+                nonlocal last
+                # A resumed training first reports all epochs of earlier runs at once.
+                advance(done - last, f"loss {loss:.3f}", earlier=done - last > 1)
+                last = done
 
             yield on_epoch

@@ -1,4 +1,4 @@
-"""How a search stands, as whoever shows it is told."""
+"""State of a search, for display."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ __all__ = ["ParameterGrid", "SearchState"]
 
 
 class ParameterGrid(NamedTuple):
-    """Where the parameters of an architecture are.
+    """Trainable parameters of an architecture by support tensor and block.
 
     Attributes:
         rows: Support tensors.
-        columns: Blocks of layers, in the model's order.
+        columns: Blocks in the model's order.
         counts: Trainable parameters by row and column.
     """
 
@@ -24,19 +24,19 @@ class ParameterGrid(NamedTuple):
 
 @dataclass(frozen=True)
 class SearchState:
-    """How a search stands; as a text, what is best so far.
+    """State of a search; as a string, its best result.
 
     Attributes:
         best: First value of the best trial.
-        objective: What the values are; those of an ``accuracy`` are told in percent.
-        n_params: Trainable parameters of the best trial, if they were counted.
-        budget: The most that it may have.
-        recent: First values of the latest trials within the budget, the newest last.
-        generation: The one that is under way, from 1, and how many there are; None if the sampler
-            knows none.
-        workers: How many were seen.
-        running: Trials that are being evaluated by others.
-        grid: Where the parameters of the best trial are.
+        objective: Name of the first objective. Values of an ``accuracy`` are shown in percent.
+        n_params: Trainable parameters of the best trial; None if unknown.
+        budget: Budget in trainable parameters.
+        recent: First values of the latest feasible trials, the newest last.
+        generation: Current generation, from 1, and number of generations; None for a sampler
+            without generations.
+        workers: Number of workers so far.
+        running: Number of trials on other workers.
+        grid: Trainable parameters of the best trial by support tensor and block.
 
     Example:
         >>> print(SearchState(best=0.9, objective="accuracy", n_params=1234))
@@ -56,23 +56,22 @@ class SearchState:
     grid: ParameterGrid | None = None
 
     def text(self, value: float) -> str:
-        """A value with its unit."""
-        return f"{value:.1%}" if self._is_share else f"{value:.3f}"
+        """Format a value with its unit."""
+        return f"{value:.1%}" if self._is_accuracy else f"{value:.3f}"
 
     @property
     def best_text(self) -> str:
-        """The best value, and what it is where its unit does not tell."""
-        return (
-            self.text(self.best) if self._is_share else f"{self.objective} {self.text(self.best)}"
-        )
+        """Best value, with the name of the objective unless it is an accuracy."""
+        text = self.text(self.best)
+        return text if self._is_accuracy else f"{self.objective} {text}"
 
     @property
     def size_text(self) -> str:
-        """The parameters of the best, to follow its value; nothing if they were not counted."""
+        """Suffix with the trainable parameters of the best trial; empty if unknown."""
         return "" if self.n_params is None else f", {self.n_params:,} parameters"
 
     @property
-    def _is_share(self) -> bool:
+    def _is_accuracy(self) -> bool:
         return self.objective.endswith("accuracy")
 
     def __str__(self) -> str:

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["TerminalProgress"]
 
 REFRESHES = 4
-"""How often a second the terminal is drawn, whatever the rate of the steps."""
+"""Refreshes of the terminal per second, independent of the rate of the steps."""
 
 
 class TerminalProgress(Progress):
-    """A bar for each stage, and for a search a panel; both stay as they were at the end.
+    """Progress bar per stage, and panel for a search; the last display of a stage stays.
 
     Args:
-        console: The rich console of the terminal.
+        console: Rich console of the terminal.
     """
 
     def __init__(self, console: Console) -> None:
@@ -45,7 +45,7 @@ class TerminalProgress(Progress):
         latest: str | SearchState = ""
         frame = _Frame(self._console)
 
-        def look() -> _Frame:
+        def render() -> _Frame:
             if isinstance(latest, SearchState):
                 panel = StagePanel(title, pace, latest, end=ended)
                 if frame.draw(panel, whole=True):
@@ -58,16 +58,16 @@ class TerminalProgress(Progress):
             pace.step(steps, earlier=earlier)
             latest = note or latest
 
-        # Drawn by a thread of its own: what is told between two drawings costs nothing.
-        with Live(console=self._console, get_renderable=look, refresh_per_second=REFRESHES):
+        # A thread of Live draws, so steps between two refreshes cost no drawing.
+        with Live(console=self._console, get_renderable=render, refresh_per_second=REFRESHES):
             yield advance
             ended = True
 
 
 class _Frame:
-    """What was drawn last, so that it can be wiped away after the terminal has become narrower.
+    """The last drawing, which is erased correctly after the terminal has become narrower.
 
-    Terminals then wrap the lines that they show, and the rows of these are more than rich counts.
+    A narrower terminal wraps the lines on it, so they take more rows than rich counts.
     """
 
     def __init__(self, console: Console) -> None:
@@ -76,17 +76,22 @@ class _Frame:
         self._lines: list[list[Segment]] = []
 
     def draw(self, view: RenderableType, *, whole: bool = False) -> bool:
-        """Draw something else, unless it must be ``whole`` and is too high for the terminal."""
+        """Replace the drawing, and return whether ``view`` is drawn.
+
+        Args:
+            view: The new drawing.
+            whole: Refuse a view that is higher than the terminal.
+        """
         width, height = self._console.size
         lines = self._console.render_lines(view, pad=False)
         if whole and len(lines) >= height:
             return False
         if width < self._width:
-            self._wipe_wrapped(width)
+            self._erase_wrapped(width)
         self._width, self._lines = width, lines
         return True
 
-    def _wipe_wrapped(self, width: int) -> None:
+    def _erase_wrapped(self, width: int) -> None:
         from rich.control import Control
         from rich.segment import ControlType, Segment
 
@@ -95,7 +100,7 @@ class _Frame:
         self._console.control(Control(*up * (rows - len(self._lines))))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """What was drawn."""
+        """Render the drawing."""
         from rich.segment import Segment
 
         for number, line in enumerate(self._lines):

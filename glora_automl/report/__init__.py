@@ -1,4 +1,4 @@
-"""What a person sees of a study: tables, pictures, a note, a page, a dashboard."""
+"""Reports of a study: tables, pictures, note, HTML page and dashboard."""
 
 from glora_automl.report._cost import cost_table
 from glora_automl.report._dashboard import DashboardServer, dashboard_app, open_server

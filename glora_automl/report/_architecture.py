@@ -1,4 +1,4 @@
-"""Pictures of where the parameters went, and of what survives in the best architectures."""
+"""Pictures of the best architectures: trainable parameters by place, and common choices."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from glora_automl.report._snapshot import Snapshot
 
 __all__ = ["architecture_picture", "survival_picture"]
 
-DRAWS = 200
-"""Architectures that are drawn to know what chance gives."""
+N_RANDOM = 200
+"""Random architectures that the best ones are compared with."""
 
 
 def architecture_picture(snapshot: Snapshot) -> Picture | None:
-    """Trainable parameters of each support tensor of each layer, in the best architecture."""
+    """Show the best architecture: choice and trainable parameters per support tensor and layer."""
     if snapshot.architecture is None:
         return None
     label, architecture = snapshot.architecture
@@ -34,9 +34,9 @@ def architecture_picture(snapshot: Snapshot) -> Picture | None:
     total = architecture.count(shapes)
     return Picture(
         name="architecture",
-        title=f"{total:,} of {snapshot.budget:,} parameters, {label}",
-        caption="Each cell is a support tensor of a layer, with its choice; the darker, the more "
-        "trainable parameters. Empty cells have none.",
+        title=f"{total:,} of {snapshot.budget:,} trainable parameters, {label}",
+        caption="Each cell shows the choice of one support tensor in one layer. Darker cells have "
+        "more trainable parameters; empty cells have none.",
         x=Axis("support tensor"),
         y=Axis("layer"),
         marks=(
@@ -52,15 +52,15 @@ def architecture_picture(snapshot: Snapshot) -> Picture | None:
 
 
 def survival_picture(snapshot: Snapshot) -> Picture | None:
-    """How often each choice is in the best architectures, beside how often chance takes it."""
+    """Show how often each choice occurs in the best and in random architectures."""
     space = snapshot.space
     top = snapshot.ranked[: snapshot.recipe.search.n_parents]
     if not top or not space.dimensions:
         return None
     region = FeasibleRegion(space, snapshot.budget)
     rng = np.random.default_rng(0)
-    best = _shares(space.architecture(trial.params) for trial in top)
-    chance = _shares(space.architecture(region.draw(rng)) for _ in range(DRAWS))
+    best = _frequencies(space.architecture(trial.params) for trial in top)
+    random = _frequencies(space.architecture(region.draw(rng)) for _ in range(N_RANDOM))
     names = dict.fromkeys(
         (dimension.tensor, choice) for dimension in space.dimensions for choice in dimension.choices
     )
@@ -68,25 +68,25 @@ def survival_picture(snapshot: Snapshot) -> Picture | None:
     labels = [f"{tensor} = {choice}" for tensor, choice in order]
     return Picture(
         name="survival",
-        title=f"What survives in the best {len(top)} architectures",
-        caption="Share of the layers whose support tensor has the choice, in the best "
-        f"architectures and in {DRAWS} that are drawn under the same budget, as the first "
-        "generation is. What is far above chance was kept by the search.",
-        x=Axis("share of layers in %", percent=True, zero=True),
+        title=f"Choices of the best {len(top)} and of random architectures",
+        caption="Percentage of layers whose support tensor has the choice, in the best "
+        f"architectures and in {N_RANDOM} random ones under the same budget. A choice far above "
+        "random comes from a preset or from the search.",
+        x=Axis("layers in %", percent=True, zero=True),
         y=Axis("choice"),
         marks=(
             Bars(f"best {len(top)}", labels, [best[name] for name in order], "blue"),
-            Bars("chance", labels, [chance[name] for name in order], "grey"),
+            Bars("random", labels, [random[name] for name in order], "grey"),
         ),
     )
 
 
-def _shares(architectures: Iterable[Architecture]) -> Counter[tuple[str, str]]:
-    """For each tensor and choice the share of layers, over all architectures, that have it."""
+def _frequencies(architectures: Iterable[Architecture]) -> Counter[tuple[str, str]]:
+    """Return the fraction of layers with each choice, by tensor and choice."""
     counts: Counter[tuple[str, str]] = Counter()
-    layers = 0
+    n_layers = 0
     for architecture in architectures:
         for choices in architecture.values():
-            layers += 1
+            n_layers += 1
             counts.update((t, str(c)) for t, c in zip(TENSORS, choices, strict=True))
-    return Counter({name: count / layers for name, count in counts.items()})
+    return Counter({name: count / n_layers for name, count in counts.items()})

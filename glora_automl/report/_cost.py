@@ -1,4 +1,4 @@
-"""What a study has cost, as a picture and as lines of a table."""
+"""Cost of a study, as a picture and as a table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from glora_automl.report._picture import Axis, Bars, Picture
 from glora_automl.report._snapshot import Snapshot
 from glora_automl.report._tables import TextTable
-from glora_automl.study import STAGES, Cost, stage_costs
+from glora_automl.study import STAGES, Cost, Stage, stage_costs
 
 __all__ = ["cost_picture", "cost_table"]
 
@@ -27,31 +27,31 @@ _UNKNOWN = "–"
 
 
 def cost_table(costs: Sequence[Cost]) -> TextTable:
-    """The ledger as texts, with a line for the sum; no lines if nothing was spent yet.
+    """Return the costs by stage and worker, with their total in the last line.
 
-    What nobody could tell, such as the energy of a GPU, has no column.
+    A figure that no worker measured, such as the energy of a GPU, has no column. Without costs
+    the table has no lines.
 
     Example:
-        >>> cost_table([Cost("supernet", "host-1", 1, 12.5, 600)])  # doctest: +NORMALIZE_WHITESPACE
+        >>> costs = [Cost(Stage.SUPERNET, "host-1", 1, 12.5, 600)]
+        >>> cost_table(costs)  # doctest: +NORMALIZE_WHITESPACE
         TextTable(columns=('stage', 'worker', 'times', 'seconds', 'images'),
                   lines=[('supernet', 'host-1', '1', '12.5', '600'),
-                         ('all', '1 worker', '1', '12.5', '600')])
+                         ('total', '1 worker', '1', '12.5', '600')])
     """
     if not costs:
         return TextTable(_COLUMNS[:5], [])
-    whole = functools.reduce(Cost.plus, costs)
-    workers = len({cost.worker for cost in costs})
-    total = whole._replace(stage="all", worker=f"{workers} worker{'s' * (workers != 1)}")
-    lines = [_line(cost) for cost in (*costs, total)]
-    told = [any(line[i] != _UNKNOWN for line in lines) for i in range(len(_COLUMNS))]
-    kept = [tuple(itertools.compress(line, told)) for line in (_COLUMNS, *lines)]
-    return TextTable(kept[0], kept[1:])
+    n_workers = len({cost.worker for cost in costs})
+    workers = f"{n_workers} worker{'s' * (n_workers != 1)}"
+    lines = [(str(cost.stage), cost.worker, *_figures(cost)) for cost in costs]
+    lines.append(("total", workers, *_figures(functools.reduce(Cost.plus, costs))))
+    measured = [any(line[i] != _UNKNOWN for line in lines) for i in range(len(_COLUMNS))]
+    columns, *kept = (tuple(itertools.compress(line, measured)) for line in (_COLUMNS, *lines))
+    return TextTable(columns, kept)
 
 
-def _line(cost: Cost) -> tuple[str, ...]:
+def _figures(cost: Cost) -> tuple[str, ...]:
     return (
-        cost.stage,
-        cost.worker,
         f"{cost.times:,}",
         f"{cost.seconds:,.1f}",
         f"{cost.n_images:,}" if cost.n_images else _UNKNOWN,
@@ -62,8 +62,8 @@ def _line(cost: Cost) -> tuple[str, ...]:
 
 
 def cost_picture(snapshot: Snapshot) -> Picture | None:
-    """Seconds of each stage."""
-    spent: dict[str, float] = {}
+    """Show the seconds per stage."""
+    spent: dict[Stage, float] = {}
     for cost in stage_costs(snapshot.study):
         spent[cost.stage] = spent.get(cost.stage, 0.0) + cost.seconds
     if not spent:
@@ -71,9 +71,16 @@ def cost_picture(snapshot: Snapshot) -> Picture | None:
     order = [stage for stage in STAGES if stage in spent]
     return Picture(
         name="cost",
-        title=f"Where {sum(spent.values()):,.0f} seconds went",
-        caption="Seconds of work on each stage, of all workers together.",
-        x=Axis("seconds of all workers", zero=True),
+        title=f"Cost by stage: {sum(spent.values()):,.0f} seconds in total",
+        caption="Seconds per stage, summed over all workers.",
+        x=Axis("seconds", zero=True),
         y=Axis("stage"),
-        marks=(Bars("seconds", order, [round(spent[stage], 2) for stage in order], "blue"),),
+        marks=(
+            Bars(
+                "seconds",
+                list(map(str, order)),
+                [round(spent[stage], 2) for stage in order],
+                "blue",
+            ),
+        ),
     )

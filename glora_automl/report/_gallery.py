@@ -28,10 +28,10 @@ PICTURES: dict[str, Callable[[Snapshot], Picture | None]] = {
     "supernet": loss_picture,
     "cost": cost_picture,
 }
-"""What makes a picture of a study, or none where there is nothing to show yet; by name."""
+"""Functions that make a picture of a study, by name. They return None without data."""
 
 
 def pictures(snapshot: Snapshot, names: Iterable[str] = PICTURES) -> list[Picture]:
-    """The pictures of a study that there is something to show for."""
+    """Return the named pictures, without those that have no data yet."""
     made = [PICTURES[name](snapshot) for name in names]
     return [picture for picture in made if picture is not None]

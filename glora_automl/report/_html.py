@@ -1,4 +1,4 @@
-"""A report in one file that needs no server."""
+"""Report of a study as one HTML file, and its pictures as PNG files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ pre { background: #f5f5f5; padding: 1em; overflow-x: auto }
 
 
 def save_report(study: optuna.Study, path: Path) -> None:
-    """Write a study's tables and pictures into an HTML file, plotly.js with them.
+    """Write a study's tables and pictures into one HTML file, which includes plotly.js.
 
     Raises:
         StorageError: If the file cannot be written.
@@ -59,16 +59,16 @@ def save_pictures(study: optuna.Study, folder: Path) -> list[Path]:
 def _page(snapshot: Snapshot) -> str:
     study = snapshot.study
     name = escape(study.study_name)
-    told = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts(snapshot))
-    parts = [f"<h1>{name}</h1>", f"<dl>{told}</dl>"]
+    terms = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts(snapshot))
+    parts = [f"<h1>{name}</h1>", f"<dl>{terms}</dl>"]
     rows = [Row.from_json(row) for row in get_attribute(study, "result") or ()]
     if rows:
-        parts += ["<h2>Result</h2>", "<p>Accuracy in %.</p>"]
+        parts += ["<h2>Result</h2>", "<p>Accuracy in % (95% interval).</p>"]
         parts.append(_table(RESULT_COLUMNS, result_lines(rows)))
-    drawn = pictures(snapshot)
-    if drawn:
+    shown = pictures(snapshot)
+    if shown:
         parts += ["<h2>Pictures</h2>", f"<script>{plotly.offline.get_plotlyjs()}</script>"]
-    for picture in drawn:
+    for picture in shown:
         figure = plotly.io.to_html(
             to_figure(picture),
             include_plotlyjs=False,
@@ -80,7 +80,7 @@ def _page(snapshot: Snapshot) -> str:
         parts.append(f"<figure>{figure}<figcaption>{caption}</figcaption></figure>")
     front = front_table(snapshot)
     if front.lines:
-        parts += ["<h2>Front</h2>", _table(*front)]
+        parts += ["<h2>Pareto front</h2>", _table(*front)]
     costs = cost_table(stage_costs(study))
     if costs.lines:
         parts += ["<h2>Cost</h2>", _table(*costs)]
@@ -91,8 +91,8 @@ def _page(snapshot: Snapshot) -> str:
             f"<pre>{escape(str(architecture))}</pre>",
         ]
     versions = get_setting(study, "versions") or {}
-    made = ", ".join(f"{package} {version}" for package, version in versions.items())
-    parts.append(f"<h2>Versions</h2><p>{escape(made) or 'not kept'}</p>")
+    packages = ", ".join(f"{package} {version}" for package, version in versions.items())
+    parts.append(f"<h2>Versions</h2><p>{escape(packages) or 'not recorded'}</p>")
     body = "\n".join(parts)
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title>'

@@ -1,4 +1,4 @@
-"""Which blocks, kinds of layers and tensors matter."""
+"""Importance of blocks, kinds of layers and support tensors."""
 
 from __future__ import annotations
 
@@ -15,33 +15,32 @@ from glora_automl.storages import quiet_optuna
 
 __all__ = ["importance_picture", "importances"]
 
-FEWEST = 10
-"""Trials below which nothing can be said."""
+MIN_TRIALS = 10
+"""Complete trials below which importance is not estimated."""
 
-_SHOWN: dict[Grouping, Color] = {"block": "blue", "kind": "orange", "tensor": "green"}
+_COLORS: dict[Grouping, Color] = {"block": "blue", "kind": "orange", "tensor": "green"}
 
 
 def importances(snapshot: Snapshot, by: Grouping) -> dict[str, float]:
-    """Shares of importance of the parameters that each group takes, most important first.
+    """Return the importance of the trainable parameters per group, most important first.
 
-    PED-ANOVA (Watanabe et al., IJCAI 2023, as in Optuna) on the projected parameters: how much
-    the counts of the best tenth of the trials differ from those of all. They add up to 1.
+    PED-ANOVA (Watanabe et al., IJCAI 2023, as in Optuna) compares the counts of the best 10% of
+    the trials with those of all trials. Importances add up to 1.
 
     Returns:
-        Nothing if there are too few trials, or none is better than another.
+        An empty dict for fewer than ``MIN_TRIALS`` trials, or if all trials are equally good.
     """
-    if len(snapshot.complete) < FEWEST:
+    if len(snapshot.complete) < MIN_TRIALS:
         return {}
     counts = Counts(snapshot.space, by)
-    # In memory and projected: only what the evaluator looks at.
     with quiet_optuna():
-        shown = optuna.create_study(direction="minimize")
-    shown.add_trials(
+        projected = optuna.create_study(direction="minimize")
+    projected.add_trials(
         [_projected(trial, counts, snapshot.sign * trial.values[0]) for trial in snapshot.complete]
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that all trials are equally good
-        found = get_param_importances(shown, evaluator=PedAnovaImportanceEvaluator())
+        warnings.simplefilter("ignore")  # PED-ANOVA warns if all trials are equally good
+        found = get_param_importances(projected, evaluator=PedAnovaImportanceEvaluator())
     total = sum(found.values())
     return {name: value / total for name, value in found.items()} if total > 0 else {}
 
@@ -53,9 +52,9 @@ def _projected(trial: FrozenTrial, counts: Counts, value: float) -> FrozenTrial:
 
 
 def importance_picture(snapshot: Snapshot) -> Picture | None:
-    """Importance of blocks, of kinds of layers and of support tensors."""
+    """Show the importance of blocks, kinds of layers and support tensors."""
     marks = []
-    for by, color in _SHOWN.items():
+    for by, color in _COLORS.items():
         found = importances(snapshot, by)
         if len(found) > 1:
             order = sorted(found) if by == "block" else list(found)
@@ -64,10 +63,10 @@ def importance_picture(snapshot: Snapshot) -> Picture | None:
         return None
     return Picture(
         name="importance",
-        title="Where parameters matter",
-        caption="How much the number of parameters in a place tells a good architecture from "
-        "others (PED-ANOVA). The bars of a colour add up to 100%.",
+        title="Importance of blocks, kinds of layers and support tensors",
+        caption="PED-ANOVA: how far the trainable parameters of a group differ between the best "
+        "10% of the trials and all trials. Bars of one colour add up to 100%.",
         x=Axis("importance in %", percent=True, zero=True),
-        y=Axis("place"),
+        y=Axis("group"),
         marks=tuple(marks),
     )

@@ -1,4 +1,4 @@
-"""Pictures drawn with matplotlib, as PNG files."""
+"""Drawing of pictures with matplotlib, as PNG files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SYMBOLS = {"dot": "o", "cross": "x", "star": "*", "diamond": "D"}
 
 
 def save_png(picture: Picture, folder: Path) -> Path:
-    """Draw a picture into a file of its name, without a display or a browser.
+    """Write a picture as ``<name>.png``, without a display or a browser.
 
     Raises:
         ReportError: If matplotlib is not installed.
@@ -27,7 +27,7 @@ def save_png(picture: Picture, folder: Path) -> Path:
         from matplotlib.figure import Figure  # not pyplot, which keeps state
     except ImportError:
         raise ReportError(
-            "Pictures as PNG need matplotlib; install it with: pip install 'glora-automl[png]'"
+            "PNG pictures need matplotlib. Install it: pip install 'glora-automl[png]'"
         ) from None
     figure = Figure(figsize=(800 / _DPI, picture.height / _DPI), dpi=_DPI, layout="constrained")
     axes = figure.add_subplot()
@@ -42,7 +42,7 @@ def save_png(picture: Picture, folder: Path) -> Path:
         else:
             _draw(axes, mark)
     _finish(axes, picture)
-    make_folder(folder, "--png")
+    make_folder(folder, "png")
     path = folder / f"{picture.name}.png"
     write_atomic(path, lambda file: figure.savefig(file, format="png"))
     return path
@@ -59,13 +59,13 @@ def _finish(axes: Any, picture: Picture) -> None:
     bars = any(isinstance(mark, Bars) for mark in picture.marks)
     if not grid:
         axes.grid(axis="x" if bars else "both", color="#e5e5e5")
-        for axis, told in ((axes.xaxis, picture.x), (axes.yaxis, picture.y)):
-            if axis is axes.yaxis and bars:
+        for drawn, axis in ((axes.xaxis, picture.x), (axes.yaxis, picture.y)):
+            if drawn is axes.yaxis and bars:
                 continue
-            style = (lambda v, _: f"{v:.0%}") if told.percent else (lambda v, _: f"{v:,.10g}")
-            axis.set_major_formatter(FuncFormatter(style))
-            if told.whole:
-                axis.set_major_locator(MaxNLocator(integer=True))
+            style = (lambda v, _: f"{v:.0%}") if axis.percent else (lambda v, _: f"{v:,.10g}")
+            drawn.set_major_formatter(FuncFormatter(style))
+            if axis.whole:
+                drawn.set_major_locator(MaxNLocator(integer=True))
         if picture.x.zero:
             axes.set_xlim(left=0 if bars else min(0, axes.get_xlim()[0]))
         if picture.y.zero and not bars:
@@ -73,16 +73,20 @@ def _finish(axes: Any, picture: Picture) -> None:
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
     if len(picture.marks) > 1:
-        # Above: inside it could hide what the points say.
+        # Above the axes: inside, it could cover points.
         axes.legend(
             frameon=False, fontsize=9, ncols=4, loc="lower left", bbox_to_anchor=(0, 1),
             borderaxespad=0.2, borderpad=0,
         )  # fmt: skip
 
 
-def _draw_bars(axes: Any, mark: Bars, every: list[Bars], rows: int) -> int:
-    """Bars with the labels of the first stand beside its, others below; returns the rows so far."""
-    group = [other for other in every if list(other.labels) == list(mark.labels)]
+def _draw_bars(axes: Any, mark: Bars, others: list[Bars], rows: int) -> int:
+    """Draw bars below ``rows`` rows, or beside earlier bars with the same labels.
+
+    Returns:
+        The number of rows so far.
+    """
+    group = [other for other in others if list(other.labels) == list(mark.labels)]
     place = next(i for i, other in enumerate(group) if other is mark)
     start = rows if place == 0 else rows - len(mark.labels)
     height = 0.75 / len(group)
@@ -148,11 +152,11 @@ def _draw(axes: Any, mark: Mark) -> None:
             alpha=1 if big else 0.6, label=mark.name, zorder=3 if big else 2,
         )  # fmt: skip
         if big:
-            axes.margins(y=0.12)  # room for the text above the highest
-            # matplotlib names the side of the text that stays, not where it goes.
-            stays = {"left": "right", "center": "center", "right": "left"}
+            axes.margins(y=0.12)  # room for the text above the highest point
+            # matplotlib names the side of the text that is fixed, not where the text extends.
+            fixed = {"left": "right", "center": "center", "right": "left"}
             for x, y, text, side in zip(mark.x, mark.y, mark.texts, text_sides(mark), strict=True):
                 axes.annotate(
-                    text, (x, y), xytext=(0, 7), textcoords="offset points", ha=stays[side],
+                    text, (x, y), xytext=(0, 7), textcoords="offset points", ha=fixed[side],
                     fontsize=8,
                 )  # fmt: skip

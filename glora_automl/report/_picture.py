@@ -1,4 +1,4 @@
-"""What a picture shows, before anything draws it: numbers that a test can check."""
+"""Content of a picture: titles and numbers, independent of the drawing library."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ COLORS: dict[Color, str] = {
     "grey": "#999999",
     "black": "#000000",
 }
-"""Of Okabe and Ito's palette, which the colour-blind tell apart."""
+"""Palette of Okabe and Ito (2008), safe for colour-blind readers."""
 
 
 class Grid(NamedTuple):
-    """A table of colours; darker is more, on a logarithmic scale, as counts differ by thousands.
+    """Heat map of counts on a logarithmic scale; darker cells have more.
 
     Attributes:
-        rows: Names, from the top.
-        columns: Names, from the left.
-        values: A number for each cell, by row.
-        texts: What is written into each cell, by row.
-        unit: What the numbers are.
+        rows: Names of the rows, from the top.
+        columns: Names of the columns, from the left.
+        values: Count per cell, by row.
+        texts: Text per cell, by row.
+        unit: Unit of the counts.
     """
 
     rows: Sequence[str]
@@ -63,7 +63,7 @@ class Bars(NamedTuple):
 
 
 class Points(NamedTuple):
-    """Points; ``texts`` say what each of them is."""
+    """Points, each with a label in ``texts``."""
 
     name: str
     x: Sequence[float]
@@ -74,7 +74,7 @@ class Points(NamedTuple):
 
 
 def text_sides(points: Points) -> list[Literal["left", "center", "right"]]:
-    """To which side of each point its text goes, so that none leaves the picture.
+    """Return the side of each point on which its text stays inside the picture.
 
     Example:
         >>> text_sides(Points("p", [0, 5, 9], [1, 1, 1], "blue"))
@@ -88,7 +88,7 @@ def text_sides(points: Points) -> list[Literal["left", "center", "right"]]:
 
 
 class Line(NamedTuple):
-    """A line; it holds its height until its next point if it has ``steps``."""
+    """Line; with ``steps`` it is horizontal until the next point."""
 
     name: str
     x: Sequence[float]
@@ -99,7 +99,7 @@ class Line(NamedTuple):
 
 
 class Band(NamedTuple):
-    """What lies between two lines; both hold their height until the next point with ``steps``."""
+    """Area between two lines; with ``steps`` they are horizontal until the next point."""
 
     name: str
     x: Sequence[float]
@@ -113,13 +113,13 @@ Mark = Grid | Bars | Points | Line | Band
 
 
 class Axis(NamedTuple):
-    """An axis.
+    """Axis of a picture.
 
     Attributes:
-        title: What it shows, with its unit.
-        percent: Whether its numbers are shares, shown in percent.
-        zero: Whether it begins at 0.
-        whole: Whether it counts, so that nothing is between its numbers.
+        title: Quantity and unit.
+        percent: Whether fractions are shown in percent.
+        zero: Whether the axis starts at 0.
+        whole: Whether ticks are integers.
     """
 
     title: str
@@ -130,15 +130,15 @@ class Axis(NamedTuple):
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture.
+    """Picture of a study.
 
     Attributes:
-        name: Name of its file, and its id in optuna-dashboard.
-        title: What it shows.
-        caption: How to read it, in a sentence or two.
-        x: The horizontal axis.
-        y: The vertical axis.
-        marks: What is drawn, the first at the back.
+        name: Name of the file, and ID in optuna-dashboard.
+        title: Title.
+        caption: Explanation in a few sentences.
+        x: Horizontal axis.
+        y: Vertical axis.
+        marks: Marks in drawing order, the first at the back.
     """
 
     name: str
@@ -150,11 +150,11 @@ class Picture:
 
     @property
     def rows(self) -> int:
-        """Rows of its grid, or its bars."""
+        """Number of rows of grids and bars."""
         tall = [mark for mark in self.marks if isinstance(mark, Grid | Bars)]
         return sum(len(m.rows if isinstance(m, Grid) else m.labels) for m in tall)
 
     @property
     def height(self) -> int:
-        """Pixels that it needs."""
+        """Height in pixels."""
         return max(380, 130 + 22 * self.rows)

@@ -1,4 +1,4 @@
-"""Pictures drawn with plotly, for browsers."""
+"""Drawing of pictures with plotly, for browsers."""
 
 from __future__ import annotations
 
@@ -22,29 +22,32 @@ from glora_automl.report._picture import (
 __all__ = ["CARD", "to_figure"]
 
 _MARGINS = 120
-_ROW = 14
-"""Pixels around a grid, and those that a row needs for its texts."""
+"""Height of the margins around a grid, in pixels."""
 
-_TICKS = 8
-"""Up to so many whole numbers plotly would put ticks between them."""
+_ROW = 14
+"""Height of a row whose texts are readable, in pixels."""
+
+_MIN_SPAN = 8
+"""Span of an integer axis below which plotly places ticks between integers."""
 
 _SYMBOLS = {"dot": "circle", "cross": "x", "star": "star", "diamond": "diamond"}
 
-
 CARD = 450
-"""Pixels of height that optuna-dashboard has for a figure; it cuts off the rest."""
+"""Height of a figure in optuna-dashboard, in pixels; the dashboard crops a higher one."""
 
 
 def to_figure(picture: Picture, *, height: int | None = None) -> go.Figure:
-    """Draw a picture, with plain lists only: the study keeps it as JSON.
+    """Return a picture as a plotly figure.
+
+    The figure has plain lists, because optuna-dashboard may not read plotly's binary arrays.
 
     Args:
         picture: The picture.
-        height: Pixels, if not as many as it needs. A grid without the room leaves out its texts,
-            which are still shown under the pointer.
+        height: Height in pixels; None takes the picture's. A grid without enough height shows its
+            texts only under the pointer.
     """
-    shown = height or picture.height
-    tight = shown - _MARGINS < _ROW * picture.rows
+    height = height or picture.height
+    tight = height - _MARGINS < _ROW * picture.rows
     figure = go.Figure(layout={"template": "none"})
     for mark in picture.marks:
         for trace in _traces(mark):
@@ -53,7 +56,7 @@ def to_figure(picture: Picture, *, height: int | None = None) -> go.Figure:
         figure.update_traces(texttemplate="", selector={"type": "heatmap"})
     figure.update_layout(
         title={"text": picture.title, "font": {"size": 15}, "x": 0.02, "xanchor": "left"},
-        height=shown,
+        height=height,
         margin={"l": 70, "r": 20, "t": 60, "b": 50},
         barmode="group",
         bargap=0.25,
@@ -65,9 +68,9 @@ def to_figure(picture: Picture, *, height: int | None = None) -> go.Figure:
     )
     if any(isinstance(mark, Grid | Bars) for mark in picture.marks):
         figure.update_yaxes(autorange="reversed", type="category", showgrid=False)
-        if shown < picture.height:
+        if height < picture.height:
             figure.update_yaxes(tickfont={"size": 9})
-    if picture.x.whole and max(_span(mark) for mark in picture.marks) < _TICKS:
+    if picture.x.whole and max(_span(mark) for mark in picture.marks) < _MIN_SPAN:
         figure.update_xaxes(dtick=1)
     if any(isinstance(mark, Grid) for mark in picture.marks):
         figure.update_xaxes(type="category", showgrid=False)

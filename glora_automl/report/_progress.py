@@ -1,4 +1,4 @@
-"""Pictures of how a search went."""
+"""Pictures of a search: Pareto front, history, generations, training loss."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 from optuna.trial import FrozenTrial
 
 from glora_automl.report._picture import Axis, Band, Color, Line, Mark, Picture, Points, Symbol
-from glora_automl.report._snapshot import Snapshot, is_feasible
+from glora_automl.report._snapshot import Snapshot
 from glora_automl.report._tables import accuracy_interval
-from glora_automl.samplers import trial_positions
-from glora_automl.study import CONSTRAINT, get_attribute
+from glora_automl.samplers import is_feasible, trial_positions
+from glora_automl.study import CONSTRAINT, Row, get_attribute, get_setting
 
 __all__ = [
     "front_picture",
@@ -21,21 +21,21 @@ __all__ = [
     "loss_picture",
 ]
 
-DRAWN = 1000
-"""Most trials that are drawn as points; beyond, one in so many."""
+MAX_POINTS = 1000
+"""Most trials that a picture shows as points; larger studies are thinned out evenly."""
 
 
 def front_picture(snapshot: Snapshot) -> Picture | None:
-    """The first objective against parameters, with the front and the budget."""
-    seen = snapshot.sized
-    if not seen:
+    """Show the first objective against trainable parameters, with Pareto front and budget."""
+    trials = snapshot.counted
+    if not trials:
         return None
-    inside = [t for t in seen if is_feasible(t)]
-    outside = [t for t in seen if not is_feasible(t)]
-    marks: list[Mark] = [_points("trials", _thinned(inside), "blue")] if inside else []
-    if outside:
-        marks.append(_points("over the budget", _thinned(outside), "red", "cross"))
-    values = [t.values[0] for t in seen]
+    feasible = [t for t in trials if is_feasible(t)]
+    infeasible = [t for t in trials if not is_feasible(t)]
+    marks: list[Mark] = [_points("trials", _thinned(feasible), "blue")] if feasible else []
+    if infeasible:
+        marks.append(_points("over the budget", _thinned(infeasible), "red", "cross"))
+    values = [t.values[0] for t in trials]
     marks.append(
         Line(
             f"budget, {snapshot.budget:,}",
@@ -47,13 +47,14 @@ def front_picture(snapshot: Snapshot) -> Picture | None:
     )
     if snapshot.front:
         x, y = zip(*((t.user_attrs[CONSTRAINT], t.values[0]) for t in snapshot.front), strict=True)
-        marks.append(Line("front", x, y, "orange", steps=True))
+        marks.append(Line("Pareto front", x, y, "orange", steps=True))
     marks += _results(snapshot)
     return Picture(
         name="front",
-        title=f"{snapshot.objective.capitalize()} against parameters",
-        caption="Each point is an architecture with the supernet's weights. Those on the front "
-        "are the best of their size; the diamonds were trained on their own.",
+        title=f"{snapshot.objective.capitalize()} against trainable parameters",
+        caption="Each point is a trial, evaluated with weights inherited from the supernet. No "
+        "trial with as few parameters is better than one on the Pareto front. Diamonds are the "
+        "trained adapters of the result table.",
         x=Axis("trainable parameters"),
         y=_value_axis(snapshot),
         marks=tuple(marks),
@@ -74,46 +75,44 @@ def _points(
 
 
 def _thinned(trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
-    return trials[:: math.ceil(len(trials) / DRAWN)]
+    return trials[:: math.ceil(len(trials) / MAX_POINTS)]
 
 
 def _results(snapshot: Snapshot) -> list[Mark]:
-    """What was trained on its own: the winner and the controls."""
-    rows = [row for row in get_attribute(snapshot.study, "result") or () if row["validation"]]
-    if not rows:
-        return []
-    return [
-        Points(
-            "winner and controls",
-            [row["n_params"] for row in rows],
-            [row["validation"][snapshot.recipe.search.metric] for row in rows],
-            "green",
-            "diamond",
-            [row["name"] for row in rows],
-        )
+    """Return the points of the result table's adapters."""
+    rows = [Row.from_json(row) for row in get_attribute(snapshot.study, "result") or ()]
+    metric = snapshot.recipe.search.metric
+    found = [
+        (row.n_params, getattr(row.validation, metric), row.name)
+        for row in rows
+        if row.n_params is not None and row.validation is not None
     ]
+    if not found:
+        return []
+    n_params, values, names = zip(*found, strict=True)
+    return [Points("trained adapters", n_params, values, "green", "diamond", names)]
 
 
 def history_picture(snapshot: Snapshot) -> Picture | None:
-    """Value by trial, with the best so far."""
-    inside = [t for t in snapshot.complete if is_feasible(t)]
-    if not inside:
+    """Show the first objective by trial, with the best value so far."""
+    feasible = [t for t in snapshot.complete if is_feasible(t)]
+    if not feasible:
         return None
-    leaders: list[FrozenTrial] = []
-    for trial in inside:
-        if not leaders or snapshot.sign * (trial.values[0] - leaders[-1].values[0]) < 0:
-            leaders.append(trial)
-    x = [*(t.number for t in leaders), inside[-1].number]
-    y = [t.values[0] for t in (*leaders, leaders[-1])]
-    band = _band(snapshot, leaders, x)
-    drawn = _thinned(inside)
-    title = "Best so far"
-    caption = "Each point is a trial within the budget; the line is the best until then."
+    incumbents: list[FrozenTrial] = []
+    for trial in feasible:
+        if not incumbents or snapshot.sign * (trial.values[0] - incumbents[-1].values[0]) < 0:
+            incumbents.append(trial)
+    x = [*(t.number for t in incumbents), feasible[-1].number]
+    y = [t.values[0] for t in (*incumbents, incumbents[-1])]
+    band = _band(snapshot, incumbents, x)
+    points = _thinned(feasible)
+    title = f"Best {snapshot.objective} so far"
+    caption = "Each point is a trial within the budget. The line is the best value so far."
     if band:
-        title += ", with the 95% interval of its accuracy"
+        title += ", with its 95% interval"
         caption += (
-            " The band is Wilson's interval: what as many other images would make of that "
-            "accuracy. It does not know that the best of many was taken, which flatters."
+            " The band is Wilson's interval for other validation images of the same number. It "
+            "ignores that the best of many trials is shown, whose accuracy is biased upwards."
         )
     return Picture(
         name="history",
@@ -125,67 +124,68 @@ def history_picture(snapshot: Snapshot) -> Picture | None:
             *band,
             Points(
                 "trials",
-                [t.number for t in drawn],
-                [round(t.values[0], 6) for t in drawn],
+                [t.number for t in points],
+                [round(t.values[0], 6) for t in points],
                 "blue",
-                texts=[f"trial {t.number}" for t in drawn],
+                texts=[f"trial {t.number}" for t in points],
             ),
             Line("best so far", x, y, "orange", steps=True),
         ),
     )
 
 
-def _band(snapshot: Snapshot, leaders: Sequence[FrozenTrial], x: Sequence[float]) -> list[Mark]:
-    """How sure the accuracies of the best are; nothing for a loss, whose spread is not kept."""
-    images = [int(t.user_attrs.get("validation_images") or 0) for t in leaders]
-    if not snapshot.is_share or not all(images):
+def _band(snapshot: Snapshot, trials: Sequence[FrozenTrial], x: Sequence[float]) -> list[Mark]:
+    """Return the band of the accuracies' intervals; none for a loss, whose variance is unknown."""
+    n_images = [int(t.user_attrs.get("validation_images") or 0) for t in trials]
+    if not snapshot.is_accuracy or not all(n_images):
         return []
-    ends = [accuracy_interval(t.values[0], n) for t, n in zip(leaders, images, strict=True)]
+    ends = [accuracy_interval(t.values[0], n) for t, n in zip(trials, n_images, strict=True)]
     low, high = np.array([*ends, ends[-1]]).round(6).T.tolist()
     return [Band("95% interval", x, low, high, "orange", steps=True)]
 
 
 def generations_picture(snapshot: Snapshot) -> Picture | None:
-    """How values spread in each generation."""
+    """Show the spread of the first objective per generation."""
     positions = trial_positions(snapshot.trials)
-    found: dict[int, list[float]] = {}
+    values: dict[int, list[float]] = {}
     for trial in snapshot.complete:
         if is_feasible(trial):
             generation = positions[trial.number] // snapshot.recipe.search.population_size
-            found.setdefault(generation, []).append(trial.values[0])
-    if len(found) < 2:
+            values.setdefault(generation, []).append(trial.values[0])
+    if len(values) < 2:
         return None
-    order = sorted(found)
-    quartiles = np.array([np.quantile(found[g], [0.25, 0.5, 0.75]) for g in order]).round(6)
-    best = [min(found[g]) if snapshot.sign > 0 else max(found[g]) for g in order]
-    low, middle, high = quartiles.T.tolist()
+    order = sorted(values)
+    quartiles = np.array([np.quantile(values[g], [0.25, 0.5, 0.75]) for g in order]).round(6)
+    best = [min(values[g]) if snapshot.sign > 0 else max(values[g]) for g in order]
+    low, median, high = quartiles.T.tolist()
+    has_presets = bool(get_setting(snapshot.study, "initial"))
     return Picture(
         name="generations",
-        title="Generation by generation",
-        caption=f"A generation has {snapshot.recipe.search.population_size} trials. The first "
-        "holds presets and random architectures. A search that works moves the band; a converged "
-        "one narrows it.",
+        title=f"{snapshot.objective.capitalize()} by generation",
+        caption=f"A generation has {snapshot.recipe.search.population_size} trials. "
+        + ("The first holds presets and random architectures. " if has_presets else "")
+        + "The values improve while the search makes progress, and their range narrows as it "
+        "converges.",
         x=Axis("generation", whole=True),
         y=_value_axis(snapshot),
         marks=(
-            Band("middle half", order, low, high, "blue"),
-            Line("median", order, middle, "blue"),
-            Line("best of the generation", order, best, "orange"),
+            Band("interquartile range", order, low, high, "blue"),
+            Line("median", order, median, "blue"),
+            Line("best", order, best, "orange"),
         ),
     )
 
 
 def loss_picture(snapshot: Snapshot) -> Picture | None:
-    """Training loss of the supernet."""
+    """Show the training loss of the supernet."""
     supernet = get_attribute(snapshot.study, "supernet") or {}
     losses = supernet.get("losses")
     if not losses:
         return None
     return Picture(
         name="supernet",
-        title="Training of the supernet",
-        caption="Mean loss of each epoch, a random architecture each step. Architectures are "
-        "scored with its last weights.",
+        title="Training loss of the supernet",
+        caption="Mean training loss per epoch. Trials inherit their weights from the supernet.",
         x=Axis("epoch", whole=True),
         y=Axis("cross-entropy", zero=True),
         marks=(Line("training loss", list(range(1, len(losses) + 1)), losses, "blue"),),
@@ -193,4 +193,4 @@ def loss_picture(snapshot: Snapshot) -> Picture | None:
 
 
 def _value_axis(snapshot: Snapshot) -> Axis:
-    return Axis(snapshot.value_title, percent=snapshot.is_share)
+    return Axis(snapshot.value_title, percent=snapshot.is_accuracy)

@@ -1,4 +1,4 @@
-"""Where the parameters of a trial go, as a few numbers."""
+"""Projection of a trial on few numbers: trainable parameters per group."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from glora_automl.architecture import Choice
 from glora_automl.errors import RecipeError, ReportError
 from glora_automl.report._tables import accuracy_text
 from glora_automl.search_space import Dimension, SearchSpace, group
-from glora_automl.study import FORMAT, Selection, get_attribute, read_space
-from glora_automl.training import Score
+from glora_automl.study import FORMAT, Row, Selection, get_attribute, read_space
 
 __all__ = ["GROUPINGS", "Counts", "Grouping", "check_grouping", "group_of", "project_study"]
 
@@ -23,19 +22,21 @@ GROUPINGS: tuple[Grouping, ...] = get_args(Grouping)
 
 
 def check_grouping(text: str) -> Grouping:
-    """Read what parameters are counted by.
+    """Check the name of a grouping.
 
     Raises:
-        ReportError: If it is nothing of the kind.
+        ReportError: If the name is unknown.
     """
     for grouping in GROUPINGS:
         if text == grouping:
             return grouping
-    raise ReportError(f"--by must be one of {', '.join(GROUPINGS)}, got {text!r}.")
+    raise ReportError(
+        f"`by` must be one of {', '.join(GROUPINGS)}, got {text!r}. Choose another `by`."
+    )
 
 
 def group_of(layer: str, tensor: str, by: Grouping) -> str:
-    """What a support tensor of a layer is counted with.
+    """Return the group of a support tensor of a layer.
 
     Example:
         >>> [group_of("blocks.3.attn.qkv", "B", by) for by in GROUPINGS]
@@ -51,18 +52,17 @@ def group_of(layer: str, tensor: str, by: Grouping) -> str:
 
 
 class Counts:
-    """Trainable parameters that each block, kind of layer, support tensor or layer takes.
+    """Trainable parameters per block, kind of layer, support tensor or layer.
 
-    Counts, and not choices or ranks: they are what the budget limits, they add up to the trial's
-    ``trainable_params``, and a choice in a large layer weighs more than in a small one. By block,
-    there are as many as a person compares at a glance (12 for a ViT-B).
+    Counts add up to the trial's ``trainable_params``, which the budget limits. A choice in a large
+    layer weighs more than in a small one. Grouped by block, a ViT-B has 12 counts.
 
     Args:
-        space: The search space of the trials.
-        by: What is counted together.
+        space: Search space of the trials.
+        by: Grouping.
 
     Attributes:
-        distributions: From nothing to the most that a group can take; names sort as numbers do.
+        distributions: Range of each count, by group. Indices are padded so that names sort.
 
     Example:
         >>> from glora_automl.architecture import LayerShape
@@ -98,7 +98,7 @@ class Counts:
         self.distributions = {name: IntDistribution(0, most[name]) for name in order}
 
     def _cost(self, dimension: Dimension, choice: str) -> dict[str, int]:
-        """Parameters that a choice costs in each group."""
+        """Return the trainable parameters of a choice by group."""
         cost: dict[str, int] = {}
         for layer in dimension.layers:
             name = group_of(self._padded(layer), dimension.tensor, self._by)
@@ -108,17 +108,17 @@ class Counts:
         return cost
 
     def __call__(self, params: Mapping[str, Any]) -> dict[str, int]:
-        """Counts by group; nothing if the trial does not have all parameters yet.
+        """Return the counts by group, or an empty dict for incomplete ``params``.
 
         Raises:
-            ValueError: If there are other parameters or choices than those of the search space.
+            ValueError: If a parameter or choice is not in the search space.
         """
         counts = dict.fromkeys(self.distributions, 0)
         counts.update({name: cost for name, cost in self._fixed.items() if name in counts})
         try:
             costs = [self._costs[name][choice] for name, choice in params.items()]
         except (KeyError, TypeError) as error:
-            raise ValueError(f"{error} is not in the search space.") from None
+            raise ValueError(f"`params` must be in the search space, got {error}.") from None
         if len(costs) < len(self._costs):
             return {}
         for cost in costs:
@@ -128,29 +128,28 @@ class Counts:
         return counts
 
     def describe(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
-        """A study's own attributes as a person reads them; those of others as they are."""
-        ours = {k.partition(":")[2]: v for k, v in attributes.items() if k.startswith("glora:")}
-        settings = ours["settings"]
+        """Return the attributes of a study in readable form, and foreign attributes as they are."""
+        own = {k.partition(":")[2]: v for k, v in attributes.items() if k.startswith("glora:")}
+        settings = own["settings"]
         recipe = settings["recipe"]
         shown = {
             "recipe": f"{recipe['name']}: {recipe['description']}",
             "budget": f"{settings['budget']:,} trainable parameters",
             "search space": f"{len(settings['layers'])} layers, {len(self._costs)} parameters, "
-            f"here counted by {self._by}",
-            "trials wanted": settings["target"],
+            f"shown as trainable parameters per {self._by}",
+            "target trials": settings["target"],
         }
-        if ours.get("selection"):
-            selection = Selection.from_json(ours["selection"])
+        if own.get("selection"):
+            selection = Selection.from_json(own["selection"])
             shown["selected"] = f"{selection.origin}, {selection.n_params:,} parameters"
-        for row in ours.get("result") or ():
-            test = row["test"] and Score(**row["test"])
-            shown[f"test accuracy in %, {row['name']}"] = accuracy_text(test)
+        for row in map(Row.from_json, own.get("result") or ()):
+            shown[f"test accuracy in %, {row.name}"] = accuracy_text(row.test)
         rest = {k: v for k, v in attributes.items() if not k.startswith("glora:")}
         return {**shown, **rest}
 
 
 def _padder(layers: tuple[str, ...]) -> Callable[[str], str]:
-    """Gives indices as many digits as the longest in their place, so that names sort."""
+    """Return a function that pads the indices of layer names, so that names sort."""
     widths: dict[int, int] = {}
     for layer in layers:
         for place, part in enumerate(layer.split(".")):
@@ -166,25 +165,25 @@ def _padder(layers: tuple[str, ...]) -> Callable[[str], str]:
 
 
 def project_study(by: Grouping) -> Callable[[optuna.Study], Counts | None]:
-    """What :class:`glora_automl.storages.StudyView` shows of a study.
+    """Return the ``project`` function of :class:`glora_automl.storages.StudyView`.
 
     Returns:
-        A function that gives the projection of a study, the same object as long as its settings
-        are the same; None for a study that is not ours, or of another format.
+        A function from a study to its projection. It returns the same object while the study's
+        settings stay the same, and None for a foreign study or another format.
     """
-    known: dict[str, tuple[Any, Counts]] = {}
+    cache: dict[str, tuple[Any, Counts]] = {}
 
     def project(study: optuna.Study) -> Counts | None:
         if get_attribute(study, "format") != FORMAT:
             return None
         settings = get_attribute(study, "settings")
-        if study.study_name in known and known[study.study_name][0] == settings:
-            return known[study.study_name][1]
+        if study.study_name in cache and cache[study.study_name][0] == settings:
+            return cache[study.study_name][1]
         try:
             counts = Counts(read_space(study), by)
-        except RecipeError:  # of a version that knows more settings
+        except RecipeError:  # a later version may have more settings
             return None
-        known[study.study_name] = settings, counts
+        cache[study.study_name] = settings, counts
         return counts
 
     return project

@@ -1,4 +1,4 @@
-"""Pictures and a note in the study itself, where any optuna-dashboard shows them."""
+"""Note and pictures in the study itself, for any optuna-dashboard."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from glora_automl.report._snapshot import Snapshot
 __all__ = ["PUBLISHED", "publish"]
 
 PUBLISHED = ("architecture", "front", "survival", "generations")
-"""Few and small: they are written each generation, and read with the study by everybody."""
+"""Pictures in the study; few, because each generation writes and each reader loads them."""
 
 NOTE_VERSION = "glora:note_version"
-"""System attribute with the version of our last note; a later one was written by a person."""
+"""System attribute with the version of the last published note; users write later versions."""
 
 
 def publish(study: optuna.Study) -> None:
-    """Write a note and a few pictures into a study, as far as they have changed.
+    """Write the note and the pictures that have changed into a study.
 
-    A note that a person has changed since is left alone.
+    A note that a user has edited is kept.
     """
     snapshot, storage = Snapshot.of(study), study._storage
-    before = storage.get_study_system_attrs(study._study_id)
-    drawn = get_plotly_graph_objects(before)
+    attributes = storage.get_study_system_attrs(study._study_id)
+    published = get_plotly_graph_objects(attributes)
     for picture in pictures(snapshot, PUBLISHED):
         figure = to_figure(picture, height=CARD)
-        if drawn.get(picture.name) != figure.to_json():
+        if published.get(picture.name) != figure.to_json():
             save_plotly_graph_object(study, figure, graph_object_id=picture.name)
-    written = get_note_from_system_attrs(before, None)
+    last = get_note_from_system_attrs(attributes, None)
     note = markdown_note(snapshot)
-    if written["version"] <= before.get(NOTE_VERSION, 0) and written["body"] != note:
-        # First: if it ends here, the note is still the one before ours.
-        storage.set_study_system_attr(study._study_id, NOTE_VERSION, written["version"] + 1)
+    if last["version"] <= attributes.get(NOTE_VERSION, 0) and last["body"] != note:
+        # Version before note: after a crash in between, the next call writes the note again.
+        storage.set_study_system_attr(study._study_id, NOTE_VERSION, last["version"] + 1)
         save_note(study, note)

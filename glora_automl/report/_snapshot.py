@@ -1,4 +1,4 @@
-"""A study at one moment, as all pictures and tables of a report see it."""
+"""Snapshot of a study, from which all pictures and tables of a report are made."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from optuna.trial import FrozenTrial, TrialState
 
 from glora_automl.architecture import Architecture
 from glora_automl.recipes import Recipe
+from glora_automl.samplers import is_feasible, sort_trials
 from glora_automl.search_space import SearchSpace
 from glora_automl.study import (
     CONSTRAINT,
     Selection,
-    best_of,
-    front_of,
     get_attribute,
     get_setting,
     objective_name,
+    pareto_trials,
     read_recipe,
     read_space,
 )
@@ -30,11 +30,11 @@ __all__ = ["Snapshot"]
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """A study at one moment.
+    """A study and its trials at one moment.
 
     Attributes:
         study: The study.
-        trials: Its trials.
+        trials: All trials of the study.
 
     Example:
         >>> from glora_automl.report import Snapshot
@@ -47,37 +47,37 @@ class Snapshot:
 
     @classmethod
     def of(cls, study: optuna.Study) -> Snapshot:
-        """Look at a study."""
+        """Read the trials of a study."""
         return cls(study, study.get_trials(deepcopy=False))
 
     @functools.cached_property
     def recipe(self) -> Recipe:
-        """The study's recipe."""
+        """Recipe of the study."""
         return read_recipe(self.study)
 
     @functools.cached_property
     def space(self) -> SearchSpace:
-        """The study's search space."""
+        """Search space of the study."""
         return read_space(self.study)
 
     @functools.cached_property
     def budget(self) -> int:
-        """The budget."""
+        """Budget in trainable parameters."""
         return int(get_setting(self.study, "budget"))
 
     @functools.cached_property
     def complete(self) -> list[FrozenTrial]:
-        """Trials that were evaluated to the end, by number."""
+        """Complete trials, by number."""
         return [t for t in self.trials if t.state == TrialState.COMPLETE and t.values]
 
     @functools.cached_property
     def ranked(self) -> list[FrozenTrial]:
-        """The feasible complete trials with different parameters, best first objective first."""
-        return best_of(self.complete, self.study.directions[0], len(self.complete))
+        """Feasible complete trials with distinct parameters, best first by the first objective."""
+        return sort_trials(filter(is_feasible, self.complete), self.study.directions[:1])
 
     @functools.cached_property
     def sign(self) -> float:
-        """What makes lower values of the first objective better."""
+        """Factor by which lower values of the first objective are better: 1 or -1."""
         return 1.0 if self.study.directions[0] == StudyDirection.MINIMIZE else -1.0
 
     @functools.cached_property
@@ -86,47 +86,42 @@ class Snapshot:
         return objective_name(self.study)
 
     @property
-    def is_share(self) -> bool:
-        """Whether the first objective is a share of the images."""
+    def is_accuracy(self) -> bool:
+        """Whether the first objective is an accuracy, shown in percent."""
         return self.objective.endswith("accuracy")
 
     @property
     def value_title(self) -> str:
-        """What the first objective is, with its unit."""
-        return f"{self.objective} in %" if self.is_share else self.objective
+        """Name of the first objective, with its unit."""
+        return f"{self.objective} in %" if self.is_accuracy else self.objective
 
     def value_text(self, value: float) -> str:
-        """A value of the first objective, without its unit."""
-        return f"{100 * value:.1f}" if self.is_share else f"{value:.4g}"
+        """Format a value of the first objective, without its unit."""
+        return f"{100 * value:.1f}" if self.is_accuracy else f"{value:.4g}"
 
     @functools.cached_property
-    def sized(self) -> list[FrozenTrial]:
-        """The complete trials whose parameters were counted and whose value is a number."""
+    def counted(self) -> list[FrozenTrial]:
+        """Complete trials with a count of trainable parameters and a finite first value."""
         counted = (t for t in self.complete if t.user_attrs.get(CONSTRAINT) is not None)
         return [t for t in counted if isfinite(t.values[0])]
 
     @functools.cached_property
     def front(self) -> list[FrozenTrial]:
-        """The feasible trials that none of at most their size is better than, smallest first."""
-        return front_of(self.sized, self.study.directions[0])
+        """Pareto front of trainable parameters and the first objective, smallest first."""
+        return pareto_trials(self.counted, self.study.directions[0])
 
     @functools.cached_property
     def selection(self) -> Selection | None:
-        """What was selected, if that is so."""
+        """The selection; None before it is made."""
         found = get_attribute(self.study, "selection")
         return None if found is None else Selection.from_json(found)
 
     @functools.cached_property
     def architecture(self) -> tuple[str, Architecture] | None:
-        """The architecture that was selected, or the best so far, and which of them it is."""
+        """The selected or, before the selection, the best architecture, after its label."""
         if (selection := self.selection) is not None:
             return f"{selection.origin} (selected)", Architecture.parse(selection.architecture)
         if not self.ranked:
             return None
         best = self.ranked[0]
         return f"trial {best.number} (best so far)", self.space.architecture(best.params)
-
-
-def is_feasible(trial: FrozenTrial) -> bool:
-    """Whether a trial keeps its constraints."""
-    return all(value <= 0 for value in trial.constraints.values())

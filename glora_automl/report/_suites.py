@@ -1,4 +1,4 @@
-"""The table of a suite, in the terminal and as files."""
+"""Table of a suite, for the terminal and as files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["save_suite", "suite_table"]
 
 
 def suite_table(result: SuiteResult) -> Table:
-    """Test accuracies of all tasks, with the means of the groups and of those."""
+    """Return the table of test accuracies, with the mean of each group and of all groups."""
     methods = result.methods()
     table = Table(title=_title(result), caption="\n".join(_sources(result)) or None)
     table.add_column("task")
@@ -31,17 +31,17 @@ def suite_table(result: SuiteResult) -> Table:
 
 
 def save_suite(result: SuiteResult, stem: Path) -> list[Path]:
-    """Write the table as Markdown and everything in it as JSON.
+    """Write the table as Markdown and its figures as JSON.
 
     Args:
-        result: The suite's result.
-        stem: The files' path without their endings.
+        result: Result of the suite.
+        stem: Path of the files without their suffix.
 
     Returns:
-        The paths.
+        The paths of the two files.
 
     Raises:
-        StorageError: If they cannot be written.
+        StorageError: If a file cannot be written.
     """
     methods = result.methods()
     rows = [["task", *methods], ["---", *["---:"] * len(methods)]]
@@ -50,20 +50,22 @@ def save_suite(result: SuiteResult, stem: Path) -> list[Path]:
     sources = [f"- {line}" for line in _sources(result)]
     text = "\n".join([f"{_title(result)}.", "", *lines, *([""] if sources else []), *sources, ""])
     document = json.dumps(result.to_json(), indent=1, ensure_ascii=False)
-    paths = [stem.with_name(f"{stem.name}{ending}") for ending in (".md", ".json")]
+    paths = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".md", ".json")]
     for path, content in zip(paths, (text, document), strict=True):
         write_atomic(path, methodcaller("write_text", content, encoding="utf-8"))
     return paths
 
 
 def _title(result: SuiteResult) -> str:
-    done = sum(map(len, result.rows.values()))
-    wanted = result.seeds * len(result.suite.tasks)
-    studies = "a study" if result.seeds == 1 else f"{result.seeds} studies"
-    what = f"Test accuracy in % on {result.suite.name}, {studies} a task"
-    if result.seeds > 1:
-        what += " (mean and 95% interval)"
-    return what if done == wanted else f"{what}; {done} of {wanted} studies are finished"
+    finished = sum(map(len, result.rows.values()))
+    target = result.n_seeds * len(result.suite.tasks)
+    studies = "1 study" if result.n_seeds == 1 else f"{result.n_seeds} studies"
+    title = f"Test accuracy in % on {result.suite.name}, {studies} per task"
+    if result.n_seeds > 1:
+        title += " (mean and 95% interval)"
+    if finished < target:
+        title += f"; {finished} of {target} studies are finished"
+    return title
 
 
 def _sources(result: SuiteResult) -> list[str]:
@@ -71,7 +73,7 @@ def _sources(result: SuiteResult) -> list[str]:
 
 
 def _lines(result: SuiteResult, methods: Sequence[str]) -> Iterator[tuple[str, list[str], bool]]:
-    """Each line: its name, a cell an arm, and whether it is a mean of others."""
+    """Yield the lines: name, one cell per method, and whether the line is a mean."""
     groups = result.groups()
     for group, tasks in groups.items():
         for task in tasks:

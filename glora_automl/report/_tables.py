@@ -1,4 +1,4 @@
-"""Tables for the terminal."""
+"""Tables of adapters, as texts and for the terminal."""
 
 from __future__ import annotations
 
@@ -31,34 +31,33 @@ RESULT_COLUMNS = ("adapter", "parameters", "validation", "test", "images", "seco
 
 
 class TextTable(NamedTuple):
-    """A table for people to read.
+    """Table of formatted texts.
 
     Attributes:
-        columns: Headings.
-        lines: Texts under them.
+        columns: Column headers.
+        lines: Texts by line and column.
     """
 
     columns: tuple[str, ...]
     lines: list[tuple[str, ...]]
 
 
-def accuracy_interval(accuracy: float, images: int) -> tuple[float, float]:
-    """The 95% confidence interval of an accuracy that was measured on so many images, as shares.
+def accuracy_interval(accuracy: float, n_images: int) -> tuple[float, float]:
+    """Return the 95% confidence interval of an accuracy on ``n_images`` images, as fractions.
 
-    It is Wilson's (Probable inference, the law of succession, and statistical inference, 1927): it
-    tells how far another draw of as many images would move the figure, and nothing of the
-    training's randomness.
+    The interval is Wilson's (Probable inference, the law of succession, and statistical inference,
+    1927). It covers the sampling of the images, not the randomness of the training.
 
     Example:
         >>> [round(end, 3) for end in accuracy_interval(0.72, 150)]
         [0.643, 0.786]
     """
-    low, high = binomtest(round(accuracy * images), images).proportion_ci(method="wilson")
+    low, high = binomtest(round(accuracy * n_images), n_images).proportion_ci(method="wilson")
     return float(low), float(high)
 
 
 def accuracy_text(score: Score | None) -> str:
-    """Accuracy with its :func:`accuracy_interval`, in percent.
+    """Format an accuracy and its :func:`accuracy_interval`, in percent.
 
     Example:
         >>> accuracy_text(Score(accuracy=0.72, loss=1.0, n_images=150))
@@ -71,10 +70,9 @@ def accuracy_text(score: Score | None) -> str:
 
 
 def result_lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    """The searched adapter beside the controls, as texts under :data:`RESULT_COLUMNS`.
+    """Return the trained adapters, as texts under :data:`RESULT_COLUMNS`.
 
-    What was tested on several domains has a line each. Their mean is without the domain that was
-    learnt.
+    Each further test domain has a line. Their mean excludes the domain of the training images.
     """
     lines: list[tuple[str, ...]] = []
     for row in rows:
@@ -100,13 +98,13 @@ def result_lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
 
 
 def result_table(rows: Sequence[Row], budget: int) -> Table:
-    """The searched adapter beside the controls."""
+    """Return the table of the trained adapters."""
     title = f"Accuracy in % (95% interval) under a budget of {budget:,} trainable parameters"
     return plain_table(title, RESULT_COLUMNS, result_lines(rows))
 
 
 def plain_table(title: str, columns: Sequence[str], lines: Iterable[Sequence[str]]) -> Table:
-    """A table with texts; all columns but the first are numbers."""
+    """Return a table for the terminal; all columns but the first are right-aligned."""
     table = Table(title=title)
     for place, column in enumerate(columns):
         table.add_column(column, justify="right" if place else "left")
@@ -116,7 +114,7 @@ def plain_table(title: str, columns: Sequence[str], lines: Iterable[Sequence[str
 
 
 def grid_blocks(picture: Picture) -> RenderableType:
-    """A picture's grid in blocks of colour; where there are no colours, its texts tell the same."""
+    """Return a picture's grid as coloured blocks, whose texts are readable without colours."""
     (grid,) = (mark for mark in picture.marks if isinstance(mark, Grid))
     width = max(6, *(len(text) for row in grid.texts for text in row))
     name = max(len(row) for row in grid.rows)
@@ -129,20 +127,20 @@ def grid_blocks(picture: Picture) -> RenderableType:
     return Group(Text(picture.title, style="bold"), *lines)
 
 
-def correlation_text(ranks: RankCorrelation) -> str:
-    """What a comparison found of inherited and retrained accuracy.
+def correlation_text(correlation: RankCorrelation) -> str:
+    """Describe the rank correlation of inherited and trained accuracy.
 
     Example:
-        >>> correlation_text(RankCorrelation(0.6, 0.2, 0.8, 0.03, ((0.1, 0.2),) * 9))
+        >>> correlation_text(RankCorrelation(0.6, 0.2, 0.8, ((0.1, 0.2),) * 9))
         ... # doctest: +NORMALIZE_WHITESPACE
-        "Kendall's tau of inherited and retrained accuracy: 0.60 (95% interval 0.20 to 0.80,
-        p = 0.03) on 9 random architectures"
+        'Spearman correlation of inherited and trained accuracy: 0.60 (95% interval 0.20 to 0.80)
+        on 9 architectures'
     """
-    count = len(ranks.pairs)
-    what = "Kendall's tau of inherited and retrained accuracy"
-    if ranks.tau is None:
-        return f"{what}: none, one of them is the same for all {count} random architectures"
-    return (
-        f"{what}: {ranks.tau:.2f} (95% interval {ranks.low:.2f} to {ranks.high:.2f}, p = "
-        f"{ranks.pvalue:.2g}) on {count} random architectures"
-    )
+    name = "Spearman correlation of inherited and trained accuracy"
+    count = len(correlation.pairs)
+    if correlation.rho is None:
+        return f"{name}: undefined, an accuracy is the same for all {count} architectures"
+    interval = ""
+    if correlation.low is not None:
+        interval = f" (95% interval {correlation.low:.2f} to {correlation.high:.2f})"
+    return f"{name}: {correlation.rho:.2f}{interval} on {count} architectures"

@@ -4,7 +4,7 @@ import pytest
 
 
 class Clock:
-    """Time that passes only when it is told to."""
+    """Clock that a test sets."""
 
     def __init__(self):
         self.now = 1000.0

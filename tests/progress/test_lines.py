@@ -8,7 +8,7 @@ def lines():
     return []
 
 
-def test_lines_tell_count_rate_note_and_time_left(clock, lines):
+def test_lines_show_count_rate_note_and_remaining_time(clock, lines):
     with LineProgress(lines.append).stage("Search", 100, "trials") as advance:
         for _ in range(20):
             clock.now += 1
@@ -17,11 +17,11 @@ def test_lines_tell_count_rate_note_and_time_left(clock, lines):
         "Search: 100 trials",
         "Search: 10/100 trials, 1.0 trials/s, best 90%, 1:30 left",
         "Search: 20/100 trials, 1.0 trials/s, best 90%, 1:20 left",
-        "Search: 20/100 trials, 1.0 trials/s, best 90%, 0:20 in all",
+        "Search: 20/100 trials, 1.0 trials/s, best 90%, 0:20 elapsed",
     ]
 
 
-def test_of_a_search_a_line_tells_the_best(clock, lines):
+def test_line_of_a_search_shows_the_best_result(clock, lines):
     with LineProgress(lines.append).stage("Search", 100, "trials") as advance:
         clock.now += 10
         advance(10, SearchState(best=0.9, objective="accuracy", n_params=1234, recent=(0.1, 0.9)))
@@ -33,7 +33,7 @@ def test_of_a_search_a_line_tells_the_best(clock, lines):
     ]
 
 
-def test_lines_come_no_more_often_than_the_interval(clock, lines):
+def test_lines_keep_the_interval(clock, lines):
     with LineProgress(lines.append, interval=5).stage("Train", 100, "epochs") as advance:
         for _ in range(30):
             clock.now += 0.5
@@ -45,14 +45,14 @@ def test_lines_come_no_more_often_than_the_interval(clock, lines):
     ]
 
 
-def test_long_times_are_told_in_hours(clock, lines):
+def test_long_time_is_shown_in_hours(clock, lines):
     with LineProgress(lines.append).stage("Search", 1001, "trials") as advance:
         clock.now += 10
         advance()
     assert lines[1] == "Search: 1/1001 trials, 0.1 trials/s, 2:46:40 left"
 
 
-def test_the_last_note_is_kept_when_a_step_has_none(clock, lines):
+def test_step_without_note_keeps_the_last_note(clock, lines):
     with LineProgress(lines.append).stage("Search", 9, "trials") as advance:
         advance(1, "best 90%")
         clock.now += 10
@@ -60,33 +60,33 @@ def test_the_last_note_is_kept_when_a_step_has_none(clock, lines):
     assert "best 90%" in lines[1]
 
 
-def test_no_time_passing_divides_by_nothing(clock, lines):
+def test_rate_without_elapsed_time_is_zero(clock, lines):
     with LineProgress(lines.append, interval=0).stage("Search", 3, "trials") as advance:
         advance(0)
         advance(1)
-    with LineProgress(lines.append, interval=0).stage("Nothing", 0, "trials"):
+    with LineProgress(lines.append, interval=0).stage("Empty", 0, "trials"):
         pass
     assert lines[1] == "Search: 0/3 trials, 0.0 trials/s"
-    assert lines[-1] == "Nothing: 0/0 trials, 0.0 trials/s, 0:00 in all"
+    assert lines[-1] == "Empty: 0/0 trials, 0.0 trials/s, 0:00 elapsed"
 
 
-def test_steps_of_an_earlier_run_count_for_the_position_but_not_for_the_rate(clock, lines):
+def test_earlier_steps_count_as_done_but_not_for_the_rate(clock, lines):
     with LineProgress(lines.append).stage("Search", 100, "trials") as advance:
         advance(80, earlier=True)
         clock.now += 10
         advance(5)
     assert lines[1] == "Search: 85/100 trials, 0.5 trials/s, 0:30 left"
-    assert lines[2] == "Search: 85/100 trials, 0.5 trials/s, 0:10 in all"
+    assert lines[2] == "Search: 85/100 trials, 0.5 trials/s, 0:10 elapsed"
 
 
-def test_only_earlier_steps_promise_no_time_left(clock, lines):
+def test_earlier_steps_alone_give_no_remaining_time(clock, lines):
     with LineProgress(lines.append).stage("Search", 100, "trials") as advance:
         clock.now += 10
         advance(80, earlier=True)
     assert lines[1] == "Search: 80/100 trials, 0.0 trials/s"
 
 
-def test_epochs_of_a_resumed_training_count_as_earlier(clock, lines):
+def test_epochs_before_a_resumption_count_as_earlier(clock, lines):
     with LineProgress(lines.append).epochs("Train", 100) as on_epoch:
         on_epoch(60, 0.5)
         clock.now += 20
@@ -94,23 +94,23 @@ def test_epochs_of_a_resumed_training_count_as_earlier(clock, lines):
     assert lines[1] == "Train: 61/100 epochs, 0.1 epochs/s, loss 0.250, 13:00 left"
 
 
-def test_say_writes_the_line(lines):
+def test_log_writes_the_line(lines):
     LineProgress(lines.append).log("hello")
     assert lines == ["hello"]
 
 
-def test_a_stage_that_fails_lets_the_error_through_and_claims_no_end(clock, lines):
+def test_failing_stage_raises_and_has_no_end_line(clock, lines):
     stage = LineProgress(lines.append).stage("Search", 3, "trials")
     with pytest.raises(ZeroDivisionError), stage:
         raise ZeroDivisionError
     assert lines == ["Search: 3 trials"]
 
 
-def test_quiet_progress_prints_nothing(capfd):
-    quiet = Progress()
-    quiet.log("hello")
-    with quiet.stage("Search", 3, "trials") as advance:
+def test_base_progress_prints_nothing(capfd):
+    progress = Progress()
+    progress.log("hello")
+    with progress.stage("Search", 3, "trials") as advance:
         advance(1, "best", earlier=True)
-    with quiet.epochs("Train", 2) as on_epoch:
+    with progress.epochs("Train", 2) as on_epoch:
         on_epoch(1, 0.5)
     assert capfd.readouterr() == ("", "")

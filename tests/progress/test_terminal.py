@@ -15,15 +15,15 @@ from glora_automl.progress._terminal import _Frame
 SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
-def pretended(width=160, height=40, **options):
-    """A rich console on a pretended terminal."""
+def fake_terminal(width=160, height=40, **options):
+    """Return a rich console on a fake terminal."""
     return Console(file=io.StringIO(), force_terminal=True, width=width, height=height, **options)
 
 
 @pytest.fixture
 def terminal():
-    """Progress on a terminal, and what it shows without control sequences."""
-    console = pretended()
+    """Progress on a terminal, and a function that returns its text without control sequences."""
+    console = fake_terminal()
     return TerminalProgress(console), lambda: SEQUENCE.sub("", console.file.getvalue())
 
 
@@ -48,18 +48,18 @@ def made_state(blocks=12, **changes):
     )
 
 
-def drawn(view, **options):
-    """The lines of a view, and what the terminal gets."""
-    console = pretended(**options)
+def draw(view, **options):
+    """Return the lines of a view, and the raw output."""
+    console = fake_terminal(**options)
     console.print(view)
     return SEQUENCE.sub("", console.file.getvalue()).splitlines(), console.file.getvalue()
 
 
 def panel(state, **options):
-    return drawn(StagePanel("Search", Pace(300, "trials"), state), **options)
+    return draw(StagePanel("Search", Pace(300, "trials"), state), **options)
 
 
-def test_the_bar_shows_title_count_unit_and_note(terminal):
+def test_bar_shows_title_count_unit_and_note(terminal):
     bar, shown = terminal
     with bar.stage("Search", 3, "trials") as advance:
         advance(1)
@@ -72,33 +72,33 @@ def test_the_bar_shows_title_count_unit_and_note(terminal):
     assert "best 90% [of 3]" in last
 
 
-def test_the_rate_of_the_bar_leaves_earlier_steps_out(clock):
+def test_bar_rate_excludes_earlier_steps(clock):
     pace = Pace(100, "trials")
     pace.step(80, earlier=True)
     clock.now += 10
     pace.step(5, earlier=False)
-    (line,), _ = drawn(StageLine("Search", pace), width=120)
+    (line,), _ = draw(StageLine("Search", pace), width=120)
     assert "85/100 trials" in line
     assert "0.5 trials/s" in line
     assert line.rstrip().endswith("0:30 left")
-    (line,), _ = drawn(StageLine("Search", pace, end=True), width=120)
-    assert line.rstrip().endswith("0:10 in all")
+    (line,), _ = draw(StageLine("Search", pace, end=True), width=120)
+    assert line.rstrip().endswith("0:10 elapsed")
 
 
-def test_the_bar_survives_a_stage_without_steps(terminal):
+def test_bar_of_a_stage_without_steps_is_shown(terminal):
     bar, shown = terminal
     with bar.stage("Search", 0, "trials") as advance:
         advance(0)
     assert "0/0" in shown()
 
 
-def test_say_prints_square_brackets_as_they_are(terminal):
+def test_log_prints_square_brackets_literally(terminal):
     bar, shown = terminal
     bar.log("a [bold]b[/bold] 12")
     assert shown() == "a [bold]b[/bold] 12\n"
 
 
-def test_a_stage_that_fails_gives_the_terminal_back(terminal):
+def test_failing_stage_releases_the_terminal(terminal):
     bar, shown = terminal
     with pytest.raises(ZeroDivisionError), bar.stage("Search", 3, "trials"):
         raise ZeroDivisionError
@@ -107,24 +107,24 @@ def test_a_stage_that_fails_gives_the_terminal_back(terminal):
     assert "3/3 trials" in shown().splitlines()[-1]
 
 
-def test_a_search_has_a_panel_that_stays_at_its_end(terminal):
+def test_search_panel_stays_after_the_end(terminal):
     bar, shown = terminal
     with bar.stage("Search", 300, "trials") as advance:
         advance(300, made_state())
     text = shown()
-    for told in (
+    for words in (
         "Search",
         "300/300 trials",
-        "in all",
+        "elapsed",
         "80.7%, 9,487 parameters",
         "94% of 10,102",
         "▁▅█ 50.0% to 70.0%",
-        "generation 5 of 6, 3 workers, 2 trials at others",
+        "generation 5 of 6, 3 workers, 2 trials on other workers",
     ):
-        assert told in text
+        assert words in text
 
 
-def test_the_grid_tells_shares_of_the_parameters():
+def test_grid_shows_percentages_of_the_parameters():
     lines, _ = panel(made_state(blocks=3, n_params=60))
     rows = [line.strip("│ ").split() for line in lines]
     assert ["%", "by", "block", "0", "1", "2"] in rows
@@ -132,7 +132,7 @@ def test_the_grid_tells_shares_of_the_parameters():
     assert ["B", "·", "33", "33"] in rows
 
 
-def test_neighbouring_blocks_share_a_column_where_there_are_many():
+def test_grid_with_many_blocks_merges_neighbours():
     lines, _ = panel(made_state(blocks=24), width=60)
     (head,) = (line for line in lines if "by block" in line)
     labels = head.strip("│ ").split()[3:]
@@ -140,12 +140,12 @@ def test_neighbouring_blocks_share_a_column_where_there_are_many():
     assert labels[0] == f"0-{first - 1}"
     assert labels[-1].endswith("23")
     rows = [line.strip("│ ").split() for line in lines]
-    (shares,) = (row[1:] for row in rows if row[0] == "A")
-    assert len(shares) == len(labels)
-    assert sum(map(int, shares)) == pytest.approx(33, abs=len(shares) / 2)
+    (percentages,) = (row[1:] for row in rows if row[0] == "A")
+    assert len(percentages) == len(labels)
+    assert sum(map(int, percentages)) == pytest.approx(33, abs=len(percentages) / 2)
 
 
-def test_what_was_not_counted_is_left_out():
+def test_panel_without_counts_omits_their_rows():
     state = SearchState(best=0.25, objective="loss")
     lines, _ = panel(state)
     text = "\n".join(lines)
@@ -165,39 +165,41 @@ def test_what_was_not_counted_is_left_out():
     total=st.integers(0, 10**6),
 )
 @settings(max_examples=60, deadline=None)
-def test_nothing_is_wider_than_the_terminal(width, blocks, best, n_params, budget, recent, total):
+def test_display_is_never_wider_than_the_terminal(
+    width, blocks, best, n_params, budget, recent, total
+):
     state = made_state(blocks, best=best, n_params=n_params, budget=budget, recent=recent)
     pace = Pace(total, "trials")
-    for view, most in (
+    for view, max_width in (
         (StagePanel("Search", pace, state), min(width, WIDTH)),
         (StageLine("Search", pace, str(state)), width),
     ):
-        lines, _ = drawn(view, width=width)
-        assert max(map(len, lines)) <= max(most, 4)
+        lines, _ = draw(view, width=width)
+        assert max(map(len, lines)) <= max(max_width, 4)
 
 
-def test_a_line_that_is_too_narrow_keeps_the_count():
+def test_narrow_line_keeps_the_count():
     for width in (30, 60, 90):
-        (line,), _ = drawn(StageLine("Search", Pace(300, "trials"), "best 90%"), width=width)
+        (line,), _ = draw(StageLine("Search", Pace(300, "trials"), "best 90%"), width=width)
         assert "0/300 trials" in line
         assert ("best 90%" in line) == (width > 30)
 
 
-def test_without_colours_the_figures_are_the_same():
-    colourful, sent = panel(made_state(), color_system="truecolor", no_color=False)
-    plain, bare = panel(made_state(), color_system="truecolor", no_color=True)
+def test_panel_without_colours_has_the_same_figures():
+    coloured, output = panel(made_state(), color_system="truecolor", no_color=False)
+    plain, plain_output = panel(made_state(), color_system="truecolor", no_color=True)
 
     def figures(lines):
-        """All but bars, whose rest is not drawn where there are no colours."""
+        """Return the lines without bars, whose background needs colours."""
         return [line for line in lines if "0/300" not in line and "of 10,102" not in line]
 
-    assert figures(plain) == figures(colourful)
+    assert figures(plain) == figures(coloured)
     weights = {"0", "1", "2", "1;2"}  # bold and dim
-    assert not set(re.findall(r"\x1b\[([\d;]*)m", sent)) <= weights
-    assert set(re.findall(r"\x1b\[([\d;]*)m", bare)) <= weights
+    assert not set(re.findall(r"\x1b\[([\d;]*)m", output)) <= weights
+    assert set(re.findall(r"\x1b\[([\d;]*)m", plain_output)) <= weights
 
 
-def test_blocks_need_characters_that_the_terminal_has():
+def test_panel_on_an_ascii_terminal_has_no_blocks():
     file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     Console(file=file, force_terminal=True, width=80).print(
         StagePanel("Search", Pace(3, "trials"), made_state(running=0))
@@ -206,8 +208,8 @@ def test_blocks_need_characters_that_the_terminal_has():
     assert b"50.0% to 70.0%" in file.buffer.getvalue()
 
 
-def test_a_low_terminal_shows_a_line_instead():
-    console = pretended(width=100, height=8)
+def test_low_terminal_shows_a_line_instead_of_the_panel():
+    console = fake_terminal(width=100, height=8)
     bar = TerminalProgress(console)
     with bar.stage("Search", 300, "trials") as advance:
         advance(300, made_state())
@@ -216,21 +218,23 @@ def test_a_low_terminal_shows_a_line_instead():
     assert "by block" not in text
 
 
-def test_wrapped_rows_are_wiped_when_the_terminal_becomes_narrower():
-    console = pretended(width=80)
+def test_wrapped_rows_are_erased_after_the_terminal_becomes_narrower():
+    console = fake_terminal(width=80)
     frame = _Frame(console)
     assert frame.draw(StagePanel("Search", Pace(3, "trials"), made_state()), whole=True)
     rows = len(frame._lines)
     assert "\x1b[1A" not in console.file.getvalue()
     console.width = 50
     frame.draw(StageLine("Search", Pace(3, "trials")))
-    assert console.file.getvalue().count("\x1b[2K\x1b[1A") == rows, "each was 80 wide, now two rows"
+    assert console.file.getvalue().count("\x1b[2K\x1b[1A") == rows, (
+        "each 80-column line takes two rows"
+    )
     console.width = 30
     frame.draw(StageLine("Search", Pace(3, "trials")))
     assert console.file.getvalue().count("\x1b[1A") == rows + 1
 
 
-def test_steps_cost_no_drawing(terminal, monkeypatch):
+def test_steps_cause_no_drawing(terminal, monkeypatch):
     bar, _ = terminal
     draws = []
     draw = _Frame.draw
@@ -243,7 +247,7 @@ def test_steps_cost_no_drawing(terminal, monkeypatch):
 
 
 @given(values=st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30))
-def test_a_sparkline_keeps_the_order_of_the_values(values):
+def test_sparkline_keeps_the_order_of_the_values(values):
     line = sparkline(values)
     assert len(line) == len(values)
     for a, x in zip(line, values, strict=True):
@@ -254,7 +258,7 @@ def test_a_sparkline_keeps_the_order_of_the_values(values):
         assert line[values.index(max(values))] == "█"
 
 
-def test_shades_become_darker():
+def test_shades_differ_by_order_of_magnitude():
     styles = [shade(10**power) for power in range(6)]
     assert len(set(styles)) == 5
     assert shade(0) == "dim"

@@ -1,4 +1,4 @@
-"""Studies as a search leaves them, made in milliseconds: no image is looked at."""
+"""Studies like those of a search, made in milliseconds without images."""
 
 import datetime
 
@@ -10,15 +10,25 @@ from glora_automl.architecture import LayerShape
 from glora_automl.budget import FeasibleRegion
 from glora_automl.recipes import load_recipe
 from glora_automl.search_space import SearchSpace, load_search_space
-from glora_automl.study._ranking import CONSTRAINT
-from glora_automl.study._study import Settings, create_study, set_attribute, study_key
+from glora_automl.study import (
+    CONSTRAINT,
+    Done,
+    Row,
+    Selection,
+    Settings,
+    Spent,
+    create_study,
+    set_attribute,
+    study_key,
+)
+from glora_automl.training import Score
 from glora_automl.workers import stage_study_name
 
 BEGIN = datetime.datetime(2026, 1, 1)
 
 
 def vit_shapes(depth=2, width=16):
-    """The adapted layers of a vision transformer."""
+    """Return the shapes of the adapted layers of a vision transformer."""
     return {
         f"blocks.{block}.{name}": LayerShape(out * width, in_ * width)
         for block in range(depth)
@@ -35,9 +45,11 @@ def made_space(depth=2, width=16, space="default"):
     return SearchSpace(load_search_space(space), vit_shapes(depth, width))
 
 
-def begin_study(storage, name="made", *, depth=2, width=16, share=0.3, space="default", **changes):
-    """A study that was created and has no trial yet."""
-    found = made_space(depth, width, space)
+def begin_study(
+    storage, name="made", *, depth=2, width=16, budget_fraction=0.3, space="default", **changes
+):
+    """Create a study without trials."""
+    search_space = made_space(depth, width, space)
     recipe = load_recipe("digits").replace(
         search={
             "n_trials": 40,
@@ -53,24 +65,24 @@ def begin_study(storage, name="made", *, depth=2, width=16, share=0.3, space="de
         name,
         Settings(
             recipe=recipe,
-            budget=int(share * found.maximum),
+            budget=int(budget_fraction * search_space.maximum),
             target=40,
-            digests={"data": "d" * 64, "search space": found.digest},
+            digests={"data": "d" * 64, "search space": search_space.digest},
             versions={},
             heartbeat=10.0,
             artifacts="runs/artifacts",
-            layers=found.shapes,
+            layers=search_space.shapes,
         ),
     )
 
 
 def frozen_trial(space, budget, number, *, seed=0, state=TrialState.COMPLETE, over=0, **attributes):
-    """A trial as the search writes it; ``over`` makes it infeasible by so many parameters."""
+    """Return a trial with the attributes of a search; ``over`` is its excess over the budget."""
     rng = np.random.default_rng([seed, number])
     params = FeasibleRegion(space, budget).draw(rng)
     count = space.count(params)
-    drawn = 0.5 + 0.3 * count / budget + 0.1 * float(rng.random())
-    accuracy = attributes.pop("validation_accuracy", drawn)
+    default = 0.5 + 0.3 * count / budget + 0.1 * float(rng.random())
+    accuracy = attributes.pop("validation_accuracy", default)
     start = BEGIN + datetime.timedelta(seconds=number)
     trial = create_trial(
         state=state,
@@ -95,7 +107,7 @@ def frozen_trial(space, budget, number, *, seed=0, state=TrialState.COMPLETE, ov
 
 
 def add_trials(study, space, count, **options):
-    """Add that many trials; returns them."""
+    """Add and return ``count`` trials."""
     budget = study.user_attrs["glora:settings"]["budget"]
     first = len(study.get_trials(deepcopy=False))
     trials = [frozen_trial(space, budget, first + n, **options) for n in range(count)]
@@ -103,8 +115,8 @@ def add_trials(study, space, count, **options):
     return trials
 
 
-def add_stage(study, stage, seconds, *, worker="host-0", **outcome):
-    """A stage that is done."""
+def add_stage(study, stage, seconds, *, n_trained=0, n_evaluated=0, worker="host-0"):
+    """Add a finished stage."""
     stages = optuna.create_study(
         study_name=stage_study_name(study.study_name), storage=study._storage, load_if_exists=True
     )
@@ -114,7 +126,7 @@ def add_stage(study, stage, seconds, *, worker="host-0", **outcome):
             "worker": worker,
             "stage": stage,
             "key": study_key(study),
-            "outcome": {"seconds": seconds, **outcome},
+            "outcome": Done(Spent(n_trained, n_evaluated, seconds)).to_json(),
         },
     )
     trial.datetime_start = BEGIN
@@ -123,38 +135,28 @@ def add_stage(study, stage, seconds, *, worker="host-0", **outcome):
 
 
 def finish(study, space):
-    """Give a study a selection and a result."""
+    """Give a study a selection and a result, and return the selected trial."""
     best = max(
         (t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE),
         key=lambda t: t.values[0],
     )
-    score = {"accuracy": best.values[0], "loss": 0.5, "n_images": 150}
+    score = Score(best.values[0], 0.5, 150)
     count = best.user_attrs["trainable_params"]
-    selection = {
-        "trial": best.number,
-        "architecture": str(space.architecture(best.params)),
-        "n_params": count,
-        "inherited": score,
-        "finetuned": None,
-        "candidates": [best.number],
-    }
-    row = {
-        "name": "searched",
-        "n_params": count,
-        "validation": score,
-        "test": score,
-        "n_images": 1000,
-        "seconds": 9.0,
-    }
-    baseline = {**row, "name": "LoRA r=2"}
-    none = {**row, "name": "BitFit", "n_params": None, "validation": None, "test": None}
-    set_attribute(study, "selection", selection)
-    set_attribute(study, "result", [row, baseline, none])
+    selection = Selection(
+        str(space.architecture(best.params)), count, score, best.number, candidates=(best.number,)
+    )
+    rows = [
+        Row("searched", count, score, score, 1000, 9.0),
+        Row("LoRA r=2", count, score, score, 1000, 9.0),
+        Row("BitFit"),
+    ]
+    set_attribute(study, "selection", selection.to_json())
+    set_attribute(study, "result", [row.to_json() for row in rows])
     return best
 
 
 def made_study(storage=None, trials=24, **options):
-    """A study with complete trials, and its search space."""
+    """Return a study with complete trials, and its search space."""
     storage = storage or optuna.storages.InMemoryStorage()
     study = begin_study(storage, **options)
     shape = {key: options[key] for key in ("depth", "width", "space") if key in options}

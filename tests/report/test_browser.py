@@ -1,4 +1,4 @@
-"""The dashboard in a browser, while a search goes on."""
+"""The dashboard in a browser during a search."""
 
 import shutil
 import threading
@@ -34,9 +34,9 @@ def browser(tmp_path_factory):
     profile = tmp_path_factory.mktemp("profile")
     for argument in (
         "--headless=new",
-        "--no-sandbox",  # Chromium has none for root, which containers run as
+        "--no-sandbox",  # Chromium has no sandbox for root, the user of containers
         "--disable-dev-shm-usage",
-        "--enable-unsafe-swiftshader",  # the parallel coordinates are drawn with WebGL
+        "--enable-unsafe-swiftshader",  # parallel coordinates need WebGL
         "--window-size=1400,1800",
         f"--user-data-dir={profile}",
     ):
@@ -48,7 +48,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture
 def searching(tmp_path):
-    """A study to which a thread adds trials, one of somebody else, and where they are shown."""
+    """Yield the dashboard's URL, a study to which a thread adds trials, and a foreign study."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = open_storage(f"sqlite:///{tmp_path}/a.db")
     study, space = begin_study(storage, "searched"), made_space()
@@ -77,12 +77,12 @@ def searching(tmp_path):
 
 
 def texts(driver):
-    """What stands on the page, plots included: those are drawn as SVG."""
+    """Return the text of the page, including the plots, which are SVG."""
     return driver.execute_script("return document.body.textContent")
 
 
-def see(driver, url, *words):
-    """Open a page, and wait for words on it."""
+def visit(driver, url, *words):
+    """Open a page and wait for words on it."""
     driver.get(url)
     wait_for(driver, *words)
 
@@ -90,31 +90,31 @@ def see(driver, url, *words):
 def wait_for(driver, *words):
     missing = list(words)
 
-    def all_there(_):
-        found = texts(driver)
-        missing[:] = [word for word in words if word not in found]
+    def no_word_missing(_):
+        page = texts(driver)
+        missing[:] = [word for word in words if word not in page]
         return not missing
 
     try:
-        WebDriverWait(driver, 60).until(all_there)
+        WebDriverWait(driver, 60).until(no_word_missing)
     except Exception:
         pytest.fail(f"{driver.current_url} lacks {missing}, has: {texts(driver)[:2000]}")
 
 
-def complaints(driver):
-    """Errors that the browser has logged; that software draws WebGL slowly is none."""
+def severe_errors(driver):
+    """Return the errors in the browser's log, without warnings about slow WebGL."""
     return [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
 
 
-def test_every_page_shows_a_running_search(browser, searching):
+def test_dashboard_pages_show_a_running_search(browser, searching):
     url, study, other = searching
-    mine = f"{url}dashboard/studies/{study._study_id}"
-    see(browser, f"{url}dashboard", "searched", "other")
+    page = f"{url}dashboard/studies/{study._study_id}"
+    visit(browser, f"{url}dashboard", "searched", "other")
     assert "stages" not in texts(browser)
 
     best = study.best_trial
     words = ("Best Trial", "Hyperparameter Importance", "Timeline", "blocks.1", "budget")
-    see(browser, mine, *words, "Infeasible", "Validation accuracy against parameters")
+    visit(browser, page, *words, "Infeasible", "Validation accuracy against trainable parameters")
     importance = browser.find_elements(
         By.CSS_SELECTOR, "#hyperparameter-importance, .js-plotly-plot"
     )
@@ -135,10 +135,10 @@ def test_every_page_shows_a_running_search(browser, searching):
     assert number != best.number
     wait_for(browser, f"Best Trial (number={number})", "0.999")
 
-    see(browser, f"{mine}/analytics", "Hyperparameter Relationships", "Slice", "Rank", "blocks.0")
+    visit(browser, f"{page}/analytics", "Hyperparameter Relationships", "Slice", "Rank", "blocks.0")
     count = study.trials[3].user_attrs["trainable_params"]
-    see(browser, f"{mine}/trials?numbers=3", "Trial 3", "blocks.0", str(count))
-    see(browser, f"{mine}/smartSelection", "Smart Selection", "validation_accuracy")
-    see(browser, f"{mine}/note", "Front", "glora resume searched")
-    see(browser, f"{url}dashboard/studies/{other._study_id}", "Best Trial", "x")
-    assert complaints(browser) == []
+    visit(browser, f"{page}/trials?numbers=3", "Trial 3", "blocks.0", str(count))
+    visit(browser, f"{page}/smartSelection", "Smart Selection", "validation_accuracy")
+    visit(browser, f"{page}/note", "Pareto front", "glora resume searched")
+    visit(browser, f"{url}dashboard/studies/{other._study_id}", "Best Trial", "x")
+    assert severe_errors(browser) == []

@@ -23,8 +23,8 @@ def storage(tmp_path):
     opened.engine.dispose()
 
 
-def ask(app, path, method="GET", body=None):
-    """Status and JSON of an answer of the application."""
+def request(app, path, method="GET", body=None):
+    """Return status and JSON of a response of the application."""
     status = []
     text = json.dumps(body).encode() if body is not None else b""
     environ = {
@@ -36,15 +36,15 @@ def ask(app, path, method="GET", body=None):
         "wsgi.errors": StringIO(),
         "HTTP_ACCEPT_ENCODING": "",
     }
-    answer = b"".join(app(environ, lambda line, headers, *rest: status.append(line)))
+    body = b"".join(app(environ, lambda line, headers, *rest: status.append(line)))
     try:
-        return status[0][:3], json.loads(answer or b"null")
+        return status[0][:3], json.loads(body or b"null")
     except ValueError:
-        return status[0][:3], answer
+        return status[0][:3], body
 
 
 def detail(app, study):
-    status, found = ask(app, f"/api/studies/{study._study_id}")
+    status, found = request(app, f"/api/studies/{study._study_id}")
     assert status == "200", found
     return found
 
@@ -62,20 +62,20 @@ def params(trial):
         ("layer", None),
     ],
 )
-def test_a_study_is_shown_with_counts(storage, by, names):
+def test_study_is_shown_with_counts_per_group(storage, by, names):
     study, space = made_study(storage)
     found = detail(dashboard_app(storage, by=by), study)
-    shown = [entry["name"] for entry in found["union_search_space"]]
-    assert shown == (names or sorted(space.shapes))
+    groups = [entry["name"] for entry in found["union_search_space"]]
+    assert groups == (names or sorted(space.shapes))
     assert found["intersection_search_space"] == found["union_search_space"]
-    for trial, told in zip(study.trials, found["trials"], strict=True):
-        assert sum(params(told).values()) == trial.user_attrs["trainable_params"]
-        assert told["constraints"] == list(trial.constraints.values())
+    for trial, shown in zip(study.trials, found["trials"], strict=True):
+        assert sum(params(shown).values()) == trial.user_attrs["trainable_params"]
+        assert shown["constraints"] == list(trial.constraints.values())
     (best,) = found["best_trials"]
     assert best["number"] == study.best_trial.number
 
 
-def test_infeasible_trials_are_marked_and_not_the_best(storage):
+def test_infeasible_trials_are_marked_and_never_best(storage):
     study, space = made_study(storage)
     add_trials(study, space, 1, over=5, validation_accuracy=1.0)
     study.add_trial(
@@ -91,7 +91,7 @@ def test_infeasible_trials_are_marked_and_not_the_best(storage):
     assert found["best_trials"][0]["number"] == study.best_trial.number < 24
 
 
-def test_the_front_of_several_objectives_is_of_the_feasible(storage):
+def test_pareto_front_of_several_objectives_has_feasible_trials_only(storage):
     study = optuna.create_study(directions=["maximize", "minimize"], storage=storage)
     for values, over in [((0.9, 5), 1.0), ((0.8, 6), 0.0), ((0.7, 4), -1.0), ((0.6, 7), 0.0)]:
         study.add_trial(create_trial(values=values, constraints={"trainable_params": over}))
@@ -114,7 +114,7 @@ def test_running_failed_and_pruned_trials_are_shown(storage):
 
 
 @pytest.mark.parametrize("trials", ["none", "one", "failed", "infeasible", "constant", "nan"])
-def test_poor_studies_have_a_page(storage, trials):
+def test_study_with_few_usable_trials_has_a_page(storage, trials):
     study = begin_study(storage)
     space = made_space()
     options = {
@@ -130,18 +130,18 @@ def test_poor_studies_have_a_page(storage, trials):
     found = detail(app, study)
     assert len(found["trials"]) == options["count"]
     assert len(found["best_trials"]) == (trials not in ("none", "failed"))
-    status, importance = ask(app, f"/api/studies/{study._study_id}/param_importances")
+    status, importance = request(app, f"/api/studies/{study._study_id}/param_importances")
     assert status == "200", importance
-    assert ask(app, f"/csv/{study._study_id}")[0] == "200"
+    assert request(app, f"/csv/{study._study_id}")[0] == "200"
 
 
-def test_the_list_leaves_out_bookkeeping_and_nothing_else(storage):
+def test_study_list_hides_stages_and_random_search_only(storage):
     study, _ = made_study(storage)
     add_stage(study, "supernet", 3.0)
     key = study.user_attrs["glora:settings"]["key"]
     for name in ("other", "other/stages", "made/other", random_study_name("made", key)):
         optuna.create_study(study_name=name, storage=storage)
-    _, found = ask(dashboard_app(storage), "/api/studies")
+    _, found = request(dashboard_app(storage), "/api/studies")
     names = [summary["study_name"] for summary in found["study_summaries"]]
     assert names == ["made", "other", "other/stages", "made/other"]
     attributes = {a["key"] for a in found["study_summaries"][0]["user_attrs"]}
@@ -149,14 +149,14 @@ def test_the_list_leaves_out_bookkeeping_and_nothing_else(storage):
     assert not any(key.startswith("glora:") for key in attributes)
 
 
-def test_studies_of_others_are_as_optuna_dashboard_shows_them(storage):
+def test_foreign_study_is_shown_as_in_optuna_dashboard(storage):
     import optuna_dashboard
 
     study = optuna.create_study(study_name="other", storage=storage)
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=5)
     for path in ("/api/studies", f"/api/studies/{study._study_id}"):
-        ours = ask(dashboard_app(storage), path)
-        assert ours == ask(optuna_dashboard.wsgi(storage), path)
+        ours = request(dashboard_app(storage), path)
+        assert ours == request(optuna_dashboard.wsgi(storage), path)
 
 
 def test_new_trials_appear(storage, monkeypatch):
@@ -169,13 +169,13 @@ def test_new_trials_appear(storage, monkeypatch):
         def now(cls, tz=None):
             return super().now(tz) + cls.shift
 
-    monkeypatch.setattr(_storage, "datetime", Later)  # it looks again after some seconds
+    monkeypatch.setattr(_storage, "datetime", Later)  # its cache expires after some seconds
     study, space = made_study(storage, trials=3)
     app = dashboard_app(storage)
     assert len(detail(app, study)["trials"]) == 3
     add_trials(study, space, 2)
     Later.shift = _storage.timedelta(seconds=60)
-    _, found = ask(app, f"/api/studies/{study._study_id}")
+    _, found = request(app, f"/api/studies/{study._study_id}")
     assert len(found["trials"]) == 5
     assert found["best_trials"][0]["number"] == study.best_trial.number
 
@@ -193,32 +193,30 @@ REQUESTS = [
 
 @pytest.mark.parametrize(("method", "path", "body"), REQUESTS)
 @pytest.mark.parametrize("write", [False, True])
-def test_only_notes_attributes_and_artifacts_are_written_and_only_if_asked_for(
-    storage, method, path, body, write
-):
+def test_request_is_refused_unless_write_allows_it(storage, method, path, body, write):
     study, _ = made_study(storage, trials=2)
     running = study.ask()
     trials, attributes = study.trials, storage.get_study_system_attrs(study._study_id)
     path = path.format(id=study._study_id, trial=running._trial_id)
-    status, answer = ask(dashboard_app(storage, write=write), path, method, body)
+    status, answer = request(dashboard_app(storage, write=write), path, method, body)
     allowed = write and ("note" in path or "user-attrs" in path)
     assert status == ("204" if allowed else "403")
     if not allowed:
-        assert "--write" in answer["reason"] or write
+        assert "`write`" in answer["reason"] or write
         assert study.trials == trials
         assert storage.get_study_system_attrs(study._study_id) == attributes
         assert optuna.get_all_study_names(storage) == ["made"]
 
 
-def test_a_note_is_written_into_the_study(storage):
+def test_note_is_written_into_the_study(storage):
     study, _ = made_study(storage, trials=1)
     app = dashboard_app(storage, write=True)
-    ask(app, f"/api/studies/{study._study_id}/note", "PUT", {"version": 1, "body": "hello"})
+    request(app, f"/api/studies/{study._study_id}/note", "PUT", {"version": 1, "body": "hello"})
     assert detail(app, study)["note"]["body"] == "hello"
 
 
-def test_artifacts_come_from_the_stores_that_the_studies_name(storage, tmp_path):
-    def opener(location):
+def test_artifacts_come_from_the_stores_of_the_studies(storage, tmp_path):
+    def open_store(location):
         return open_artifacts(location, cache=tmp_path / "cache", create=False)
 
     references = {}
@@ -229,31 +227,31 @@ def test_artifacts_come_from_the_stores_that_the_studies_name(storage, tmp_path)
         study.set_user_attr("glora:settings", {**settings, "artifacts": store.location})
         (tmp_path / "a.txt").write_text(name)
         references[study._study_id] = (name, store.upload(tmp_path / "a.txt", study).id)
-    gone = begin_study(storage, "gone").user_attrs["glora:settings"]["artifacts"]
-    assert gone == "runs/artifacts"
+    missing = begin_study(storage, "missing").user_attrs["glora:settings"]["artifacts"]
+    assert missing == "runs/artifacts"
     for options in ({}, {"location": str(tmp_path / "one")}):
-        app = dashboard_app(storage, artifacts=opener, **options)
+        app = dashboard_app(storage, artifacts=open_store, **options)
         for study_id, (name, artifact_id) in references.items():
-            status, content = ask(app, f"/artifacts/{study_id}/{artifact_id}")
+            status, content = request(app, f"/artifacts/{study_id}/{artifact_id}")
             if not options or name == "one":
                 assert (status, content) == ("200", name.encode())
             else:
                 assert status == "500"
 
 
-def test_the_server_answers_and_several_at_once(storage):
+def test_server_answers_while_another_connection_is_open(storage):
     study, _ = made_study(storage)
     with open_server(dashboard_app(storage), "127.0.0.1", 0) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
-        # A browser that connects and says nothing holds nobody up.
+        # A browser that connects and sends nothing must not block others.
         with socket.create_connection(server.server_address[:2]):
             path = f"{server.url}api/studies/{study._study_id}"
-            with urllib.request.urlopen(path, timeout=20) as answer:
-                assert len(json.load(answer)["trials"]) == 24
-        request = urllib.request.Request(path, method="DELETE")
+            with urllib.request.urlopen(path, timeout=20) as response:
+                assert len(json.load(response)["trials"]) == 24
+        deletion = urllib.request.Request(path, method="DELETE")
         with pytest.raises(urllib.error.HTTPError, match="403"):
-            urllib.request.urlopen(request, timeout=20)
+            urllib.request.urlopen(deletion, timeout=20)
         server.shutdown()
         thread.join()
 
@@ -261,15 +259,18 @@ def test_the_server_answers_and_several_at_once(storage):
 @pytest.mark.parametrize(
     ("host", "port", "words"),
     [
-        ("127.0.0.1", "taken", "is taken; choose another with --port"),
-        ("127.0.0.1", 99999, "cannot be had"),
-        ("192.0.2.7", 0, "--host"),
-        ("no.such.host.invalid", 0, "--host"),
+        ("127.0.0.1", "taken", "Address already in use"),
+        ("127.0.0.1", 99999, "port must be 0-65535"),
+        ("192.0.2.7", 0, "another `port` or `host`"),
+        ("no.such.host.invalid", 0, "another `port` or `host`"),
     ],
 )
-def test_a_port_that_cannot_be_had_is_one_line(host, port, words):
+def test_open_server_at_an_unusable_address_raises_one_line(host, port, words):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1] if port == "taken" else port
         with pytest.raises(ReportError, match=words) as caught:
             open_server(lambda environ, start: [], host, port)
     assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(
+        f"`host` and `port` must be a free address of this machine, got {host}:{port}"
+    )

@@ -4,12 +4,12 @@ from html.parser import HTMLParser
 import optuna
 
 from glora_automl.report import PICTURES, save_pictures, save_report
-from glora_automl.study._study import set_attribute
+from glora_automl.study import set_attribute
 from tests.report.studies import add_stage, begin_study, finish, made_study
 
 
 class Reader(HTMLParser):
-    """Collects addresses that a browser would load, ids, and the text outside of scripts."""
+    """Collects the addresses that a browser loads, IDs, and text outside scripts."""
 
     def __init__(self):
         super().__init__()
@@ -34,16 +34,16 @@ def read(path):
     return reader
 
 
-def whole():
+def finished_study():
     study, space = made_study(trials=30)
-    add_stage(study, "supernet", 12.5, n_images=600)
+    add_stage(study, "supernet", 12.5, n_trained=600)
     set_attribute(study, "supernet", {"digest": "x", "losses": [1.5, 0.9, 0.5]})
     finish(study, space)
     return study
 
 
-def test_a_report_is_one_file_with_everything(tmp_path):
-    study = whole()
+def test_report_of_a_finished_study_is_one_file(tmp_path):
+    study = finished_study()
     path = tmp_path / "new/report.html"
     save_report(study, path)
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
@@ -51,18 +51,18 @@ def test_a_report_is_one_file_with_everything(tmp_path):
     assert page.loads == []
     assert page.ids == list(PICTURES)
     assert path.read_text(encoding="utf-8").count("plotly.js v") == 1
-    best = study.user_attrs["glora:selection"]
+    selection = study.user_attrs["glora:selection"]
     for words in (
-        f"trial {best['trial']} with {best['parameters']:,} parameters",
+        f"trial {selection['trial']} with {selection['n_params']:,} parameters",
         "LoRA r=2",
         "none fits",
         "12.5",
-        best["architecture"].splitlines()[0],
+        selection["architecture"].splitlines()[0],
     ):
         assert words in page.text
 
 
-def test_a_report_of_an_empty_study_says_so(tmp_path):
+def test_report_of_an_empty_study_has_no_pictures(tmp_path):
     study = begin_study(optuna.storages.InMemoryStorage())
     save_report(study, tmp_path / "report.html")
     page = read(tmp_path / "report.html")
@@ -70,7 +70,7 @@ def test_a_report_of_an_empty_study_says_so(tmp_path):
     assert page.ids == []
 
 
-def test_names_are_no_markup(tmp_path):
+def test_report_escapes_names(tmp_path):
     study, _ = made_study(trials=2)
     settings = study.user_attrs["glora:settings"]
     recipe = {**settings["recipe"], "description": "</script><b>bold</b> & co"}
@@ -80,8 +80,8 @@ def test_names_are_no_markup(tmp_path):
     assert "<b>bold" not in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_pictures_are_files(tmp_path):
-    study = whole()
+def test_save_pictures_writes_one_file_per_picture(tmp_path):
+    study = finished_study()
     paths = save_pictures(study, tmp_path / "png")
     assert [path.stem for path in paths] == list(PICTURES)
     assert sorted((tmp_path / "png").iterdir()) == sorted(paths)

@@ -11,17 +11,16 @@ from scipy.stats import binomtest
 
 from glora_automl.architecture import TENSORS
 from glora_automl.report import PICTURES, Snapshot, front_table, pictures, to_figure
-from glora_automl.report._architecture import DRAWS
+from glora_automl.report._architecture import N_RANDOM
 from glora_automl.report._importance import importances
 from glora_automl.report._matplotlib import save_png
 from glora_automl.report._picture import Axis, Band, Bars, Grid, Line, Picture, Points
-from glora_automl.report._progress import DRAWN
-from glora_automl.study import summarize
-from glora_automl.study._study import set_attribute
+from glora_automl.report._progress import MAX_POINTS
+from glora_automl.study import set_attribute, summarize
 from tests.report.studies import add_stage, add_trials, begin_study, finish, made_space, made_study
 
 
-def mark(picture, kind, name=None):
+def find_mark(picture, kind, name=None):
     (found,) = (
         m for m in picture.marks if isinstance(m, kind) and name in (None, getattr(m, "name", None))
     )
@@ -29,13 +28,13 @@ def mark(picture, kind, name=None):
 
 
 @pytest.fixture(scope="module")
-def whole():
-    """A finished study, with everything to show."""
+def finished():
+    """A finished study with data for every picture."""
     study, space = made_study(trials=40)
     add_trials(study, space, 3, over=7)
-    add_stage(study, "supernet", 12.5, n_images=600)
-    add_stage(study, "control-BitFit", 2.0, worker="host-1", row={"n_images": 300})
-    add_stage(study, "control-LoRA-r2", 3.0, worker="host-1", row={"n_images": 300})
+    add_stage(study, "supernet", 12.5, n_trained=600)
+    add_stage(study, "baseline-BitFit", 2.0, worker="host-1", n_trained=300)
+    add_stage(study, "baseline-LoRA-r2", 3.0, worker="host-1", n_trained=300)
     set_attribute(study, "supernet", {"digest": "x", "losses": [1.5, 0.9, 0.5]})
     finish(study, space)
     return study, space
@@ -43,14 +42,14 @@ def whole():
 
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=15, deadline=None)
-def test_the_heatmap_is_the_best_architecture(seed):
+def test_architecture_picture_shows_the_best_trial(seed):
     study = begin_study(optuna.storages.InMemoryStorage())
     space = made_space()
     add_trials(study, space, 3, seed=seed)
     best = study.best_trial
     architecture = space.architecture(best.params)
     picture = PICTURES["architecture"](Snapshot.of(study))
-    grid = mark(picture, Grid)
+    grid = find_mark(picture, Grid)
     assert list(grid.rows) == list(space.shapes)
     assert tuple(grid.columns) == TENSORS
     for layer, values, texts in zip(grid.rows, grid.values, grid.texts, strict=True):
@@ -63,8 +62,8 @@ def test_the_heatmap_is_the_best_architecture(seed):
     assert f"trial {best.number}" in picture.title
 
 
-def test_the_heatmap_is_of_the_selected_architecture_once_there_is_one(whole):
-    study, space = whole
+def test_architecture_picture_after_the_selection_shows_the_selected_architecture(finished):
+    study, space = finished
     other = study.trials[0]
     selection = study.user_attrs["glora:selection"]
     text = str(space.architecture(other.params))
@@ -72,34 +71,36 @@ def test_the_heatmap_is_of_the_selected_architecture_once_there_is_one(whole):
     try:
         picture = PICTURES["architecture"](Snapshot.of(study))
         assert "trial 0 (selected)" in picture.title
-        total = sum(map(sum, mark(picture, Grid).values))
+        total = sum(map(sum, find_mark(picture, Grid).values))
         assert total == other.user_attrs["trainable_params"]
     finally:
         study.set_user_attr("glora:selection", selection)
 
 
-def test_survival_counts_choices_of_the_best_architectures(whole):
-    study, space = whole
+def test_survival_picture_counts_choices_of_the_best_and_of_random_architectures(finished):
+    study, space = finished
     picture = PICTURES["survival"](Snapshot.of(study))
-    best, chance = mark(picture, Bars, "best 3"), mark(picture, Bars, "chance")
-    n_parents = sorted(study.trials[:40], key=lambda t: -t.value)[:3]
-    for label, share in zip(best.labels, best.values, strict=True):
+    best, random = find_mark(picture, Bars, "best 3"), find_mark(picture, Bars, "random")
+    parents = sorted(study.trials[:40], key=lambda t: -t.value)[:3]
+    for label, frequency in zip(best.labels, best.values, strict=True):
         tensor, choice = label.split(" = ")
         names = [f"{layer}.{tensor}" for layer in space.shapes]
-        hits = [trial.params[name] == choice for trial in n_parents for name in names]
-        assert share == pytest.approx(np.mean(hits))
-    assert best.labels == chance.labels
-    for bars in (best, chance):
+        hits = [trial.params[name] == choice for trial in parents for name in names]
+        assert frequency == pytest.approx(np.mean(hits))
+    assert best.labels == random.labels
+    for bars in (best, random):
         for tensor in TENSORS:
-            of = [v for n, v in zip(bars.labels, bars.values, strict=True) if n[0] == tensor]
-            assert sum(of) == pytest.approx(1)
-    assert f"in {DRAWS} that are drawn" in picture.caption
+            frequencies = [
+                v for n, v in zip(bars.labels, bars.values, strict=True) if n[0] == tensor
+            ]
+            assert sum(frequencies) == pytest.approx(1)
+    assert f"in {N_RANDOM} random ones" in picture.caption
 
 
-def test_the_front_is_that_of_the_feasible_trials(whole):
-    study, _ = whole
+def test_front_picture_shows_the_pareto_front_of_feasible_trials(finished):
+    study, _ = finished
     picture = PICTURES["front"](Snapshot.of(study))
-    front = mark(picture, Line, "front")
+    front = find_mark(picture, Line, "Pareto front")
     budget = study.user_attrs["glora:settings"]["budget"]
     points = [
         (t.user_attrs["trainable_params"], t.user_attrs["validation_accuracy"])
@@ -109,18 +110,22 @@ def test_the_front_is_that_of_the_feasible_trials(whole):
         p for p in points if not any(q[0] <= p[0] and q[1] >= p[1] and q != p for q in points)
     )
     assert list(zip(front.x, front.y, strict=True)) == expected
-    assert len(mark(picture, Points, "trials").x) == 40
-    assert mark(picture, Points, "over the budget").texts == ["trial 40", "trial 41", "trial 42"]
-    line = mark(picture, Line, f"budget, {budget:,}")
+    assert len(find_mark(picture, Points, "trials").x) == 40
+    assert find_mark(picture, Points, "over the budget").texts == [
+        "trial 40",
+        "trial 41",
+        "trial 42",
+    ]
+    line = find_mark(picture, Line, f"budget, {budget:,}")
     assert list(line.x) == [budget, budget]
-    assert mark(picture, Points, "winner and controls").texts == ["searched", "LoRA r=2"]
+    assert find_mark(picture, Points, "trained adapters").texts == ("searched", "LoRA r=2")
 
 
-def test_a_study_of_the_loss_has_its_front_and_its_values_everywhere(tmp_path):
+def test_pictures_of_a_loss_study_show_the_loss(tmp_path):
     space = made_space()
     study = begin_study(optuna.storages.InMemoryStorage(), objectives=["loss", "n_params"])
     for trial in add_trials(made_study(trials=0)[0], space, 20):
-        # Not the order of the accuracies.
+        # Another order than that of the accuracies.
         loss, count = (trial.number * 7) % 20 / 10, trial.user_attrs["trainable_params"]
         study.add_trial(
             create_trial(
@@ -134,24 +139,26 @@ def test_a_study_of_the_loss_has_its_front_and_its_values_everywhere(tmp_path):
     finish(study, space)
     snapshot = Snapshot.of(study)
     made = {picture.name: picture for picture in pictures(snapshot)}
-    front = mark(made["front"], Line, "front")
-    told = summarize(study)["front"]
-    assert list(zip(front.x, front.y, strict=True)) == [(p["n_params"], p["value"]) for p in told]
-    assert list(mark(made["front"], Points, "winner and controls").y) == [0.5, 0.5]
-    assert made["front"].title == "Validation loss against parameters"
+    front = find_mark(made["front"], Line, "Pareto front")
+    expected = summarize(study)["front"]
+    assert list(zip(front.x, front.y, strict=True)) == [
+        (p["n_params"], p["value"]) for p in expected
+    ]
+    assert list(find_mark(made["front"], Points, "trained adapters").y) == [0.5, 0.5]
+    assert made["front"].title == "Validation loss against trainable parameters"
     for name in ("front", "history", "generations"):
         assert made[name].y == Axis("validation loss")
     assert not [m for m in made["history"].marks if isinstance(m, Band)]
-    assert made["history"].title == "Best so far"
+    assert made["history"].title == "Best validation loss so far"
     columns, lines = front_table(snapshot)
     assert columns == ("trial", "parameters", "validation loss")
-    assert [line[2] for line in lines] == [f"{p['value']:.4g}" for p in told[::-1]]
+    assert [line[2] for line in lines] == [f"{p['value']:.4g}" for p in expected[::-1]]
 
 
-def test_history_holds_the_best_until_then(whole):
-    study, _ = whole
+def test_history_picture_shows_the_best_value_so_far(finished):
+    study, _ = finished
     picture = PICTURES["history"](Snapshot.of(study))
-    line = mark(picture, Line)
+    line = find_mark(picture, Line)
     values = [trial.value for trial in study.trials[:40]]
     for number in range(40):
         drawn = [y for x, y in zip(line.x, line.y, strict=True) if x <= number][-1]
@@ -159,10 +166,10 @@ def test_history_holds_the_best_until_then(whole):
     assert picture.y == Axis("validation accuracy in %", percent=True)
 
 
-def test_the_best_so_far_has_the_interval_of_its_accuracy(whole, tmp_path):
-    study, _ = whole
+def test_history_picture_has_the_interval_of_the_best_accuracy(finished, tmp_path):
+    study, _ = finished
     picture = PICTURES["history"](Snapshot.of(study))
-    line, band = mark(picture, Line), mark(picture, Band)
+    line, band = find_mark(picture, Line), find_mark(picture, Band)
     assert "95% interval" in picture.title
     assert band.x == line.x
     for best, low, high in zip(line.y, band.low, band.high, strict=True):
@@ -171,27 +178,28 @@ def test_the_best_so_far_has_the_interval_of_its_accuracy(whole, tmp_path):
     assert {t["line"]["shape"] for t in to_figure(picture).to_dict()["data"][:2]} == {"hv"}
 
 
-def test_there_is_no_interval_where_nobody_kept_the_images():
+def test_history_picture_without_image_counts_has_no_interval():
     study, space = begin_study(optuna.storages.InMemoryStorage()), made_space()
     add_trials(study, space, 3, validation_images=None)
     picture = PICTURES["history"](Snapshot.of(study))
     assert not [m for m in picture.marks if isinstance(m, Band)]
 
 
-def test_generations_have_their_quartiles(whole):
-    study, _ = whole
+def test_generations_picture_shows_quartiles(finished):
+    study, _ = finished
     picture = PICTURES["generations"](Snapshot.of(study))
-    assert to_figure(picture).layout.xaxis.dtick == 1, "nothing is between two generations"
-    band = mark(picture, Band)
+    assert to_figure(picture).layout.xaxis.dtick == 1, "generations are integers"
+    assert "presets" not in picture.caption, "the study was created without initial architectures"
+    band = find_mark(picture, Band)
     assert list(band.x) == [0, 1, 2, 3, 4]
     for generation in range(5):
         values = [trial.value for trial in study.trials[8 * generation : 8 * generation + 8]]
         assert band.low[generation] == pytest.approx(np.quantile(values, 0.25), abs=1e-6)
         assert band.high[generation] == pytest.approx(np.quantile(values, 0.75), abs=1e-6)
-        assert mark(picture, Line, "best of the generation").y[generation] == max(values)
+        assert find_mark(picture, Line, "best").y[generation] == max(values)
 
 
-def test_importance_finds_the_block_that_matters():
+def test_importances_are_highest_for_the_relevant_block():
     study, space = begin_study(optuna.storages.InMemoryStorage(), depth=4), made_space(depth=4)
     for trial in add_trials(made_study(trials=0, depth=4)[0], space, 120):
         heavy = sum(
@@ -212,47 +220,47 @@ def test_importance_finds_the_block_that_matters():
     assert max(blocks, key=blocks.get) == "blocks.2"
     assert max(tensors, key=tensors.get) == "B"
     assert sum(blocks.values()) == pytest.approx(1)
-    bars = mark(PICTURES["importance"](snapshot), Bars, "by block")
+    bars = find_mark(PICTURES["importance"](snapshot), Bars, "by block")
     assert dict(zip(bars.labels, bars.values, strict=True)) == {
         name: pytest.approx(value, abs=1e-4) for name, value in blocks.items()
     }
 
 
-def test_loss_and_cost_are_those_of_the_study(whole):
-    study, _ = whole
+def test_loss_and_cost_pictures_show_the_figures_of_the_study(finished):
+    study, _ = finished
     made = {picture.name: picture for picture in pictures(Snapshot.of(study))}
-    assert mark(made["supernet"], Line).y == [1.5, 0.9, 0.5]
-    bars = mark(made["cost"], Bars)
+    assert find_mark(made["supernet"], Line).y == [1.5, 0.9, 0.5]
+    bars = find_mark(made["cost"], Bars)
     assert dict(zip(bars.labels, bars.values, strict=True)) == {
         "supernet": 12.5,
         "search": 0.5 * 43,
-        "baselines": 5.0,
+        "baseline": 5.0,
     }
 
 
-def test_large_studies_draw_some_of_their_trials():
+def test_pictures_of_a_large_study_show_a_subset_of_trials():
     study, _ = made_study(trials=1)
     frozen = study.trials[0]
-    study.add_trials([frozen] * (2 * DRAWN))
+    study.add_trials([frozen] * (2 * MAX_POINTS))
     for name in ("front", "history"):
         picture = PICTURES[name](Snapshot.of(study))
-        assert DRAWN / 2 < len(mark(picture, Points, "trials").x) <= DRAWN
+        assert MAX_POINTS / 2 < len(find_mark(picture, Points, "trials").x) <= MAX_POINTS
 
 
-SEARCHED = {"architecture", "survival", "history"}
-POOR = {
+HAS_BEST = {"architecture", "survival", "history"}
+STUDIES = {
     "none": ({"count": 0}, set()),
-    "one": ({"count": 1}, SEARCHED | {"front", "cost"}),
+    "one": ({"count": 1}, HAS_BEST | {"front", "cost"}),
     "failed": ({"count": 3, "state": TrialState.FAIL}, set()),
     "infeasible": ({"count": 3, "over": 4}, {"front", "cost"}),
     "equal": ({"count": 12, "validation_accuracy": 0.5}, {*PICTURES} - {"supernet", "generations"}),
-    "unknown": ({"count": 7, "trainable_params": None}, SEARCHED | {"cost"}),
+    "unknown": ({"count": 7, "trainable_params": None}, HAS_BEST | {"cost"}),
 }
 
 
-@pytest.mark.parametrize("trials", POOR)
-def test_poor_studies_have_the_pictures_that_can_be_made(trials, tmp_path):
-    options, names = POOR[trials]
+@pytest.mark.parametrize("trials", STUDIES)
+def test_study_with_few_usable_trials_has_pictures_of_its_data(trials, tmp_path):
+    options, names = STUDIES[trials]
     study = begin_study(optuna.storages.InMemoryStorage(), population_size=50)
     add_trials(study, made_space(), **options)
     made = pictures(Snapshot.of(study))
@@ -262,7 +270,7 @@ def test_poor_studies_have_the_pictures_that_can_be_made(trials, tmp_path):
         assert save_png(picture, tmp_path).stat().st_size > 1000
 
 
-def test_minimised_and_several_objectives_have_pictures(tmp_path):
+def test_minimized_and_several_objectives_have_pictures(tmp_path):
     space = made_space()
     for directions in (["minimize"], ["maximize", "minimize"]):
         study = optuna.create_study(directions=directions)
@@ -287,9 +295,8 @@ def test_minimised_and_several_objectives_have_pictures(tmp_path):
         assert f"trial {best.number} (best so far)" in made["architecture"].title
 
 
-def test_every_picture_is_drawn_the_same_by_both(whole, tmp_path):
-    """Both draw all that there is, with titles and labels."""
-    study, _ = whole
+def test_pictures_of_plotly_and_matplotlib_have_the_same_content(finished, tmp_path):
+    study, _ = finished
     made = pictures(Snapshot.of(study))
     assert [picture.name for picture in made] == list(PICTURES)
     for picture in made:
@@ -297,16 +304,16 @@ def test_every_picture_is_drawn_the_same_by_both(whole, tmp_path):
         assert figure["layout"]["title"]["text"] == picture.title
         assert figure["layout"]["xaxis"]["title"]["text"] == picture.x.title
         assert figure["layout"]["yaxis"]["title"]["text"] == picture.y.title
-        drawn = sum(1 + isinstance(m, Band) for m in picture.marks)
-        assert len(figure["data"]) == drawn
-        assert "bdata" not in json.dumps(figure), "the dashboard's plotly.js may not read it"
+        n_traces = sum(1 + isinstance(m, Band) for m in picture.marks)
+        assert len(figure["data"]) == n_traces
+        assert "bdata" not in json.dumps(figure), "optuna-dashboard may not read binary arrays"
         path = save_png(picture, tmp_path)
         assert path.name == f"{picture.name}.png"
         assert path.read_bytes()[:4] == b"\x89PNG"
         assert re.fullmatch(r"[a-z]+", picture.name)
 
 
-def test_pictures_as_png_need_matplotlib(monkeypatch, tmp_path):
+def test_save_png_without_matplotlib_raises(monkeypatch, tmp_path):
     from glora_automl.errors import ReportError
 
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)

@@ -16,12 +16,12 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("share", ["layer", "kind", "block", "model"])
+@pytest.mark.parametrize("tie", ["layer", "kind", "block", "model"])
 @pytest.mark.parametrize("by", GROUPINGS)
 @settings(max_examples=20)
 @given(data=st.data())
-def test_counts_are_those_of_the_architecture(by, share, data):
-    spec = load_search_space("default").model_copy(update={"share": share})
+def test_counts_are_those_of_the_architecture(by, tie, data):
+    spec = load_search_space("default").model_copy(update={"tie": tie})
     space = SearchSpace(spec, SHAPES)
     params = {d.name: data.draw(st.sampled_from(d.choices)) for d in space.dimensions}
     architecture = space.architecture(params)
@@ -40,12 +40,12 @@ def test_counts_are_those_of_the_architecture(by, share, data):
         assert distribution._contains(found[name])
 
 
-def test_names_sort_as_numbers_do():
+def test_group_names_sort_by_number():
     names = list(Counts(SearchSpace(load_search_space("default"), SHAPES)).distributions)
     assert names == [*(f"blocks.{i:02}" for i in range(11)), "stem"]
 
 
-def test_fixed_choices_count_too():
+def test_counts_include_fixed_choices():
     spec = load_search_space("default")
     fixed = spec.choices.model_copy(update={"E": ("vector",)})
     space = SearchSpace(spec.model_copy(update={"choices": fixed}), SHAPES)
@@ -57,7 +57,7 @@ def test_fixed_choices_count_too():
     }
 
 
-def test_a_trial_without_all_parameters_is_not_counted_yet():
+def test_counts_of_incomplete_parameters_are_empty():
     space = made_space()
     first = space.dimensions[0]
     assert Counts(space)({}) == {}
@@ -65,18 +65,20 @@ def test_a_trial_without_all_parameters_is_not_counted_yet():
 
 
 @pytest.mark.parametrize("params", [{"x": 1.0}, {"blocks.0.attn.qkv.A": "lora-3"}])
-def test_other_parameters_are_refused(params):
-    with pytest.raises(ValueError, match="not in the search space"):
+def test_counts_of_foreign_parameters_raise(params):
+    with pytest.raises(ValueError, match="`params` must be in the search space, got "):
         Counts(made_space())(params)
 
 
-def test_a_wrong_grouping_is_told():
+def test_check_grouping_of_an_unknown_name_raises():
     assert [check_grouping(by) for by in GROUPINGS] == list(GROUPINGS)
-    with pytest.raises(ReportError, match="block, kind, tensor, layer, got 'depth'"):
+    with pytest.raises(
+        ReportError, match="`by` must be one of block, kind, tensor, layer, got 'depth'"
+    ):
         check_grouping("depth")
 
 
-def test_studies_that_cannot_be_counted_have_no_projection():
+def test_foreign_study_has_no_projection():
     project = project_study("block")
     other = optuna.create_study()
     assert project(other) is None
@@ -90,15 +92,17 @@ def test_studies_that_cannot_be_counted_have_no_projection():
     assert project(study) is None
 
 
-def test_attributes_are_told_in_words():
+def test_attributes_are_described_in_words():
     study, space = made_study()
     add_trials(study, space, 1)
     best = finish(study, space)
-    study.set_user_attr("mine", 3)
+    study.set_user_attr("foreign", 3)
     shown = Counts(space).describe(study.user_attrs)
     budget = study.user_attrs["glora:settings"]["budget"]
     assert shown["budget"] == f"{budget:,} trainable parameters"
-    assert shown["search space"] == "8 layers, 40 parameters, here counted by block"
+    assert (
+        shown["search space"] == "8 layers, 40 parameters, shown as trainable parameters per block"
+    )
     assert shown["selected"].startswith(f"trial {best.number}, ")
     assert shown["test accuracy in %, BitFit"] == "–"
-    assert shown["mine"] == 3
+    assert shown["foreign"] == 3

@@ -17,8 +17,8 @@ def graphs(study):
     return {n: json.loads(t) for n, t in get_plotly_graph_objects(attributes).items()}
 
 
-class Counting(optuna.storages.InMemoryStorage):
-    """Counts what is written into studies."""
+class CountingStorage(optuna.storages.InMemoryStorage):
+    """Storage that counts writes of study attributes."""
 
     written = 0
 
@@ -27,7 +27,7 @@ class Counting(optuna.storages.InMemoryStorage):
         super().set_study_system_attr(study_id, key, value)
 
 
-def test_note_and_pictures_are_in_the_study():
+def test_publish_writes_note_and_pictures():
     study, space = made_study(trials=20)
     publish(study)
     assert set(graphs(study)) == set(PUBLISHED)
@@ -40,12 +40,12 @@ def test_note_and_pictures_are_in_the_study():
     assert "glora resume made" in note
     better = add_trials(study, space, 20, seed=3)
     publish(study)
-    assert f"**trials**: {len(better) + 20} complete; 40 are wanted" in get_note(study)
+    assert f"**trials**: {len(better) + 20} complete; target 40" in get_note(study)
     assert f"trial {study.best_trial.number} (" in json.dumps(graphs(study)["architecture"])
 
 
-def test_what_has_not_changed_is_not_written_again():
-    storage = Counting()
+def test_publish_without_changes_writes_nothing():
+    storage = CountingStorage()
     study, space = made_study(storage, trials=20)
     publish(study)
     before = storage.written
@@ -56,38 +56,38 @@ def test_what_has_not_changed_is_not_written_again():
     assert "LoRA r=2" in get_note(study)
 
 
-def test_a_persons_note_is_left_alone():
+def test_publish_keeps_an_edited_note():
     study, space = made_study(trials=20)
     publish(study)
-    save_note(study, "mine")
+    save_note(study, "edited")
     add_trials(study, space, 5)
     publish(study)
-    assert get_note(study) == "mine"
+    assert get_note(study) == "edited"
     fresh, _ = made_study(trials=20)
-    save_note(fresh, "before anything")
+    save_note(fresh, "first")
     publish(fresh)
-    assert get_note(fresh) == "before anything"
+    assert get_note(fresh) == "first"
     assert set(graphs(fresh)) == set(PUBLISHED)
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"count": 0}, "**trials**: none yet"),
-        ({"count": 2, "state": TrialState.FAIL}, "**trials**: 2 fail"),
+        ({"count": 0}, "**trials**: none yet; target 40"),
+        ({"count": 2, "state": TrialState.FAIL}, "**trials**: 2 failed; target 40"),
         ({"count": 2, "over": 3}, "**best trial**: none within the budget"),
     ],
 )
-def test_poor_studies_have_a_note(options, words):
+def test_study_with_few_usable_trials_has_a_note(options, words):
     study = begin_study(optuna.storages.InMemoryStorage())
     add_trials(study, made_space(), **options)
     publish(study)
     assert words in get_note(study)
 
 
-def test_the_note_tells_what_each_worker_has_cost():
+def test_note_has_the_cost_of_each_worker():
     study, _ = made_study(trials=4)
-    add_stage(study, "supernet", 12.5, n_images=600, worker="host-1")
+    add_stage(study, "supernet", 12.5, n_trained=600, worker="host-1")
     text = markdown_note(Snapshot.of(study))
     assert "| supernet | host-1 | 1 | 12.5 | 600 |" in text
-    assert "| all | 2 workers | 5 | 14.5 | 1,200 |" in text
+    assert "| total | 2 workers | 5 | 14.5 | 1,200 |" in text

@@ -11,7 +11,7 @@ from glora_automl.report import (
     grid_blocks,
     result_table,
 )
-from glora_automl.study import Cost, Row
+from glora_automl.study import Cost, Row, Stage
 from glora_automl.training import Score
 from tests.report.studies import made_study
 
@@ -22,7 +22,7 @@ def printed(table):
     return console.file.getvalue()
 
 
-def test_rows_show_figures_with_their_intervals():
+def test_result_table_shows_accuracies_with_intervals():
     score = Score(accuracy=0.5, loss=1.0, n_images=100)
     text = printed(result_table([Row("BitFit", 1234, score, score, 700, 1.25)], 5000))
     assert "5,000" in text
@@ -37,12 +37,12 @@ def test_rows_show_figures_with_their_intervals():
     ]
 
 
-def test_what_does_not_fit_the_budget_says_so():
+def test_result_table_of_a_row_without_parameters_shows_none_fits():
     assert "none fits" in printed(result_table([Row("LoRA")], 0))
     assert accuracy_text(None) == "–"
 
 
-def test_other_domains_have_a_line_each_and_their_mean():
+def test_result_table_has_a_line_per_domain_and_their_mean():
     score = Score(accuracy=0.5, loss=1.0, n_images=100)
     domains = {"art": Score(0.2, 2.0, 10), "sketch": Score(0.5, 1.0, 1000)}
     row = Row("searched", 1234, score, score, 700, 1.25, domains)
@@ -55,13 +55,13 @@ def test_other_domains_have_a_line_each_and_their_mean():
     assert Row("LoRA").domain_mean is None
 
 
-def test_rows_of_studies_from_before_domains_are_read():
+def test_row_without_domains_is_read():
     table = Row("BitFit", 12).to_json()
     del table["domains"]
     assert Row.from_json(table) == Row("BitFit", 12)
 
 
-def test_the_grid_is_printed_in_blocks_of_colour():
+def test_grid_blocks_have_texts_and_colours():
     study, space = made_study(trials=5)
     picture = PICTURES["architecture"](Snapshot.of(study))
     console = Console(record=True, width=40, color_system="truecolor", force_terminal=True)
@@ -77,11 +77,11 @@ def test_the_grid_is_printed_in_blocks_of_colour():
     assert "#deebf7" in html, "scalars have the lightest colour"
 
 
-def test_costs_leave_out_what_nobody_tells():
+def test_cost_table_omits_unmeasured_columns():
     costs = [
-        Cost("backbone", "a", 1, 2.0, 0, 500.25),
-        Cost("search", "a", 10, 3.0, 1500, 600.0),
-        Cost("search", "b", 5, 1.0, 500),
+        Cost(Stage.BACKBONE, "a", 1, 2.0, peak_mib=500.25),
+        Cost(Stage.SEARCH, "a", 10, 3.0, 1000, 500, peak_mib=600.0),
+        Cost(Stage.SEARCH, "b", 5, 1.0, 500),
     ]
     table = cost_table(costs)
     assert table.columns == ("stage", "worker", "times", "seconds", "images", "memory MiB")
@@ -89,9 +89,9 @@ def test_costs_leave_out_what_nobody_tells():
         ("backbone", "a", "1", "2.0", "–", "500"),
         ("search", "a", "10", "3.0", "1,500", "600"),
         ("search", "b", "5", "1.0", "500", "–"),
-        ("all", "2 workers", "16", "6.0", "2,000", "600"),
+        ("total", "2 workers", "16", "6.0", "2,000", "600"),
     ]
-    joules = cost_table([Cost("search", "a", 1, 1.0, 1, joules=2500.0)])
+    joules = cost_table([Cost(Stage.SEARCH, "a", 1, 1.0, 1, joules=2500.0)])
     assert joules.columns[-1] == "energy kJ"
     assert joules.lines[-1][-1] == "2.50"
     assert cost_table([]).lines == []

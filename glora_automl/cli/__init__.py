@@ -1,5 +1,8 @@
-"""The command line."""
+"""The command line, one file per command.
 
-from glora_automl.cli._app import app, main
+torch and Optuna are imported inside the commands, so that ``glora --help`` answers at once.
+"""
+
+from glora_automl.cli._main import app, main
 
 __all__ = ["app", "main"]

@@ -1,40 +1,51 @@
-"""Options that several commands have."""
+"""Options that several commands have, and the workspace that they make."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from glora_automl._signals import StopOnSignal
+from glora_automl.cli._output import start_progress
+from glora_automl.errors import Stopped
+
+if TYPE_CHECKING:
+    import optuna
+
 __all__ = [
-    "ArtifactStore",
     "AsJson",
     "Budget",
     "Changes",
     "Data",
     "Device",
     "Model",
-    "Patience",
+    "NTrials",
     "Quiet",
+    "RecipeName",
     "Runs",
+    "Seed",
     "Storage",
-    "Trials",
+    "StudyName",
+    "given",
+    "with_workspace",
 ]
 
+StudyName = Annotated[str, typer.Argument(help="Name of the study.")]
+RecipeName = Annotated[
+    str | None,
+    typer.Argument(help="Name of a recipe, or path of a .toml file; with --data, own."),
+]
 Storage = Annotated[
     str | None,
     typer.Option(
         help="URL of a database, or path of a journal file (.log); by default SQLite in the runs "
         "folder."
-    ),
-]
-ArtifactStore = Annotated[
-    str | None,
-    typer.Option(
-        "--artifacts",
-        help="Folder or s3://bucket/prefix for supernet and winner; by default the study's, or in "
-        "the runs folder.",
     ),
 ]
 Model = Annotated[
@@ -45,14 +56,115 @@ Changes = Annotated[
     typer.Option("--set", help="Any setting of the recipe, such as task.shots=4; repeatable."),
 ]
 Budget = Annotated[str | None, typer.Option(help="Trainable parameters: 12000, 12k, 0.3M or 1%.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of all randomness.")]
 Runs = Annotated[Path, typer.Option(help="Folder for database, artifacts and checkpoints.")]
-Trials = Annotated[int | None, typer.Option(help="Complete trials to reach, of all workers.")]
+NTrials = Annotated[int | None, typer.Option(help="Complete trials to reach, of all workers.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
-Patience = Annotated[
-    float, typer.Option(help="Seconds to wait for a database that does not answer any more.")
-]
 Data = Annotated[
-    str | None, typer.Option(help="Your images: a folder with a folder for each class, or .npz.")
+    str | None, typer.Option(help="Your images: a folder with one folder per class, or .npz.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+
+_WORKSPACE: dict[str, tuple[Any, Any]] = {
+    "data": (Data, None),
+    "storage": (Storage, None),
+    "artifacts": (
+        Annotated[
+            str | None,
+            typer.Option(
+                help="Folder or s3://bucket/prefix for supernet and winner; by default the "
+                "study's, or in the runs folder."
+            ),
+        ],
+        None,
+    ),
+    "device": (Device, "auto"),
+    "runs": (Runs, Path("runs")),
+    "heartbeat": (
+        Annotated[
+            float, typer.Option(help="Seconds between a worker's heartbeats, for a new study.")
+        ],
+        10.0,
+    ),
+    "patience": (
+        Annotated[float, typer.Option(help="Seconds to wait for a database that does not answer.")],
+        300.0,
+    ),
+    "quiet": (Quiet, False),
+}
+"""Options of a workspace: annotation and default."""
+
+
+def with_workspace(*, leave_out: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Any]:
+    """Replace a command's argument ``workspace`` by the options that make it.
+
+    SIGINT and SIGTERM stop the command at its next safe point.
+
+    Args:
+        leave_out: Options of a workspace that the command does not have.
+    """
+    names = [name for name in _WORKSPACE if name not in leave_out]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [p for p in signature.parameters.values() if p.name != "workspace"]
+        options = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                default=_WORKSPACE[name][1],
+                annotation=_WORKSPACE[name][0],
+            )
+            for name in names
+        ]
+
+        @functools.wraps(command)
+        def wrapper(**values: Any) -> None:
+            fields = {name: values.pop(name) for name in names}
+            progress = start_progress(fields.pop("quiet"))
+            from glora_automl.pipeline import Workspace
+
+            with stoppable() as stop:
+                workspace = Workspace(progress=progress, stop=stop, publish=_publish, **fields)
+                command(**values, workspace=workspace)
+
+        wrapper.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[*own, *options]
+        )
+        wrapper.__annotations__ = {p.name: p.annotation for p in [*own, *options]}
+        del wrapper.__wrapped__  # typer would read the options of the command itself
+        return wrapper
+
+    return decorate
+
+
+def _publish(study: optuna.Study) -> None:
+    """Write note and pictures; :mod:`glora_automl.report` is imported at the first call."""
+    from glora_automl.report import publish
+
+    publish(study)
+
+
+@contextmanager
+def stoppable() -> Iterator[StopOnSignal]:
+    """Stop at a safe point after a signal, with the exit code that shells give it."""
+
+    def log(text: str) -> None:
+        typer.echo(text, err=True)
+
+    again = "Interrupted: run the same command again to continue."
+    with StopOnSignal(log) as stop:
+        try:
+            yield stop
+        except Stopped:
+            log(again)
+            raise typer.Exit(128 + (stop.received or 0)) from None
+        except KeyboardInterrupt:
+            log(again)
+            raise
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """Return the options with a value."""
+    return {key: value for key, value in options.items() if value is not None}

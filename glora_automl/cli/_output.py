@@ -1,4 +1,4 @@
-"""What commands print: results on standard output, progress on standard error."""
+"""Output of the commands: results on standard output, progress on standard error."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from glora_automl.commands import SearchResult
-    from glora_automl.export import Applied, Export
+    from glora_automl.export import Export, Predictions
+    from glora_automl.pipeline import Workspace
     from glora_automl.progress import Progress
     from glora_automl.study import Comparison
 
 __all__ = [
     "best_text",
-    "is_first_rank",
+    "is_main_process",
     "out_console",
-    "print_applied",
     "print_comparison",
     "print_export",
     "print_found",
-    "print_found_so_far",
     "print_json",
     "print_list",
-    "print_result",
+    "print_predictions",
+    "print_study",
     "print_summary",
     "start_progress",
     "storage_url",
@@ -39,7 +39,7 @@ __all__ = [
 
 
 def best_text(summary: dict[str, Any]) -> str:
-    """The best trial of a study's summary, if there is one."""
+    """Return the best trial of a study's summary, if there is one."""
     from glora_automl.progress import SearchState
 
     best = summary["best"]
@@ -51,14 +51,14 @@ def best_text(summary: dict[str, Any]) -> str:
 
 
 def storage_url(storage: str | None, runs: Path) -> str:
-    """The storage that was asked for, or that of the runs folder."""
+    """Return the given storage, or that of the runs folder."""
     from glora_automl.storages import default_url
 
     return storage or default_url(runs)
 
 
-def is_first_rank() -> bool:
-    """Whether this process is the one of those that torchrun started which talks."""
+def is_main_process() -> bool:
+    """Return whether this is the process that prints, of those that torchrun started."""
     return "LOCAL_RANK" not in os.environ or os.environ.get("RANK", "0") == "0"
 
 
@@ -66,15 +66,15 @@ _LIBRARIES = ("torch", "timm", "sklearn.model_selection", "optuna", "glora_autom
 
 
 def start_progress(quiet: bool) -> Progress:
-    """A live view on a terminal, plain lines elsewhere; both on standard error.
+    """Return a live view on a terminal, plain lines elsewhere; both on standard error.
 
-    A terminal also sees the libraries being loaded, which takes seconds: somebody looks at it.
+    A terminal also shows the import of the libraries, which takes seconds.
     """
     from rich.console import Console
 
     from glora_automl.progress import LineProgress, Progress, TerminalProgress
 
-    if quiet or not is_first_rank():
+    if quiet or not is_main_process():
         return Progress()
     console = Console(stderr=True)
     if console.is_terminal and not console.is_dumb_terminal:
@@ -89,16 +89,19 @@ def start_progress(quiet: bool) -> Progress:
 
 
 def out_console() -> Console:
+    """Return a console on standard output."""
     from rich.console import Console
 
     return Console()
 
 
 def print_json(value: object) -> None:
+    """Print a JSON document."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def print_list(descriptions: dict[str, str], as_json: bool) -> None:
+    """Print names with their descriptions."""
     if as_json:
         print_json(descriptions)
         return
@@ -107,47 +110,53 @@ def print_list(descriptions: dict[str, str], as_json: bool) -> None:
         typer.echo(f"{name:<{width}}  {description}")
 
 
-def print_found(result: SearchResult, runs: Path, storage: str | None, as_json: bool) -> None:
+def print_found(result: SearchResult, workspace: Workspace, as_json: bool) -> None:
+    """Print the result of a search."""
     from glora_automl.storages import shown_location, storage_errors
     from glora_automl.study import summarize
 
-    if not is_first_rank():
+    if not is_main_process():
         return
     with storage_errors():
         summary = summarize(result.study)
     if as_json:
         print_json(summary)
         return
-    print_result(summary)
-    if (baseline := result.selection.baseline) is not None:
-        typer.echo(
-            f"{baseline} validates better than what was found{_losses(result)}, and was chosen."
+    _print_result(summary)
+    _print_preset(result)
+    location = workspace.storage_location
+    typer.echo(f"Winner: {workspace.folder / summary['study'] / 'winner.json'}")
+    if isinstance(location, str):
+        typer.echo(f"Study:  glora dashboard --storage {shown_location(location)}")
+
+
+def _print_preset(result: SearchResult) -> None:
+    """Print that a baseline was selected instead of the searched architecture."""
+    selection, first = result.selection, result.rows[0].validation
+    if selection.preset is None:
+        return
+    losses = ""
+    if first is not None and None not in (first.scaled_loss, selection.trained.scaled_loss):
+        losses = (
+            f" (temperature-scaled loss {selection.trained.scaled_loss:.3f} against "
+            f"{first.scaled_loss:.3f})"
         )
-    typer.echo(f"Winner: {runs / summary['study'] / 'winner.json'}")
-    typer.echo(f"Study:  glora dashboard --storage {shown_location(storage_url(storage, runs))}")
-
-
-def _losses(result: SearchResult) -> str:
-    """By how much a control validates better."""
-    from glora_automl.study import CONTROLS_ASIDE
-
-    rows = {row.name: row.validation for row in result.rows}
-    chosen, found = rows["searched"], rows.get(CONTROLS_ASIDE)
-    if chosen is None or found is None or None in (chosen.scaled_loss, found.scaled_loss):
-        return ""
-    return f" (a calibrated loss of {chosen.scaled_loss:.3f}, not {found.scaled_loss:.3f})"
+    typer.echo(
+        f"Selected: {selection.preset}, which validates better than the searched "
+        f"architecture{losses}"
+    )
 
 
 def print_summary(study: optuna.Study, summary: dict[str, Any]) -> None:
-    """What a study is made of and what it found."""
+    """Print settings, progress and result of a study."""
     from glora_automl.report import result_table
     from glora_automl.study import Comparison, Row, Selection
 
     trials = summary["trials"]
     typer.echo(f"{summary['study']}: {summary['stage']}, {summary['recipe']['description']}")
     typer.echo(
-        f"Trials: {trials['complete']} of {trials['target']} complete, {trials['pruned']} stopped "
-        f"early, {trials['running']} running, {trials['failed']} failed"
+        f"Trials: {trials['complete']} of {trials['target']} complete, {trials['pruned']} pruned, "
+        f"{trials['running']} running, {trials['failed']} failed"
     )
     seconds = ", ".join(f"{stage} {spent:.0f}" for stage, spent in summary["seconds"].items())
     typer.echo(f"Seconds: {seconds or 'none yet'}")
@@ -161,17 +170,17 @@ def print_summary(study: optuna.Study, summary: dict[str, Any]) -> None:
         selection = Selection.from_json(summary["selection"])
         typer.echo(f"Selected: {selection.origin}")
         typer.echo(selection.architecture)
-    print_found_so_far(study)
+    print_study(study)
     if summary["result"] is not None:
-        print_result(summary)
-    for found in summary["picks"]:
+        _print_result(summary)
+    for found in summary["selects"]:
         out_console().print(result_table([Row.from_json(found["row"])], found["budget"]))
     if summary["comparison"] is not None:
         print_comparison(Comparison.from_json(summary["comparison"]))
 
 
-def print_found_so_far(study: optuna.Study) -> None:
-    """Where the parameters went, the front and what it cost."""
+def print_study(study: optuna.Study) -> None:
+    """Print the parameters of the best architecture, the Pareto front and the cost."""
     from glora_automl.report import (
         PICTURES,
         Snapshot,
@@ -188,13 +197,13 @@ def print_found_so_far(study: optuna.Study) -> None:
         console.print(grid_blocks(picture), soft_wrap=True)
     front = front_table(snapshot)
     if front.lines:
-        console.print(plain_table("Front: the best of their size", *front))
+        console.print(plain_table("Pareto front", *front))
     costs = cost_table(stage_costs(study))
     if costs.lines:
         console.print(plain_table("Cost", *costs))
 
 
-def print_result(summary: dict[str, Any]) -> None:
+def _print_result(summary: dict[str, Any]) -> None:
     from glora_automl.report import result_table
     from glora_automl.study import Row
 
@@ -203,32 +212,33 @@ def print_result(summary: dict[str, Any]) -> None:
 
 
 def print_comparison(comparison: Comparison) -> None:
+    """Print the result of ``glora compare``."""
     from glora_automl.report import correlation_text, result_table
 
     out_console().print(result_table(comparison.rows, comparison.budget))
-    typer.echo(f"Best uniform adapter by validation: {comparison.best_uniform}")
+    typer.echo(f"Best preset by validation: {comparison.best_preset}")
     if comparison.inherited is not None:
         typer.echo(correlation_text(comparison.inherited))
 
 
 def print_export(written: Export) -> None:
-    """Where it is, what it is and that it was verified."""
-    record, verified = written.record, written.verified
+    """Print path, content and verification of an export."""
+    record, verification = written.record, written.verification
     about = record.about
     what = f"{record.kind} of {about['study']!r}"
     if record.architecture:
-        what += f", trial {about['trial']} ({about['weights']}), {record.n_params:,} parameters"
+        what += f", {about['origin']} ({about['weights']}), {record.n_params:,} parameters"
     files = ", ".join(f"{name} {size:,} bytes" for name, size in written.sizes.items())
     typer.echo(f"Export: {written.path} ({what})")
     typer.echo(f"Files: {files}")
     typer.echo(
-        f"Verified: logits of {verified.n_images} validation images differ by at most "
-        f"{verified.difference:.1e}, {verified.predictions} predictions are the same"
+        f"Verified: logits of {verification.n_images} validation images differ by at most "
+        f"{verification.difference:.1e}, {verification.n_same_predictions} predictions are the same"
     )
 
 
-def print_applied(found: Applied) -> None:
-    """The most likely classes of each image, and how fast that was."""
+def print_predictions(found: Predictions) -> None:
+    """Print the most likely classes of each image, and the speed."""
     from rich.table import Column, Table
 
     columns: list[Column] = [Column("image", overflow="fold"), Column("class")]

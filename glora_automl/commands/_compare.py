@@ -1,214 +1,138 @@
-"""What the search was worth: random search at the same cost, uniform adapters, and ranks."""
+"""Verb ``compare``: the searched adapter beside its alternatives, at equal recipe and test."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import optuna
-from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState
+import numpy as np
+from optuna.trial import FrozenTrial
 
 from glora_automl.architecture import Architecture
-from glora_automl.errors import RecipeError, SearchSpaceError
+from glora_automl.budget import FeasibleRegion
+from glora_automl.commands._search import search_stages
+from glora_automl.errors import RecipeError
 from glora_automl.pipeline import (
-    Proposer,
+    Candidate,
     Run,
-    Watch,
-    adapter_outcome,
-    baseline_stage,
-    choose,
-    competing_baselines,
-    create_sampler,
+    Workspace,
+    baseline_work,
     fetch_supernet,
     final_test,
-    find,
-    join,
+    find_study,
     load_backbone,
-    train_baseline,
-    train_standalone,
+    open_run,
+    random_study,
+    refit_work,
+    supernet_choices,
+    train_adapter,
+    train_candidates,
     uniform_architectures,
 )
-from glora_automl.progress import Progress
+from glora_automl.presets import attention, loras
+from glora_automl.samplers import sort_trials
 from glora_automl.study import (
-    CONTROLS_ASIDE,
+    SEARCHED,
+    AdapterOutcome,
     Comparison,
+    PairOutcome,
     Row,
+    Selection,
+    Stage,
+    StageName,
+    TestOutcome,
     best_row,
-    best_trials,
-    done_trials,
+    get_attribute,
     get_setting,
-    kendall,
-    name_objectives,
-    stage_seconds,
+    spearman,
+    stage_costs,
 )
-from glora_automl.training import evaluate
-from glora_automl.workers import Claim, Work, run_trials
+from glora_automl.supernet import is_truncation
+from glora_automl.workers import Claim, Work
 
 __all__ = ["compare", "random_study_name"]
 
-RANDOM = "compare-random"
-"""The stage that chooses among the trials of the random search."""
-
-INHERITED = "compare-inherited"
-"""The stage that takes the searched architecture with the supernet's weights."""
-
-RETRAINED = "compare-retrained"
-"""The stage that trains the searched architecture alone."""
-
-RANDOM_RETRAINED = "compare-random-retrained"
-"""The stage that trains the architecture of the random search alone."""
+RANDOM, UNIFORM, ONE_RANDOM = "random truncations", "uniform truncation", "one random truncation"
+SCRATCH, LONGER = "searched, from scratch", "LoRA at equal cost"
 
 
 def compare(
-    name: str,
-    *,
-    architectures: int = 10,
-    storage: str | BaseStorage | None = None,
-    artifacts: str | None = None,
-    data: str | None = None,
-    runs: str | Path = "runs",
-    device: str = "auto",
-    patience: float = 300.0,
-    stop: Callable[[], bool] | None = None,
-    progress: Progress | None = None,
+    name: str, *, n_architectures: int = 10, workspace: Workspace | None = None
 ) -> Comparison:
-    """Put a study's adapter beside a random search of the same cost and uniform adapters.
+    """Compare a study's adapter with alternatives, all with the same recipe, refit and one test.
 
-    The random search scores as many random architectures under the budget with the same supernet
-    and chooses among the best of them in the same way. The uniform adapters are trained like the
-    study's controls. Each is tested once. Some of the random architectures are trained alone, to
-    see whether the supernet ranks them as they deserve. All of it is kept in the study, can be
-    interrupted, and is shared out if several workers call this at the same time.
+    From the same supernet: the best of as many random truncations as the search has trials, one
+    random truncation, and LoRA of one rank. From the backbone: the searched architecture, LoRA
+    with as many images as the whole search, and all presets that fit. Some random architectures
+    of mixed sizes are trained on to correlate inherited and trained accuracy. Everything is kept
+    in the study, can be interrupted, and is shared by several workers.
 
     Args:
         name: Name of the study, which must be finished.
-        architectures: How many are trained alone; each costs as much as a control.
-        storage: As for :func:`glora_automl.search`.
-        artifacts: Where this machine finds the study's artifacts, if not where the study says.
-        data: Where this machine finds the images, if not where the study says.
-        runs: As for :func:`glora_automl.search`.
-        device: As for :func:`glora_automl.search`.
-        patience: As for :func:`glora_automl.search`.
-        stop: As for :func:`glora_automl.search`.
-        progress: As for :func:`glora_automl.search`.
+        n_architectures: Architectures for the rank correlation; 0 leaves it out.
+        workspace: The environment.
 
     Raises:
-        RecipeError: If ``architectures`` is neither 0 nor from 2 to the study's trials.
-        StudyError: If the study is not finished, or had no search.
-        GLoRAError: If anything else is wrong with the input.
-        Stopped: If ``stop`` asked for it.
+        RecipeError: If ``n_architectures`` is 1 or negative.
+        StudyError: If the study is not finished or had no search.
+        GLoRAError: If another input is invalid.
+        Stopped: If the workspace asked to stop.
     """
-    storage, recipe = find(name, storage=storage, data=data, runs=runs, patience=patience)
-    with join(
-        recipe,
-        name=name,
-        storage=storage,
-        artifacts=artifacts,
-        runs=runs,
-        device=device,
-        patience=patience,
-        stop=stop,
-        progress=progress,
-    ) as run:
-        run.check_searched()
-        target = int(get_setting(run.study, "target"))
-        if architectures != 0 and not 2 <= architectures <= target:
-            raise RecipeError(
-                f"The architectures to train alone must be 0 or from 2 to the {target} trials of "
-                f"the study {name!r}, got {architectures}."
-            )
-        run.check_finished()
-        return _compare(load_backbone(run), target, architectures)
-
-
-def _compare(run: Run, target: int, architectures: int) -> Comparison:
-    recipe = run.setup.recipe
-    random = _random_search(run, target)
-    candidates = best_trials(random, recipe.selection.n_candidates)
-    uniform = uniform_architectures(run.setup)
-    works: dict[str, Work] = {
-        RANDOM: lambda _: choose(
-            run, RANDOM, candidates, name="random search", against=competing_baselines(run)
+    if n_architectures < 0 or n_architectures == 1 or n_architectures > 1000:
+        raise RecipeError(
+            f"n_architectures must be 0 or from 2 to 1000, got {n_architectures}. Correct "
+            "`n_architectures`."
         )
-    }
-    selection = run.stages.outcome("selection")
-    assert selection is not None, "the study is finished"
-    searched = Architecture.parse(selection["architecture"])
-    if _is_inherited(run, searched):  # a control that was chosen may be beyond the search space
-        works[INHERITED] = partial(_inherit, run, searched)
-    works[RETRAINED] = partial(train_baseline, run, RETRAINED, "searched, retrained", searched)
-    for label, architecture in uniform.items():
-        stage = baseline_stage(label)
-        works[stage] = partial(train_baseline, run, stage, label, architecture)
-    sample = random.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))[:architectures]
-    for number, trial in enumerate(sample, 1):
-        stage = f"compare-alone-{number}"
-        title = f"Architecture {number} of {architectures} alone"
-        works[stage] = partial(_train_sample, run, stage, trial, title)
-    found = run.stages.run(works)
-    drawn = Architecture.parse(found[RANDOM]["architecture"])
-    retrain = partial(train_baseline, run, RANDOM_RETRAINED, "random search, retrained", drawn)
-    found |= run.stages.run({RANDOM_RETRAINED: retrain})
-    outcome = run.stages.outcome("test")
-    assert outcome is not None, "the study is finished"
-    rows = {row["name"]: Row.from_json(row) for row in outcome["rows"]}
-    untested = [
-        stage for stage in (RANDOM, INHERITED, RETRAINED, RANDOM_RETRAINED) if stage in found
-    ]
-    untested += [baseline_stage(label) for label in uniform if label not in rows]
-    test = partial(_test, run, random, {stage: found[stage] for stage in untested})
-    added = run.stages.run({"compare-test": test})["compare-test"]["rows"]
-    rows |= {row["name"]: Row.from_json(row) for row in added}
-    pairs = [found[stage]["pair"] for stage in works if stage.startswith("compare-alone")]
+    workspace, recipe = find_study(name, workspace)
+    with open_run(recipe, workspace, name=name) as run:
+        run.check_searched()
+        run.check_finished()
+        return _compare(load_backbone(run), n_architectures)
+
+
+def _compare(run: Run, n_architectures: int) -> Comparison:
+    presets = uniform_architectures(run.context)
+    works: dict[str, Work[Any]] = {}
+    for label, architecture in presets.items():
+        works |= baseline_work(run, label, architecture)
+    truncations = _truncations(run)
+    for label, candidate in truncations.items():
+        stage = _stage(label)
+        works[stage] = Work(AdapterOutcome, partial(_train_truncation, run, label, candidate))
+    works[_stage(SCRATCH)] = Work(AdapterOutcome, partial(_from_scratch, run))
+    works[_stage(LONGER)] = Work(AdapterOutcome, partial(_longer, run))
+    for number, architecture in enumerate(_mixed_sizes(run, n_architectures), 1):
+        work = Work(PairOutcome, partial(_train_pair, run, number, n_architectures, architecture))
+        works[_stage(f"pair-{number}")] = work
+    outcomes = run.stages.run(works)
+    adapters = {s: o for s, o in outcomes.items() if isinstance(o, AdapterOutcome)}
+    if run.context.recipe.selection.refit:
+        for label in truncations:
+            stage = _stage(label)
+            refit = f"{stage}-refit"
+            adapters[stage] = run.stages.run(refit_work(run, refit, label, adapters[stage]))[refit]
+    result = {row.name: row for row in map(Row.from_json, get_attribute(run.study, "result"))}
+    untested = {s: o for s, o in adapters.items() if o.row.name not in result and o.artifact}
+    test = Work(TestOutcome, partial(final_test, run, untested, {}))
+    rows = result | {r.name: r for r in run.stages.run_one(_stage("test"), test).rows}
+    pairs = [(o.inherited, o.trained) for o in outcomes.values() if isinstance(o, PairOutcome)]
+    labels = (SEARCHED, *truncations, SCRATCH, LONGER, *presets)
     comparison = Comparison(
-        budget=run.setup.budget,
-        rows=tuple(rows[label] for label in (*_SEARCHED, *uniform) if label in rows),
-        best_uniform=best_row([rows[label] for label in uniform if label in rows]).name,
-        inherited=kendall(pairs, recipe.seed) if pairs else None,
+        budget=run.context.budget,
+        rows=tuple(rows[label] for label in labels if label in rows),
+        best_preset=best_row([rows[label] for label in presets if label in rows]).name,
+        inherited=spearman(pairs, run.context.recipe.seed) if pairs else None,
     )
     run.record("comparison", comparison.to_json())
     return comparison
 
 
-_SEARCHED = (
-    "searched",
-    CONTROLS_ASIDE,
-    "searched, inherited",
-    "searched, retrained",
-    "random search",
-    "random search, retrained",
-)
-
-
-def _is_inherited(run: Run, architecture: Architecture) -> bool:
-    """Whether the supernet has weights for an architecture."""
-    try:
-        run.setup.space.params(architecture)
-    except SearchSpaceError:
-        return False
-    return True
-
-
-def _inherit(run: Run, architecture: Architecture, claim: Claim) -> dict[str, Any]:
-    """The searched architecture with the weights that it has inherited."""
-    supernet = fetch_supernet(run)
-    with supernet.merged(architecture) as model:
-        score = evaluate(model, *run.setup.validation, scale_temperature=True)
-    row = Row(
-        "searched, inherited",
-        n_params=architecture.count(run.setup.space.shapes),
-        validation=score,
-        n_images=run.setup.recipe.training.epochs * len(run.setup.task.train),
-    )
-    return adapter_outcome(run, INHERITED, row, supernet, architecture)
+def _stage(detail: str) -> str:
+    return str(StageName(Stage.COMPARE, detail.replace(",", "")))
 
 
 def random_study_name(name: str, key: str) -> str:
-    """Name of the Optuna study that holds the random search beside a study.
+    """Return the name of the Optuna study with the random search beside a study.
 
     Example:
         >>> random_study_name("digits", "0123456789abcdef")
@@ -217,61 +141,88 @@ def random_study_name(name: str, key: str) -> str:
     return f"{name}/random-{key}"
 
 
-def _random_search(run: Run, target: int) -> optuna.Study:
-    """As many trials as the search's, all of them like those of its first generation."""
-    setup = run.setup
-    search = setup.recipe.search
-    recipe = setup.recipe.replace(
-        search={
-            "sampler": "evolution",
-            "population_size": target,
-            "objectives": [search.metric],
-        }
+def _truncations(run: Run) -> dict[str, Candidate]:
+    """Return the alternatives that inherit from the study's supernet."""
+    context = run.context
+    trained = fetch_supernet(run)
+    target = int(get_setting(run.study, "target"))
+    name = random_study_name(run.study.study_name, run.stages.key)
+    study = random_study(run, trained, target, name)
+    trials = study.get_trials(deepcopy=False)
+    (best,) = sort_trials(trials, study.directions, 1)
+
+    def candidate(trial: FrozenTrial) -> Candidate:
+        return Candidate(context.space.architecture(trial.params), trial.number)
+
+    found = {RANDOM: candidate(best), ONE_RANDOM: candidate(trials[0])}
+    shapes, none = context.space.shapes, Architecture.uniform(context.space.shapes)
+    fitting = loras(shapes, context.budget) or loras(attention(shapes), context.budget)
+    within = [Architecture({**none, **a}) for a in fitting]
+    if trained.architecture is not None:
+        widest = trained.architecture
+        within = [a for a in within if all(is_truncation(a[n].B, widest[n].B) for n in shapes)]
+    if within:
+        found[UNIFORM] = Candidate(within[-1])
+    return found
+
+
+def _train_truncation(run: Run, label: str, candidate: Candidate, claim: Claim) -> AdapterOutcome:
+    return train_candidates(run, _stage(label), label, [candidate])
+
+
+def _from_scratch(run: Run, claim: Claim) -> AdapterOutcome:
+    """Train the searched architecture from the backbone, like a baseline."""
+    outcome = run.stages.outcome(Stage.SELECTION, AdapterOutcome)
+    assert outcome is not None
+    assert outcome.architecture is not None
+    architecture = Architecture.parse(outcome.architecture)
+    return train_adapter(run, _stage(SCRATCH), SCRATCH, architecture, title="Train from scratch")
+
+
+def _longer(run: Run, claim: Claim) -> AdapterOutcome:
+    """Train LoRA of the highest rank that fits for as many images as the whole search."""
+    context = run.context
+    shapes = context.space.shapes
+    fitting = loras(shapes, context.budget) or loras(attention(shapes), context.budget)
+    if not fitting:
+        return AdapterOutcome(Row(LONGER))
+    architecture = Architecture({**Architecture.uniform(shapes), **fitting[-1]})
+    stages = {StageName.parse(stage).stage for stage in search_stages(run)}
+    cost = sum(c.forward_images for c in stage_costs(run.study) if c.stage in stages)
+    one = 3 * context.recipe.training.epochs * len(context.task.train)
+    return train_adapter(
+        run,
+        _stage(LONGER),
+        LONGER,
+        architecture,
+        title=f"Train LoRA for {cost / one:.1f} trainings",
+        ratio=cost / one,
+        validated=False,
     )
-    setup = replace(setup, recipe=recipe)
-    study = optuna.create_study(
-        study_name=random_study_name(run.study.study_name, run.stages.key),
-        storage=run.worker.storage,
-        sampler=create_sampler(setup),
-        direction=run.study.directions[0],
-        load_if_exists=True,
+
+
+def _mixed_sizes(run: Run, n_architectures: int) -> list[Architecture]:
+    """Return random truncations of the supernet of all sizes within the budget."""
+    context = run.context
+    allowed = supernet_choices(context, fetch_supernet(run))
+    region = FeasibleRegion(context.space, context.budget, 0, allowed)
+    rng = np.random.default_rng([context.recipe.seed, 0xC0])
+    return [context.space.architecture(region.draw(rng)) for _ in range(n_architectures)]
+
+
+def _train_pair(
+    run: Run, number: int, total: int, architecture: Architecture, claim: Claim
+) -> PairOutcome:
+    """Train a random truncation on, for the correlation with its inherited score."""
+    run.context.progress.log(f"Architecture {number} of {total} for the rank correlation")
+    stage = _stage(f"pair-{number}")
+    outcome = train_candidates(run, stage, stage, [Candidate(architecture)])
+    selection: Selection | None = outcome.selection
+    assert selection is not None
+    assert selection.inherited is not None
+    return PairOutcome(
+        selection.inherited.accuracy,
+        selection.trained.accuracy,
+        selection.n_params,
+        outcome.spent,
     )
-    name_objectives(study, recipe.search)
-    if len(done_trials(study)) < target:
-        standalone = replace(run, study=study, setup=setup)
-        run_trials(
-            study,
-            Proposer(standalone, fetch_supernet(run)),
-            worker=run.worker,
-            target=lambda: target,
-            progress=setup.progress,
-            title="Random search",
-            watch=Watch(study, setup),
-        )
-    return study
-
-
-def _train_sample(
-    run: Run, stage: str, trial: FrozenTrial, title: str, claim: Claim
-) -> dict[str, Any]:
-    """Train a random architecture alone, to compare it with what it has inherited."""
-    architecture = run.setup.space.architecture(trial.params)
-    _, row = train_standalone(run, stage, stage, architecture, title=title)
-    assert row.validation is not None
-    inherited = float(trial.user_attrs["validation_accuracy"])
-    return {
-        "pair": [inherited, row.validation.accuracy],
-        "n_images": row.n_images,
-        "seconds": row.seconds,
-    }
-
-
-def _test(
-    run: Run, random: optuna.Study, outcomes: Mapping[str, dict[str, Any]], claim: Claim
-) -> dict[str, Any]:
-    """Test what was not tested at the end of the study."""
-    parts = {RANDOM: ("supernet", RANDOM), INHERITED: ("supernet", "search", INHERITED)}
-    outcome = final_test(run, outcomes, parts, claim)
-    row = outcome["rows"][0]
-    row["seconds"] = round(row["seconds"] + stage_seconds(random, None)["search"], 2)
-    return outcome

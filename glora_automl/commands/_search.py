@@ -1,55 +1,61 @@
-"""From a recipe to a tested adapter: by one worker or many, stopped and resumed anywhere."""
+"""Verbs ``search``, ``resume`` and ``train``: from a recipe to a tested adapter."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import optuna
-from optuna.storages import BaseStorage
 from torch import nn
 
 from glora_automl.pipeline import (
-    Proposer,
-    Publish,
     Publisher,
     Run,
     TargetRaised,
-    Watch,
+    Workspace,
     baseline_architectures,
-    baseline_stage,
+    baseline_work,
+    best_outcome,
+    fetch_supernet,
     final_test,
-    find,
-    join,
+    find_study,
     keep_winner,
     load_backbone,
     load_supernet,
-    select,
-    train_baseline,
-    train_preset,
+    open_run,
+    refit_work,
+    search_trials,
+    select_work,
+    train_given,
 )
-from glora_automl.progress import Progress
+from glora_automl.presets import read_architecture
 from glora_automl.recipes import Recipe
-from glora_automl.study import Row, Selection, get_setting
-from glora_automl.workers import Work, run_trials
+from glora_automl.study import (
+    SEARCHED,
+    AdapterOutcome,
+    Row,
+    Selection,
+    Stage,
+    StageName,
+    TestOutcome,
+)
+from glora_automl.workers import Work
 
-__all__ = ["SearchResult", "resume", "search"]
+__all__ = ["SearchResult", "resume", "search", "search_stages", "train"]
 
 
 @dataclass(frozen=True, eq=False)
 class SearchResult:
-    """What a finished study found.
+    """Result of a finished study.
 
     Attributes:
         study: The Optuna study.
-        selection: Which architecture was chosen and why.
-        rows: The searched adapter and the controls, with validation and test scores.
-        budget: The most trainable parameters, as a plain count.
-        model: The winner as a plain timm model: merged, at the backbone's speed.
+        selection: The selected architecture.
+        rows: The searched adapter and the baselines, with validation and test scores.
+        budget: The most trainable parameters.
+        model: The selected adapter as a plain timm model: merged, at the backbone's speed.
     """
 
     study: optuna.Study
@@ -63,178 +69,142 @@ def search(
     recipe: Recipe,
     *,
     name: str | None = None,
-    runs: str | Path = "runs",
-    storage: str | BaseStorage | None = None,
-    artifacts: str | None = None,
-    device: str = "auto",
     warm_start: str | None = None,
-    heartbeat: float = 10.0,
-    patience: float = 300.0,
-    stop: Callable[[], bool] | None = None,
-    progress: Progress | None = None,
-    publish: Publish | None = None,
     arrays: tuple[np.ndarray, np.ndarray] | None = None,
+    workspace: Workspace | None = None,
 ) -> SearchResult:
-    """Run a recipe to its end, go on where an earlier run of it stopped, or join those who run it.
+    """Run a recipe to its end, continue an interrupted run, or join running workers.
 
-    Backbone, supernet training, search, selection, controls, one test; or, where the recipe gives
-    an architecture, backbone, the training of that, one test. Everything is in the study
-    and its artifacts; what is in ``runs`` only saves time. A run that was killed at any point goes
-    on to the same trials and figures as one that was not, on this machine or on another.
+    The stages are backbone, supernet, search, baselines, selection, refit and one test. A recipe
+    with an architecture has backbone, training and test. Study and artifacts hold everything; the
+    files in ``runs`` only save time. A run that was killed at any point continues to the same
+    trials and figures, on this machine or on another one.
 
     Args:
-        recipe: What to do.
+        recipe: The recipe.
         name: Name of the study; by default the recipe's.
-        runs: Folder for files of this machine, and for database and artifacts by default.
-        storage: URL of a database, path of a journal file, or any Optuna storage; by default
-            SQLite in ``runs``.
-        artifacts: Folder or ``s3://bucket/prefix`` for supernet and winner, which other machines
-            need; by default the study's, or in ``runs`` for a new one.
-        device: ``auto``, or a device that torch knows.
-        warm_start: Name of an earlier study in the same storage, of the same search space; the
+        warm_start: Name of an earlier study in the same storage with the same search space. The
             first generation begins with its best architectures.
-        heartbeat: Seconds between signs of life of a worker. Who was silent for three of them
-            counts as dead. A study keeps the one that it was created with.
-        patience: Seconds to wait for a database that does not answer any more.
-        stop: Asked at safe points whether to stop.
-        progress: Shows the stages; nothing by default.
-        publish: Called with the study after each generation and at the end, by one worker at a
-            time, to write what people look at; :func:`glora_automl.report.publish` on the command
-            line.
         arrays: Images and labels of a recipe with ``task.source = "arrays"``, uint8 of shape
             ``(n, height, width)`` or ``(n, height, width, channels)``, and ``(n,)``. The study
             keeps their digest alone.
+        workspace: The environment.
 
     Raises:
-        GLoRAError: If anything is wrong with the input; see :mod:`glora_automl.errors`.
-        Stopped: If ``stop`` asked for it. What was done is kept.
+        GLoRAError: If the input is invalid; see :mod:`glora_automl.errors`.
+        Stopped: If the workspace asked to stop. Finished work is kept.
     """
-    with join(
-        recipe,
-        name=name,
-        runs=runs,
-        storage=storage,
-        artifacts=artifacts,
-        device=device,
-        warm_start=warm_start,
-        heartbeat=heartbeat,
-        patience=patience,
-        stop=stop,
-        progress=progress,
-        publish=publish,
-        arrays=arrays,
-    ) as run:
-        return _work(run)
+    with open_run(recipe, workspace, name=name, warm_start=warm_start, arrays=arrays) as run:
+        return _finish(run)
 
 
 def resume(
-    name: str,
-    *,
-    storage: str | BaseStorage | None = None,
-    artifacts: str | None = None,
-    data: str | None = None,
-    trials: int | None = None,
-    runs: str | Path = "runs",
-    device: str = "auto",
-    patience: float = 300.0,
-    stop: Callable[[], bool] | None = None,
-    progress: Progress | None = None,
-    publish: Publish | None = None,
+    name: str, *, n_trials: int | None = None, workspace: Workspace | None = None
 ) -> SearchResult:
-    """Go on with a study, on any machine, with nothing but its storage and its artifacts.
+    """Continue a study, on any machine that reaches its storage and its artifacts.
 
     Args:
         name: Name of the study.
-        storage: As for :func:`search`.
-        artifacts: Where this machine finds the study's artifacts, if not where the study says.
-        data: Where this machine finds the images, if not where the study says.
-        trials: Complete trials to reach from now on, if not the study's.
-        runs: As for :func:`search`.
-        device: As for :func:`search`.
-        patience: As for :func:`search`.
-        stop: As for :func:`search`.
-        progress: As for :func:`search`.
-        publish: As for :func:`search`.
+        n_trials: Complete trials to reach, if not the study's.
+        workspace: The environment.
 
     Raises:
-        GLoRAError: If anything is wrong with the input; see :mod:`glora_automl.errors`.
-        Stopped: If ``stop`` asked for it. What was done is kept.
+        GLoRAError: If the input is invalid; see :mod:`glora_automl.errors`.
+        Stopped: If the workspace asked to stop. Finished work is kept.
     """
-    storage, recipe = find(name, storage=storage, data=data, runs=runs, patience=patience)
-    if trials is not None:
-        recipe = recipe.replace(search={"n_trials": trials})
-    return search(
-        recipe,
-        name=name,
-        runs=runs,
-        storage=storage,
-        artifacts=artifacts,
-        device=device,
-        stop=stop,
-        progress=progress,
-        publish=publish,
-    )
+    workspace, recipe = find_study(name, workspace)
+    if n_trials is not None:
+        recipe = recipe.replace(search={"n_trials": n_trials})
+    return search(recipe, name=name, workspace=workspace)
 
 
-def _work(run: Run) -> SearchResult:
-    """Take part in everything that is left to do, and wait for what others do."""
+def train(
+    recipe: Recipe,
+    architecture: str = "lora",
+    *,
+    name: str | None = None,
+    workspace: Workspace | None = None,
+) -> SearchResult:
+    """Train one architecture without a search, and keep it like the winner of a search.
+
+    Args:
+        recipe: The recipe.
+        architecture: A preset (``lora``, ``lora-4``, ``bitfit``, ``ssf``, ``probe``), a printed
+            architecture, or the path of a file with one.
+        name: Name of the study; by default the recipe's with the architecture's.
+        workspace: The environment.
+
+    Raises:
+        GLoRAError: If the input is invalid.
+        Stopped: If the workspace asked to stop.
+    """
+    text = read_architecture(architecture)
+    return search(recipe.replace(architecture=text), name=name, workspace=workspace)
+
+
+def _finish(run: Run) -> SearchResult:
+    """Take part in all stages that are left, and wait for those of other workers."""
     run = load_backbone(run)
     publisher = Publisher(run)
     parts: dict[str, tuple[str, ...]] = {}
-    if run.setup.recipe.architecture is not None:
-        outcomes = run.stages.run({"selection": partial(train_preset, run)})
+    if run.context.recipe.architecture is not None:
+        outcomes = {str(Stage.SELECTION): train_given(run)}
     else:
-        outcomes = _search(run, publisher)
-        parts["selection"] = ("supernet", "search", "selection")
-        if aside := outcomes["selection"].get("aside"):
-            parts["aside"] = parts["selection"]
-        if run.setup.recipe.selection.rounds:
-            parts["selection"] += tuple(adapter for adapter in outcomes if adapter != "selection")
-        if aside:
-            outcomes = {"selection": outcomes["selection"], "aside": aside, **outcomes}
-    run.record("selection", outcomes["selection"]["selection"])
-    rows = run.stages.run({"test": partial(final_test, run, outcomes, parts)})["test"]["rows"]
-    run.record("result", rows)
+        outcomes, parts = _search(run, publisher)
+    selection = best_outcome(run.context, outcomes)
+    run.record("selection", selection.to_json())
+    test = Work(TestOutcome, partial(final_test, run, outcomes, parts))
+    rows = run.stages.run_one(Stage.TEST, test).rows
+    run.record("result", [row.to_json() for row in rows])
     publisher.publish()
+    winner = next(
+        o for o in outcomes.values() if o.artifact and o.architecture == selection.architecture
+    )
     return SearchResult(
-        run.study,
-        Selection.from_json(outcomes["selection"]["selection"]),
-        tuple(Row.from_json(row) for row in rows),
-        run.setup.budget,
-        keep_winner(run, "winner", outcomes["selection"]),
+        run.study, selection, rows, run.context.budget, keep_winner(run, "winner", winner)
     )
 
 
-def _search(run: Run, publisher: Publisher) -> dict[str, dict[str, Any]]:
-    """Supernet, search, selection and controls; returns what the last two came to."""
-    recipe = run.setup.recipe
-    selection: dict[str, Work] = {"selection": partial(select, run)}
-    baselines: dict[str, Work] = {}
-    if recipe.selection.baselines:
-        for label, architecture in baseline_architectures(run.setup).items():
-            stage = baseline_stage(label)
-            baselines[stage] = partial(train_baseline, run, stage, label, architecture)
-    process_group, supernet = run.setup.process_group, None
-    if process_group.from_main(lambda: run.stages.outcome("selection") is None):
-        supernet = load_supernet(run)
+def search_stages(run: Run) -> tuple[str, ...]:
+    """Return the stages of the searched adapter, whose costs are its own."""
+    shrinks = [
+        str(StageName(Stage.SHRINK, str(number + 1)))
+        for number in range(len(fetch_supernet(run).shrinks))
+    ]
+    last = [str(Stage.REFIT)] if run.context.recipe.selection.refit else []
+    return (str(Stage.SUPERNET), *shrinks, str(Stage.SEARCH), str(Stage.SELECTION), *last)
+
+
+def _search(
+    run: Run, publisher: Publisher
+) -> tuple[dict[str, AdapterOutcome], dict[str, tuple[str, ...]]]:
+    """Run supernet, search, selection, refit and baselines.
+
+    Returns:
+        The outcomes of the searched adapter and the baselines, and the stages of the first.
+    """
+    selection = select_work(run)
+    baselines: dict[str, Work[AdapterOutcome]] = {}
+    if run.context.recipe.selection.baselines:
+        for label, architecture in baseline_architectures(run.context).items():
+            baselines |= baseline_work(run, label, architecture)
+    group, trained = run.context.process_group, None
+    if group.from_main(lambda: not run.stages.is_done(Stage.SELECTION)):
+        trained = load_supernet(run)
     # Settings may change as long as there is no supernet; from here on they stay.
     run.check_settings()
-    propose = None if supernet is None else Proposer(run, supernet)
-    while True:
-        if propose is not None and run.stages.outcome("selection") is None:
-            run_trials(
-                run.study,
-                propose,
-                worker=run.worker,
-                target=lambda: int(get_setting(run.study, "target")),
-                progress=run.setup.progress,
-                watch=Watch(run.study, run.setup),
-                on_trials=publisher.after_trials,
-                independent=propose.independent,
-            )
-        if recipe.selection.rounds:  # the winner has to beat them, so they come first
-            run.stages.run(baselines)
-        try:
-            return run.stages.run(selection | baselines)
-        except TargetRaised:
-            continue
+    outcomes: dict[str, AdapterOutcome] = {}
+    while not outcomes:
+        if trained is not None and not run.stages.is_done(Stage.SELECTION):
+            search_trials(run, trained, publisher.after_trials)
+        with suppress(TargetRaised):
+            outcomes = run.stages.run(selection | baselines)
+    searched = outcomes.pop(str(Stage.SELECTION))
+    if run.context.recipe.selection.refit:
+        work = refit_work(run, str(Stage.REFIT), SEARCHED, searched)
+        refit = run.stages.run(work)
+        outcomes = {**refit, **outcomes}
+    else:
+        outcomes = {str(Stage.SELECTION): searched, **outcomes}
+    first = next(iter(outcomes))
+    return outcomes, {first: search_stages(run)}

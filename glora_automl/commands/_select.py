@@ -1,118 +1,137 @@
-"""An adapter for a smaller budget, from a search that is done."""
+"""Verb ``select``: an adapter for a smaller budget, from a finished search."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from functools import partial
 
-from optuna.storages import BaseStorage
-
-from glora_automl.budget import parse_budget
+from glora_automl.architecture import Architecture
+from glora_automl.budget import Budget
 from glora_automl.commands._search import SearchResult
 from glora_automl.errors import BudgetError, StudyError
-from glora_automl.pipeline import Run, choose, final_test, find, join, keep_winner, load_backbone
-from glora_automl.progress import Progress
-from glora_automl.study import CONSTRAINT, Row, Selection, best_trials, front_of
-from glora_automl.workers import Claim
+from glora_automl.pipeline import (
+    Candidate,
+    Run,
+    Workspace,
+    fetch_supernet,
+    final_test,
+    find_study,
+    keep_winner,
+    load_backbone,
+    open_run,
+    refit_work,
+    train_candidates,
+)
+from glora_automl.study import (
+    CONSTRAINT,
+    SEARCHED,
+    AdapterOutcome,
+    SelectOutcome,
+    Stage,
+    StageName,
+    best_trials,
+    pareto_trials,
+)
+from glora_automl.supernet import Scorer, component_values, truncate
+from glora_automl.workers import Claim, Work
 
-__all__ = ["pick"]
+__all__ = ["select"]
 
 
-def pick(
-    name: str,
-    budget: int | str,
-    *,
-    storage: str | BaseStorage | None = None,
-    artifacts: str | None = None,
-    data: str | None = None,
-    runs: str | Path = "runs",
-    device: str = "auto",
-    patience: float = 300.0,
-    stop: Callable[[], bool] | None = None,
-    progress: Progress | None = None,
+def select(
+    name: str, budget: int | str | Budget, *, workspace: Workspace | None = None
 ) -> SearchResult:
-    """Choose, train on and test the best adapter under a smaller budget, without a new search.
+    """Select, train and test an adapter under a smaller budget, without a new search.
 
-    The best of the study's trials that fit are scored again and one is chosen and trained on, as
-    at the end of the search; then it looks at the test images. That is done once for a study and a
-    budget: later calls give what was found. A study with ``search.objectives = ["accuracy",
-    "parameters"]`` has good trials for every budget; others have them near their own.
+    Candidates are the study's best trials within the budget and the best truncation of its
+    supernet. The best one is trained on and refit as at the end of a search, and tested once per
+    study and budget. Later calls return the kept result. A study with
+    ``search.objectives = ["accuracy", "n_params"]`` has good trials for every budget.
 
     Args:
         name: Name of the study, which must be finished.
-        budget: The most trainable parameters: at most the study's budget, written as there.
-        storage: As for :func:`glora_automl.search`.
-        artifacts: Where this machine finds the study's artifacts, if not where the study says.
-        data: Where this machine finds the images, if not where the study says.
-        runs: As for :func:`glora_automl.search`.
-        device: As for :func:`glora_automl.search`.
-        patience: As for :func:`glora_automl.search`.
-        stop: As for :func:`glora_automl.search`.
-        progress: As for :func:`glora_automl.search`.
+        budget: The most trainable parameters, at most the study's budget.
+        workspace: The environment.
 
     Returns:
-        The study, what was chosen, its row of figures alone, and the merged model.
+        The study, the selected architecture, its row alone, and the merged model.
 
     Raises:
-        BudgetError: If the budget is misspelt or above the study's.
-        StudyError: If the study is not finished, had no search, or no trial fits.
-        GLoRAError: If anything else is wrong with the input.
-        Stopped: If ``stop`` asked for it.
+        BudgetError: If the budget is invalid or above the study's.
+        StudyError: If the study is not finished, had no search, or nothing fits.
+        GLoRAError: If another input is invalid.
+        Stopped: If the workspace asked to stop.
     """
-    storage, recipe = find(name, storage=storage, data=data, runs=runs, patience=patience)
-    with join(
-        recipe,
-        name=name,
-        storage=storage,
-        artifacts=artifacts,
-        runs=runs,
-        device=device,
-        patience=patience,
-        stop=stop,
-        progress=progress,
-    ) as run:
-        return _pick(run, parse_budget(budget, run.setup.backbone_parameters))
+    wanted = Budget.parse(budget)
+    workspace, recipe = find_study(name, workspace)
+    with open_run(recipe, workspace, name=name) as run:
+        return _select(run, wanted.resolve(run.context.n_backbone_params))
 
 
-def _pick(run: Run, budget: int) -> SearchResult:
+def _select(run: Run, budget: int) -> SearchResult:
     name = run.study.study_name
-    if budget > run.setup.budget:
+    if budget > run.context.budget:
         raise BudgetError(
-            f"The budget of a pick must be at most that of the study {name!r}, "
-            f"{run.setup.budget}, got {budget}; more needs another search."
+            f"budget must be at most {run.context.budget}, that of the study {name!r}, got "
+            f"{budget}. Search again for more."
         )
     run.check_searched()
     run.check_finished()
-    candidates = best_trials(run.study, run.setup.recipe.selection.n_candidates, within=budget)
-    if not candidates:
-        front = front_of(run.study.get_trials(deepcopy=False), run.study.directions[0])
-        least = front[0].user_attrs[CONSTRAINT]
-        raise StudyError(
-            f"The study {name!r} must have a trial within the budget of a pick, got {budget}; its "
-            f"smallest on the front has {least} parameters."
-        )
     run = load_backbone(run)
-    stage = f"pick-{budget}"
-    choosing: dict[str, Callable[[Claim], dict[str, Any]]] = {
-        stage: lambda _: choose(run, stage, candidates)
-    }
-    outcomes = run.stages.run(choosing)
-    parts = {stage: ("supernet", "search", stage)}
+    stage = str(StageName(Stage.SELECT, str(budget)))
 
-    def test(claim: Claim) -> dict[str, Any]:
-        found = final_test(run, outcomes, parts, claim)
-        selection = outcomes[stage]["selection"]
-        return {
-            **found,
-            "pick": {"budget": budget, "selection": selection, "row": found["rows"][0]},
-        }
+    def train(claim: Claim) -> AdapterOutcome:
+        return train_candidates(run, stage, SEARCHED, _candidates(run, budget))
 
-    rows = run.stages.run({f"{stage}-test": test})[f"{stage}-test"]["rows"]
+    outcome = run.stages.run_one(stage, Work(AdapterOutcome, train))
+    parts = [Stage.SUPERNET, Stage.SEARCH, stage]
+    if run.context.recipe.selection.refit:
+        refit = f"{stage}-refit"
+        outcome = run.stages.run(refit_work(run, refit, SEARCHED, outcome))[refit]
+        parts.append(refit)
+    work = Work(SelectOutcome, partial(_test, run, budget, outcome, [str(p) for p in parts]))
+    tested = run.stages.run_one(f"{stage}-test", work)
     return SearchResult(
         run.study,
-        Selection.from_json(outcomes[stage]["selection"]),
-        tuple(Row.from_json(row) for row in rows),
+        tested.selection,
+        (tested.row,),
         budget,
-        keep_winner(run, f"winner-{budget}", outcomes[stage]),
+        keep_winner(run, f"winner-{budget}", outcome),
     )
+
+
+def _test(
+    run: Run, budget: int, outcome: AdapterOutcome, parts: list[str], claim: Claim
+) -> SelectOutcome:
+    tested = final_test(run, {"select": outcome}, {"select": parts}, claim)
+    assert outcome.selection is not None
+    return SelectOutcome(budget, outcome.selection, tested.rows[0], tested.spent)
+
+
+def _candidates(run: Run, budget: int) -> list[Candidate]:
+    """Return the best architectures within a budget by validation loss, best first.
+
+    Raises:
+        StudyError: If nothing fits.
+    """
+    context = run.context
+    trials = best_trials(run.study, 10, within=budget)
+    found = [Candidate(context.space.architecture(t.params), t.number) for t in trials]
+    trained = fetch_supernet(run)
+    if trained.architecture is not None and budget >= context.space.minimum:
+        values = component_values(trained.supernet, trained.architecture, *context.train)
+        found.append(Candidate(truncate(context.space, trained.architecture, values, budget)))
+    if not found:
+        front = pareto_trials(run.study.get_trials(deepcopy=False), run.study.directions[0])
+        smallest = min(trial.user_attrs[CONSTRAINT] for trial in front)
+        raise StudyError(
+            f"budget must be at least {smallest}, the smallest trial of the study "
+            f"{run.study.study_name!r}, got {budget}. Raise `budget`."
+        )
+    scorer = Scorer(trained.supernet, *context.validation)
+    losses = {_key(c.architecture): scorer.score(c.architecture).loss for c in found}
+    found.sort(key=lambda c: losses[_key(c.architecture)])
+    return found[: context.recipe.selection.n_candidates]
+
+
+def _key(architecture: Architecture) -> str:
+    return architecture.digest

@@ -1,28 +1,24 @@
-"""Running a suite, and the table of its studies."""
+"""Verb ``suite``: one recipe on many tasks, and the table of their studies."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
 
-from glora_automl._files import make_folder
 from glora_automl.commands._search import search
 from glora_automl.errors import GLoRAError
-from glora_automl.pipeline import Publish
-from glora_automl.progress import Progress
+from glora_automl.pipeline import Workspace
 from glora_automl.recipes import Recipe, Suite, suite_recipes
-from glora_automl.storages import default_url, open_storage, quiet_optuna, storage_errors
+from glora_automl.storages import quiet_optuna, storage_errors
 from glora_automl.study import (
-    CONTROLS_ASIDE,
     Row,
     get_attribute,
-    is_ours,
+    is_glora_study,
     load_study,
     read_recipe,
     summarize,
@@ -33,34 +29,30 @@ __all__ = ["SuiteResult", "run_suite", "suite_result"]
 
 @dataclass(frozen=True)
 class SuiteResult:
-    """Test accuracies of a suite, as far as its studies are finished.
+    """Test accuracies of the finished studies of a suite.
 
     Attributes:
         suite: The suite.
-        seeds: How many studies a task has.
-        rows: For each task the result rows of its finished studies.
+        n_seeds: Studies per task.
+        rows: Result rows of the finished studies by task.
     """
 
     suite: Suite
-    seeds: int
+    n_seeds: int
     rows: Mapping[str, tuple[tuple[Row, ...], ...]]
 
     def methods(self) -> list[str]:
-        """The adapters that were tested in all studies alike, in the order of their tables.
-
-        What others have published comes after them.
-        """
+        """Return the tested methods in the order of their tables, then the published ones."""
         found = {
             method_name(row): None
             for studies in self.rows.values()
             for rows in studies
             for row in rows
-            if row.name != CONTROLS_ASIDE
         }
         return [*found, *(entry.method for entry in self.suite.published)]
 
     def accuracies(self, task: str, method: str, domain: str | None = None) -> list[float]:
-        """Test accuracies, one for each study that has one, or the one that was published.
+        """Return test accuracies, one per study, or the published one.
 
         Args:
             task: Name of a task.
@@ -84,33 +76,33 @@ class SuiteResult:
         return found
 
     def domains(self, task: str) -> list[str]:
-        """Names of the domains that a task was tested on."""
+        """Return the names of a task's domains."""
         rows = [row for rows in self.rows.get(task, ()) for row in rows]
         return list(dict.fromkeys(name for row in rows for name in row.domains))
 
     def groups(self) -> dict[str, list[str]]:
-        """Names of the tasks of each group, in order."""
+        """Return the tasks of each group, in order."""
         groups: dict[str, list[str]] = {}
         for task in self.suite.tasks:
             groups.setdefault(task.group, []).append(task.name)
         return groups
 
     def group_mean(self, group: str, method: str) -> float | None:
-        """Mean over the tasks of a group; None as long as one has no figure."""
+        """Return the mean over the tasks of a group; None if a task has no figure yet."""
         means = [self.accuracies(task, method) for task in self.groups()[group]]
         return fmean(map(fmean, means)) if all(means) else None
 
     def mean(self, method: str) -> float | None:
-        """Mean over the groups; None as long as a task has no figure."""
+        """Return the mean over the groups; None if a task has no figure yet."""
         means = [self.group_mean(group, method) for group in self.groups()]
         known = [mean for mean in means if mean is not None]
         return fmean(known) if len(known) == len(means) else None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return {
             "suite": self.suite.model_dump(mode="json"),
-            "seeds": self.seeds,
+            "n_seeds": self.n_seeds,
             "rows": {
                 task: [[row.to_json() for row in rows] for rows in studies]
                 for task, studies in self.rows.items()
@@ -126,7 +118,7 @@ class SuiteResult:
 
 
 def method_name(row: Row) -> str:
-    """The name of an arm; LoRA's rank is what fits a task's model and budget.
+    """Return the method of a row; the rank of LoRA depends on task, model and budget.
 
     Example:
         >>> method_name(Row("LoRA r=2")), method_name(Row("linear probe"))
@@ -138,53 +130,39 @@ def method_name(row: Row) -> str:
 def run_suite(
     suite: Suite,
     *,
-    data: str | None = None,
     model: str | None = None,
     settings: Sequence[str] = (),
-    seeds: int = 1,
+    n_seeds: int = 1,
     changes: Mapping[str, Any] | None = None,
-    runs: str | Path = "runs",
-    storage: str | BaseStorage | None = None,
-    artifacts: str | None = None,
-    device: str = "auto",
-    patience: float = 300.0,
-    stop: Callable[[], bool] | None = None,
-    progress: Progress | None = None,
-    publish: Publish | None = None,
+    workspace: Workspace | None = None,
 ) -> SuiteResult:
-    """Bring all studies of a suite to their end; go on where an earlier run stopped.
+    """Finish all studies of a suite, or continue where an earlier run stopped.
 
-    Any number of workers may do so at the same time: each first takes studies that nobody is at,
-    then helps with the others.
+    Any number of workers may run a suite: each first takes free studies, then helps with others.
 
     Args:
         suite: The suite.
-        data: As for :func:`suite_recipes`.
         model: As for :func:`suite_recipes`.
         settings: As for :func:`suite_recipes`.
-        seeds: As for :func:`suite_recipes`.
+        n_seeds: As for :func:`suite_recipes`.
         changes: As for :func:`suite_recipes`.
-        runs: As for :func:`glora_automl.search`.
-        storage: As for :func:`glora_automl.search`.
-        artifacts: As for :func:`glora_automl.search`.
-        device: As for :func:`glora_automl.search`.
-        patience: As for :func:`glora_automl.search`.
-        stop: As for :func:`glora_automl.search`.
-        progress: As for :func:`glora_automl.search`.
-        publish: As for :func:`glora_automl.search`.
+        workspace: The environment; ``data`` is the place of the suite's images.
 
     Raises:
-        GLoRAError: If anything is wrong with the input.
-        Stopped: If ``stop`` asked for it.
+        GLoRAError: If the input is invalid.
+        Stopped: If the workspace asked to stop.
     """
-    progress = progress or Progress()
+    workspace = workspace or Workspace()
     wanted = suite_recipes(
-        suite, data=data, model=model, settings=settings, seeds=seeds, **(changes or {})
+        suite,
+        data=workspace.data,
+        model=model,
+        settings=settings,
+        n_seeds=n_seeds,
+        **(changes or {}),
     )
-    if not isinstance(storage, BaseStorage):
-        if storage is None:
-            make_folder(Path(runs))
-        storage = open_storage(storage or default_url(Path(runs)), patience=patience)
+    workspace = workspace.with_open_storage()
+    storage = workspace.opened_storage
     waiting, busy = list(wanted), set[str]()
     while waiting:
         free = [study for study in waiting if study[1].name not in busy]
@@ -195,38 +173,30 @@ def run_suite(
         waiting.remove((task, recipe))
         if _is_finished(storage, recipe):
             continue
-        progress.log(f"Study {recipe.name}: {len(wanted) - len(waiting)} of {len(wanted)}")
+        number = len(wanted) - len(waiting)
+        workspace.progress.log(f"Study {recipe.name}: {number} of {len(wanted)}")
         try:
-            search(
-                recipe,
-                runs=runs,
-                storage=storage,
-                artifacts=artifacts,
-                device=device,
-                stop=stop,
-                progress=progress,
-                publish=publish,
-            )
+            search(recipe, workspace=workspace)
         except GLoRAError as error:
             raise type(error)(f"task {task}: {error}") from None
-    return suite_result(suite, wanted, seeds, storage)
+    return suite_result(suite, wanted, n_seeds, storage)
 
 
 def suite_result(
-    suite: Suite, recipes: Sequence[tuple[str, Recipe]], seeds: int, storage: BaseStorage
+    suite: Suite, recipes: Sequence[tuple[str, Recipe]], n_seeds: int, storage: BaseStorage
 ) -> SuiteResult:
-    """What the finished studies of a suite have found."""
+    """Return the results of a suite's finished studies."""
     rows: dict[str, list[tuple[Row, ...]]] = {}
     for task, recipe in recipes:
         found = _rows(storage, recipe.name)
         rows.setdefault(task, []).extend([] if found is None else [found])
-    return SuiteResult(suite, seeds, {task: tuple(studies) for task, studies in rows.items()})
+    return SuiteResult(suite, n_seeds, {task: tuple(studies) for task, studies in rows.items()})
 
 
 def _rows(storage: BaseStorage, name: str) -> tuple[Row, ...] | None:
-    """The result of a study, if it is finished."""
+    """Return the result of a study, if it is finished."""
     with storage_errors(), quiet_optuna():
-        if not is_ours(storage, name):
+        if not is_glora_study(storage, name):
             return None
         study = optuna.load_study(study_name=name, storage=storage)
         result = get_attribute(study, "result")
@@ -234,7 +204,7 @@ def _rows(storage: BaseStorage, name: str) -> tuple[Row, ...] | None:
 
 
 def _is_finished(storage: BaseStorage, recipe: Recipe) -> bool:
-    """Whether the study of exactly this recipe is finished; of another one, search tells."""
+    """Return whether the study of exactly this recipe is finished."""
     if _rows(storage, recipe.name) is None:
         return False
     with storage_errors(), quiet_optuna():
@@ -243,9 +213,9 @@ def _is_finished(storage: BaseStorage, recipe: Recipe) -> bool:
 
 
 def _is_busy(storage: BaseStorage, name: str) -> bool:
-    """Whether somebody seems to be at work on a study that is not finished."""
+    """Return whether a worker works on a study that is not finished."""
     with storage_errors(), quiet_optuna():
-        if not is_ours(storage, name):
+        if not is_glora_study(storage, name):
             return False
         summary = summarize(optuna.load_study(study_name=name, storage=storage))
     at_work = any(worker["at"] is not None for worker in summary["workers"].values())

@@ -1,50 +1,89 @@
-"""What is computed for a study, one file a stage."""
+"""The computation of a study, one file per stage in order of execution."""
 
+from glora_automl.pipeline._backbone import load_backbone
 from glora_automl.pipeline._baselines import (
-    adapter_outcome,
     baseline_architectures,
     baseline_stage,
-    train_baseline,
-    train_preset,
+    baseline_work,
+    train_given,
     uniform_architectures,
 )
-from glora_automl.pipeline._context import Setup, resolve_device
+from glora_automl.pipeline._context import Context, prepare, prepare_task, resolve_device
 from glora_automl.pipeline._final_test import final_test, keep_winner
-from glora_automl.pipeline._objective import Proposer, create_sampler
-from glora_automl.pipeline._open import find, join
+from glora_automl.pipeline._initial import initial_presets, preset_proposals
+from glora_automl.pipeline._monitor import Monitor
+from glora_automl.pipeline._objective import Objective, trial_values
+from glora_automl.pipeline._open import find_study, open_run
 from glora_automl.pipeline._publishing import Publisher
-from glora_automl.pipeline._run import Publish, Run
-from glora_automl.pipeline._selection import TargetRaised, choose, competing_baselines, select
-from glora_automl.pipeline._standalone import standalone, train_standalone
-from glora_automl.pipeline._supernet import fetch_supernet, load_backbone, load_supernet
-from glora_automl.pipeline._watch import Watch
+from glora_automl.pipeline._run import Run
+from glora_automl.pipeline._sampler import create_sampler, draw_region, sampler_of
+from glora_automl.pipeline._search import (
+    context_objective,
+    first_proposals,
+    random_study,
+    search_trials,
+    supernet_choices,
+)
+from glora_automl.pipeline._selection import (
+    Candidate,
+    TargetRaised,
+    best_outcome,
+    refit_work,
+    select_work,
+    train_candidates,
+)
+from glora_automl.pipeline._standalone import load_adapted, train_adapter, validate
+from glora_automl.pipeline._supernet import Trained, fetch_supernet, load_supernet, train_supernet
+from glora_automl.pipeline._training import TrainingJob, new_supernet, standalone, subnet_of
+from glora_automl.pipeline._workspace import Publish, Workspace
 
 __all__ = [
-    "Proposer",
+    "Candidate",
+    "Context",
+    "Monitor",
+    "Objective",
     "Publish",
     "Publisher",
     "Run",
-    "Setup",
     "TargetRaised",
-    "Watch",
-    "adapter_outcome",
+    "Trained",
+    "TrainingJob",
+    "Workspace",
     "baseline_architectures",
     "baseline_stage",
-    "choose",
-    "competing_baselines",
+    "baseline_work",
+    "best_outcome",
+    "context_objective",
     "create_sampler",
+    "draw_region",
     "fetch_supernet",
     "final_test",
-    "find",
-    "join",
+    "find_study",
+    "first_proposals",
+    "initial_presets",
     "keep_winner",
+    "load_adapted",
     "load_backbone",
     "load_supernet",
+    "new_supernet",
+    "open_run",
+    "prepare",
+    "prepare_task",
+    "preset_proposals",
+    "random_study",
+    "refit_work",
     "resolve_device",
-    "select",
+    "sampler_of",
+    "search_trials",
+    "select_work",
     "standalone",
-    "train_baseline",
-    "train_preset",
-    "train_standalone",
+    "subnet_of",
+    "supernet_choices",
+    "train_adapter",
+    "train_candidates",
+    "train_given",
+    "train_supernet",
+    "trial_values",
     "uniform_architectures",
+    "validate",
 ]

@@ -1,154 +1,135 @@
-"""Ways of spending the budget: the searched adapter and the controls beside it."""
+"""Stages ``baseline``: presets that are trained for comparison, and given architectures."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from functools import partial
 
 from optuna.trial import create_trial
-from torch import nn
 
-from glora_automl.adapters import merge
 from glora_automl.architecture import Architecture
-from glora_automl.pipeline._context import Setup
+from glora_automl.pipeline._context import Context
 from glora_automl.pipeline._objective import trial_values
 from glora_automl.pipeline._run import Run
-from glora_automl.pipeline._standalone import standalone, train_standalone
+from glora_automl.pipeline._standalone import train_adapter
 from glora_automl.presets import attention, glora, loras, preset_label, ssf
-from glora_automl.study import CONSTRAINT, Row, Selection, done_trials
-from glora_automl.supernet import Supernet
-from glora_automl.workers import Claim
+from glora_automl.study import (
+    CONSTRAINT,
+    AdapterOutcome,
+    Selection,
+    Stage,
+    StageName,
+    done_trials,
+)
+from glora_automl.workers import Claim, Work
 
 __all__ = [
-    "adapter_outcome",
     "baseline_architectures",
     "baseline_stage",
-    "load_adapted",
-    "train_baseline",
-    "train_preset",
+    "baseline_work",
+    "train_given",
     "uniform_architectures",
 ]
 
 
-def baseline_architectures(setup: Setup) -> dict[str, Architecture | None]:
-    """What anybody would try first, under the same budget; None where nothing fits.
+def baseline_architectures(context: Context) -> dict[str, Architecture | None]:
+    """Return the baselines by name; None where nothing fits the budget.
 
-    The linear probe, LoRA at the highest rank that fits when every layer has the same (or its
-    size, if that is less) or, where not even rank 1 does, when the layers of attention alone have
-    it (as in arXiv 2106.09685), and BitFit (arXiv 2106.10199).
+    The linear probe; LoRA (arXiv 2106.09685) at the highest rank that fits in all layers, or in
+    those of attention where rank 1 does not; BitFit (arXiv 2106.10199).
     """
-    shapes = setup.space.shapes
-    name, fitting = "LoRA r={}", loras(shapes, setup.budget)
+    shapes = context.space.shapes
+    name, fitting = "LoRA r={}", loras(shapes, context.budget)
     if not fitting and (attended := attention(shapes)):
-        name, fitting = "LoRA r={} in attention", loras(attended, setup.budget)
+        name = "LoRA r={} in attention"
+        none = Architecture.uniform(shapes)
+        fitting = [Architecture({**none, **found}) for found in loras(attended, context.budget)]
     bitfit = Architecture.uniform(shapes, E="vector")
     return {
         "linear probe": Architecture.uniform(shapes),
         name.format(len(fitting)) if fitting else "LoRA": fitting[-1] if fitting else None,
-        "BitFit": bitfit if bitfit.count(shapes) <= setup.budget else None,
+        "BitFit": bitfit if bitfit.count(shapes) <= context.budget else None,
     }
 
 
-def uniform_architectures(setup: Setup) -> dict[str, Architecture]:
-    """What fits the budget with the same choices in every layer: the controls, and more.
+def uniform_architectures(context: Context) -> dict[str, Architecture]:
+    """Return the presets that fit the budget: the baselines and more.
 
-    LoRA at the ranks that are powers of two, too, what SSF does, and GLoRA unsearched.
+    LoRA at all powers of two, SSF, and GLoRA with the same choices in every layer.
     """
-    shapes = setup.space.shapes
-    found = {name: a for name, a in baseline_architectures(setup).items() if a is not None}
-    fitting = loras(shapes, setup.budget)
+    shapes = context.space.shapes
+    found = {name: a for name, a in baseline_architectures(context).items() if a is not None}
+    fitting = loras(shapes, context.budget)
     for rank in (2**i for i in range(len(fitting).bit_length())):
         found.setdefault(f"LoRA r={rank}", fitting[rank - 1])
-    if ssf(shapes).count(shapes) <= setup.budget:
+    if ssf(shapes).count(shapes) <= context.budget:
         found["SSF-like"] = ssf(shapes)
-    if (unsearched := glora(shapes, setup.budget)) is not None:
-        found[unsearched[0]] = unsearched[1]
+    if (uniform := glora(shapes, context.budget)) is not None:
+        found[uniform[0]] = uniform[1]
     return found
 
 
 def baseline_stage(name: str) -> str:
-    """The stage that trains a control.
+    """Return the stage that trains a baseline.
 
     Example:
         >>> baseline_stage("LoRA r=2")
-        'control-LoRA-r2'
+        'baseline-LoRA-r2'
     """
-    return f"control-{name.replace(' ', '-').replace('=', '')}"
+    return str(StageName(Stage.BASELINE, name))
 
 
-def adapter_outcome(
-    run: Run, file: str, row: Row, supernet: Supernet, architecture: Architecture
-) -> dict[str, Any]:
-    """What a stage leaves of a trained arm: its row, and its adapter and head as an artifact."""
-    return {
-        **run.upload(file, supernet.active_state_dict()),
-        "row": row.to_json(),
-        "architecture": str(architecture),
-    }
+def baseline_work(
+    run: Run, name: str, architecture: Architecture | None
+) -> dict[str, Work[AdapterOutcome]]:
+    """Return the stage of a baseline, for :meth:`Stages.run`."""
+    stage = baseline_stage(name)
+
+    def do(claim: Claim) -> AdapterOutcome:
+        return train_adapter(run, stage, name, architecture, title=f"Baseline: {name}")
+
+    return {stage: Work(AdapterOutcome, do)}
 
 
-def load_adapted(run: Run, outcome: dict[str, Any]) -> nn.Module | None:
-    """The arm as a plain, merged model; none where nothing fits the budget.
-
-    Raises:
-        CheckpointError: If its artifact is missing or altered.
-    """
-    if outcome["artifact"] is None:
-        return None
-    supernet = standalone(run.setup, Architecture.parse(outcome["architecture"]))
-    supernet.load_state_dict(run.download(outcome))
-    merge(supernet.model)
-    return supernet.model.eval()
+def train_given(run: Run) -> AdapterOutcome:
+    """Train the architecture that the recipe gives; it becomes the study's only trial."""
+    return run.stages.run_one(Stage.SELECTION, Work(AdapterOutcome, partial(_train_given, run)))
 
 
-def train_baseline(
-    run: Run, stage: str, name: str, architecture: Architecture | None, claim: Claim
-) -> dict[str, Any]:
-    """Train a control, which is an arm like the searched one."""
-    if architecture is None:
-        return {"artifact": None, "row": Row(name).to_json()}
-    supernet, row = train_standalone(run, stage, name, architecture, title=f"Control: {name}")
-    return adapter_outcome(run, stage, row, supernet, architecture)
-
-
-def train_preset(run: Run, claim: Claim) -> dict[str, Any]:
-    """Train the architecture that the recipe gives, in the place of a search and a selection.
-
-    It becomes the one trial of the study. It is trained like a control: one that is a control of a
-    search ends with the same figures.
-
-    Returns:
-        The stage's outcome: an arm and its selection.
-    """
+def _train_given(run: Run, claim: Claim) -> AdapterOutcome:
     run.check_settings()
-    shapes = run.setup.space.shapes
-    architecture = run.setup.space.architecture({})
-    name = preset_label(architecture, shapes)
-    supernet, row = train_standalone(run, "selection", name, architecture, title=f"Train: {name}")
-    assert row.n_params is not None
-    assert row.validation is not None
+    context = run.context
+    architecture = context.space.architecture({})
+    name = preset_label(architecture, context.space.shapes)
+    outcome = train_adapter(run, Stage.SELECTION, name, architecture, title=f"Train: {name}")
+    score, n_params = outcome.row.validation, outcome.row.n_params
+    assert score is not None
+    assert n_params is not None
     # A worker may have died between this trial and the end of the stage.
     if not done_trials(run.study):
+        search = context.recipe.search
         run.study.add_trial(
             create_trial(
-                values=trial_values(run.setup.recipe.search, row.validation, row.n_params),
+                values=trial_values(
+                    search.metric, score, n_params if search.is_multi_objective else None
+                ),
                 user_attrs={
-                    CONSTRAINT: row.n_params,
-                    "validation_accuracy": row.validation.accuracy,
-                    "validation_loss": row.validation.loss,
-                    "validation_images": row.validation.n_images,
+                    CONSTRAINT: n_params,
+                    "validation_accuracy": score.accuracy,
+                    "validation_loss": score.loss,
+                    "validation_images": score.n_images,
                     "worker": run.worker.name,
                 },
-                constraints={CONSTRAINT: row.n_params - run.setup.budget},
+                constraints={CONSTRAINT: n_params - context.budget},
             )
         )
     (trial,) = done_trials(run.study)
     selection = Selection(
-        trial=trial.number,
         architecture=str(architecture),
-        n_params=row.n_params,
-        inherited=row.validation,
-        finetuned=None,
+        n_params=n_params,
+        trained=score,
+        trial=trial.number,
         candidates=(trial.number,),
+        refit=context.recipe.selection.refit,
     )
-    outcome = adapter_outcome(run, "selection", row, supernet, architecture)
-    return {**outcome, "selection": selection.to_json()}
+    return replace(outcome, selection=selection)

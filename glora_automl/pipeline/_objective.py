@@ -1,122 +1,132 @@
-"""What the trials of a search propose, and how a proposal is scored."""
+"""The objective of a search: score an architecture with the supernet's weights."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Literal, Protocol
 
 import optuna
-from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+import torch
+from optuna.study import StudyDirection
 
-from glora_automl.pipeline._context import Setup
-from glora_automl.pipeline._run import Run
-from glora_automl.recipes import SearchSettings
-from glora_automl.samplers import EvolutionSampler, RepairedSampler
+from glora_automl.architecture import Architecture
+from glora_automl.search_space import SearchSpace
 from glora_automl.study import CONSTRAINT
-from glora_automl.supernet import Scorer, Supernet
 from glora_automl.training import Score
 from glora_automl.workers import Evaluation, Meter
 
-__all__ = ["Proposer", "create_sampler", "trial_values"]
+__all__ = ["Objective", "ScoresArchitectures", "trial_values"]
+
+Metric = Literal["accuracy", "loss", "custom"]
 
 
-def create_sampler(setup: Setup, initial: Sequence[Mapping[str, str]] = ()) -> BaseSampler:
-    """The sampler of a recipe; those of Optuna have their proposals repaired into the budget.
+class ScoresArchitectures(Protocol):
+    """Scores architectures on the validation images, such as a supernet's scorer."""
 
-    Args:
-        setup: The recipe on this machine.
-        initial: What the evolution proposes first.
-    """
-    search = setup.recipe.search
-    space, seed = setup.space.distributions(), setup.recipe.seed
-    if search.sampler == "evolution":
-        return EvolutionSampler(
-            population_size=search.population_size,
-            n_parents=search.n_parents,
-            mutation_fraction=search.mutation_fraction,
-            mutation_prob=search.mutation_prob,
-            search_space=space,
-            region=setup.drawn,
-            initial=initial,
-            seed=seed,
-        )
-    makers: dict[str, Callable[[int], BaseSampler]] = {
-        "tpe": lambda drawn: TPESampler(seed=drawn, n_startup_trials=search.population_size),
-        "nsga2": lambda drawn: NSGAIISampler(seed=drawn, population_size=search.population_size),
-        "random": lambda drawn: RandomSampler(seed=drawn),
-    }
-    return RepairedSampler(makers[search.sampler], space, setup.drawn, seed)
+    def score(self, architecture: Architecture, /) -> Score:
+        """Return the score of an architecture."""
 
 
-def trial_values(search: SearchSettings, score: Score, count: int) -> tuple[float, ...]:
-    """The values of a trial, one for each objective.
+def trial_values(metric: Metric, score: Score, n_params: int | None = None) -> tuple[float, ...]:
+    """Return the values of a trial, one per objective.
 
     Args:
-        search: Has the objectives.
-        score: On the validation images.
-        count: Trainable parameters.
+        metric: The first objective.
+        score: Score on the validation images.
+        n_params: Trainable parameters, where they are an objective.
     """
-    quality = score.loss if search.metric == "loss" else score.accuracy
-    return (quality, float(count)) if search.is_multi_objective else (quality,)
+    value = getattr(score, metric)
+    assert value is not None, "the scorer has no score function"
+    return (value,) if n_params is None else (value, float(n_params))
 
 
-class Proposer:
-    """Suggests a trial's architecture, and scores it with the supernet's weights.
+class Objective:
+    """An Optuna objective over the architectures of a search space.
+
+    It suggests one categorical parameter per support tensor and sets the constraint
+    ``trainable_params``, which is at most 0 within the budget. Trials keep parameters, validation
+    accuracy, loss and seconds as attributes.
 
     Args:
-        run: The study.
-        supernet: Its supernet.
+        space: The search space.
+        budget: The most trainable parameters.
+        scorer: Returns the scorer; called at the first evaluation.
+        metric: ``accuracy``, ``loss``, or ``custom`` with the scorer's score function.
+        multi_objective: Whether few parameters are an objective, too.
+        device: Device whose memory and energy are measured.
+
+    Example:
+        >>> from glora_automl.architecture import LayerShape
+        >>> from glora_automl.search_space import load_search_space
+        >>> space = SearchSpace(load_search_space("lean"), {"fc": LayerShape(8, 8)})
+        >>> class Counts:
+        ...     def score(self, architecture):
+        ...         return Score(architecture.count(space.shapes) / 200, 1.0, 10)
+        >>> objective = Objective(space, 60, Counts, "accuracy")
+        >>> study = optuna.create_study(direction="maximize")
+        >>> study.enqueue_trial({"fc.A": "none", "fc.B": "lora-2", "fc.C": "none", "fc.E": "none"})
+        >>> study.optimize(objective, n_trials=1)
+        >>> study.best_value, study.best_trial.constraints["trainable_params"]
+        (0.16, -28.0)
     """
 
-    def __init__(self, run: Run, supernet: Supernet) -> None:
-        self._run = run
-        setup = run.setup
-        self._scorer = Scorer(
-            supernet,
-            *setup.validation,
-            dtype=setup.scoring_type,
-            compiled=setup.recipe.search.compile,
-        )
+    def __init__(
+        self,
+        space: SearchSpace,
+        budget: int,
+        scorer: Callable[[], ScoresArchitectures],
+        metric: Metric,
+        *,
+        multi_objective: bool = False,
+        device: torch.device | None = None,
+    ) -> None:
+        self._space = space
+        self._budget = budget
+        self._make_scorer = scorer
+        self._scorer: ScoresArchitectures | None = None
+        self._metric = metric
+        self._multi_objective = multi_objective
+        self._device = device or torch.device("cpu")
 
-    def __call__(self, trial: optuna.Trial) -> Callable[[], Evaluation]:
-        """Suggest all parameters; returns what evaluates them."""
-        setup = self._run.setup
+    def __call__(self, trial: optuna.Trial) -> float | Sequence[float]:
+        """Return the value of a trial, or its values with several objectives."""
+        values, attributes = self.propose(trial)()
+        for key, attribute in attributes.items():
+            trial.set_user_attr(key, attribute)
+        return values if self._multi_objective else values[0]
+
+    def propose(self, trial: optuna.Trial) -> Callable[[], Evaluation]:
+        """Suggest all parameters of a trial; return the function that evaluates them."""
         params = {
             dimension.name: trial.suggest_categorical(dimension.name, dimension.choices)
-            for dimension in setup.space.dimensions
+            for dimension in self._space.dimensions
         }
-        count = setup.space.count(params)
-        if CONSTRAINT not in trial.user_attrs:  # a retried trial brings both along
-            trial.set_constraint(CONSTRAINT, count - setup.budget)
-            trial.set_user_attr(CONSTRAINT, count)
-        return partial(self._score, params, count)
+        n_params = self._space.count(params)
+        if CONSTRAINT not in trial.user_attrs:  # a retried trial has both already
+            trial.set_constraint(CONSTRAINT, n_params - self._budget)
+            trial.set_user_attr(CONSTRAINT, n_params)
+        return partial(self._evaluate, params, n_params)
 
-    @property
-    def independent(self) -> Callable[[int, int], bool] | None:
-        """For :func:`run_trials`: trials of a generation do not depend on each other.
-
-        Only on a GPU, which would have to wait for sampler and storage; a CPU does their work
-        itself.
-        """
-        search = self._run.setup.recipe.search
-        if search.sampler != "evolution" or self._run.setup.device.type != "cuda":
-            return None
-        return lambda first, second: (
-            first // search.population_size == second // search.population_size
-        )
-
-    def _score(self, params: dict[str, str], count: int) -> Evaluation:
-        setup = self._run.setup
-        begin, meter = time.perf_counter(), Meter(setup.device)
-        found = self._scorer.score(setup.space.architecture(params))
+    def _evaluate(self, params: dict[str, str], n_params: int) -> Evaluation:
+        if self._scorer is None:
+            self._scorer = self._make_scorer()
+        begin, meter = time.perf_counter(), Meter(self._device)
+        score = self._scorer.score(self._space.architecture(params))
         return Evaluation(
-            trial_values(setup.recipe.search, found, count),
+            trial_values(self._metric, score, n_params if self._multi_objective else None),
             {
-                "validation_accuracy": found.accuracy,
-                "validation_loss": found.loss,
-                "validation_images": found.n_images,
+                "validation_accuracy": score.accuracy,
+                "validation_loss": score.loss,
+                "validation_images": score.n_images,
                 "seconds": round(time.perf_counter() - begin, 6),
                 **meter.read(),
             },
         )
+
+    @property
+    def directions(self) -> list[StudyDirection]:
+        """Directions of the values."""
+        first = StudyDirection.MINIMIZE if self._metric == "loss" else StudyDirection.MAXIMIZE
+        return [first, StudyDirection.MINIMIZE] if self._multi_objective else [first]

@@ -1,183 +1,108 @@
-"""Architectures that are trained alone, from the backbone, without a supernet."""
+"""Stand-alone adapters: one architecture, trained from the backbone without a supernet."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
-from torch import Tensor
+from torch import nn
 
 from glora_automl.adapters import merge
-from glora_automl.architecture import TENSORS, Architecture
-from glora_automl.pipeline._context import Setup
+from glora_automl.architecture import Architecture
+from glora_automl.pipeline._context import Context
 from glora_automl.pipeline._run import Run
-from glora_automl.study import Row, is_better
+from glora_automl.pipeline._training import TrainingJob, standalone
+from glora_automl.study import AdapterOutcome, Row, Selection, Spent
 from glora_automl.supernet import Supernet
-from glora_automl.training import ImageBatches, Score, TrainingResult, evaluate, train
+from glora_automl.training import Score, evaluate
 
-__all__ = ["Attempt", "attempt", "learning_rates", "standalone", "train_standalone", "trained_row"]
-
-
-def standalone(setup: Setup, architecture: Architecture) -> Supernet:
-    """A fresh backbone with the parameters of one architecture alone, which is active."""
-    only = {
-        layer: {t: (choice,) for t, choice in zip(TENSORS, choices, strict=True)}
-        for layer, choices in architecture.items()
-    }
-    supernet = Supernet(setup.backbone(), only, seed=setup.recipe.seed)
-    supernet.activate(architecture)
-    return supernet
+__all__ = ["adapter_outcome", "load_adapted", "train_adapter", "validate"]
 
 
-class Attempt(NamedTuple):
-    """An architecture that was trained alone, at one or more learning rates.
+def validate(context: Context, subnet: Supernet) -> Score:
+    """Return the validation score of a subnet's active architecture."""
+    with merge(subnet.model, share=True) as model:
+        return evaluate(model, *context.validation, scale_temperature=True)
 
-    Attributes:
-        score: On the validation images, of the rate that validates best.
-        rate: That rate.
-        supernet: What was trained at it.
-        n_images: Images that all of them were trained on.
-        seconds: Seconds that all of them took.
+
+def adapter_outcome(
+    run: Run,
+    stage: str,
+    row: Row,
+    subnet: Supernet,
+    architecture: Architecture,
+    spent: Spent,
+    selection: Selection | None = None,
+) -> AdapterOutcome:
+    """Store an adapter with its head among the study's artifacts; return its outcome."""
+    uploaded = run.upload(stage, subnet.active_state_dict())
+    return AdapterOutcome(row, str(architecture), *uploaded, selection, spent)
+
+
+def load_adapted(run: Run, outcome: AdapterOutcome) -> nn.Module | None:
+    """Return the plain, merged model of an outcome; None if nothing fits the budget.
+
+    Raises:
+        CheckpointError: If its artifact is missing or altered.
     """
-
-    score: Score
-    rate: float
-    supernet: Supernet
-    n_images: int
-    seconds: float
-
-    def best_of(self, other: Attempt) -> Attempt:
-        """What validates better, this one where they are level, with what both have cost."""
-        kept = other if is_better(other.score, self.score) else self
-        images, seconds = self.n_images + other.n_images, self.seconds + other.seconds
-        return kept._replace(n_images=images, seconds=seconds)
+    if outcome.artifact is None or outcome.architecture is None:
+        return None
+    subnet = standalone(run.context, Architecture.parse(outcome.architecture))
+    subnet.load_state_dict(run.download(outcome.artifact))
+    merge(subnet.model)
+    return subnet.model.eval()
 
 
-def learning_rates(setup: Setup) -> tuple[float, ...]:
-    """Rates at which an architecture is trained alone: those of the recipe, or the supernet's."""
-    return setup.recipe.selection.lrs or (setup.recipe.training.lr,)
-
-
-def attempt(
+def train_adapter(
     run: Run,
     stage: str,
     name: str,
-    architecture: Architecture,
-    rates: Sequence[float],
+    architecture: Architecture | None,
     *,
     title: str,
-    epochs: int,
-) -> Attempt:
-    """Train one architecture alone, from the backbone, at each of some rates.
+    ratio: float = 1.0,
+    validated: bool = True,
+) -> AdapterOutcome:
+    """Train one architecture from the backbone, as baselines are.
+
+    It is trained on the training images and validated. With ``selection.refit`` the same training
+    on all labelled images gives the final weights.
 
     Args:
         run: The study.
-        stage: The stage that this is.
-        name: Names the training, whose random numbers are its own.
-        architecture: What is trained.
-        rates: Peak learning rates, at least one.
-        title: What is said of it while it trains.
-        epochs: For how long.
-
-    Returns:
-        What validates best of them.
+        stage: The stage.
+        name: Name of its row, and of its random numbers.
+        architecture: The architecture; None if nothing fits the budget.
+        title: Title of the display.
+        ratio: Length, as a multiple of ``training.epochs``.
+        validated: Whether it is validated; without, only the final weights are trained.
     """
-    setup = run.setup
-    best: Attempt | None = None
-    for rate in rates:
-        supernet = standalone(setup, architecture)
-        told = f"{title}, lr {rate:g}" if len(learning_rates(setup)) > 1 else title
-        result = _train(run, stage, name, supernet, *setup.train, told, epochs, rate)
-        with merge(supernet.model, share=True) as model:
-            score = evaluate(model, *setup.validation, scale_temperature=True)
-        new = Attempt(score, rate, supernet, result.n_images, result.seconds)
-        best = new if best is None else best.best_of(new)
-    assert best is not None, "there is at least one rate"
-    return best
-
-
-def trained_row(
-    run: Run, stage: str, name: str, architecture: Architecture, tried: Attempt, *, title: str
-) -> tuple[Supernet, Row]:
-    """The adapter that an attempt has led to, refitted if the recipe says so, and its row.
-
-    Args:
-        run: The study.
-        stage: The stage that this is.
-        name: Names the row, and the training, whose random numbers are its own.
-        architecture: What was trained.
-        tried: The attempt, of the length of a control.
-        title: What is said of it while it trains.
-    """
-    setup = run.setup
-    supernet, images, seconds = tried.supernet, tried.n_images, tried.seconds
-    if setup.recipe.selection.refit:
-        supernet = standalone(setup, architecture)
-        told = f"{title}, on all labelled images"
-        epochs, labelled = setup.recipe.standalone_epochs, setup.labelled
-        result = _train(run, f"{stage}-all", name, supernet, *labelled, told, epochs, tried.rate)
-        images, seconds = images + result.n_images, seconds + result.seconds
+    context = run.context
+    if architecture is None:
+        return AdapterOutcome(Row(name))
+    score, spent = None, Spent()
+    refit = context.recipe.selection.refit
+    subnet = standalone(context, architecture)
+    if validated or not refit:
+        job = TrainingJob(
+            context, name, title, context.train, ratio, checkpoint=run.checkpoint(stage)
+        )
+        spent = job.run(subnet)
+        score = validate(context, subnet)
+        spent = spent.plus(Spent(n_evaluated=score.n_images))
+    if refit:
+        subnet = standalone(context, architecture)
+        again = TrainingJob(
+            context,
+            f"{name}, refit",
+            f"{title}, on all labelled images",
+            context.labelled,
+            ratio,
+            checkpoint=run.checkpoint(stage, "-refit"),
+        )
+        spent = spent.plus(again.run(subnet))
     row = Row(
         name,
-        n_params=architecture.count(setup.space.shapes),
-        validation=tried.score,
-        n_images=images,
-        seconds=round(seconds, 2),
+        n_params=architecture.count(context.space.shapes),
+        validation=score,
+        n_images=spent.n_trained,
+        seconds=spent.seconds or 0.0,
     )
-    return supernet, row
-
-
-def train_standalone(
-    run: Run, stage: str, name: str, architecture: Architecture, *, title: str
-) -> tuple[Supernet, Row]:
-    """Train one architecture alone: same loop and settings, as many images as the search's.
-
-    Where the recipe names several learning rates to try, it is trained at each, and what
-    validates best is kept.
-
-    Args:
-        run: The study.
-        stage: The stage that this is.
-        name: Names the row, and the training, whose random numbers are its own.
-        architecture: What is trained.
-        title: What is said of it while it trains.
-
-    Returns:
-        The trained adapter, and its row without a test.
-    """
-    epochs, rates = run.setup.recipe.standalone_epochs, learning_rates(run.setup)
-    tried = attempt(run, stage, name, architecture, rates, title=title, epochs=epochs)
-    return trained_row(run, stage, name, architecture, tried, title=title)
-
-
-def _train(
-    run: Run,
-    stage: str,
-    name: str,
-    supernet: Supernet,
-    images: ImageBatches,
-    labels: Tensor,
-    title: str,
-    epochs: int,
-    rate: float,
-) -> TrainingResult:
-    training = run.setup.recipe.training
-    settings = {
-        "epochs": epochs,
-        "lr": rate,
-        "warmup_epochs": min(training.warmup_epochs, epochs // 2),
-    }
-    with run.setup.progress.epochs(title, epochs) as on_epoch:
-        return train(
-            supernet.model,
-            supernet.trainable(),
-            images,
-            labels,
-            training.model_copy(update=settings),
-            seed=run.setup.recipe.seed,
-            stage=name,
-            identity=run.setup.identity,
-            checkpoint=run.checkpoint(stage, f"-{epochs}-{rate:g}"),
-            on_epoch=on_epoch,
-            stop=run.setup.stop,
-        )
+    return adapter_outcome(run, stage, row, subnet, architecture, spent)

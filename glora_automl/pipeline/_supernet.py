@@ -1,227 +1,256 @@
-"""The weights that a study's trials are scored with: backbone and supernet, made once."""
+"""Stages ``supernet`` and ``shrink``: the weights that the study's trials are scored with."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import numpy as np
-
-from glora_automl.errors import CheckpointError, Stopped
-from glora_automl.pipeline._context import Setup
-from glora_automl.pipeline._initial import initial_presets
+from glora_automl.architecture import Architecture
+from glora_automl.errors import Stopped
+from glora_automl.pipeline._context import Context
 from glora_automl.pipeline._run import Run
-from glora_automl.storages import ArtifactReference
-from glora_automl.supernet import Supernet
-from glora_automl.training import CheckpointFiles, TrainingResult, tensor_digest, train
-from glora_automl.workers import Claim
+from glora_automl.pipeline._shared_checkpoint import SharedCheckpoint
+from glora_automl.pipeline._training import (
+    Images,
+    TrainingJob,
+    new_supernet,
+    restrict,
+    spent_by,
+    subnet_of,
+    train_paths,
+)
+from glora_automl.study import Spent, Stage, StageName, SubnetOutcome, SupernetOutcome
+from glora_automl.supernet import (
+    Supernet,
+    component_values,
+    order_factors,
+    truncate,
+    widest_architecture,
+)
+from glora_automl.training import TrainingResult
+from glora_automl.workers import Claim, Work
 
-__all__ = ["fetch_supernet", "load_backbone", "load_supernet", "paths"]
+__all__ = ["Trained", "fetch_supernet", "load_supernet", "shrink_budgets", "train_supernet"]
+
+LARGE_RATIO = 5.0
+"""A wide network with more parameters than this multiple of the budget is reduced in steps."""
+
+STEP_RATIO = 3.0
+"""Each intermediate reduction leaves this multiple of the next budget."""
 
 
-def load_backbone(run: Run) -> Run:
-    """Make the study's backbone, or get it from whoever has made it.
+class Trained(NamedTuple):
+    """A trained supernet.
 
-    One that was pretrained on the fly, or that comes from a local checkpoint, is an artifact of
-    the study; others come from where timm has them, and have to be the same.
+    Attributes:
+        supernet: Its weights; factors are ordered, where it was trained as one network.
+        architecture: Its widest subnet; None if paths were trained.
+        shrinks: Architectures of the intermediate reductions.
     """
-    made = []
 
-    def make(claim: Claim) -> dict[str, Any]:
-        model = run.setup.create_backbone()
-        made.append(model)
-        if run.setup.recipe.backbone.is_local:
-            return run.upload("backbone", model.state_dict())
-        return {"digest": tensor_digest(model.state_dict()), "artifact": None}
-
-    outcome = run.stages.run({"backbone": make})["backbone"]
-    run.record("backbone", outcome)
-    if made:
-        model = made[-1]
-    elif outcome["artifact"] is None:
-        model = run.setup.create_backbone()
-    else:
-        model = run.setup.bare_backbone()
-        model.load_state_dict(run.download(outcome))
-    run.same_digest("backbone", outcome, model.state_dict())
-    return run.with_setup(run.setup.with_backbone(model))
+    supernet: Supernet
+    architecture: Architecture | None
+    shrinks: tuple[Architecture, ...]
 
 
-def load_supernet(run: Run) -> Supernet:
-    """Train the study's supernet, or get it from whoever has trained it.
+def shrink_budgets(context: Context) -> tuple[int, ...]:
+    """Return the parameters after each intermediate reduction of a wide supernet.
 
-    Under ``torchrun`` rank 0 sees to it, and the others train along when it does.
+    One squeeze by ten loses much of the network; two squeezes with training between them do not
+    (docs/quality.md).
     """
-    process_group = run.setup.process_group
-    if not process_group.is_main:
+    settings = context.recipe.supernet
+    if settings.paths != "wide":
+        return ()
+    n_wide, budget = context.space.maximum, max(1, context.budget)
+    count = settings.n_shrinks
+    if count is None:
+        count = int(n_wide > LARGE_RATIO * budget)
+    sizes = [int(budget * STEP_RATIO ** (count - i)) for i in range(count)]
+    return tuple(size for size in sizes if size < n_wide)
+
+
+def load_supernet(run: Run) -> Trained:
+    """Return the study's trained supernet, which the first worker trains.
+
+    Under ``torchrun`` the main process claims the stage, and all processes train.
+    """
+    group = run.context.process_group
+    if not group.is_main:
         _follow(run)
-        return fetch_supernet(run)
-    try:
-        outcome = run.stages.run({"supernet": partial(_train, run)})["supernet"]
-    except BaseException:
-        process_group.broadcast("leave")
-        raise
-    process_group.broadcast("go on")
-    run.record("supernet", outcome)
+    else:
+        work = Work(SupernetOutcome, partial(_train, run))
+        try:
+            outcome = run.stages.run_one(Stage.SUPERNET, work)
+        except BaseException:
+            group.broadcast("leave")
+            raise
+        group.broadcast("continue")
+        run.record("supernet", outcome.to_json())
+    for number, budget in enumerate(shrink_budgets(run.context), 1):
+        shrink = Work(SubnetOutcome, partial(_shrink, run, number, budget))
+        run.stages.run_one(str(StageName(Stage.SHRINK, str(number))), shrink)
     return fetch_supernet(run)
 
 
-def fetch_supernet(run: Run) -> Supernet:
-    """The study's supernet, which is trained."""
-    outcome = run.stages.outcome("supernet")
-    assert outcome is not None, "the supernet comes first"
-    supernet = _new(run.setup)
-    supernet.load_state_dict(run.download(outcome))
-    supernet.model.eval()
-    return supernet
-
-
-def paths(setup: Setup) -> Callable[[np.random.Generator], dict[str, str]]:
-    """What draws the path of each step of the supernet's training."""
-    if setup.recipe.training.paths == "uniform":
-        return setup.region.draw_uniform
-    picked = initial_presets(setup)
-
-    def draw(rng: np.random.Generator) -> dict[str, str]:
-        # As a first generation is: about half of them, where there are enough.
-        if picked and rng.random() < 0.5:
-            return picked[rng.integers(len(picked))]
-        return setup.drawn.draw(rng)
-
-    return draw
-
-
-def _new(setup: Setup) -> Supernet:
-    return Supernet(setup.backbone(), setup.space.layer_choices(), seed=setup.recipe.seed)
-
-
-def _follow(run: Run) -> None:
-    """What the other ranks do while rank 0 sees to the supernet."""
-    failure: BaseException | None = None
-    while (order := run.setup.process_group.broadcast("")) != "go on":
-        if order == "leave":
-            raise failure or Stopped("Rank 0 has left.")
-        try:
-            _train_here(run, None)
-        except BaseException as error:
-            failure = error  # rank 0 knows of it, and says whether that is the end
-
-
-def _train(run: Run, claim: Claim) -> dict[str, Any]:
-    """Train the supernet and put it among the study's artifacts."""
-    shared = _SharedCheckpoint(run, claim, run.checkpoint("supernet"))
-    shared.take_over()
-    run.setup.process_group.broadcast("train")
-    supernet, result = _train_here(run, shared)
-    return {
-        **run.upload("supernet", supernet.state_dict()),
-        "n_images": result.n_images,
-        "seconds": round(result.seconds, 2),
-        "losses": [round(loss, 5) for loss in result.losses],
-        "process_group": run.setup.process_group.size,
-    }
-
-
-def _train_here(run: Run, shared: _SharedCheckpoint | None) -> tuple[Supernet, TrainingResult]:
-    """Train together with all ranks; rank 0 has the checkpoint."""
-    setup = run.setup
-    recipe = setup.recipe
-    supernet = _new(setup)
-    draw = paths(setup)
-
-    def next_path(rng: np.random.Generator) -> None:
-        supernet.activate(setup.space.architecture(draw(rng)))
-
-    with setup.progress.epochs("Train supernet", recipe.training.epochs) as on_epoch:
-        result = train(
-            supernet.model,
-            supernet.trainable(),
-            *setup.train,
-            recipe.training,
-            seed=recipe.seed,
-            stage="supernet",
-            before_step=next_path,
-            identity=setup.identity,
-            checkpoint=None if shared is None else shared.path,
-            on_checkpoint=None if shared is None else lambda _: shared.publish(),
-            on_epoch=on_epoch,
-            stop=setup.stop,
-            process_group=setup.process_group,
-        )
-    return supernet, result
-
-
-class _SharedCheckpoint:
-    """A training's checkpoint in the artifact store, so that another machine can go on with it.
+def fetch_supernet(run: Run, n_shrinks: int | None = None) -> Trained:
+    """Return the study's supernet after its training.
 
     Args:
         run: The study.
-        claim: The stage that trains.
-        path: JSON file of the checkpoint on this machine.
+        n_shrinks: Reductions that are done; None is all of them.
     """
+    context = run.context
+    outcome = run.stages.outcome(Stage.SUPERNET, SupernetOutcome)
+    assert outcome is not None, "train the supernet first"
+    wide = context.recipe.supernet.paths == "wide"
+    architecture = widest_architecture(context.space) if wide else None
+    artifact, shrinks = outcome.artifact, []
+    total = len(shrink_budgets(context)) if n_shrinks is None else n_shrinks
+    for number in range(1, total + 1):
+        name = str(StageName(Stage.SHRINK, str(number)))
+        reduced = run.stages.outcome(name, SubnetOutcome)
+        assert reduced is not None, "shrink the supernet first"
+        architecture, artifact = Architecture.parse(reduced.architecture), reduced.artifact
+        shrinks.append(architecture)
+    supernet = new_supernet(context)
+    supernet.load_state_dict(run.download(artifact))
+    supernet.model.eval()
+    return Trained(supernet, architecture, tuple(shrinks))
 
-    share = 0.05
-    """Of the training's time, the most that is spent on uploads."""
 
-    def __init__(self, run: Run, claim: Claim, path: Path) -> None:
-        self._run = run
-        self._claim = claim
-        self.path = path
-        self._notes = [a["checkpoint"] for a in claim.earlier if "checkpoint" in a]
-        self._mine: dict[str, Any] | None = None
-        self._next = 0.0
-        claim.afterwards.append(self._clear)
-
-    def take_over(self) -> None:
-        """Go on where another worker has come further than this machine."""
-        # The later of equals: the earlier may have been replaced by it.
-        for note in sorted(self._notes, key=_progress)[::-1]:
-            if _progress(note) <= self._local():
-                return
-            artifacts = self._run.artifacts
-            try:
-                file = artifacts.fetch(ArtifactReference(**note["artifact"]))
-                CheckpointFiles(file, note["record"]).place(self.path)
-                artifacts.forget(file)
-                return
-            except CheckpointError as error:
-                self._run.setup.progress.log(f"{error} Going on from an earlier one.")
-
-    def _local(self) -> tuple[int, int]:
+def _follow(run: Run) -> None:
+    """Train along, in the processes beside the main one."""
+    failure: BaseException | None = None
+    while (order := run.context.process_group.broadcast("")) != "continue":
+        if order == "leave":
+            raise failure or Stopped("The main process has stopped.")
         try:
-            return _progress({"record": CheckpointFiles.of(self.path).record})
-        except (OSError, ValueError, KeyError):
-            return (-1, 0)
-
-    def publish(self) -> None:
-        """Upload the checkpoint, if it is not too soon after the last time or is the last one."""
-        stopping = self._run.setup.stop is not None and self._run.setup.stop()
-        begin = time.monotonic()
-        if begin < self._next and not stopping:
-            return
-        files = CheckpointFiles.of(self.path)
-        reference = self._run.artifacts.store(files.weights)
-        note = {"record": files.record, "artifact": reference._asdict()}
-        self._claim.note("checkpoint", note)
-        if self._mine is not None:
-            self._remove(self._mine)
-        self._mine = note
-        end = time.monotonic()
-        self._next = end + (end - begin) / self.share
-
-    def _clear(self) -> None:
-        """Remove all checkpoints: the supernet is there, and nobody will ask for them any more."""
-        for note in [*self._notes, *([self._mine] if self._mine else [])]:
-            self._remove(note)
-
-    def _remove(self, note: dict[str, Any]) -> None:
-        self._run.artifacts.remove(ArtifactReference(**note["artifact"]))
+            _train_here(run, None)
+        except BaseException as error:
+            failure = error  # the main process learns of it and decides whether to stop
 
 
-def _progress(note: dict[str, Any]) -> tuple[int, int]:
-    """Epochs and steps of a checkpoint that was published."""
-    state = note["record"]["state"]
-    return len(state["losses"]), int(state.get("step", 0))
+def _train(run: Run, claim: Claim) -> SupernetOutcome:
+    """Train the supernet and store it among the study's artifacts."""
+    shared = SharedCheckpoint(run, claim, run.checkpoint(Stage.SUPERNET))
+    shared.take_over()
+    run.context.process_group.broadcast("train")
+    supernet, result = _train_here(run, shared)
+    if run.context.recipe.supernet.paths == "wide":
+        order_factors(supernet)
+    return SupernetOutcome(
+        *run.upload(Stage.SUPERNET, supernet.state_dict()),
+        losses=tuple(round(loss, 5) for loss in result.losses),
+        n_processes=run.context.process_group.size,
+        spent=spent_by(result),
+    )
+
+
+def _train_here(run: Run, shared: SharedCheckpoint | None) -> tuple[Supernet, TrainingResult]:
+    """Train with all processes; the main one keeps the checkpoint."""
+    context = run.context
+    supernet = new_supernet(context)
+    job = TrainingJob(
+        context,
+        Stage.SUPERNET,
+        "Train supernet",
+        context.train,
+        context.recipe.supernet.epochs_ratio,
+        checkpoint=None if shared is None else shared.path,
+    )
+    result = job.train(
+        supernet,
+        train_paths(context, supernet),
+        None if shared is None else lambda _: shared.publish(),
+        context.process_group,
+    )
+    return supernet, result
+
+
+def _shrink(run: Run, number: int, budget: int, claim: Claim) -> SubnetOutcome:
+    """Reduce the supernet to its best truncation within a budget, and train that one."""
+    context = run.context
+    supernet, wide, _ = fetch_supernet(run, number - 1)
+    assert wide is not None, "paths are not reduced"
+    values = component_values(supernet, wide, *context.train)
+    architecture = truncate(context.space, wide, values, budget)
+    stage = str(StageName(Stage.SHRINK, str(number)))
+    job = shrink_job(context, stage, architecture, context.train, run.checkpoint(stage))
+    spent = shrink(job, supernet, architecture)
+    return SubnetOutcome(
+        *run.upload(stage, supernet.state_dict()),
+        architecture=str(architecture),
+        spent=spent.plus(Spent(n_trained=len(context.task.train))),
+    )
+
+
+def shrink_job(
+    context: Context,
+    stage: str,
+    architecture: Architecture,
+    images: Images,
+    checkpoint: Path | None,
+) -> TrainingJob:
+    """Return the training after a reduction."""
+    recipe = context.recipe
+    n_params = architecture.count(context.space.shapes)
+    title = f"Train the supernet at {n_params:,} parameters"
+    ratio, lr_ratio = recipe.supernet.shrink_epochs_ratio, recipe.selection.lr_ratio
+    return TrainingJob(context, stage, title, images, ratio, lr_ratio, checkpoint)
+
+
+def shrink(job: TrainingJob, supernet: Supernet, architecture: Architecture) -> Spent:
+    """Reduce a supernet to a subnet in place, train it and order its factors again."""
+    subnet = subnet_of(job.context, supernet, architecture)
+    spent = job.run(subnet)
+    restrict(supernet, subnet, architecture)
+    order_factors(supernet)
+    return spent
+
+
+def train_supernet(
+    context: Context,
+    stage: str,
+    images: Images,
+    checkpoint: Callable[[str], Path | None],
+    *,
+    shrinks: Sequence[Architecture] | None = None,
+) -> tuple[Trained, Spent]:
+    """Train a supernet and its reductions in one go, in this process.
+
+    Args:
+        context: The recipe on this machine.
+        stage: Prefix of the names of the trainings.
+        images: Images and labels.
+        checkpoint: Returns the checkpoint file of a part.
+        shrinks: Architectures of the reductions; None chooses them by their values.
+    """
+    supernet = new_supernet(context)
+    job = TrainingJob(
+        context,
+        f"{stage}-supernet",
+        "Train supernet",
+        images,
+        context.recipe.supernet.epochs_ratio,
+        checkpoint=checkpoint("supernet"),
+    )
+    spent = job.run(supernet, before_step=train_paths(context, supernet))
+    if context.recipe.supernet.paths != "wide":
+        return Trained(supernet, None, ()), spent
+    order_factors(supernet)
+    architecture, done = widest_architecture(context.space), []
+    for number, budget in enumerate(shrink_budgets(context)):
+        if shrinks is None:
+            values = component_values(supernet, architecture, *images)
+            architecture = truncate(context.space, architecture, values, budget)
+            spent = spent.plus(Spent(n_trained=len(images[1])))
+        else:
+            architecture = shrinks[number]
+        part = f"shrink{number + 1}"
+        again = shrink_job(context, f"{stage}-{part}", architecture, images, checkpoint(part))
+        spent = spent.plus(shrink(again, supernet, architecture))
+        done.append(architecture)
+    return Trained(supernet, architecture, tuple(done)), spent

@@ -1,15 +1,8 @@
-"""What a user declares: recipes, changes to them, suites."""
+"""Declarations of a user: recipes, changes to them, suites."""
 
 from glora_automl.recipes._overrides import override_recipe, with_data
-from glora_automl.recipes._recipe import (
-    NAME,
-    Recipe,
-    SearchSettings,
-    SelectionSettings,
-    list_recipes,
-    load_recipe,
-    parse_recipe,
-)
+from glora_automl.recipes._recipe import NAME, Recipe, list_recipes, load_recipe, parse_recipe
+from glora_automl.recipes._settings import SearchSettings, SelectionSettings, SupernetSettings
 from glora_automl.recipes._suite import Suite, SuiteTask, list_suites, load_suite, suite_recipes
 
 __all__ = [
@@ -19,6 +12,7 @@ __all__ = [
     "SelectionSettings",
     "Suite",
     "SuiteTask",
+    "SupernetSettings",
     "list_recipes",
     "list_suites",
     "load_recipe",

@@ -1,4 +1,4 @@
-"""Changes to a recipe from the command line: other images, another model, any setting."""
+"""Changes to a recipe: other images, another model, any setting."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from glora_automl.recipes._recipe import Recipe, list_recipes, load_recipe, pars
 __all__ = ["OWN", "override_recipe", "with_data", "with_settings"]
 
 OWN = "own"
-"""The recipe for images of the user's own."""
+"""Recipe for images of the user."""
 
 
 def override_recipe(
@@ -28,25 +28,25 @@ def override_recipe(
     settings: Sequence[str] = (),
     **changes: Any,
 ) -> Recipe:
-    """A recipe with changes; without a name the one for images of the user's own.
+    """Return a recipe with changes; without a name the one for images of the user.
 
     Args:
         name: As for :func:`load_recipe`.
-        data: An ``.npz`` file, or a folder of images, in the place of the recipe's. Where the
-            recipe is not named, the study is named after it.
-        model: A timm model with its pretrained weights in the place of the recipe's.
-        architecture: A ready architecture or a file with one, which is trained instead of a search;
-            the study is named after it, too.
+        data: An ``.npz`` file or a folder of images, which replaces the recipe's. Without
+            ``name``, the study is named after it.
+        model: A timm model with its pretrained weights, which replaces the recipe's.
+        architecture: A preset or the file of an architecture, which is trained without a search.
+            The study is named after it, too.
         settings: Further changes, each as ``key=value``, such as ``search.n_trials=100``.
-        **changes: As for :meth:`Recipe.replace`, made at the end.
+        **changes: As for :meth:`Recipe.replace`, applied last.
 
     Raises:
-        GLoRAError: If there is no such recipe, or a change does not fit it.
+        GLoRAError: If the recipe does not exist, or a change does not fit it.
     """
     if name is None and data is None:
         raise RecipeError(
-            f"A study needs a recipe ({', '.join(list_recipes())}, or a path that ends in .toml) "
-            "or images of your own (--data)."
+            f"recipe must be a name ({', '.join(list_recipes())}) or a path that ends in .toml, "
+            "got none. Name one, or give `data`."
         )
     recipe = load_recipe(name or OWN)
     if data is not None:
@@ -56,28 +56,26 @@ def override_recipe(
     if model is not None:
         recipe = with_model(recipe, model)
     if architecture is not None:
-        given = read_architecture(architecture)
-        stem = given if is_preset(given) else name_of(architecture)
-        recipe = recipe.replace(name=f"{recipe.name}-{stem}", architecture=given)
+        text = read_architecture(architecture)
+        stem = text if is_preset(text) else name_of(architecture)
+        recipe = recipe.replace(name=f"{recipe.name}-{stem}", architecture=text)
     return with_settings(recipe, settings).replace(**changes)
 
 
 def with_data(recipe: Recipe, path: str) -> Recipe:
-    """The recipe on other images.
+    """Return the recipe with other images.
 
     Args:
-        recipe: A recipe. Of a task that has its images at a path, of the kind that is there, the
-            other settings stay.
-        path: An ``.npz`` file, or a folder.
+        recipe: A recipe. Its other task settings stay if its images come from such a place.
+        path: An ``.npz`` file or a folder.
 
     Raises:
-        RecipeError: If there is nothing at the path.
+        RecipeError: If nothing exists at the path.
     """
     place = Path(os.path.expanduser(path))
     if not place.exists():
         raise RecipeError(
-            f"The images must be an .npz file or a folder, but there is nothing at {path!r}; see "
-            "--data."
+            f"data must be an existing .npz file or folder, got {path!r}. Correct `data`."
         )
     packed = place.suffix == ".npz"
     source = recipe.task.source
@@ -87,26 +85,21 @@ def with_data(recipe: Recipe, path: str) -> Recipe:
 
 
 def with_model(recipe: Recipe, name: str) -> Recipe:
-    """The recipe with another timm model and its pretrained weights.
-
-    Raises:
-        RecipeError: If the name is none.
-    """
+    """Return the recipe with another timm model and its pretrained weights."""
     table = recipe.model_dump(mode="json")
     backbone = {"model": name, "pretrained": True}
     return parse_recipe({**table, "backbone": backbone}, f"recipe {recipe.name}")
 
 
 def with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
-    """The recipe with settings changed, one after the other.
+    """Return the recipe with changed settings, applied in order.
 
     Args:
         recipe: A recipe.
-        settings: Each is ``key=value``, with the key's sections before it and the value as TOML
-            has it; what is no TOML is a text.
+        settings: Each is ``key=value``: a dotted key, and a TOML value. Any other value is text.
 
     Raises:
-        RecipeError: If one is misspelt.
+        RecipeError: If a setting is invalid.
 
     Example:
         >>> from glora_automl.recipes import load_recipe
@@ -118,8 +111,8 @@ def with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
         key, equals, text = setting.partition("=")
         if not equals or not re.fullmatch(r"\w+(\.\w+)*", key.strip()):
             raise RecipeError(
-                f"A setting must be key=value, such as search.n_trials=100, got {setting!r}; see "
-                "--set."
+                f"set must be key=value, such as search.n_trials=100, got {setting!r}. Correct "
+                "`set`."
             )
         change: Any = _value(text.strip())
         for part in reversed(key.strip().split(".")):
@@ -137,7 +130,7 @@ def _value(text: str) -> Any:
 
 
 def name_of(data: str) -> str:
-    """A study's name for images of the user's own.
+    """Return a study's name for a file or folder.
 
     Example:
         >>> name_of("photos/my zoo.npz")

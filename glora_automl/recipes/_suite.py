@@ -1,4 +1,4 @@
-"""Suites: the same recipe on many tasks, one study each."""
+"""Suites: one recipe on many tasks, one study per task."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["Suite", "SuiteTask", "list_suites", "load_suite", "suite_recipes"]
 
 
 class SuiteTask(Declaration):
-    """One task of a suite.
+    """A task of a suite.
 
     Attributes:
-        name: Names the task; letters, digits, ``.``, ``_`` and ``-``.
-        group: Tasks of a group are averaged first; the mean is that of the groups.
-        path: Where its images are in the folder of the suite's data, if not all have one place.
-        set: What changes in the suite's recipe, as a table.
+        name: Its name; letters, digits, ``.``, ``_`` and ``-``.
+        group: Its group. The mean of a suite is the mean of its groups' means.
+        path: Path of its images below the suite's data, if tasks have their own.
+        set: Changes to the suite's recipe, as a table.
     """
 
     name: str = Field(pattern=NAME)
@@ -34,11 +34,11 @@ class SuiteTask(Declaration):
 
 
 class Published(Declaration):
-    """What others have reported on a suite's tasks, for a column beside what was found.
+    """Published results on a suite's tasks, for a column of their own.
 
     Attributes:
-        name: Of the method.
-        source: Where the figures are from, and what they are of.
+        name: The method.
+        source: The publication and what its figures mean.
         accuracies: Test accuracies in %, by task.
     """
 
@@ -53,14 +53,14 @@ class Published(Declaration):
 
 
 class Suite(Declaration):
-    """Tasks that are searched with one recipe.
+    """Tasks that share one recipe.
 
     Attributes:
-        name: Begins the names of the studies.
+        name: Prefix of the studies' names.
         description: One line for ``glora suites``.
-        recipe: Name of a recipe, or path of its ``.toml`` file from the folder of the suite's.
+        recipe: Name of a recipe, or path of its ``.toml`` file relative to the suite's folder.
         tasks: The tasks.
-        published: What others have reported on them.
+        published: Published results on these tasks.
     """
 
     name: str = Field(pattern=NAME)
@@ -74,18 +74,18 @@ class Suite(Declaration):
         names = [task.name for task in self.tasks]
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
-            raise ValueError(f"tasks must have names of their own, {twice!r} stands twice.")
+            raise ValueError(f"tasks must have different names, got {twice!r} twice.")
         for entry in self.published:
             if strange := sorted(set(entry.accuracies) - set(names)):
                 raise ValueError(
                     f"published accuracies must be of the suite's tasks, {entry.name} has "
-                    f"{strange[0]!r}; {suggest(strange[0], names)}"
+                    f"{strange[0]!r}. {suggest(strange[0], names)}"
                 )
         return self
 
 
 def list_suites() -> list[str]:
-    """Names of the suites that ship.
+    """Return the names of the shipped suites.
 
     Example:
         >>> list_suites()
@@ -95,17 +95,17 @@ def list_suites() -> list[str]:
 
 
 def load_suite(name: str, *, data: str | None = None) -> Suite:
-    """Read a shipped suite by name, a ``.toml`` file of the user's, or make one of a folder.
+    """Read a shipped suite by name or a ``.toml`` file by its path, or build one from a folder.
 
-    A folder's tasks are the ``.npz`` files in it, and its folders, each of which holds the images
-    of a task; they are searched with the recipe for the user's own images.
+    The tasks of a folder are its ``.npz`` files and its folders of images. Their recipe is the one
+    for images of the user.
 
     Args:
         name: Name, file or folder.
-        data: Folder that the paths of the tasks begin at; by default that of the file.
+        data: Folder that the tasks' paths are relative to; by default that of the file.
 
     Raises:
-        RecipeError: If it is not found or misspelt, or the folder has no tasks.
+        RecipeError: If the suite is not found or invalid, or the folder has no tasks.
     """
     place = Path(name).expanduser()
     if place.is_dir():
@@ -130,8 +130,8 @@ def _tasks_in(folder: Path) -> list[Path]:
     found = [path for path in entries if path.is_dir() or path.suffix == ".npz"]
     if not found:
         raise RecipeError(
-            f"The folder {str(folder)!r} of a suite must hold .npz files or folders of images, a "
-            "task each; it has none."
+            "suite must be a folder with .npz files or folders of images, one per task, got "
+            f"{str(folder)!r} without any. Add them, or name another folder."
         )
     return found
 
@@ -142,33 +142,32 @@ def suite_recipes(
     data: str | None = None,
     model: str | None = None,
     settings: Sequence[str] = (),
-    seeds: int = 1,
+    n_seeds: int = 1,
     **changes: Any,
 ) -> list[tuple[str, Recipe]]:
-    """The recipe of each study of a suite, after the name of its task.
+    """Return the recipe of each study of a suite, with the name of its task.
 
     Args:
         suite: The suite.
-        data: Where the images of all tasks without a path of their own are.
+        data: Place of the images of all tasks that have no path.
         model: As for :func:`override_recipe`.
-        settings: As for :func:`override_recipe`; they come after those of the task.
-        seeds: Studies a task, with the seeds from that of the recipe on.
-        **changes: As for :meth:`Recipe.replace`, made at the end.
+        settings: As for :func:`override_recipe`, applied after those of the task.
+        n_seeds: Studies per task, with successive seeds from that of the recipe on.
+        **changes: As for :meth:`Recipe.replace`, applied last.
 
     Returns:
-        All tasks with the first seed, then with the next one. The name of a recipe is that of its
-        study.
+        All tasks with the first seed, then with the next one. A recipe has the name of its study.
 
     Raises:
-        GLoRAError: If a recipe is wrong; the message names the task.
+        GLoRAError: If a recipe is invalid; the message names the task.
 
     Example:
-        >>> made = suite_recipes(load_suite("vtab1k"), seeds=2)
+        >>> made = suite_recipes(load_suite("vtab1k"), n_seeds=2)
         >>> len(made), made[0][0], made[-1][1].name
         (38, 'cifar', 'vtab1k-smallnorb_ele-seed1')
     """
-    if seeds < 1:
-        raise RecipeError(f"The seeds of a suite must be at least 1, got {seeds}.")
+    if n_seeds < 1:
+        raise RecipeError(f"n_seeds must be at least 1, got {n_seeds}. Raise `n_seeds`.")
     made = []
     for task in suite.tasks:
         try:
@@ -186,6 +185,6 @@ def suite_recipes(
                 name=f"{suite.name}-{task}-seed{recipe.seed + seed}", seed=recipe.seed + seed
             ),
         )
-        for seed in range(seeds)
+        for seed in range(n_seeds)
         for task, recipe in made
     ]

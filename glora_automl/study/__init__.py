@@ -1,26 +1,37 @@
-"""What a study records, and what can be read from it without images."""
+"""The records of a study, which are read without images."""
 
 from glora_automl.study._architectures import find_architecture, parse_trial
-from glora_automl.study._comparison import Comparison, RankCorrelation, kendall
+from glora_automl.study._comparison import Comparison, RankCorrelation, spearman
 from glora_automl.study._costs import STAGES, Cost, stage_costs, stage_seconds
+from glora_automl.study._outcomes import (
+    AdapterOutcome,
+    BackboneOutcome,
+    Done,
+    PairOutcome,
+    SelectOutcome,
+    Spent,
+    SubnetOutcome,
+    SupernetOutcome,
+    TestOutcome,
+)
 from glora_automl.study._ranking import (
     CONSTRAINT,
-    best_of,
     best_trials,
     done_trials,
-    front_of,
     objective_name,
-    rank,
+    pareto_trials,
 )
-from glora_automl.study._result import CONTROLS_ASIDE, Row, Selection, best_row, is_better, quality
-from glora_automl.study._study import (
+from glora_automl.study._record import Record
+from glora_automl.study._result import SEARCHED, Row, Selection, best_row, is_better, quality
+from glora_automl.study._settings import (
     FORMAT,
     Attribute,
     Settings,
     create_study,
+    directions_of,
     get_attribute,
     get_setting,
-    is_ours,
+    is_glora_study,
     load_study,
     name_objectives,
     read_recipe,
@@ -29,43 +40,55 @@ from glora_automl.study._study import (
     set_attribute,
     study_key,
 )
+from glora_automl.study._stages import Stage, StageName
 from glora_automl.study._summary import list_studies, summarize
 
 __all__ = [
     "CONSTRAINT",
-    "CONTROLS_ASIDE",
     "FORMAT",
+    "SEARCHED",
     "STAGES",
+    "AdapterOutcome",
     "Attribute",
+    "BackboneOutcome",
     "Comparison",
     "Cost",
+    "Done",
+    "PairOutcome",
     "RankCorrelation",
+    "Record",
     "Row",
+    "SelectOutcome",
     "Selection",
     "Settings",
-    "best_of",
+    "Spent",
+    "Stage",
+    "StageName",
+    "SubnetOutcome",
+    "SupernetOutcome",
+    "TestOutcome",
     "best_row",
     "best_trials",
     "create_study",
+    "directions_of",
     "done_trials",
     "find_architecture",
-    "front_of",
     "get_attribute",
     "get_setting",
     "is_better",
-    "is_ours",
-    "kendall",
+    "is_glora_study",
     "list_studies",
     "load_study",
     "name_objectives",
     "objective_name",
+    "pareto_trials",
     "parse_trial",
     "quality",
-    "rank",
     "read_recipe",
     "read_space",
     "refuse_foreign",
     "set_attribute",
+    "spearman",
     "stage_costs",
     "stage_seconds",
     "study_key",

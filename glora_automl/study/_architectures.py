@@ -1,4 +1,4 @@
-"""The architecture that a study has chosen, or that one of its trials has."""
+"""Architectures of a study: of its winner, its best trial or any trial."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from glora_automl.architecture import Architecture
 from glora_automl.errors import StudyError
 from glora_automl.samplers import DONE
 from glora_automl.study._ranking import best_trials
-from glora_automl.study._study import get_attribute, read_space
+from glora_automl.study._result import Selection
+from glora_automl.study._settings import get_attribute, read_space
 
 __all__ = ["find_architecture", "parse_trial"]
 
 
 def parse_trial(text: str) -> int | None:
-    """The number of a trial, as the command line takes it; None for ``best``.
+    """Return the number of a trial; None for ``best``.
 
     Raises:
-        StudyError: If it is neither.
+        StudyError: If the text is neither.
 
     Example:
         >>> parse_trial("12"), parse_trial("best")
@@ -25,49 +26,47 @@ def parse_trial(text: str) -> int | None:
     """
     if text == "best":
         return None
-    if not (text.isascii() and text.isdecimal()):
-        raise StudyError(f"--trial must be best or the number of a trial, got {text!r}.")
+    if not (text.isascii() and text.isdecimal() and len(text) < 19):
+        raise StudyError(f"trial must be best or a number, got {text[:40]!r}. Correct `trial`.")
     return int(text)
 
 
 def find_architecture(
     study: optuna.Study, trial: int | None = None
 ) -> tuple[int | None, Architecture]:
-    """The architecture of a trial, or the best one, with the number of its trial.
+    """Return a trial's architecture, or the best one, with the number of its trial.
 
-    A winner that is a control has none.
-
-    Nothing but the storage is needed.
+    A selected preset has no trial. Reads nothing but the storage.
 
     Args:
-        study: A study of ours.
-        trial: Number of a trial; None takes the winner, or where none is chosen yet the best trial
-            so far.
+        study: A study of this package.
+        trial: Number of a trial. None takes the winner, before the selection the best trial.
 
     Raises:
-        StudyError: If there is no such trial, or it was not evaluated.
+        StudyError: If the trial does not exist or was not evaluated.
     """
     name = study.study_name
     selection = get_attribute(study, "selection")
     if trial is None and selection is not None:
-        return selection["trial"], Architecture.parse(selection["architecture"])
+        record = Selection.from_json(selection)
+        return record.trial, Architecture.parse(record.architecture)
     space = read_space(study)
     if trial is None:
         best = best_trials(study, 1)
         if not best:
             raise StudyError(
-                f"The study {name!r} must have a complete trial within its budget; run 'glora "
-                f"resume {name}'."
+                f"The study {name!r} must have a complete trial within its budget, got none. Run "
+                f"'glora resume {name}'."
             )
         return best[0].number, space.architecture(best[0].params)
     trials = study.get_trials(deepcopy=False)
     if not 0 <= trial < len(trials):
         known = f"0 to {len(trials) - 1}" if trials else "none yet"
-        raise StudyError(f"The trial must be one of the study {name!r}, {known}, got {trial}.")
+        raise StudyError(f"trial must be one of the study {name!r} ({known}), got {trial}.")
     found = trials[trial]
     if found.state not in DONE:
         raise StudyError(
-            f"The trial must be one that was evaluated, number {trial} of the study {name!r} is "
-            f"{found.state.name.lower()}; 'glora show {name}' names good ones."
+            f"trial must be evaluated, got number {trial} of the study {name!r}, which is "
+            f"{found.state.name.lower()}. Choose another `trial`."
         )
     return trial, space.architecture(found.params)

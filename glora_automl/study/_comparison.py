@@ -1,109 +1,77 @@
-"""What a search was worth, as values that go through JSON."""
+"""Comparison of a study's adapter with other ways to spend the budget."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from glora_automl.study._record import Record
 from glora_automl.study._result import Row
 
-__all__ = ["Comparison", "RankCorrelation", "kendall"]
+__all__ = ["Comparison", "RankCorrelation", "spearman"]
 
 
 @dataclass(frozen=True)
-class RankCorrelation:
-    """How well one score ranks architectures by another.
+class RankCorrelation(Record):
+    """Rank correlation of two scores of the same architectures.
 
     Attributes:
-        tau: Kendall's tau-b, from -1 to 1; None if one of the scores is always the same.
-        low: Lower end of its 95% interval, by bootstrap over the architectures.
+        rho: Spearman's rank correlation, from -1 to 1; None if a score is constant.
+        low: Lower end of its 95 % interval, by bootstrap over the architectures; None below five
+            architectures.
         high: Upper end.
-        pvalue: Of the hypothesis that the ranks have nothing to do with each other.
-        pairs: The two scores of each architecture.
+        pairs: Both scores of each architecture.
     """
 
-    tau: float | None
+    rho: float | None
     low: float | None
     high: float | None
-    pvalue: float | None
     pairs: tuple[tuple[float, float], ...]
-
-    @classmethod
-    def from_json(cls, table: dict[str, Any]) -> RankCorrelation:
-        """The inverse of the attributes as JSON."""
-        return cls(**{**table, "pairs": tuple((a, b) for a, b in table["pairs"])})
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """A study's adapter beside what it is to be compared with.
+class Comparison(Record):
+    """A study's adapter beside its alternatives.
 
     Attributes:
-        budget: The most trainable parameters of each, as a plain count.
-        rows: The searched adapter, its architecture with the supernet's weights and trained alone,
-            the best of a random search at the same cost, that trained alone, and adapters with the
-            same choices in every layer.
-        best_uniform: Name of the row of those last ones with the best validation score.
-        inherited: How well accuracy with the supernet's weights ranks architectures by their
-            accuracy when each is trained alone, both on the validation images; None if no
-            architectures were trained for it.
+        budget: The most trainable parameters of each row.
+        rows: The searched adapter, its alternatives on the same supernet and stand-alone ones.
+        best_preset: Name of the preset with the best validation score.
+        inherited: Rank correlation of accuracies with inherited weights and after training on,
+            both on the validation images; None if no architectures were trained for it.
     """
 
     budget: int
     rows: tuple[Row, ...]
-    best_uniform: str
+    best_preset: str
     inherited: RankCorrelation | None
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        ranks = self.inherited
-        return {
-            "budget": self.budget,
-            "rows": [row.to_json() for row in self.rows],
-            "best_uniform": self.best_uniform,
-            "inherited": None
-            if ranks is None
-            else {**ranks.__dict__, "pairs": [list(pair) for pair in ranks.pairs]},
-        }
 
-    @classmethod
-    def from_json(cls, table: dict[str, Any]) -> Comparison:
-        """The inverse of :meth:`to_json`."""
-        ranks = table["inherited"]
-        return cls(
-            table["budget"],
-            tuple(Row.from_json(row) for row in table["rows"]),
-            table["best_uniform"],
-            None if ranks is None else RankCorrelation.from_json(ranks),
-        )
-
-
-def kendall(pairs: Sequence[Sequence[float]], seed: int = 0) -> RankCorrelation:
-    """Kendall's tau-b of paired scores, with a bootstrap interval.
+def spearman(pairs: Sequence[Sequence[float]], seed: int = 0) -> RankCorrelation:
+    """Return Spearman's rank correlation of paired scores with a bootstrap interval.
 
     Args:
         pairs: Two scores of each of at least two architectures.
-        seed: Seeds the bootstrap's 1,000 resamples.
+        seed: Seed of the bootstrap's 1,000 resamples.
 
     Example:
-        >>> found = kendall([(0.1, 0.2), (0.2, 0.4), (0.3, 0.3), (0.4, 0.6)])
-        >>> round(found.tau, 3), round(found.pvalue, 3)
-        (0.667, 0.333)
+        >>> found = spearman([(0.1, 0.2), (0.2, 0.4), (0.3, 0.3), (0.4, 0.6)])
+        >>> round(found.rho, 3), found.low
+        (0.8, None)
     """
-    values = np.array(pairs)
+    values = np.array(pairs, dtype=float)
     kept = tuple((float(a), float(b)) for a, b in pairs)
-    result = stats.kendalltau(values[:, 0], values[:, 1])
-    if not np.isfinite(result.statistic):
-        return RankCorrelation(None, None, None, None, kept)
+    if not np.ptp(values, axis=0).all():
+        return RankCorrelation(None, None, None, kept)
+    rho = float(stats.spearmanr(values[:, 0], values[:, 1]).statistic)
+    if len(values) < 5:  # a bootstrap of so few architectures is mostly ties
+        return RankCorrelation(rho, None, None, kept)
     rng = np.random.default_rng(seed)
     drawn = [values[rng.integers(len(values), size=len(values))] for _ in range(1000)]
-    # A resample in which one of the scores is always the same has no tau.
-    taus = [stats.kendalltau(d[:, 0], d[:, 1]).statistic for d in drawn if np.ptp(d, axis=0).all()]
-    low, high = np.quantile(taus, [0.025, 0.975])
-    return RankCorrelation(
-        float(result.statistic), float(low), float(high), float(result.pvalue), kept
-    )
+    # A resample with a constant score has no correlation.
+    found = [stats.spearmanr(d[:, 0], d[:, 1]).statistic for d in drawn if np.ptp(d, axis=0).all()]
+    low, high = np.quantile(found, [0.025, 0.975])
+    return RankCorrelation(rho, float(low), float(high), kept)

@@ -1,92 +1,104 @@
-"""What a study has cost: by stage and by worker."""
+"""Costs of a study: seconds, images, memory and energy by stage and worker."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from glora_automl.study._outcomes import Done, Spent
 from glora_automl.study._ranking import done_trials
-from glora_automl.study._study import get_setting, study_key
+from glora_automl.study._settings import get_setting, study_key
+from glora_automl.study._stages import Stage, StageName
 from glora_automl.workers import stage_study_name
 
 __all__ = ["STAGES", "Cost", "attempts", "find_stages", "stage_costs", "stage_seconds"]
 
-STAGES = (
-    "backbone",
-    "supernet",
-    "search",
-    "selection",
-    "baselines",
-    "test",
-    "picks",
-    "comparison",
-)
-"""What is done for a study, in the order in which it comes."""
-
-_GROUPS = {"baseline": "baselines", "pick": "picks", "compare": "comparison"}
-"""Stages whose names begin so count together."""
+STAGES = tuple(stage for stage in Stage if stage not in (Stage.SETTINGS, Stage.REPORT))
+"""Stages with costs, in order."""
 
 
 class Cost(NamedTuple):
-    """What a worker has spent on a stage.
+    """Cost of a worker's part in a stage.
 
-    Of a training the seconds are those that its checkpoint has counted, of other work those of
-    what was brought to its end: what a dead worker did is not known.
+    Seconds of a training are those of its checkpoint. Work of a failed attempt without checkpoint
+    is not counted.
 
     Attributes:
-        stage: One of :data:`STAGES`.
-        worker: Who did it.
-        times: Trials, or how often the stage was done.
+        stage: The stage.
+        worker: The worker.
+        times: Trials, or completions of the stage.
         seconds: Wall time.
-        n_images: Images that were trained on or evaluated, repeated ones counted each time.
-        peak_mib: Most memory of the process, in MiB; None if it is not known.
-        gpu_mib: Most memory of the GPU.
+        n_trained: Images of all training steps.
+        n_evaluated: Images of all evaluations.
+        peak_mib: Peak memory of the process, in MiB; None if unknown.
+        gpu_mib: Peak memory of the GPU, in MiB.
         joules: Energy of the GPU.
     """
 
-    stage: str
+    stage: Stage
     worker: str
     times: int
     seconds: float
-    n_images: int
+    n_trained: int = 0
+    n_evaluated: int = 0
     peak_mib: float | None = None
     gpu_mib: float | None = None
     joules: float | None = None
 
+    @property
+    def n_images(self) -> int:
+        """Images of training steps and evaluations."""
+        return self.n_trained + self.n_evaluated
+
+    @property
+    def forward_images(self) -> int:
+        """Cost in images of a forward pass; a training step counts three (forward, backward)."""
+        return 3 * self.n_trained + self.n_evaluated
+
     def plus(self, other: Cost) -> Cost:
-        """Both together, as of one worker."""
+        """Return both together, as of one worker."""
         return self._replace(
             times=self.times + other.times,
             seconds=self.seconds + other.seconds,
-            n_images=self.n_images + other.n_images,
-            peak_mib=_known(max, self.peak_mib, other.peak_mib),
-            gpu_mib=_known(max, self.gpu_mib, other.gpu_mib),
-            joules=_known(lambda pair: sum(pair), self.joules, other.joules),
+            n_trained=self.n_trained + other.n_trained,
+            n_evaluated=self.n_evaluated + other.n_evaluated,
+            peak_mib=_joined(max, self.peak_mib, other.peak_mib),
+            gpu_mib=_joined(max, self.gpu_mib, other.gpu_mib),
+            joules=_joined(sum, self.joules, other.joules),
         )
 
 
-def _known(join: Any, *values: float | None) -> float | None:
+def _joined(join: Callable[[list[float]], float], *values: float | None) -> float | None:
     known = [value for value in values if value is not None]
     return join(known) if known else None
 
 
 def stage_costs(study: optuna.Study) -> list[Cost]:
-    """What each worker has spent on each stage, in the order of the stages.
+    """Return the costs of a study by stage and worker, in the order of the stages.
 
     Example:
         >>> study = optuna.create_study()
-        >>> study.set_user_attr("glora:settings", {"recipe": {}, "digests": {}})
+        >>> study.set_user_attr("glora:settings", {"recipe": {}, "key": "0123456789abcdef"})
         >>> stage_costs(study)
         []
     """
-    return _ledger(study, find_stages(study))
+    stages = find_stages(study)
+    # The trial of a given architecture stands for the stage that trained it.
+    is_given = get_setting(study, "recipe").get("architecture") is not None
+    trials = [] if is_given else done_trials(study)
+    sums: dict[tuple[Stage, str], Cost] = {}
+    for cost in (*_costs_of_stages(study, stages), *map(_cost_of_trial, trials)):
+        key = cost.stage, cost.worker
+        sums[key] = sums[key].plus(cost) if key in sums else cost
+    costs = [c._replace(seconds=round(c.seconds, 3)) for c in sums.values() if c.stage in STAGES]
+    return sorted(costs, key=lambda cost: (STAGES.index(cost.stage), cost.worker))
 
 
 def find_stages(study: optuna.Study) -> optuna.Study | None:
-    """The study of a study's stages, if there is one."""
+    """Return the study of a study's stages, if it exists."""
     name = stage_study_name(study.study_name)
     if name not in optuna.get_all_study_names(study._storage):
         return None
@@ -94,7 +106,7 @@ def find_stages(study: optuna.Study) -> optuna.Study | None:
 
 
 def attempts(study: optuna.Study, stages: optuna.Study | None) -> list[FrozenTrial]:
-    """The attempts at the stages that were brought to an end, under the study's settings."""
+    """Return the completed attempts at stages under the study's settings."""
     if stages is None:
         return []
     key = study_key(study)
@@ -103,71 +115,52 @@ def attempts(study: optuna.Study, stages: optuna.Study | None) -> list[FrozenTri
 
 
 def stage_seconds(study: optuna.Study, stages: optuna.Study | None) -> dict[str, float]:
-    """Seconds of work of each stage by its own name, and of the search; see :class:`Cost`."""
-    spent = {str(t.user_attrs["stage"]): _counted(t) for t in attempts(study, stages)}
+    """Return the seconds of each stage by its printed name, those of the search included."""
+    seconds = {
+        str(trial.user_attrs["stage"]): _stage_seconds(trial, _spent(trial))
+        for trial in attempts(study, stages)
+    }
     if done := done_trials(study):
-        spent["search"] = sum(map(_seconds, done))
-    return spent
+        seconds[str(Stage.SEARCH)] = sum(map(_seconds, done))
+    return seconds
 
 
-def _ledger(study: optuna.Study, stages: optuna.Study | None) -> list[Cost]:
-    sums: dict[tuple[str, str], Cost] = {}
-    # The trial of an architecture that was given stands for the stage that has trained it.
-    is_given = get_setting(study, "recipe").get("architecture") is not None
-    trials = [] if is_given else done_trials(study)
-    for cost in (*_stage_costs(study, stages), *map(_trial_cost, trials)):
-        key = cost.stage, cost.worker
-        sums[key] = sums[key].plus(cost) if key in sums else cost
-    order = {stage: place for place, stage in enumerate(STAGES)}
-    costs = [c._replace(seconds=round(c.seconds, 3)) for c in sums.values() if c.stage in order]
-    return sorted(costs, key=lambda cost: (order[cost.stage], cost.worker))
-
-
-def _trial_cost(trial: FrozenTrial) -> Cost:
-    told = trial.user_attrs
+def _cost_of_trial(trial: FrozenTrial) -> Cost:
+    attributes = trial.user_attrs
     return Cost(
-        "search",
+        Stage.SEARCH,
         _worker(trial),
         1,
         _seconds(trial),
-        int(told.get("validation_images", 0)),
-        told.get("peak_mib"),
-        told.get("gpu_mib"),
-        told.get("joules"),
+        n_evaluated=int(attributes.get("validation_images", 0)),
+        peak_mib=attributes.get("peak_mib"),
+        gpu_mib=attributes.get("gpu_mib"),
+        joules=attributes.get("joules"),
     )
 
 
-def _stage_costs(study: optuna.Study, stages: optuna.Study | None) -> Iterator[Cost]:
-    trained = 0
+def _costs_of_stages(study: optuna.Study, stages: optuna.Study | None) -> Iterator[Cost]:
     for trial in attempts(study, stages):
-        name, outcome = str(trial.user_attrs["stage"]), trial.user_attrs["outcome"]
-        if name == "supernet":
-            trained = int(outcome.get("n_images", 0))
+        spent = _spent(trial)
         yield Cost(
-            _GROUPS.get(name.partition("-")[0], name),
+            StageName.parse(str(trial.user_attrs["stage"])).stage,
             _worker(trial),
             1,
-            _counted(trial),
-            _images(outcome, trained),
+            _stage_seconds(trial, spent),
+            spent.n_trained,
+            spent.n_evaluated,
             **trial.user_attrs.get("cost", {}),
         )
 
 
-def _images(outcome: dict[str, Any], trained: int) -> int:
-    if "selection" in outcome:  # the row of a winner counts the supernet's training, too
-        selection = outcome["selection"]
-        keys = ("finetuned", "cross_validated", "retrained")
-        again = [selection[key] for key in keys if selection.get(key)]
-        scored = len(selection["candidates"]) + len(again)
-        evaluated = scored * int(selection["inherited"]["n_images"])
-        return int(outcome["row"]["n_images"]) - trained + evaluated
-    if "rows" in outcome:
-        return sum(int(row["test"]["n_images"]) for row in outcome["rows"] if row["test"])
-    return int(outcome.get("n_images") or outcome.get("row", {}).get("n_images", 0))
+def _spent(trial: FrozenTrial) -> Spent:
+    outcome = trial.user_attrs.get("outcome")
+    table = outcome.get("spent", {}) if isinstance(outcome, dict) else {}
+    return Done.from_json({"spent": table}).spent
 
 
-def _counted(trial: FrozenTrial) -> float:
-    return float(trial.user_attrs["outcome"].get("seconds") or _seconds(trial))
+def _stage_seconds(trial: FrozenTrial, spent: Spent) -> float:
+    return _seconds(trial) if spent.seconds is None else spent.seconds
 
 
 def _worker(trial: FrozenTrial) -> str:

@@ -1,4 +1,4 @@
-"""Which trials of a study are the best: at any price, and for what they cost."""
+"""The best trials of a study and its Pareto front."""
 
 from __future__ import annotations
 
@@ -7,90 +7,59 @@ from collections.abc import Iterable
 import numpy as np
 import optuna
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
-from glora_automl.samplers import DONE, pareto_front
+from glora_automl.samplers import DONE, is_feasible, pareto_front, score_trial, sort_trials
 
-__all__ = [
-    "CONSTRAINT",
-    "best_of",
-    "best_trials",
-    "done_trials",
-    "front_of",
-    "objective_name",
-    "rank",
-]
+__all__ = ["CONSTRAINT", "best_trials", "done_trials", "objective_name", "pareto_trials"]
 
 CONSTRAINT = "trainable_params"
-"""Name of the constraint, and of the attribute with a trial's number of parameters."""
+"""Name of the budget constraint, and of the attribute with the number of parameters."""
 
 
 def done_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that were evaluated, or stopped as they were of no use, by number."""
+    """Return the complete and pruned trials, by number."""
     return study.get_trials(deepcopy=False, states=DONE)
 
 
 def objective_name(study: optuna.Study) -> str:
-    """What the first objective of a study is called."""
+    """Return the name of the first objective."""
     names = study.metric_names
     return names[0].replace("_", " ") if names else "objective"
 
 
-def rank(trial: FrozenTrial, direction: StudyDirection) -> tuple[float, float, int]:
-    """Lower is better: feasible trials by their first value, the others by violation; the earlier.
-
-    Args:
-        trial: A complete trial.
-        direction: The first direction of its study.
-    """
-    violation = max(0.0, trial.constraints.get(CONSTRAINT, 0.0))
-    return violation, _loss(trial, direction), trial.number
-
-
-def _loss(trial: FrozenTrial, direction: StudyDirection) -> float:
-    value = float(trial.values[0])
-    return value if direction == StudyDirection.MINIMIZE else -value
-
-
-def best_trials(study: optuna.Study, count: int, *, within: int | None = None) -> list[FrozenTrial]:
-    """The best feasible trials with different parameters, best first.
-
-    Args:
-        study: A study of ours.
-        count: How many to take.
-        within: The most parameters they may have, if that is less than the budget.
-    """
-    trials = study.get_trials(deepcopy=False)
-    if within is not None:
-        trials = [t for t in trials if t.user_attrs.get(CONSTRAINT, within) <= within]
-    return best_of(trials, study.directions[0], count)
-
-
-def best_of(
-    trials: Iterable[FrozenTrial], direction: StudyDirection, count: int
+def best_trials(
+    study: optuna.Study, n_trials: int, *, within: int | None = None
 ) -> list[FrozenTrial]:
-    """The best feasible of the complete ones among trials, with different parameters."""
-    complete = (t for t in trials if t.state == TrialState.COMPLETE)
-    found: dict[frozenset[tuple[str, str]], FrozenTrial] = {}
-    for trial in sorted(complete, key=lambda t: rank(t, direction)):
-        if len(found) == count or rank(trial, direction)[0] > 0:
-            break
-        found.setdefault(frozenset(trial.params.items()), trial)
-    return list(found.values())
+    """Return the best feasible trials by the first objective, best first.
 
-
-def front_of(trials: Iterable[FrozenTrial], direction: StudyDirection) -> list[FrozenTrial]:
-    """The feasible trials that no other is better than with as few parameters, smallest first.
+    The trials differ in their parameters.
 
     Args:
-        trials: Trials of a study of ours, whatever its objectives.
-        direction: The first direction of the study.
+        study: The study.
+        n_trials: Maximum number of trials.
+        within: Maximum number of trainable parameters, if less than the budget.
     """
-    trials = list(trials)
-    feasible = best_of(trials, direction, len(trials))
-    if not feasible:
-        return []
-    losses = np.array([(t.user_attrs[CONSTRAINT], _loss(t, direction)) for t in feasible])
-    # Best first, so of equal ones the earlier trial stays.
+    trials: Iterable[FrozenTrial] = filter(is_feasible, study.get_trials(deepcopy=False))
+    if within is not None:
+        trials = (t for t in trials if t.user_attrs.get(CONSTRAINT, within) <= within)
+    return sort_trials(trials, study.directions[:1], n_trials)
+
+
+def pareto_trials(trials: Iterable[FrozenTrial], direction: StudyDirection) -> list[FrozenTrial]:
+    """Return the Pareto front of feasible trials in number of parameters and first objective.
+
+    Args:
+        trials: Trials of one study, with any number of objectives.
+        direction: The first direction of the study.
+
+    Returns:
+        The front, fewest parameters first. Of equal trials it holds the earliest.
+    """
+    feasible = sort_trials(filter(is_feasible, trials), [direction])
+    losses = np.array(
+        [(t.user_attrs[CONSTRAINT], *score_trial(t, [direction]).losses) for t in feasible]
+    )
+    # In reverse order, so that the earliest of equal trials remains.
     front = {tuple(losses[i]): feasible[i] for i in np.flatnonzero(pareto_front(losses))[::-1]}
     return [front[key] for key in sorted(front)]

@@ -1,32 +1,32 @@
-"""What a study found, as values that go through JSON."""
+"""What a study found: rows of the result table and the selected architecture."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Literal
 
+from glora_automl.study._record import Record
 from glora_automl.training import Score
 
-__all__ = ["CONTROLS_ASIDE", "Row", "Selection", "best_row", "is_better", "quality"]
+__all__ = ["SEARCHED", "Row", "Selection", "best_row", "is_better", "quality"]
 
-CONTROLS_ASIDE = "searched, controls aside"
-"""Name of the row of what a search has found, where a control was chosen instead."""
+SEARCHED = "searched"
+"""Name of the row of the searched architecture."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """A line of the result table.
+class Row(Record):
+    """A row of the result table.
 
     Attributes:
         name: What was trained.
         n_params: Trainable adapter parameters; None if nothing fits the budget.
-        validation: Score on the validation images.
+        validation: Score on the validation images, before any refit.
         test: Score on the test images, if there are any.
-        n_images: Images trained on, repeated ones counted each time.
-        seconds: Wall time of all that the arm took: for the searched adapter that is supernet,
-            search and selection, and with a contest the controls that it had to beat; likewise the
-            images.
+        n_images: Images of all training steps, counted once per step that uses them.
+        seconds: Wall time of all stages of the row: for the searched architecture those of
+            supernet, search, selection and refit.
         domains: Scores on the test sets of other domains, by name.
     """
 
@@ -40,125 +40,83 @@ class Row:
 
     @property
     def domain_mean(self) -> float | None:
-        """Mean accuracy over the other domains, each counting the same; None without any."""
+        """Mean accuracy over the other domains, with equal weights; None without any."""
         if not self.domains:
             return None
         return sum(score.accuracy for score in self.domains.values()) / len(self.domains)
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        table = dict(self.__dict__)
-        for key in ("validation", "test"):
-            table[key] = None if table[key] is None else table[key]._asdict()
-        table["domains"] = {name: score._asdict() for name, score in self.domains.items()}
-        return table
-
-    @classmethod
-    def from_json(cls, table: dict[str, Any]) -> Row:
-        """The inverse of :meth:`to_json`."""
-        domains = {name: Score(**score) for name, score in table.get("domains", {}).items()}
-        return cls(**{**table, **_scores(table, "validation", "test"), "domains": domains})
-
 
 @dataclass(frozen=True)
-class Selection:
-    """Which architecture was chosen, and how it was scored on the validation images.
+class Selection(Record):
+    """The selected architecture and its scores on the validation images.
 
     Attributes:
-        trial: Number of the trial that proposed it, or that stands for one that was given; None
-            for a control.
         architecture: Its printed form.
         n_params: Its trainable parameters.
-        inherited: Score with the supernet's weights, or of one that was given after its training.
-        finetuned: Score after training on; None if that was switched off.
-        retrained: Score after it was trained alone; None without a contest of the candidates.
-        candidates: Numbers of the trials that were scored again, best first.
-        cross_validated: Score in the cross-validation by which it was chosen; None if it was
-            chosen by its inherited score.
-        baseline: Name of the control that was chosen, as it validates better than what was found;
-            None if none does. Its score is then told as inherited and as retrained.
+        trial: Number of the trial that proposed it; None for a preset.
+        preset: Name of the preset, where a baseline was selected or a preset was trained.
+        inherited: Score with the supernet's weights; None for a preset.
+        trained: Score after training on the training images.
+        candidates: Numbers of the trials that took part, best first.
+        refit: Whether the final weights were trained on the validation images, too.
     """
 
-    trial: int | None
     architecture: str
     n_params: int
-    inherited: Score
-    finetuned: Score | None
-    candidates: tuple[int, ...]
-    cross_validated: Score | None = None
-    retrained: Score | None = None
-    baseline: str | None = None
-
-    _SCORES = ("inherited", "finetuned", "cross_validated", "retrained")
+    trained: Score
+    trial: int | None = None
+    preset: str | None = None
+    inherited: Score | None = None
+    candidates: tuple[int, ...] = ()
+    refit: bool = False
 
     @property
-    def weights(self) -> str:
-        """Which weights are kept: ``inherited``, ``fine-tuned`` or ``retrained``.
-
-        Training on is kept where it helped on the validation images.
-        """
-        if self.retrained is not None:
-            return "retrained"
-        if self.finetuned is not None and not is_better(self.inherited, self.finetuned):
-            return "fine-tuned"
-        return "inherited"
+    def weights(self) -> Literal["refit", "trained"]:
+        """Which weights are kept."""
+        return "refit" if self.refit else "trained"
 
     @property
     def origin(self) -> str:
-        """What proposed it, for people: a trial or a control."""
-        return f"trial {self.trial}" if self.baseline is None else f"control {self.baseline}"
+        """Return the source of the architecture, for people.
 
-    @property
-    def score(self) -> Score:
-        """Of the weights that are kept."""
-        scores = {"fine-tuned": self.finetuned, "retrained": self.retrained}
-        return scores.get(self.weights) or self.inherited
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        table = dict(self.__dict__)
-        for key in self._SCORES:
-            table[key] = None if table[key] is None else table[key]._asdict()
-        return table
-
-    @classmethod
-    def from_json(cls, table: dict[str, Any]) -> Selection:
-        """The inverse of :meth:`to_json`."""
-        scores = _scores(table, *cls._SCORES)
-        return cls(**{**table, **scores, "candidates": tuple(table["candidates"])})
-
-
-def _scores(table: dict[str, Any], *keys: str) -> dict[str, Score | None]:
-    return {key: None if table.get(key) is None else Score(**table[key]) for key in keys}
+        Example:
+            >>> score = Score(0.9, 0.3, 100)
+            >>> Selection("fc: none", 0, score, preset="linear probe").origin
+            'linear probe'
+            >>> Selection("fc: none", 0, score, trial=7).origin
+            'trial 7'
+        """
+        return f"trial {self.trial}" if self.preset is None else self.preset
 
 
 def quality(score: Score) -> tuple[float, float]:
-    """Orders scores on the same images, higher is better: by calibrated loss, then by accuracy.
+    """Return a sort key of scores on the same images; higher is better.
 
-    On some hundred images accuracies of adapters that differ are level, or apart by chance.
+    The key is the temperature-scaled loss, then the accuracy. On a few hundred images accuracies
+    of different adapters are often equal.
 
     Args:
-        score: With a calibrated loss.
+        score: A score with a temperature-scaled loss.
 
     Example:
         >>> one, other = Score(0.72, 1.9, 150, 0.81), Score(0.72, 1.7, 150, 0.84)
         >>> max(quality(one), quality(other))
         (-0.81, 0.72)
     """
-    assert score.scaled_loss is not None, "what was trained is scored with a calibrated loss"
+    assert score.scaled_loss is not None, "trained models are scored with temperature scaling"
     return -score.scaled_loss, score.accuracy
 
 
 def is_better(score: Score, other: Score) -> bool:
-    """Whether a score is better than another one on the same images; see :func:`quality`."""
+    """Return whether a score beats another one on the same images; see :func:`quality`."""
     return quality(score) > quality(other)
 
 
 def best_row(rows: Sequence[Row]) -> Row:
-    """The row that validates best; of equal ones the first.
+    """Return the row with the best validation score; the first of equal ones.
 
     Args:
-        rows: At least one; all have a validation score.
+        rows: At least one row with a validation score.
     """
     scored = [(row, row.validation) for row in rows if row.validation is not None]
     return max(scored, key=lambda pair: quality(pair[1]))[0]

@@ -1,7 +1,8 @@
-"""Scoring many architectures of a supernet on the same images."""
+"""Scores of many architectures of a supernet on the same images."""
 
 from __future__ import annotations
 
+import textwrap
 from typing import cast
 
 import torch
@@ -11,29 +12,36 @@ from glora_automl.architecture import Architecture
 from glora_automl.errors import TrainingError
 from glora_automl.supernet._stem import split_stem
 from glora_automl.supernet._supernet import Supernet
-from glora_automl.training import Converted, ImageBatches, Score, evaluate, paying_batch_size
+from glora_automl.training import (
+    Converted,
+    ImageBatches,
+    Score,
+    ScoreFunction,
+    efficient_batch_size,
+    evaluate,
+)
 
 __all__ = ["Scorer"]
 
-KEPT = 2**30
-"""Bytes that the features of all images may take on the device."""
+MAX_FEATURE_BYTES = 2**30
+"""Maximum memory of the stem's features of all images on the device."""
 
 
 class Scorer:
-    """Scores architectures, each for little more than a forward pass of the backbone.
+    """Scorer of architectures, at little more than the cost of a backbone's forward pass.
 
-    What is the same for all of them is done once: a stem that no adapter can change is applied to
-    the images and its features kept, if they are in memory; the batch size is chosen; the plain
-    model is made, and compiled if that is wanted.
+    The first score prepares all others. It runs the stem that no adapter changes, and keeps its
+    features if the images are in memory. It also chooses the batch size and compiles the model.
+    Several threads may use one scorer; they score in turn.
 
     Args:
-        supernet: Its weights may change between scores.
+        supernet: The supernet; its weights may change between scores.
         images: Normalised images ``(n, channels, height, width)`` on its device.
         labels: Class indices ``(n,)`` on the same device.
-        dtype: Type of weights and activations; None is the supernet's. Logits are compared in
-            float32.
-        compiled: Whether the plain model goes through :func:`torch.compile`, which takes a minute
-            or so at the first score; on CUDA with CUDA graphs.
+        dtype: Type of weights and activations; None takes the supernet's. Logits are float32.
+        compiled: Compile the merged model with :func:`torch.compile`, on CUDA with CUDA graphs.
+            It takes about a minute at the first score.
+        score_function: Function of labels and class probabilities, for the scores' ``custom``.
 
     Example:
         >>> import timm
@@ -43,7 +51,7 @@ class Scorer:
         >>> shapes = linear_shapes(model)
         >>> supernet = Supernet(model, {n: {"B": [Choice.parse("lora-2")]} for n in shapes})
         >>> scorer = Scorer(supernet, torch.randn(4, 3, 160, 160), torch.tensor([0, 1, 2, 0]))
-        >>> scorer.score(Architecture.uniform(shapes, B="lora-2")).images
+        >>> scorer.score(Architecture.uniform(shapes, B="lora-2")).n_images
         4
     """
 
@@ -55,39 +63,48 @@ class Scorer:
         *,
         dtype: torch.dtype | None = None,
         compiled: bool = False,
+        score_function: ScoreFunction | None = None,
     ) -> None:
         self._supernet = supernet
         self._merged = supernet.merged_model(dtype)
         self._images = images if dtype is None else Converted(images, dtype)
         self._labels = labels
         self._compiled = compiled
+        self._score_function = score_function
         self._model: nn.Module | None = None
         self._batch_size = 1
 
     def score(self, architecture: Architecture) -> Score:
-        """Score an architecture with the supernet's weights.
+        """Score an architecture with inherited weights.
 
         Args:
-            architecture: It becomes the active one.
+            architecture: The architecture; it becomes the active one.
 
         Raises:
             TrainingError: If the model cannot be compiled, or memory does not hold one image.
         """
-        self._supernet.activate(architecture)
-        self._merged.write()
-        model = self._prepare() if self._model is None else self._model
-        return evaluate(model, self._images, self._labels, self._batch_size)
+        with self._supernet.lock:  # all architectures are written into the same tensors
+            self._supernet.activate(architecture)
+            self._merged.write()
+            model = self._prepare() if self._model is None else self._model
+            return evaluate(
+                model,
+                self._images,
+                self._labels,
+                self._batch_size,
+                score_function=self._score_function,
+            )
 
     @torch.inference_mode()
     def _prepare(self) -> nn.Module:
-        """What scores the images from now on: the plain model, or what comes after its stem."""
+        """Choose the model and the inputs of all scores, after the stem where it splits off."""
         model = self._merged.model
         image = self._images[0:1]
-        self._batch_size = paying_batch_size(model, image)
+        self._batch_size = efficient_batch_size(model, image)
         split = split_stem(model, image, self._merged.changing)
         if split is not None and self._fits(split.stem(image)):
             starts = range(0, len(self._images), self._batch_size)
-            parts = [self._images[start : start + self._batch_size] for start in starts]
+            parts = (self._images[start : start + self._batch_size] for start in starts)
             self._images = torch.cat([split.stem(part) for part in parts])
             model = split.rest
         if self._compiled:
@@ -96,26 +113,26 @@ class Scorer:
         return model
 
     def _fits(self, features: Tensor) -> bool:
-        """Whether the features of all images, of which this is one, may be kept."""
-        slow = getattr(self._images, "slow", False)  # there are too many of them
-        return not slow and len(self._images) * features.nbytes <= KEPT
+        """Return True if memory may hold the features of all images, given those of one."""
+        slow = getattr(self._images, "slow", False)  # slow images exceed the memory
+        return not slow and len(self._images) * features.nbytes <= MAX_FEATURE_BYTES
 
 
 def _compile(model: nn.Module, batch: Tensor) -> nn.Module:
-    """A model that is compiled for batches like this one.
+    """Compile a model for batches like ``batch``.
 
     Raises:
-        TrainingError: If that fails.
+        TrainingError: If the compilation fails.
     """
     mode = "reduce-overhead" if batch.device.type == "cuda" else None  # CUDA graphs
     try:
         compiled = cast(nn.Module, torch.compile(model, mode=mode))
         compiled(batch)
     except Exception as error:
-        reason = str(error).strip().splitlines()
+        lines = str(error).strip().splitlines() or ["no message"]
+        reason = textwrap.shorten(lines[0], 120, placeholder="...").rstrip(".")
         raise TrainingError(
-            "search.compile needs a backbone that torch can compile, and a compiler on this "
-            f"machine; here torch.compile failed: {type(error).__name__}: "
-            f"{reason[0] if reason else 'no reason given'}; leave it out."
+            "`search.compile` must be false where torch.compile fails, got true and "
+            f"{type(error).__name__}: {reason}. Remove `search.compile`."
         ) from None
     return compiled

@@ -1,8 +1,9 @@
-"""What no adapter can change: the part of a model that images go through first."""
+"""The stem: the first module of a model, whose features no adapter changes."""
 
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -15,9 +16,8 @@ class StemSplit(NamedTuple):
     """A model in two parts.
 
     Attributes:
-        stem: Gives features for images, such as a patch embedding.
-        rest: Gives for the features what the model gives for the images. It shares the model's
-            tensors.
+        stem: Computes features of images, such as a patch embedding.
+        rest: Computes the model's output from the features, with the model's own tensors.
     """
 
     stem: nn.Module
@@ -28,16 +28,16 @@ class StemSplit(NamedTuple):
 def split_stem(
     model: nn.Module, image: Tensor, changing: set[int] | frozenset[int] = frozenset()
 ) -> StemSplit | None:
-    """Split off the first module of a model, so that its output can be kept for fixed images.
+    """Split off the first module of a model, to compute its output once for fixed images.
 
     Args:
         model: In evaluation mode.
-        image: One image ``(1, channels, height, width)``, to see what the model does with it.
-        changing: Identities of the parameters that change.
+        image: One image ``(1, channels, height, width)``, for trial forward passes.
+        changing: Identities of the parameters that change between scores.
 
     Returns:
-        The parts; None where the images do not go through one module alone, or through one whose
-        parameters change, or where the rest on the features is not the model.
+        The parts. None if the images do not go through a single module, if its parameters change,
+        or if the parts together do not give the model's output.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten(), nn.Linear(8, 4))
@@ -46,7 +46,7 @@ def split_stem(
         >>> stem is model[0], torch.equal(rest(stem(image)), model(image))
         (True, True)
     """
-    name = _first(model, image)
+    name = _first_module(model, image)
     if name is None:
         return None
     stem = model.get_submodule(name)
@@ -59,24 +59,23 @@ def split_stem(
     try:
         same = torch.equal(rest(stem(image)), model(image))
     except Exception:
-        # The model looks at the image besides. What it raises then is its own affair.
+        # A model that reads the image elsewhere, too, may raise anything on features.
         return None
     return StemSplit(stem, rest) if same else None
 
 
-def _first(model: nn.Module, image: Tensor) -> str | None:
-    """The name of the largest module that is called with the image alone."""
-    found: list[str] = []
+def _first_module(model: nn.Module, image: Tensor) -> str | None:
+    """Return the name of the outermost module whose only input is the image."""
+    names: list[str] = []
 
-    def hook_of(name: str):  # type: ignore[no-untyped-def]
-        def note(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-            if len(args) == 1 and args[0] is image and not kwargs:
-                found.append(name)
-
-        return note
+    def record(
+        name: str, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> None:
+        if len(args) == 1 and args[0] is image and not kwargs:
+            names.append(name)
 
     hooks = [
-        module.register_forward_pre_hook(hook_of(name), with_kwargs=True)
+        module.register_forward_pre_hook(partial(record, name), with_kwargs=True)
         for name, module in model.named_modules()
         if name
     ]
@@ -85,4 +84,4 @@ def _first(model: nn.Module, image: Tensor) -> str | None:
     finally:
         for hook in hooks:
             hook.remove()
-    return found[0] if found else None
+    return names[0] if names else None

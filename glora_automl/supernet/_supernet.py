@@ -1,7 +1,8 @@
-"""The supernet: a frozen backbone with every support tensor, shared by all architectures."""
+"""The supernet: a frozen backbone with every support tensor, whose weights all subnets share."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -23,28 +24,28 @@ __all__ = ["Supernet"]
 
 
 class Supernet:
-    """A backbone with adapters attached, everything else frozen but the classifier head.
+    """A frozen backbone with trainable adapters and a trainable classifier head.
 
-    What is trainable is marked by identity: the parameters of the adapters and of the modules
-    that timm's ``get_classifier`` names.
+    Trainable parameters are identified as objects, not by name: those of the adapters and of the
+    modules that timm's ``get_classifier`` returns.
 
     Args:
-        model: The backbone. It is changed in place; :func:`glora_automl.adapters.detach` gives
-            its layers back.
-        choices: For each adapted layer, the choices of its tensors
+        model: The backbone. It is changed in place; :func:`glora_automl.adapters.detach` restores
+            its layers.
+        choices: Choices of each support tensor of each adapted layer
             (:meth:`~glora_automl.search_space.SearchSpace.layer_choices`).
-        seed: Seeds the adapters' initial values.
-        example: Images ``(batch, channels, height, width)``. When given, one forward pass makes
-            sure that the model uses what the adapted layers compute.
+        seed: Seed of the adapters' initial values.
+        example: Images ``(batch, channels, height, width)`` for one forward pass, which checks that
+            the model uses the adapted layers. None skips the check.
 
     Attributes:
         model: The backbone with adapters.
         layers: The adapted layers by dotted name.
+        lock: Held while a merged architecture is used, as all of them share one model.
 
     Raises:
-        LayerError: If a layer is not there, or the model does not use it, or not its bias where
-            that has choices.
-        ArchitectureError: If a layer cannot take one of its choices.
+        LayerError: If a layer does not exist, or the model does not use it or its bias.
+        ArchitectureError: If a layer does not allow one of its choices.
     """
 
     def __init__(
@@ -73,20 +74,21 @@ class Supernet:
         for parameter in self._trainable.values():
             parameter.requires_grad_(True)
         self._merged: dict[torch.dtype | None, MergedModel] = {}
-        self._lent = False
+        self._is_merged = False
+        self.lock = threading.RLock()
 
     def activate(self, architecture: Architecture) -> None:
-        """Make one architecture the active one."""
+        """Activate an architecture."""
         activate_layers(self.layers, architecture)
 
     @contextmanager
     def merged(self, architecture: Architecture) -> Iterator[nn.Module]:
-        """The architecture as a plain model that is only read, inside a ``with`` block.
+        """Merge an architecture into a plain model for a ``with`` block.
 
-        It is the same model each time, with other weights: keep nothing of it.
+        Each call returns the same model with new weights, so use it only inside the block.
 
         Args:
-            architecture: Becomes the active one.
+            architecture: The architecture; it becomes the active one.
 
         Example:
             >>> import timm
@@ -98,34 +100,35 @@ class Supernet:
             ...     plain(torch.randn(1, 3, 160, 160)).shape
             torch.Size([1, 3])
         """
-        assert not self._lent, "one architecture at a time"
-        self.activate(architecture)
-        self._lent = True
-        try:
-            yield self.merged_model().write()
-        finally:
-            self._lent = False
+        with self.lock:
+            assert not self._is_merged, "one merged architecture at a time"
+            self.activate(architecture)
+            self._is_merged = True
+            try:
+                yield self.merged_model().write()
+            finally:
+                self._is_merged = False
 
     def merged_model(self, dtype: torch.dtype | None = None) -> MergedModel:
-        """The plain model that architectures are merged into, one after the other.
+        """Return the plain model into which one architecture at a time is merged.
 
         Args:
-            dtype: Type of its weights; None is the supernet's.
+            dtype: Type of its weights; None takes the supernet's.
         """
         if dtype not in self._merged:
             self._merged[dtype] = MergedModel(self.model, dtype)
         return self._merged[dtype]
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """The parameters of adapters and head, by their names in the model."""
+        """Return the parameters of adapters and head by name in the model."""
         return dict(self._trainable)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Copies of the trainable tensors, by their names in the model."""
+        """Return copies of the trainable tensors by name in the model."""
         return {name: p.detach().clone() for name, p in self._trainable.items()}
 
     def active_state_dict(self) -> dict[str, Tensor]:
-        """The head and the tensors that the active choices use, lora factors cut to their rank."""
+        """Return copies of head and active tensors, LoRA factors truncated to their rank."""
         state = {}
         for name, layer in self.layers.items():
             for key, value in layer.active_parameters().items():
@@ -137,18 +140,20 @@ class Supernet:
         """Set the trainable tensors.
 
         Raises:
-            CheckpointError: If names or shapes are not this supernet's; nothing is then set.
+            CheckpointError: If names or shapes differ; nothing is then set.
         """
         for name in sorted(set(state) ^ set(self._trainable)):
             raise CheckpointError(
-                f"The weights must have exactly the supernet's {len(self._trainable)} tensors; "
-                f"{name!r} is on one side only."
+                f"The weights must have the supernet's {len(self._trainable)} tensors, got "
+                f"{'no' if name in self._trainable else 'another'} tensor {name!r}. Use weights of "
+                "the same backbone and search space."
             )
         for name, parameter in self._trainable.items():
             if state[name].shape != parameter.shape:
                 raise CheckpointError(
                     f"The tensor {name!r} must have the shape {tuple(parameter.shape)}, got "
-                    f"{tuple(state[name].shape)}."
+                    f"{tuple(state[name].shape)}. Use weights of the same backbone and search "
+                    "space."
                 )
         for name, parameter in self._trainable.items():
             parameter.copy_(state[name])
@@ -157,20 +162,20 @@ class Supernet:
 def _check_used(
     model: nn.Module, choices: Mapping[str, Mapping[str, Iterable[Choice]]], example: Tensor
 ) -> None:
-    """Refuse choices that would train parameters without any effect."""
-    shapes = linear_shapes(model, example=example)
-    there = linear_shapes(model)
-    for name, of_layer in choices.items():
-        if name not in there:
-            continue  # attach() tells which names there are
-        way_out = "leave it out with search_space.exclude."
-        if name not in shapes:
+    """Raise a LayerError for choices whose parameters would have no effect."""
+    used = linear_shapes(model, example=example)
+    existing = linear_shapes(model)
+    for name, layer_choices in choices.items():
+        if name not in existing:
+            continue  # attach() raises for it and lists the names
+        if name not in used:
             raise LayerError(
-                f"The model must use each adapted layer, {name!r} it does not; {way_out}"
+                f"The model must use each adapted layer, got unused layer {name!r}. Add it to "
+                "`search_space.exclude`."
             )
-        for tensor, options in of_layer.items():
-            if not shapes[name].has(tensor) and any(choice.kind != "none" for choice in options):
+        for tensor, options in layer_choices.items():
+            if not used[name].has(tensor) and any(choice.kind != "none" for choice in options):
                 raise LayerError(
-                    f"The model must call a layer for its {tensor} to have an effect; of {name!r} "
-                    f"it reads the weight alone; {way_out}"
+                    f"The model must call a layer with choices for {tensor}, got {name!r}, of "
+                    "which it reads only the weight. Add it to `search_space.exclude`."
                 )

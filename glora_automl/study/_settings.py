@@ -1,4 +1,4 @@
-"""The Optuna study of a recipe: its attributes; created, found again and checked."""
+"""The settings of a study: its attributes; created, found again and checked."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ from glora_automl.study._ranking import CONSTRAINT
 
 __all__ = [
     "FORMAT",
+    "Attribute",
     "Settings",
     "create_study",
+    "directions_of",
     "get_attribute",
     "get_setting",
-    "is_ours",
+    "is_glora_study",
     "load_study",
     "name_objectives",
     "read_recipe",
@@ -44,7 +46,7 @@ FORMAT = 1
 Attribute = Literal[
     "format", "settings", "backbone", "supernet", "selection", "result", "comparison"
 ]
-"""What a study keeps besides its trials; the storage has it as ``glora:<name>``."""
+"""Attributes of a study; the storage has them as ``glora:<name>``."""
 
 Setting = Literal[
     "recipe",
@@ -58,51 +60,55 @@ Setting = Literal[
     "layers",
     "key",
 ]
-"""What is written at once, as the attribute ``settings``, when a study is created."""
+"""Keys of the attribute ``settings``, which is written when a study is created."""
 
 
 def get_attribute(study: optuna.Study | FrozenStudy, key: Attribute) -> Any:
-    """One of our study attributes, or None."""
+    """Return an attribute; None if it is not set."""
     return study.user_attrs.get(f"glora:{key}")
 
 
 def set_attribute(study: optuna.Study, key: Attribute, value: Any) -> None:
-    """Write one of our study attributes, if it is not so already; ``value`` must be JSON."""
+    """Set an attribute to a JSON value; equal values are not written again."""
     if get_attribute(study, key) != value:
         study.set_user_attr(f"glora:{key}", value)
 
 
 def get_setting(study: optuna.Study, key: Setting) -> Any:
-    """One of the settings that a study was created with."""
+    """Return one of the settings that a study was created with."""
     return get_attribute(study, "settings")[key]
 
 
 def load_study(storage: BaseStorage, name: str) -> optuna.Study:
-    """Find a study of ours.
+    """Load a study of this package.
 
     Raises:
-        StudyError: If it is not there, not ours, or of another format.
+        StudyError: If it does not exist, belongs to another program or has another format.
     """
     known = optuna.get_all_study_names(storage)
     if name not in known:
         names = ", ".join(sorted(n for n in known if "/" not in n)[:8]) or "none"
-        raise StudyError(f"The storage has no study {name!r}; there are: {names}.")
+        raise StudyError(f"name must be a study of the storage ({names}), got {name!r}.")
     study = optuna.load_study(study_name=name, storage=storage)
     version = get_attribute(study, "format")
     if version is None:
-        raise StudyError(
-            f"The study {name!r} is not one of GLoRA's; choose another name with --name."
-        )
+        raise _foreign(name)
     if version != FORMAT:
         raise StudyError(
-            f"The study {name!r} has format {version}, this version reads format {FORMAT}; use the "
-            "glora-automl that made it, or start another with --name."
+            f"The study {name!r} must have format {FORMAT}, got {version}. Use the glora-automl "
+            "that created it, or choose another `name`."
         )
     return study
 
 
-def is_ours(storage: BaseStorage, name: str) -> bool:
-    """Whether a study is there that has been created to the end, of whatever format."""
+def _foreign(name: str) -> StudyError:
+    return StudyError(
+        f"name must be a study that glora_automl created, got {name!r}. Choose another `name`."
+    )
+
+
+def is_glora_study(storage: BaseStorage, name: str) -> bool:
+    """Return whether a study of this package exists and was created completely."""
     if name not in optuna.get_all_study_names(storage):
         return False
     study = optuna.load_study(study_name=name, storage=storage)
@@ -110,26 +116,33 @@ def is_ours(storage: BaseStorage, name: str) -> bool:
 
 
 def read_recipe(study: optuna.Study) -> Recipe:
-    """The recipe that a study keeps."""
+    """Return the recipe of a study."""
     return parse_recipe(get_setting(study, "recipe"), f"study {study.study_name}")
 
 
 def read_space(study: optuna.Study) -> SearchSpace:
-    """The search space that a study's trials are of, without its model."""
+    """Return the search space of a study's trials, without its model."""
     shapes = {n: LayerShape(*shape) for n, shape in get_setting(study, "layers").items()}
     recipe = read_recipe(study)
     if recipe.architecture is not None:
         budget = int(get_setting(study, "budget"))
-        return SearchSpace.of(
-            resolve_architecture(recipe.architecture, shapes, shapes, budget), shapes
-        )
-    # Those that were chosen: patterns would look for the others, too.
+        architecture = resolve_architecture(recipe.architecture, shapes, shapes, budget)
+        return SearchSpace.of(architecture, shapes)
+    # The kept layers are the selected ones: patterns would look for the others, too.
     spec = recipe.search_space.model_copy(update={"layers": ("*",), "exclude": ()})
     return SearchSpace(spec, shapes)
 
 
+def directions_of(search: SearchSettings) -> list[StudyDirection]:
+    """Return the direction of each objective."""
+    return [
+        StudyDirection.MAXIMIZE if objective == "accuracy" else StudyDirection.MINIMIZE
+        for objective in search.objectives
+    ]
+
+
 def name_objectives(study: optuna.Study, search: SearchSettings) -> None:
-    """Tell Optuna what the values of a study's trials are."""
+    """Name the values of a study's trials for Optuna."""
     names = [f"validation_{search.metric}", CONSTRAINT]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
@@ -138,19 +151,20 @@ def name_objectives(study: optuna.Study, search: SearchSettings) -> None:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a study is created with.
+    """Settings that a study is created with.
 
     Attributes:
         recipe: Its recipe.
-        budget: The budget as a plain count.
-        target: Complete trials to reach: the recipe's, or all architectures if there are fewer.
-        digests: Of images and search space.
-        versions: Of the packages, for the record.
+        budget: The most trainable adapter parameters.
+        target: Complete trials to reach: those of the recipe, or all architectures if the space
+            has fewer.
+        digests: Digests of images and search space.
+        versions: Versions of the packages, for the record.
         heartbeat: Seconds between heartbeats of its workers.
-        artifacts: Where its files are.
-        layers: Shapes of the adapted layers, so that parameters can be counted without the model.
-        warm_start: Study whose best architectures the search begins with, if any.
-        initial: Those architectures, as parameters of trials.
+        artifacts: Place of its files.
+        layers: Shapes of the adapted layers, to count parameters without the model.
+        warm_start: Name of the study whose best architectures the search begins with.
+        initial: First proposals, as parameters of trials.
     """
 
     recipe: Recipe
@@ -166,26 +180,18 @@ class Settings:
 
     @property
     def key(self) -> str:
-        """A digest of what may not change while there are trials.
+        """Digest of the settings that a study with trials must keep.
 
-        A study keeps the one that it was created with: a later version of the package that knows
-        more settings would compute another one for the same study.
+        A study keeps the key of its creation: a later version with more settings would compute
+        another key for the same study.
         """
         text = json.dumps([self.recipe.identity(), self.digests], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    @property
-    def directions(self) -> list[StudyDirection]:
-        """For each objective whether it is maximised."""
-        return [
-            StudyDirection.MAXIMIZE if objective == "accuracy" else StudyDirection.MINIMIZE
-            for objective in self.recipe.search.objectives
-        ]
-
     def write(self, study: optuna.Study) -> None:
-        """Write everything into a study; the format last, which makes it one of ours.
+        """Write the settings into a study, the format last.
 
-        What belongs together is one attribute: a worker may be killed between two of them.
+        Settings are one attribute: a worker may be killed between two of them.
         """
         name_objectives(study, self.recipe.search)
         set_attribute(
@@ -205,30 +211,30 @@ class Settings:
         """Refuse a study with other settings.
 
         Raises:
-            RecipeError: If its recipe is another one; the message names the first difference.
-            StudyError: If its images or its search space are others.
+            RecipeError: If its recipe differs; the message names the first difference.
+            StudyError: If its images or its search space differ.
         """
         name = study.study_name
         began = get_attribute(study, "settings").get("warm_start")
         if self.warm_start not in (None, began):
             raise RecipeError(
-                f"The study {name!r} has begun with a warm start from {began!r}, got "
-                f"{self.warm_start!r}; leave out --warm-start, or choose another name with --name."
+                f"warm_start must be {began!r}, as in the study {name!r}, got "
+                f"{self.warm_start!r}. Leave out `warm_start`, or choose another `name`."
             )
         old, new = read_recipe(study).identity(), self.recipe.identity()
         for key in sorted(set(old) | set(new)):
             if old.get(key) != new.get(key):
                 raise RecipeError(
-                    f"The study {name!r} exists with {key} = {old.get(key)!r}, this recipe has "
-                    f"{new.get(key)!r}; choose another name with --name."
+                    f"{key} must be {_short(old.get(key))}, as in the study {name!r}, got "
+                    f"{_short(new.get(key))}. Choose another `name`."
                 )
         digests = get_setting(study, "digests")
         for key, digest in self.digests.items():
             if digests.get(key) != digest:
                 raise StudyError(
-                    f"The {key} of the study {name!r} must have the digest {digests.get(key)}, "
-                    f"here it is {digest}; use the same data and versions, or another name with "
-                    "--name."
+                    f"The {key} must have the digest {str(digests.get(key))[:16]}, as in the study "
+                    f"{name!r}, got {digest[:16]}. Use the same data and versions, or choose "
+                    "another `name`."
                 )
 
     def raise_target(self, study: optuna.Study, is_closed: Callable[[], bool]) -> None:
@@ -236,74 +242,75 @@ class Settings:
 
         Args:
             study: The study.
-            is_closed: Tells whether its best trials are being chosen or have been.
+            is_closed: Returns whether the selection runs or is done.
 
         Raises:
-            RecipeError: If it is closed, or the recipe has fewer.
+            RecipeError: If the study is closed, or the recipe has fewer trials.
         """
         kept = get_attribute(study, "settings")
         before, now = kept["recipe"]["search"]["n_trials"], self.recipe.search.n_trials
         if before == now:
             return
+        name = study.study_name
         if now < before:
             raise RecipeError(
-                f"The trials of the study {study.study_name!r} may be raised, from {before} on, "
-                f"got {now}; stop its workers if it has had enough, or start another with --name."
+                f"n_trials must be at least {before}, as in the study {name!r}, got {now}. Stop "
+                "its workers if it has enough, or choose another `name`."
             )
         recipe = self.recipe.model_dump(mode="json")
         if not is_closed():
             set_attribute(study, "settings", {**kept, "recipe": recipe, "target": self.target})
-            # Whoever chooses looks at the target after it has said that it does; whoever raises
-            # it looks whether somebody chooses after it has been written. One sees the other.
+            # The selection reads the target after it has begun, and this looks for a selection
+            # after the target was written: one of them sees the other.
             if not is_closed():
                 return
             set_attribute(study, "settings", kept)
         raise RecipeError(
-            f"The study {study.study_name!r} has chosen its best of search.n_trials = {before} "
-            f"and takes no other number, got {now}; start another with --name."
+            f"n_trials must stay {before}, as the study {name!r} has selected its winner, got "
+            f"{now}. Choose another `name`."
         )
 
 
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:28]}...{text[-28:]}"
+
+
 def study_key(study: optuna.Study) -> str:
-    """The :attr:`Settings.key` that a study was created with."""
+    """Return the :attr:`Settings.key` that a study was created with."""
     return str(get_setting(study, "key"))
 
 
 def refuse_foreign(storage: BaseStorage, name: str) -> None:
-    """Refuse to touch a study that somebody made for something else.
+    """Refuse to change a study of another program.
 
     Raises:
         StudyError: If there is one of that name.
     """
-    if name in optuna.get_all_study_names(storage) and not is_ours(storage, name):
+    if name in optuna.get_all_study_names(storage) and not is_glora_study(storage, name):
         study = optuna.load_study(study_name=name, storage=storage)
         begun = all(key.startswith("glora:") for key in study.user_attrs)
         if not begun or study.get_trials(deepcopy=False):
-            raise StudyError(
-                f"The study {name!r} is not one of GLoRA's; choose another name with --name."
-            )
+            raise _foreign(name)
 
 
 def create_study(storage: BaseStorage, name: str, settings: Settings) -> optuna.Study:
-    """Create the study of a recipe, or write other settings into one on which nothing hangs yet.
+    """Create the study of a recipe, or overwrite the settings of one without any results.
 
-    It is then new, its creation was interrupted, or its supernet was never trained to the end:
-    after a mistake in the recipe, the mended one starts over under the same name.
+    A study has no results while its creation was interrupted, or its supernet is not trained:
+    after a mistake, the corrected recipe starts over under the same name.
 
     Raises:
         StudyError: If the study exists with other directions.
     """
+    directions = directions_of(settings.recipe.search)
     study = optuna.create_study(
-        study_name=name,
-        storage=storage,
-        directions=settings.directions,
-        load_if_exists=True,
+        study_name=name, storage=storage, directions=directions, load_if_exists=True
     )
-    if study.directions != settings.directions:
+    if study.directions != directions:
         raise StudyError(
-            f"The study {name!r} exists with other objectives, "
-            f"{_text(study.directions)} instead of {_text(settings.directions)}; choose another "
-            "name with --name."
+            f"search.objectives must match the study {name!r} ({_text(study.directions)}), got "
+            f"{_text(directions)}. Choose another `name`."
         )
     settings.write(study)
     return study

@@ -1,0 +1,33 @@
+"""``glora compare``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from glora_automl.cli._options import AsJson, StudyName, with_workspace
+from glora_automl.cli._output import is_main_process, print_comparison, print_json
+
+__all__ = ["compare"]
+
+
+@with_workspace(leave_out=("heartbeat",))
+def compare(
+    workspace: Any,
+    name: StudyName,
+    n_architectures: Annotated[
+        int, typer.Option(help="Random architectures to train for the rank correlation.")
+    ] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a finished study with random truncations, presets and LoRA at equal cost."""
+    from glora_automl import commands
+
+    comparison = commands.compare(name, n_architectures=n_architectures, workspace=workspace)
+    if not is_main_process():
+        return
+    if as_json:
+        print_json({"study": name, **comparison.to_json()})
+    else:
+        print_comparison(comparison)

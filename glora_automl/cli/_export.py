@@ -1,0 +1,40 @@
+"""``glora export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from glora_automl.cli._options import AsJson, StudyName, with_workspace
+from glora_automl.cli._output import print_export, print_json
+
+__all__ = ["export"]
+
+
+@with_workspace(leave_out=("heartbeat",))
+def export(
+    workspace: Any,
+    name: StudyName,
+    to: Annotated[str, typer.Option(help="timm, adapter, peft, onnx or backbone.")],
+    out: Annotated[Path, typer.Option(help="Folder to write, which must not exist.")],
+    trial: Annotated[
+        str, typer.Option(help="best is the winner; or the number of a complete trial.")
+    ] = "best",
+    budget: Annotated[
+        str | None, typer.Option(help="Export the selection for this budget instead.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an export.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write an adapter of a study as a timm model, adapter, PEFT adapter or ONNX graph."""
+    from glora_automl.export import export_model
+
+    written = export_model(
+        name, to, out, trial=trial, budget=budget, force=force, workspace=workspace
+    )
+    if as_json:
+        print_json(written.to_json())
+    else:
+        print_export(written)

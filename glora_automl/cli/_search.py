@@ -1,0 +1,60 @@
+"""``glora search``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from glora_automl.cli._options import (
+    AsJson,
+    Budget,
+    Changes,
+    Data,
+    Model,
+    NTrials,
+    RecipeName,
+    Seed,
+    given,
+    with_workspace,
+)
+from glora_automl.cli._output import print_found
+
+if TYPE_CHECKING:
+    from glora_automl.pipeline import Workspace
+
+__all__ = ["search"]
+
+
+@with_workspace(leave_out=("data",))
+def search(
+    workspace: Any,
+    recipe: RecipeName = None,
+    data: Data = None,
+    model: Model = None,
+    changes: Changes = None,
+    name: Annotated[str | None, typer.Option(help="Name of the study.")] = None,
+    budget: Budget = None,
+    n_trials: NTrials = None,
+    seed: Seed = None,
+    sampler: Annotated[str | None, typer.Option(help="evolution, tpe, nsga2 or random.")] = None,
+    warm_start: Annotated[
+        str | None, typer.Option(help="Begin with the best architectures of an earlier study.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a recipe, continue an interrupted run, or join running workers."""
+    from glora_automl import commands
+    from glora_automl.recipes import override_recipe
+
+    wanted = override_recipe(
+        recipe,
+        data=data,
+        model=model,
+        settings=changes or (),
+        search=given(n_trials=n_trials, sampler=sampler),
+        **given(budget=budget, seed=seed),
+    )
+    place: Workspace = workspace
+    result = commands.search(wanted, name=name, warm_start=warm_start, workspace=place)
+    print_found(result, place, as_json)

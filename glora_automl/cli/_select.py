@@ -1,0 +1,40 @@
+"""``glora select``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from glora_automl.cli._options import AsJson, StudyName, with_workspace
+from glora_automl.cli._output import is_main_process, out_console, print_json
+
+__all__ = ["select"]
+
+
+@with_workspace(leave_out=("heartbeat",))
+def select(
+    workspace: Any,
+    name: StudyName,
+    budget: Annotated[str, typer.Option(help="Trainable parameters, at most the study's.")],
+    as_json: AsJson = False,
+) -> None:
+    """Select, train and test an adapter under a smaller budget, from a finished study."""
+    from glora_automl import commands
+    from glora_automl.report import result_table
+
+    result = commands.select(name, budget, workspace=workspace)
+    if not is_main_process():
+        return
+    if as_json:
+        print_json(
+            {
+                "study": name,
+                "budget": result.budget,
+                "selection": result.selection.to_json(),
+                "row": result.rows[0].to_json(),
+            }
+        )
+        return
+    out_console().print(result_table(result.rows, result.budget))
+    typer.echo(f"Winner: {workspace.folder / name / f'winner-{result.budget}.json'}")

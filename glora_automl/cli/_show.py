@@ -1,0 +1,27 @@
+"""``glora show``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from glora_automl.cli._options import AsJson, Runs, Storage, StudyName
+from glora_automl.cli._output import print_json, print_summary, storage_url
+
+__all__ = ["show"]
+
+
+def show(
+    name: StudyName, storage: Storage = None, runs: Runs = Path("runs"), as_json: AsJson = False
+) -> None:
+    """Show the settings, progress and result of a study."""
+    from glora_automl.storages import open_storage, storage_errors
+    from glora_automl.study import load_study, summarize
+
+    opened = open_storage(storage_url(storage, runs), create=False, write=False)
+    with storage_errors():
+        study = load_study(opened, name)
+        summary = summarize(study)
+        if as_json:
+            print_json(summary)
+        else:
+            print_summary(study, summary)

@@ -1,0 +1,145 @@
+"""Stage ``search``: the trials of the study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import optuna
+
+from glora_automl.pipeline._context import Context
+from glora_automl.pipeline._monitor import Monitor
+from glora_automl.pipeline._objective import Objective
+from glora_automl.pipeline._run import Run
+from glora_automl.pipeline._sampler import create_sampler
+from glora_automl.pipeline._supernet import Trained
+from glora_automl.study import get_setting
+from glora_automl.supernet import Scorer, allowed_choices, component_values, truncate
+from glora_automl.workers import run_trials
+
+__all__ = [
+    "context_objective",
+    "first_proposals",
+    "random_study",
+    "search_trials",
+    "supernet_choices",
+]
+
+
+def context_objective(context: Context, trained: Trained) -> Objective:
+    """Return the objective of a recipe with a trained supernet."""
+    search = context.recipe.search
+    return Objective(
+        context.space,
+        context.budget,
+        lambda: Scorer(
+            trained.supernet,
+            *context.validation,
+            dtype=context.scoring_dtype,
+            compiled=search.compile,
+        ),
+        search.metric,
+        multi_objective=search.is_multi_objective,
+        device=context.device,
+    )
+
+
+def supernet_choices(context: Context, trained: Trained) -> dict[str, tuple[str, ...]] | None:
+    """Return the choices that the supernet has weights for; None for all."""
+    if trained.architecture is None:
+        return None
+    return allowed_choices(context.space, trained.architecture)
+
+
+def first_proposals(
+    context: Context, trained: Trained, initial: Sequence[Mapping[str, str]]
+) -> list[Mapping[str, str]]:
+    """Return the first proposals of a search: the most valuable truncation, then the initial ones.
+
+    Args:
+        context: The recipe on this machine.
+        trained: Its supernet.
+        initial: Proposals that are known without the supernet.
+    """
+    search = context.recipe.search
+    if trained.architecture is None or not search.initial_presets or search.sampler != "evolution":
+        return list(initial)
+    values = component_values(trained.supernet, trained.architecture, *context.train)
+    best = truncate(context.space, trained.architecture, values, context.budget)
+    return [context.space.params(best), *initial][: search.population_size]
+
+
+def search_trials(
+    run: Run, trained: Trained, on_trials: Callable[[int, int], object] | None = None
+) -> None:
+    """Evaluate the study's trials, together with other workers.
+
+    Args:
+        run: The study.
+        trained: Its supernet.
+        on_trials: Called with the number of finished trials before and after, by the worker of
+            the last one.
+    """
+    context = run.context
+    initial = first_proposals(context, trained, get_setting(run.study, "initial"))
+    run.study.sampler = create_sampler(context, initial, supernet_choices(context, trained))
+    run_trials(
+        run.study,
+        context_objective(context, trained).propose,
+        worker=run.worker,
+        target=lambda: int(get_setting(run.study, "target")),
+        progress=context.progress,
+        monitor=Monitor(run.study, context),
+        on_trials=on_trials,
+        independent=independent_trials(context),
+    )
+
+
+def independent_trials(context: Context) -> Callable[[int, int], bool] | None:
+    """Return which positions do not depend on each other: those of one generation.
+
+    The next trial is then asked for while a GPU evaluates. A CPU does both itself.
+    """
+    search = context.recipe.search
+    if search.sampler != "evolution" or context.device.type != "cuda":
+        return None
+    return lambda first, second: first // search.population_size == second // search.population_size
+
+
+def random_study(run: Run, trained: Trained, n_trials: int, name: str) -> optuna.Study:
+    """Return a study of random truncations of the same supernet, evaluated by this call.
+
+    Args:
+        run: The study.
+        trained: Its supernet.
+        n_trials: Number of trials.
+        name: Name of the study.
+    """
+    context = run.context
+    search = context.recipe.search
+    recipe = context.recipe.replace(
+        search={
+            "sampler": "evolution",
+            "population_size": n_trials,
+            "initial_presets": False,
+            "objectives": [search.metric],
+        }
+    )
+    context = replace(context, recipe=recipe)
+    study = optuna.create_study(
+        study_name=name,
+        storage=run.worker.storage,
+        sampler=create_sampler(context, allowed=supernet_choices(context, trained)),
+        direction=run.study.directions[0],
+        load_if_exists=True,
+    )
+    run_trials(
+        study,
+        context_objective(context, trained).propose,
+        worker=run.worker,
+        target=lambda: n_trials,
+        progress=context.progress,
+        title="Random search",
+        monitor=Monitor(study, context),
+    )
+    return study

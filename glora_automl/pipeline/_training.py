@@ -1,0 +1,169 @@
+"""Trainings of a study: the wide supernet, subnets from inherited weights, stand-alone adapters.
+
+All of them have the same recipe. They differ in length, learning rate, images and initial values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from glora_automl.architecture import TENSORS, Architecture
+from glora_automl.pipeline._context import Context
+from glora_automl.study import Spent
+from glora_automl.supernet import Supernet, widest_architecture
+from glora_automl.training import (
+    ImageBatches,
+    ProcessGroup,
+    TrainingResult,
+    TrainingSettings,
+    train,
+)
+
+__all__ = ["Images", "TrainingJob", "new_supernet", "restrict", "standalone", "train_paths"]
+
+Images = tuple[ImageBatches, Tensor]
+"""Normalized images and their labels."""
+
+
+def new_supernet(context: Context) -> Supernet:
+    """Return an untrained supernet of the search space."""
+    return Supernet(context.backbone(), context.space.layer_choices(), seed=context.recipe.seed)
+
+
+def standalone(context: Context, architecture: Architecture) -> Supernet:
+    """Return an untrained supernet that has one architecture, which is active."""
+    only = {
+        layer: {t: (choice,) for t, choice in zip(TENSORS, choices, strict=True)}
+        for layer, choices in architecture.items()
+    }
+    supernet = Supernet(context.backbone(), only, seed=context.recipe.seed)
+    supernet.activate(architecture)
+    return supernet
+
+
+def subnet_of(context: Context, supernet: Supernet, architecture: Architecture) -> Supernet:
+    """Return a stand-alone copy of a subnet, with inherited weights and head."""
+    subnet = standalone(context, architecture)
+    supernet.activate(architecture)
+    subnet.load_state_dict(supernet.active_state_dict())
+    return subnet
+
+
+@torch.no_grad()
+def restrict(supernet: Supernet, subnet: Supernet, architecture: Architecture) -> None:
+    """Copy a trained subnet back into its supernet, and set everything outside of it to zero."""
+    trained = subnet.trainable()
+    own = supernet.trainable()
+    for layer in supernet.layers.values():
+        for parameter in layer.parameters(recurse=False):
+            parameter.zero_()
+    for name, parameter in trained.items():
+        own[name][tuple(slice(0, size) for size in parameter.shape)].copy_(parameter)
+    supernet.activate(architecture)
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One training of a stage.
+
+    Attributes:
+        context: The recipe on this machine.
+        stage: Name of the stage; trainings with another name draw other random numbers.
+        title: Its title in the display.
+        images: Images and labels.
+        ratio: Its length, as a multiple of ``training.epochs`` on the training images. On other
+            images it takes the same number of steps.
+        lr_ratio: Its peak learning rate, as a multiple of ``training.lr``.
+        checkpoint: Its checkpoint file; None keeps none.
+    """
+
+    context: Context
+    stage: str
+    title: str
+    images: Images
+    ratio: float = 1.0
+    lr_ratio: float = 1.0
+    checkpoint: Path | None = None
+
+    @property
+    def settings(self) -> TrainingSettings:
+        """The recipe's settings at this length; the warm-up scales with the epochs."""
+        training = self.context.recipe.training
+        n_train, n_images = len(self.context.task.train), len(self.images[1])
+        wanted = self.context.recipe.epochs(self.ratio)
+        epochs = max(1, round(wanted * n_train / n_images)) if wanted else 0
+        warmup = round(training.warmup_epochs * epochs / max(1, training.epochs))
+        return training.model_copy(
+            update={
+                "epochs": epochs,
+                "lr": training.lr * self.lr_ratio,
+                "warmup_epochs": min(warmup, epochs // 2),
+            }
+        )
+
+    def run(
+        self,
+        supernet: Supernet,
+        *,
+        before_step: Callable[[np.random.Generator], object] | None = None,
+        on_checkpoint: Callable[[Path], object] | None = None,
+        process_group: ProcessGroup | None = None,
+    ) -> Spent:
+        """Train a supernet in place, or continue from the checkpoint.
+
+        Args:
+            supernet: Its active path is trained.
+            before_step: Called before each step with the generator of paths.
+            on_checkpoint: Called with the file after each checkpoint.
+            process_group: Processes that train together.
+
+        Returns:
+            The work.
+        """
+        return spent_by(self.train(supernet, before_step, on_checkpoint, process_group))
+
+    def train(
+        self,
+        supernet: Supernet,
+        before_step: Callable[[np.random.Generator], object] | None = None,
+        on_checkpoint: Callable[[Path], object] | None = None,
+        process_group: ProcessGroup | None = None,
+    ) -> TrainingResult:
+        """Like :meth:`run`, with the losses."""
+        context, settings = self.context, self.settings
+        with context.progress.epochs(self.title, settings.epochs) as on_epoch:
+            return train(
+                supernet.model,
+                supernet.trainable(),
+                *self.images,
+                settings,
+                seed=context.recipe.seed,
+                stage=self.stage,
+                before_step=before_step,
+                identity=context.identity,
+                checkpoint=self.checkpoint,
+                on_checkpoint=on_checkpoint,
+                on_epoch=on_epoch,
+                stop=context.stop,
+                process_group=process_group,
+            )
+
+
+def spent_by(result: TrainingResult) -> Spent:
+    """Return the work of a training."""
+    return Spent(n_trained=result.n_images, seconds=round(result.seconds, 3))
+
+
+def train_paths(context: Context, supernet: Supernet) -> Callable[[np.random.Generator], object]:
+    """Return the function that activates the path of each step of the supernet's training."""
+    if context.recipe.supernet.paths == "wide":
+        wide = widest_architecture(context.space)
+        return lambda rng: supernet.activate(wide)
+    region = context.region
+    return lambda rng: supernet.activate(context.space.architecture(region.draw_uniform(rng)))

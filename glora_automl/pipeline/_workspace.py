@@ -1,0 +1,120 @@
+"""The environment of all work: where studies and files are, and how to compute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import optuna
+from optuna.storages import BaseStorage
+
+from glora_automl._files import make_folder
+from glora_automl.progress import Progress
+from glora_automl.storages import (
+    Artifacts,
+    PatientStorage,
+    default_artifacts,
+    default_url,
+    open_artifacts,
+    open_storage,
+)
+
+__all__ = ["CACHE", "DOWNLOADS", "RESERVED", "Publish", "Workspace"]
+
+CACHE = "backbones"
+"""Folder of pretrained backbones in a runs folder."""
+
+DOWNLOADS = "downloads"
+"""Folder of downloaded artifacts in a runs folder."""
+
+RESERVED = (CACHE, DOWNLOADS, "artifacts")
+"""Folders of a runs folder that are no studies."""
+
+Publish = Callable[[optuna.Study], object]
+"""Writes note and pictures into a study, such as :func:`glora_automl.report.publish`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workspace:
+    """Where studies and files are, and how to compute: the same for every verb.
+
+    Attributes:
+        runs: Folder of this machine's files, and by default of database and artifacts.
+        storage: URL of a database, path of a journal file, or any Optuna storage. None is SQLite
+            in ``runs``.
+        artifacts: Folder or ``s3://bucket/prefix`` of supernet and winner, which other machines
+            need. None is the study's store, or a folder in ``runs`` for a new study.
+        data: Where this machine has the images, if not where the study says.
+        device: ``auto``, or a device that torch knows.
+        heartbeat: Seconds between a worker's heartbeats. A trial is stale after three of them.
+            A study keeps the value that it was created with.
+        patience: Seconds to wait for a database that does not answer.
+        progress: Display of long work; nothing by default.
+        stop: Asked at safe points whether to stop.
+        publish: Called with the study after each generation and at the end, by one worker at a
+            time.
+
+    Example:
+        >>> Workspace(runs="/tmp/runs").storage_location
+        'sqlite:////tmp/runs/studies.db'
+    """
+
+    runs: str | Path = "runs"
+    storage: str | BaseStorage | None = None
+    artifacts: str | None = None
+    data: str | None = None
+    device: str = "auto"
+    heartbeat: float = 10.0
+    patience: float = 300.0
+    progress: Progress = field(default_factory=Progress)
+    stop: Callable[[], bool] | None = None
+    publish: Publish | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The runs folder."""
+        return Path(self.runs)
+
+    @property
+    def storage_location(self) -> str | BaseStorage:
+        """The storage, with the default filled in."""
+        return default_url(self.folder) if self.storage is None else self.storage
+
+    def with_open_storage(self, *, create: bool = True, write: bool = True) -> Workspace:
+        """Return the workspace with its storage opened.
+
+        Args:
+            create: Whether a database that does not exist is created.
+            write: Whether the storage is written.
+
+        Raises:
+            StorageError: If the storage cannot be opened.
+        """
+        storage = self.storage_location
+        if not isinstance(storage, BaseStorage):
+            if create and self.storage is None:
+                make_folder(self.folder)
+            storage = open_storage(storage, create=create, write=write, patience=self.patience)
+        if isinstance(storage, PatientStorage):
+            storage.stop = self.stop
+        return replace(self, storage=storage)
+
+    @property
+    def opened_storage(self) -> BaseStorage:
+        """The storage of :meth:`with_open_storage`."""
+        assert isinstance(self.storage, BaseStorage), "open the storage first"
+        return self.storage
+
+    def open_artifacts(self, known: str | None = None) -> Artifacts:
+        """Open the artifact store.
+
+        Args:
+            known: The store that the study names; None for a new study.
+
+        Raises:
+            StorageError: If the store cannot be opened.
+        """
+        location = self.artifacts or known or default_artifacts(self.folder)
+        cache = self.folder / DOWNLOADS
+        return open_artifacts(location, cache=cache, create=known is None)

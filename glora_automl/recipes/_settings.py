@@ -1,0 +1,113 @@
+"""Sections ``[supernet]``, ``[search]`` and ``[selection]`` of a recipe."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from glora_automl._declarations import Bool, Declaration, Float, Int
+
+__all__ = ["SearchSettings", "SelectionSettings", "SupernetSettings"]
+
+
+class SupernetSettings(Declaration):
+    """The weight-shared supernet.
+
+    Attributes:
+        paths: What each training step updates. ``wide`` trains all adapters as one network, with
+            the widest choice of each support tensor; its subnets are truncations. ``uniform``
+            draws one choice per support tensor and step, as in the paper (arXiv 2306.07967).
+        epochs_ratio: Epochs of its training, as a multiple of ``training.epochs``.
+        n_shrinks: Intermediate reductions of a wide supernet before the search, each followed by
+            training. None takes one if the wide network has more than five times the budget.
+        shrink_epochs_ratio: Epochs of the training after each reduction, as a multiple of
+            ``training.epochs``.
+    """
+
+    paths: Literal["wide", "uniform"] = "wide"
+    epochs_ratio: Float = Field(default=1.0, gt=0, le=100)
+    n_shrinks: Int | None = Field(default=None, ge=0, le=10)
+    shrink_epochs_ratio: Float = Field(default=0.5, ge=0, le=100)
+
+
+class SearchSettings(Declaration):
+    """The Optuna study of a search.
+
+    Attributes:
+        n_trials: Trials to reach. It may be raised while the study is open.
+        population_size: Trials per generation; for TPE, its number of random trials.
+        n_parents: Best trials that become parents.
+        mutation_fraction: Fraction of a generation that is mutated; the rest is crossed over.
+        mutation_prob: Probability that a mutation changes a choice.
+        objectives: Objectives on the validation images: ``accuracy`` (maximized) or the
+            cross-entropy ``loss`` (minimized). ``n_params`` after either one searches for the
+            whole trade-off with as few trainable parameters as possible.
+        sampler: ``evolution``, or one of Optuna's with proposals repaired into the budget:
+            ``tpe``, ``nsga2``, ``random``.
+        initial_presets: Whether the first generation holds presets such as LoRA, as far as they
+            fit, in at most half of its places.
+        min_budget_fraction: Smallest size of a random architecture, as a fraction of the budget.
+            0 spreads them over all sizes, as several objectives do in any case.
+        precision: Data type of the weights that score trials: ``float32``, ``bfloat16``, or
+            ``auto``, which is bfloat16 on CUDA and float32 on a CPU. Selection and test use
+            float32.
+        compile: Whether ``torch.compile`` compiles the model that scores trials, on CUDA with CUDA
+            graphs. It takes about a minute per worker, which pays for long searches.
+    """
+
+    n_trials: Int = Field(default=200, ge=1)
+    population_size: Int = Field(default=20, ge=1)
+    n_parents: Int = Field(default=5, ge=1)
+    mutation_fraction: Float = Field(default=0.5, ge=0, le=1)
+    mutation_prob: Float = Field(default=0.2, ge=0, le=1)
+    objectives: tuple[Literal["accuracy", "loss", "n_params"], ...] = ("loss",)
+    sampler: Literal["evolution", "tpe", "nsga2", "random"] = "evolution"
+    initial_presets: Bool = True
+    min_budget_fraction: Float = Field(default=0.5, ge=0, le=1)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: Bool = False
+
+    @field_validator("objectives")
+    @classmethod
+    def _check_objectives(cls, objectives: tuple[str, ...]) -> tuple[str, ...]:
+        if objectives[:1] not in (("accuracy",), ("loss",)) or objectives[1:] not in (
+            (),
+            ("n_params",),
+        ):
+            raise ValueError(
+                "must be ['accuracy'] or ['loss'], either one with 'n_params' after it for the "
+                f"trade-off, got {list(objectives)}."
+            )
+        return objectives
+
+    @property
+    def metric(self) -> Literal["accuracy", "loss"]:
+        """The first objective: how good a trial is at any size."""
+        return "loss" if self.objectives[0] == "loss" else "accuracy"
+
+    @property
+    def is_multi_objective(self) -> bool:
+        """Whether few parameters are an objective, too."""
+        return len(self.objectives) > 1
+
+
+class SelectionSettings(Declaration):
+    """What happens after the search.
+
+    Attributes:
+        n_candidates: Best trials that are trained on from inherited weights before one is selected.
+        epochs_ratio: Epochs of that training, as a multiple of ``training.epochs``; 0 keeps the
+            inherited weights.
+        lr_ratio: Its peak learning rate, as a multiple of ``training.lr``.
+        refit: Whether the final weights come from training and validation images together: the
+            same path for the same number of steps. Baselines are refit, too.
+        baselines: Whether linear probe, LoRA (in attention alone where no rank fits in all layers)
+            and BitFit are trained for comparison. A baseline that validates better is selected.
+    """
+
+    n_candidates: Int = Field(default=1, ge=1)
+    epochs_ratio: Float = Field(default=0.5, ge=0, le=100)
+    lr_ratio: Float = Field(default=0.5, gt=0, le=100)
+    refit: Bool = True
+    baselines: Bool = True

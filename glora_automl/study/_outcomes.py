@@ -1,0 +1,181 @@
+"""Outcomes of the stages, as the study keeps them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from glora_automl.storages import ArtifactReference
+from glora_automl.study._record import Record
+from glora_automl.study._result import Row, Selection
+
+__all__ = [
+    "AdapterOutcome",
+    "BackboneOutcome",
+    "Done",
+    "PairOutcome",
+    "SelectOutcome",
+    "Spent",
+    "SubnetOutcome",
+    "SupernetOutcome",
+    "TestOutcome",
+]
+
+
+class Spent(NamedTuple):
+    """Work of a stage.
+
+    Attributes:
+        n_trained: Images of all training steps (forward and backward).
+        n_evaluated: Images of all evaluations (forward alone).
+        seconds: Wall time of the training, a resumed one included; None takes the time of the
+            last attempt.
+    """
+
+    n_trained: int = 0
+    n_evaluated: int = 0
+    seconds: float | None = None
+
+    def plus(self, other: Spent) -> Spent:
+        """Return both together."""
+        known = [s.seconds for s in (self, other) if s.seconds is not None]
+        return Spent(
+            self.n_trained + other.n_trained,
+            self.n_evaluated + other.n_evaluated,
+            round(sum(known), 3) if known else None,
+        )
+
+
+NOTHING = Spent()
+
+
+@dataclass(frozen=True)
+class Done(Record):
+    """Outcome of a stage that leaves nothing but its effects.
+
+    Attributes:
+        spent: Its work.
+    """
+
+    spent: Spent = NOTHING
+
+
+@dataclass(frozen=True)
+class BackboneOutcome(Record):
+    """The backbone of a study.
+
+    Attributes:
+        digest: sha256 of its tensors.
+        artifact: The weights, where no hub has them.
+        spent: Work of the stage.
+    """
+
+    digest: str
+    artifact: ArtifactReference | None = None
+    spent: Spent = NOTHING
+
+
+@dataclass(frozen=True)
+class SupernetOutcome(Record):
+    """A trained supernet.
+
+    Attributes:
+        digest: sha256 of its trainable tensors.
+        artifact: These tensors.
+        losses: Mean training loss per epoch.
+        n_processes: Processes of its process group.
+        spent: Work of the stage.
+    """
+
+    digest: str
+    artifact: ArtifactReference
+    losses: tuple[float, ...] = ()
+    n_processes: int = 1
+    spent: Spent = NOTHING
+
+
+@dataclass(frozen=True)
+class SubnetOutcome(Record):
+    """A supernet that was reduced to one of its subnets and trained on.
+
+    Attributes:
+        digest: sha256 of the trainable tensors.
+        artifact: These tensors, in the shapes of the whole supernet.
+        architecture: The subnet; what lies outside of it is zero.
+        spent: Work of the stage.
+    """
+
+    digest: str
+    artifact: ArtifactReference
+    architecture: str
+    spent: Spent = NOTHING
+
+
+@dataclass(frozen=True)
+class AdapterOutcome(Record):
+    """A trained adapter with its head.
+
+    Attributes:
+        row: Its row in the result table, without a test score.
+        architecture: Its printed form; None if nothing fits the budget.
+        digest: sha256 of its tensors.
+        artifact: These tensors.
+        selection: How it was selected, where it is a winner.
+        spent: Work of the stage.
+    """
+
+    row: Row
+    architecture: str | None = None
+    digest: str | None = None
+    artifact: ArtifactReference | None = None
+    selection: Selection | None = None
+    spent: Spent = NOTHING
+
+
+@dataclass(frozen=True)
+class TestOutcome(Record):
+    """Rows with test scores.
+
+    Attributes:
+        rows: The rows.
+        spent: Work of the stage.
+    """
+
+    __test__ = False  # pytest takes classes of this name for tests
+
+    rows: tuple[Row, ...]
+    spent: Spent = NOTHING
+
+
+@dataclass(frozen=True)
+class SelectOutcome(Record):
+    """An adapter that was selected for a smaller budget, tested.
+
+    Attributes:
+        budget: That budget.
+        selection: The selected architecture.
+        row: Its row.
+        spent: Work of the stage.
+    """
+
+    budget: int
+    selection: Selection
+    row: Row
+    spent: Spent = NOTHING
+
+
+@dataclass(frozen=True)
+class PairOutcome(Record):
+    """Two validation accuracies of one architecture: inherited, and after training on.
+
+    Attributes:
+        inherited: With the supernet's weights.
+        trained: After training on.
+        n_params: Its trainable parameters.
+        spent: Work of the stage.
+    """
+
+    inherited: float
+    trained: float
+    n_params: int
+    spent: Spent = NOTHING

@@ -1,0 +1,52 @@
+"""The stages of a study: units of work that are done once."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+__all__ = ["Stage", "StageName"]
+
+
+class Stage(StrEnum):
+    """Kinds of stages, in the order in which they are done."""
+
+    SETTINGS = "settings"
+    BACKBONE = "backbone"
+    SUPERNET = "supernet"
+    SHRINK = "shrink"
+    SEARCH = "search"
+    BASELINE = "baseline"
+    SELECTION = "selection"
+    REFIT = "refit"
+    TEST = "test"
+    SELECT = "select"
+    COMPARE = "compare"
+    REPORT = "report"
+
+
+class StageName(NamedTuple):
+    """A stage of one study.
+
+    Attributes:
+        stage: Its kind.
+        detail: Distinguishes stages of one kind, such as the name of a baseline.
+
+    Example:
+        >>> name = StageName(Stage.BASELINE, "LoRA r=2")
+        >>> str(name), StageName.parse(str(name)).stage
+        ('baseline-LoRA-r2', <Stage.BASELINE: 'baseline'>)
+    """
+
+    stage: Stage
+    detail: str = ""
+
+    def __str__(self) -> str:
+        detail = self.detail.replace(" ", "-").replace("=", "")
+        return f"{self.stage}-{detail}" if detail else str(self.stage)
+
+    @classmethod
+    def parse(cls, text: str) -> StageName:
+        """Return the stage of a printed name."""
+        stage, _, detail = text.partition("-")
+        return cls(Stage(stage), detail)

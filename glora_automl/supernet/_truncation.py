@@ -1,0 +1,209 @@
+"""Truncations of a wide supernet: its components, their values, and the best ones for a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from glora_automl.adapters import GLoRALinear, evaluation_mode
+from glora_automl.architecture import TENSORS, Architecture, Choice
+from glora_automl.search_space import Dimension, SearchSpace
+from glora_automl.supernet._supernet import Supernet
+from glora_automl.training import ImageBatches
+
+__all__ = [
+    "allowed_choices",
+    "component_values",
+    "is_truncation",
+    "order_factors",
+    "truncate",
+    "widest_architecture",
+]
+
+BATCH = 10
+"""Images per gradient of :func:`component_values`: few, as squares of mean gradients vanish."""
+
+
+def widest_architecture(space: SearchSpace) -> Architecture:
+    """Return the architecture with the most parameters for each support tensor.
+
+    Example:
+        >>> from glora_automl.architecture import LayerShape
+        >>> from glora_automl.search_space import load_search_space
+        >>> space = SearchSpace(load_search_space("lean"), {"fc": LayerShape(32, 32)})
+        >>> print(widest_architecture(space))
+        fc: A=vector B=lora-8 C=vector E=vector
+    """
+    return space.architecture(
+        {d.name: d.choices[max(range(len(d.choices)), key=d.costs.__getitem__)]
+         for d in space.dimensions}
+    )  # fmt: skip
+
+
+def is_truncation(choice: Choice, of: Choice) -> bool:
+    """Return whether a choice keeps a part of another one.
+
+    Example:
+        >>> lora = Choice.parse("lora-4")
+        >>> [is_truncation(Choice.parse(c), lora) for c in ("none", "lora-2", "lora-8", "vector")]
+        [True, True, False, False]
+    """
+    if choice.kind in ("none", of.kind):
+        return choice.kind != "lora" or choice.rank <= of.rank
+    return False
+
+
+def allowed_choices(space: SearchSpace, architecture: Architecture) -> dict[str, tuple[str, ...]]:
+    """Return the choices of each dimension that are truncations of an architecture.
+
+    Args:
+        space: The search space.
+        architecture: An architecture of the space.
+    """
+    params = space.params(architecture)
+    return {
+        d.name: tuple(
+            choice
+            for choice in d.choices
+            if is_truncation(Choice.parse(choice), Choice.parse(params[d.name]))
+        )
+        for d in space.dimensions
+    }
+
+
+def order_factors(supernet: Supernet) -> None:
+    """Replace all products by their balanced singular value decompositions, in place."""
+    for layer in supernet.layers.values():
+        layer.order_factors()
+
+
+def component_values(
+    supernet: Supernet, architecture: Architecture, images: ImageBatches, labels: Tensor
+) -> dict[str, dict[str, list[float]]]:
+    """Return the value of each component of an architecture.
+
+    A component is a pair of a column and a row of a product, a vector or a scalar. Its value is
+    the mean squared derivative of the loss with respect to a factor on the component: the first
+    order Taylor criterion of Molchanov et al. (Importance estimation for neural network pruning,
+    2019), equal to a diagonal empirical Fisher information.
+
+    Args:
+        supernet: The trained supernet with ordered factors. It ends in evaluation mode.
+        architecture: Its components are valued; it becomes the active one.
+        images: Normalized images ``(n, channels, height, width)``.
+        labels: Class indices ``(n,)``.
+
+    Returns:
+        For each layer and support tensor one value per component, in the order of the factors.
+    """
+    supernet.activate(architecture)
+    sums = {
+        name: {tensor: torch.zeros(0, device=labels.device) for tensor in TENSORS}
+        for name in supernet.layers
+    }
+    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(len(labels), generator=generator).to(labels.device)
+    parameters = supernet.trainable().values()
+    with evaluation_mode(supernet.model):
+        for start in range(0, len(order), BATCH):
+            part = order[start : start + BATCH]
+            for parameter in parameters:
+                parameter.grad = None
+            loss = F.cross_entropy(supernet.model(images[part]).float(), labels[part])
+            torch.autograd.backward(loss)
+            for name, layer in supernet.layers.items():
+                for tensor in TENSORS:
+                    squares = _derivatives(layer, tensor) ** 2
+                    known = sums[name][tensor]
+                    sums[name][tensor] = squares if not len(known) else known + squares
+    for parameter in parameters:
+        parameter.grad = None
+    return {
+        name: {tensor: values.tolist() for tensor, values in of_layer.items()}
+        for name, of_layer in sums.items()
+    }
+
+
+def _derivatives(layer: GLoRALinear, tensor: str) -> Tensor:
+    """Return the derivatives of the loss with respect to factors on the active components."""
+    choice: Choice = getattr(layer.active, tensor)
+    if choice.kind == "none":
+        return layer.linear.weight.new_zeros(0)
+    if choice.kind == "lora":
+        left: Tensor = getattr(layer, f"{tensor}_left")
+        if left.grad is None:
+            return left.new_zeros(choice.rank)
+        products: Tensor = (left.detach() * left.grad)[:, : choice.rank].sum(0)
+        return products
+    parameter: Tensor = getattr(layer, f"{tensor}_{choice.kind}")
+    if parameter.grad is None:
+        return parameter.new_zeros(1)
+    total: Tensor = (parameter.detach() * parameter.grad).sum()
+    return total.reshape(1)
+
+
+def truncate(
+    space: SearchSpace,
+    architecture: Architecture,
+    values: Mapping[str, Mapping[str, Sequence[float]]],
+    budget: int,
+) -> Architecture:
+    """Return the truncation of an architecture with the most valuable components per parameter.
+
+    Dimensions are widened in steps from their cheapest choice, always the one with the largest
+    gain per parameter that still fits: a global threshold on value per parameter.
+
+    Args:
+        space: The search space.
+        architecture: The architecture to truncate.
+        values: Of :func:`component_values`.
+        budget: The most trainable parameters, at least ``space.minimum``.
+
+    Example:
+        >>> from glora_automl.architecture import LayerShape
+        >>> from glora_automl.search_space import load_search_space
+        >>> shapes = {"fc1": LayerShape(8, 8), "fc2": LayerShape(8, 8)}
+        >>> space = SearchSpace(load_search_space("lora-ranks"), shapes)
+        >>> wide = Architecture.uniform(shapes, B="lora-4")
+        >>> values = {"fc1": {"B": [4.0, 3.0, 0.2, 0.1]}, "fc2": {"B": [5.0, 0.3, 0.2, 0.1]}}
+        >>> print(truncate(space, wide, values, budget=48))
+        fc1: B=lora-2
+        fc2: B=lora-1
+    """
+    allowed = allowed_choices(space, architecture)
+    costs = {d.name: dict(zip(d.choices, d.costs, strict=True)) for d in space.dimensions}
+    gains = {d.name: {c: _value(d, c, values) for c in allowed[d.name]} for d in space.dimensions}
+    params = {name: min(allowed[name], key=costs[name].__getitem__) for name in allowed}
+    left = budget - space.count(params)
+    while True:
+        best: tuple[float, str, str] | None = None
+        for name, now in params.items():
+            for choice in allowed[name]:
+                cost = costs[name][choice] - costs[name][now]
+                if not 0 < cost <= left:
+                    continue
+                ratio = (gains[name][choice] - gains[name][now]) / cost
+                if ratio > 0 and (best is None or ratio > best[0]):
+                    best = ratio, name, choice
+        if best is None:
+            return space.architecture(params)
+        _, name, choice = best
+        left -= costs[name][choice] - costs[name][params[name]]
+        params[name] = choice
+
+
+def _value(
+    dimension: Dimension, choice: str, values: Mapping[str, Mapping[str, Sequence[float]]]
+) -> float:
+    """Return the summed value of a choice's components over the layers of its dimension."""
+    kept = Choice.parse(choice)
+    if kept.kind == "none":
+        return 0.0
+    n_components = kept.rank if kept.kind == "lora" else 1
+    return sum(
+        sum(values.get(layer, {}).get(dimension.tensor, ())[:n_components])
+        for layer in dimension.layers
+    )

@@ -1,4 +1,4 @@
-"""The search as a scikit-learn classifier."""
+"""Search as a scikit-learn classifier."""
 
 from glora_automl.estimator._classifier import GLoRAClassifier
 

@@ -1,4 +1,4 @@
-"""The search as a scikit-learn classifier of images."""
+"""Search as a scikit-learn classifier of images."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ from torch import nn
 from glora_automl.adapters import merge
 from glora_automl.architecture import Architecture
 from glora_automl.backbones import input_format
+from glora_automl.budget import Budget
 from glora_automl.commands import search
 from glora_automl.estimator._pixels import Pixels, check_pixel_parameters, checked_rows, infer_shape
 from glora_automl.estimator._saved import Saved
 from glora_automl.estimator._settings import (
     CONSTRAINTS,
     bare_backbone,
-    recipe_of,
-    seed_of,
+    build_recipe,
+    resolve_seed,
     study_name,
 )
 from glora_automl.export import (
@@ -41,7 +42,7 @@ from glora_automl.export import (
     read_adapter,
     save_adapter,
 )
-from glora_automl.pipeline import resolve_device
+from glora_automl.pipeline import Workspace, resolve_device
 from glora_automl.progress import LineProgress, Progress
 from glora_automl.search_space import SearchSpaceSpec
 from glora_automl.tasks import ImageSet
@@ -49,52 +50,53 @@ from glora_automl.training import batches, load_checkpoint
 
 __all__ = ["GLoRAClassifier"]
 
-BATCH = 256
-"""Images a forward pass."""
+BATCH_SIZE = 256
+"""Images per forward pass."""
 
 
 class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Adapts a timm model to images, with an adapter that is searched under a budget.
+    """Classifier of images: a timm model with an adapter that is searched under a budget.
 
-    It is the search of ``glora search --data`` with the settings of the recipe ``own``, on arrays
-    in memory. Images are uint8 or other numbers, ``(n, height, width)``, ``(n, height, width,
-    channels)``, or a row each. Some of those to fit on steer the search; none is a test image. The
-    same ``random_state`` gives the same classifier on the same machine.
+    The search uses the recipe ``own`` on arrays in memory. Images are numbers of shape ``(n,
+    height, width)``, ``(n, height, width, channels)`` or ``(n, features)``. A part of the fitted
+    images is the validation set; none is a test image. The same ``random_state`` gives the same
+    classifier on the same machine.
 
     Args:
-        model: A name that ``timm.create_model`` knows.
-        pretrained: Whether timm downloads its pretrained weights.
+        model: Model name for ``timm.create_model``.
+        pretrained: Whether timm downloads pretrained weights.
         model_kwargs: Further arguments of ``timm.create_model``, such as ``{"img_size": 32}``.
-        budget: The most trainable parameters, the classifier head not counted: ``12000``,
+        budget: Largest number of trainable parameters, without the classifier head: ``12000``,
             ``"12k"`` or ``"1%"`` of the model's.
-        architecture: An adapter that is trained instead of a search: an
-            :class:`~glora_automl.Architecture`, ``"lora"`` with the highest rank that fits the
-            budget, ``"lora-4"``, ``"bitfit"``, ``"ssf"``, ``"probe"``, or the path of a file.
-        search_space: Name of a search space, path of its TOML file, or the specification itself.
-        epochs: Passes over the images in which the supernet is trained. The winner is trained
-            alone for as many.
-        trials: Architectures that are scored.
-        validation: Share or number of the images that steer the search.
-        settings: Further settings as a recipe has them, such as ``{"training": {"lr": 1e-3}}``.
-        image_shape: ``(height, width)`` or ``(height, width, channels)`` of images that come as
-            rows, of which one may be -1. None is a square of grey pixels.
-        pixel_range: The values that are black and white. None is 0 and 255 for uint8, else the
-            least and the greatest value that is fitted. Values beyond are cut off.
+        architecture: Architecture that is trained without a search: an
+            :class:`~glora_automl.Architecture`, a preset (``"lora"`` with the highest rank that
+            fits the budget, ``"lora-4"``, ``"bitfit"``, ``"ssf"``, ``"probe"``), or the path of a
+            file.
+        search_space: Name of a search space, path of a TOML file, or a specification.
+        epochs: Epochs of the supernet, and of the stand-alone training of the selected
+            architecture.
+        n_trials: Trials of the search.
+        validation_size: Number or fraction of the images that are validation images.
+        settings: Further keys of a recipe, such as ``{"training": {"lr": 1e-3}}``.
+        image_shape: ``(height, width)`` or ``(height, width, channels)`` of images in rows. One of
+            them may be -1. None is a square of grey pixels.
+        pixel_range: Values of black and white. None is 0 and 255 for uint8, else the smallest and
+            the largest fitted value. Values outside are clipped.
         random_state: Seed of all randomness.
         device: ``auto``, or a device that torch knows.
-        storage: Where the study is kept: URL of a database, path of a journal file, or an Optuna
-            storage. The same fit with an integer ``random_state`` goes on with its study, or joins
-            those who are at it. None keeps it in memory.
-        runs: Folder for the files of a study that is kept.
+        storage: URL of a database, path of a journal file, or an Optuna storage. The same fit with
+            an integer ``random_state`` resumes its study, or joins its workers. None keeps the
+            study in memory.
+        runs: Folder for the files of a study in a storage.
         verbose: Whether progress is printed.
 
     Attributes:
-        classes_: The labels, ``(n_classes,)``; probabilities are in their order.
-        n_features_in_: Numbers an image.
+        classes_: The labels, ``(n_classes,)``, in the order of the probabilities.
+        n_features_in_: Numbers per image.
         image_shape_: Height, width and channels.
-        best_architecture_: The adapter that was chosen.
+        best_architecture_: The selected architecture.
         model_: The timm model with the adapter merged, at the model's own speed.
-        study_: The Optuna study. A classifier that was loaded has none.
+        study_: The Optuna study; a loaded classifier has none.
 
     Example:
         >>> from sklearn.datasets import load_digits
@@ -102,7 +104,7 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         >>> tiny = {"img_size": 8, "patch_size": 4, "embed_dim": 64, "depth": 1, "num_heads": 2}
         >>> classifier = GLoRAClassifier(
         ...     "vit_tiny_patch16_224", pretrained=False, model_kwargs=tiny, budget="20%",
-        ...     epochs=10, trials=4, settings={"training": {"lr": 0.01, "batch_size": 32}},
+        ...     epochs=10, n_trials=4, settings={"training": {"lr": 0.01, "batch_size": 32}},
         ...     random_state=0,
         ... ).fit(x[:400], y[:400])
         >>> classifier.predict_proba(x[400:]).shape
@@ -125,12 +127,12 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         *,
         pretrained: bool = True,
         model_kwargs: Mapping[str, Any] | None = None,
-        budget: int | str = "1%",
+        budget: Budget | int | str = "1%",
         architecture: str | Architecture | None = None,
         search_space: str | SearchSpaceSpec = "default",
         epochs: int = 100,
-        trials: int = 500,
-        validation: int | float = 0.2,
+        n_trials: int = 500,
+        validation_size: int | float = 0.2,
         settings: Mapping[str, Any] | None = None,
         image_shape: Sequence[int] | None = None,
         pixel_range: Sequence[float] | None = None,
@@ -147,8 +149,8 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.architecture = architecture
         self.search_space = search_space
         self.epochs = epochs
-        self.trials = trials
-        self.validation = validation
+        self.n_trials = n_trials
+        self.validation_size = validation_size
         self.settings = settings
         self.image_shape = image_shape
         self.pixel_range = pixel_range
@@ -164,18 +166,18 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "model_")  # a fit that fails has counted the features already
+        return hasattr(self, "model_")  # a failed fit has set n_features_in_ already
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Search an adapter for images and their labels, and train it.
+        """Search and train an adapter.
 
         Args:
             X: Images.
-            y: Labels ``(n,)``, at least two different ones.
+            y: Labels ``(n,)`` of at least two classes.
 
         Raises:
-            ValueError: If anything is wrong with them or with a parameter.
-            GLoRAError: If the settings do not go together, as on the command line.
+            ValueError: If ``X``, ``y`` or a parameter is malformed.
+            GLoRAError: If the settings contradict each other.
         """
         self._validate_params()
         check_pixel_parameters(self.image_shape, self.pixel_range)
@@ -185,12 +187,12 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if len(classes) < 2:
             raise ValueError(
                 "The y of GLoRAClassifier must have at least two classes, got 1 class: "
-                f"{classes[0]!r}."
+                f"{classes[0]!r}. Add images of another class."
             )
         shape = shape or infer_shape(rows.shape[1], self.image_shape)
-        pixels = Pixels.of(rows, shape, self.pixel_range)
+        pixels = Pixels.from_rows(rows, shape, self.pixel_range)
         arrays = pixels.images(rows), labels
-        recipe = recipe_of(self.get_params(deep=False), seed_of(self.random_state))
+        recipe = build_recipe(self.get_params(deep=False), resolve_seed(self.random_state))
         name = study_name(recipe, *arrays)
         with ExitStack() as stack:
             runs = Path(self.runs)
@@ -199,14 +201,18 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             result = search(
                 recipe,
                 name=name,
-                runs=runs,
-                storage=InMemoryStorage() if self.storage is None else self.storage,
-                device=self.device,
-                progress=LineProgress(print) if self.verbose else Progress(),
                 arrays=arrays,
+                workspace=Workspace(
+                    runs=runs,
+                    storage=InMemoryStorage() if self.storage is None else self.storage,
+                    device=self.device,
+                    progress=LineProgress(print) if self.verbose else Progress(),
+                ),
             )
             winner = load_checkpoint(runs / name / "winner.json")
+        validation = result.rows[0].validation
         assert winner is not None
+        assert validation is not None
         self._backbone, self._seed = recipe.backbone.pinned(), recipe.seed
         names = tuple(map(str, classes))
         record = Record(
@@ -216,13 +222,13 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             backbone=Backbone.of(self._backbone, bare_backbone(self._backbone, names, self._seed)),
             architecture=result.selection.architecture,
             n_params=result.selection.n_params,
-            about={"validation": result.rows[0].to_json()["validation"]},
+            about={"validation": validation._asdict()},
         )
-        self._take(classes, pixels, Adapter(record, winner[0]), result.model)
+        self._set_fitted(classes, pixels, Adapter(record, winner[0]), result.model)
         self.study_ = result.study
         return self
 
-    def _take(
+    def _set_fitted(
         self, classes: np.ndarray, pixels: Pixels, adapter: Adapter, model: nn.Module
     ) -> None:
         self.classes_ = classes
@@ -233,46 +239,47 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._adapter = adapter
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Probabilities ``(n, n_classes)`` of the labels in :attr:`classes_`.
+        """Return the probabilities ``(n, n_classes)`` of the labels in :attr:`classes_`.
 
         Args:
-            X: Images like those that were fitted.
+            X: Images of the fitted shape.
         """
         check_is_fitted(self)
         rows, _, shape = checked_rows(self, X)
         if shape not in (None, self.image_shape_):
             raise ValueError(
-                f"The images of X must have the shape {self.image_shape_} as in fit, got {shape}."
+                f"The images of X must have the shape {self.image_shape_} as in fit, got {shape}. "
+                "Reshape X."
             )
         device = next(self.model_.parameters()).device
         pixels = torch.from_numpy(self._pixels.images(rows)).permute(0, 3, 1, 2).contiguous()
         images = ImageSet(pixels, torch.zeros(len(rows), dtype=torch.int64))
         x, _ = images.prepare(self._adapter.record.preprocessing.format, device)
-        parts = [slice(start, start + BATCH) for start in range(0, len(rows), BATCH)]
+        parts = [slice(start, start + BATCH_SIZE) for start in range(0, len(rows), BATCH_SIZE)]
         with torch.inference_mode():
             logits = torch.cat([self.model_(batch).double() for batch in batches(x, parts)])
         return np.asarray(logits.softmax(dim=1).cpu().numpy())
 
     def predict(self, X: Any) -> np.ndarray:
-        """The most probable label of each image, ``(n,)``.
+        """Return the most likely label of each image, ``(n,)``.
 
         Args:
-            X: Images like those that were fitted.
+            X: Images of the fitted shape.
         """
-        chosen = self.predict_proba(X).argmax(axis=1)
-        return np.asarray(self.classes_[chosen])
+        indices = self.predict_proba(X).argmax(axis=1)
+        return np.asarray(self.classes_[indices])
 
     def save(self, path: str | Path, *, force: bool = False) -> None:
-        """Write the adapter as ``glora export --to adapter`` does; nothing in it is a pickle.
+        """Write the adapter as an export of kind ``adapter``, without pickles.
 
-        The model that it belongs on is named, and known by the digest of its weights.
+        The record holds name and weight digest of the backbone.
 
         Args:
-            path: A folder, which must not be there yet.
-            force: Whether an export that is there is replaced.
+            path: The folder, which must not exist.
+            force: Whether an existing export is replaced.
 
         Raises:
-            ExportError: If something is there.
+            ExportError: If ``path`` exists, unless it is an export and ``force`` is set.
         """
         check_is_fitted(self)
         saved = Saved(
@@ -290,21 +297,23 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Read a classifier that :meth:`save` wrote.
 
         Args:
-            path: Its folder.
+            path: Folder of the classifier.
             device: ``auto``, or a device that torch knows.
 
         Raises:
-            ExportError: If it is none, or altered, or timm's weights are not those that it was
-                trained on.
+            ExportError: If the folder is no classifier, a file is altered, or timm's weights differ
+                from those of the fit.
         """
         adapter = read_adapter(path)
-        saved = Saved.of(adapter, str(path), known=cls._get_param_names())
+        saved = Saved.from_adapter(adapter, str(path), known=cls._get_param_names())
         model = bare_backbone(saved.backbone, adapter.classes, saved.seed)
         attach_adapter(model, adapter, name=str(path))
         merge(model)
         classifier = cls(**saved.parameters, device=device)
         classifier._backbone, classifier._seed = saved.backbone, saved.seed
-        classifier._take(saved.classes, saved.pixels, adapter, model.to(resolve_device(device)))
+        classifier._set_fitted(
+            saved.classes, saved.pixels, adapter, model.to(resolve_device(device))
+        )
         classifier.n_features_in_ = math.prod(saved.pixels.shape)
         if saved.names:
             classifier.feature_names_in_ = np.array(saved.names, dtype=object)

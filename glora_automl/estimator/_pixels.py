@@ -1,4 +1,4 @@
-"""Rows of numbers as images: their shape, and what their values become."""
+"""Images from rows of numbers: their shape and value range."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["Pixels", "Shape", "check_pixel_parameters", "checked_rows", "infer_s
 
 Shape = tuple[int, int, int]
 
-_NOTHING = object()  # None is what somebody may give for labels
+_MISSING = object()  # None is a value that callers may pass for labels
 
 
 class Pixels(NamedTuple):
-    """How rows of numbers become images.
+    """Conversion of rows of numbers to images.
 
     Attributes:
         shape: Height, width and channels.
-        low: The value that is black.
-        high: The value that is white.
+        low: Value of black.
+        high: Value of white.
     """
 
     shape: Shape
@@ -33,14 +33,16 @@ class Pixels(NamedTuple):
     high: float
 
     @classmethod
-    def of(cls, rows: np.ndarray, shape: Shape, value_range: Sequence[float] | None) -> Pixels:
-        """What fits images that are trained on.
+    def from_rows(
+        cls, rows: np.ndarray, shape: Shape, value_range: Sequence[float] | None
+    ) -> Pixels:
+        """Return the conversion for training images.
 
         Args:
             rows: The images, ``(n, height * width * channels)``.
             shape: Height, width and channels.
-            value_range: Black and white; None is 0 and 255 for uint8, else the least and the
-                greatest value there is.
+            value_range: Values of black and white. None is 0 and 255 for uint8, else the smallest
+                and the largest value of ``rows``.
         """
         if value_range is not None:
             low, high = map(float, value_range)
@@ -51,10 +53,12 @@ class Pixels(NamedTuple):
         return cls(shape, low, high)
 
     def images(self, rows: np.ndarray) -> np.ndarray:
-        """Rows ``(n, height * width * channels)`` as uint8 ``(n, height, width, channels)``.
+        """Convert rows ``(n, height * width * channels)`` to uint8 images.
 
-        Values are brought from ``low`` and ``high`` to 0 and 255 and rounded; those beyond are cut
-        off.
+        Values are scaled from ``low`` and ``high`` to 0 and 255, rounded and clipped.
+
+        Returns:
+            Images ``(n, height, width, channels)``.
 
         Example:
             >>> pixels = Pixels((1, 4, 1), low=0.0, high=16.0)
@@ -62,9 +66,9 @@ class Pixels(NamedTuple):
             [0, 128, 255, 255]
         """
         if rows.dtype != np.uint8 or (self.low, self.high) != (0.0, 255.0):
-            # Halved first: the range of floats may be wider than a float.
+            # Halved first, because the range of two floats may overflow.
             width = self.high / 2 - self.low / 2
-            # Images of one value alone are black.
+            # Images of one value are black.
             scaled = (rows.astype(np.float64) / 2 - self.low / 2) / (width or np.inf) * 255
             rows = np.rint(scaled.clip(0, 255)).astype(np.uint8)
         return rows.reshape(len(rows), *self.shape)
@@ -73,38 +77,38 @@ class Pixels(NamedTuple):
 def check_pixel_parameters(
     shape: Sequence[int] | None, value_range: Sequence[float] | None
 ) -> None:
-    """Refuse parameters of a classifier that are no shape, or no range.
+    """Check ``image_shape`` and ``pixel_range`` of a classifier.
 
     Raises:
-        ValueError: If they are not.
+        ValueError: If one of them is malformed.
     """
     rule = "The {!r} parameter of GLoRAClassifier must be {}, got {!r}."
     if shape is not None:
         sizes = [size for size in shape if isinstance(size, Integral) and (size > 0 or size == -1)]
         if len(sizes) not in (2, 3) or len(sizes) < len(shape) or sizes.count(-1) > 1:
-            what = "(height, width) or (height, width, channels) with at most one -1"
-            raise ValueError(rule.format("image_shape", what, shape))
+            form = "(height, width) or (height, width, channels) with at most one -1"
+            raise ValueError(rule.format("image_shape", form, shape))
     if value_range is not None:
         ends = [end for end in value_range if isinstance(end, Real) and math.isfinite(end)]
         if len(ends) != 2 or len(value_range) != 2 or not ends[0] < ends[1]:
-            raise ValueError(rule.format("pixel_range", "two rising numbers", value_range))
+            raise ValueError(rule.format("pixel_range", "two increasing numbers", value_range))
 
 
 def checked_rows(
-    estimator: BaseEstimator, X: Any, y: Any = _NOTHING
+    estimator: BaseEstimator, X: Any, y: Any = _MISSING
 ) -> tuple[np.ndarray, Any, Shape | None]:
-    """Images as rows ``(n, height * width * channels)``, checked as scikit-learn does.
+    """Check images as scikit-learn does and return them as rows.
 
     Args:
-        estimator: Keeps the number of features, or has kept it.
+        estimator: The classifier; a fit stores the number of features in it.
         X: Images.
-        y: Their labels, where they are fitted.
+        y: Their labels, in a fit.
 
     Returns:
-        Rows, labels, and the shape of the images if they did not come as rows.
+        Rows ``(n, height * width * channels)``, labels, and the shape of images that are not rows.
 
     Raises:
-        ValueError: If they are not as they should be.
+        ValueError: If ``X`` or ``y`` is malformed.
     """
     shape: Shape | None = None
     if getattr(X, "ndim", 0) > 2:
@@ -117,44 +121,44 @@ def checked_rows(
         height, width, channels = (*X.shape[1:], 1)[:3]
         shape = height, width, channels
         X = X.reshape(len(X), -1)
-    if y is _NOTHING:
+    if y is _MISSING:
         return validate_data(estimator, X, reset=False), None, shape
     rows, labels = validate_data(estimator, X, y)
     return rows, labels, shape
 
 
-def infer_shape(features: int, shape: Sequence[int] | None) -> Shape:
-    """The shape of images that come as rows.
+def infer_shape(n_features: int, shape: Sequence[int] | None) -> Shape:
+    """Return the shape of images in rows.
 
     Args:
-        features: Numbers a row.
-        shape: ``(height, width)`` or ``(height, width, channels)``, of which one may be -1: what
-            is left. None is a square of grey pixels.
+        n_features: Numbers per row.
+        shape: ``(height, width)`` or ``(height, width, channels)``. One of them may be -1 and is
+            inferred. None is a square of grey pixels.
 
     Raises:
-        ValueError: If the rows have not that shape.
+        ValueError: If rows cannot have the shape.
 
     Example:
         >>> infer_shape(64, None), infer_shape(96, (4, -1, 3)), infer_shape(5, (1, -1))
         ((8, 8, 1), (4, 8, 3), (1, 5, 1))
     """
     if shape is None:
-        side = math.isqrt(features)
-        if side * side != features:
+        side = math.isqrt(n_features)
+        if side * side != n_features:
             raise ValueError(
-                "The rows of X must be square grey images where image_shape is None, got "
-                f"{features} features; give image_shape, or X of shape (n, height, width, "
+                "The rows of X must be square grey images if image_shape is None, got "
+                f"{n_features} features. Set image_shape, or reshape X to (n, height, width, "
                 "channels)."
             )
         return side, side, 1
     sizes = tuple(int(size) for size in shape)
     height, width, channels = sizes if len(sizes) == 3 else (*sizes, 1)
     known = math.prod(size for size in (height, width, channels) if size != -1)
-    rest = features // known
+    rest = n_features // known
     found = tuple(rest if size == -1 else size for size in (height, width, channels))
-    if math.prod(found) != features:
+    if math.prod(found) != n_features:
         raise ValueError(
-            f"The rows of X must be images of the image_shape {tuple(shape)}, got {features} "
-            "features."
+            f"The rows of X must be images of the image_shape {tuple(shape)}, got "
+            f"{n_features} features. Change image_shape."
         )
     return found[0], found[1], found[2]

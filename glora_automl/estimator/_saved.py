@@ -1,4 +1,4 @@
-"""What is written of a classifier beside its adapter, and read again."""
+"""Metadata of a saved classifier, in the record of its adapter."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from glora_automl.backbones import BackboneSettings
+from glora_automl.budget import Budget
 from glora_automl.errors import ExportError
 from glora_automl.estimator._pixels import Pixels
 from glora_automl.export import Adapter
@@ -17,19 +18,19 @@ from glora_automl.search_space import SearchSpaceSpec
 __all__ = ["Saved"]
 
 KEY = "classifier"
-"""Where it stands among what an adapter tells about itself."""
+"""Key of the metadata in ``about`` of the record."""
 
 
 class Saved(NamedTuple):
-    """A classifier without its weights.
+    """Classifier without its weights.
 
     Attributes:
-        parameters: Those of the constructor, by name.
-        backbone: What was adapted.
-        seed: The seed that was used.
-        classes: Its labels.
-        pixels: How it sees rows of numbers.
-        names: Names of the features, if it was fitted with some.
+        parameters: Parameters of the constructor, by name.
+        backbone: Settings of the backbone.
+        seed: Seed of the fit.
+        classes: Labels.
+        pixels: Conversion of rows to images.
+        names: Feature names, empty without any.
     """
 
     parameters: dict[str, Any]
@@ -40,20 +41,21 @@ class Saved(NamedTuple):
     names: tuple[str, ...]
 
     def put_into(self, adapter: Adapter) -> Adapter:
-        """The adapter that tells all this about itself.
+        """Return the adapter with this metadata in its record.
 
-        Storage and device are left out, which are those of one process; a generator of random
-        numbers becomes the seed that it gave.
+        Storage and device are left out, because they belong to one process. A random generator
+        becomes the seed that was drawn from it.
         """
-        kept = {k: v for k, v in self.parameters.items() if k not in ("device", "storage")}
-        space, given = kept["search_space"], kept["architecture"]
+        parameters = {k: v for k, v in self.parameters.items() if k not in ("device", "storage")}
+        space, architecture = parameters["search_space"], parameters["architecture"]
         table = {
             "parameters": {
-                **kept,
+                **parameters,
+                "budget": Budget.parse(parameters["budget"]).written,
                 "search_space": space if isinstance(space, str) else space.model_dump(mode="json"),
-                "architecture": None if given is None else str(given),
+                "architecture": None if architecture is None else str(architecture),
                 "random_state": self.seed,
-                "runs": str(kept["runs"]),
+                "runs": str(parameters["runs"]),
             },
             "backbone": self.backbone.model_dump(mode="json"),
             "seed": self.seed,
@@ -66,16 +68,16 @@ class Saved(NamedTuple):
         return replace(adapter, record=adapter.record.model_copy(update={"about": about}))
 
     @classmethod
-    def of(cls, adapter: Adapter, path: str, known: Collection[str]) -> Self:
-        """What an adapter tells.
+    def from_adapter(cls, adapter: Adapter, path: str, known: Collection[str]) -> Self:
+        """Read the metadata of an adapter.
 
         Args:
             adapter: The adapter.
-            path: Where it was, for messages.
-            known: Parameters that there are.
+            path: Its folder, for messages.
+            known: Parameters of the constructor.
 
         Raises:
-            ExportError: If it is not that of a classifier.
+            ExportError: If the adapter is not one of a classifier.
         """
         try:
             table = adapter.record.about[KEY]
@@ -97,13 +99,13 @@ class Saved(NamedTuple):
         except (KeyError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise ExportError(
-                f"The adapter {path!r} must be one that GLoRAClassifier.save wrote: "
-                f"{type(error).__name__} {reason}."
+                f"`path` must be a folder that GLoRAClassifier.save wrote, got {path!r}: "
+                f"{type(error).__name__} {reason}. Choose another `path`."
             ) from None
 
 
 def _plain(value: Any) -> Any:
-    """The same with numpy's numbers as those of JSON."""
+    """Return the value with numpy's numbers as plain ones."""
     if isinstance(value, dict):
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""From a classifier's parameters to a recipe."""
+"""Recipe of a classifier's parameters."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from torch import nn
 
 from glora_automl.architecture import Architecture
 from glora_automl.backbones import BackboneSettings, create_backbone
+from glora_automl.budget import Budget
 from glora_automl.presets import read_architecture
 from glora_automl.recipes import Recipe, load_recipe
 from glora_automl.search_space import SearchSpaceSpec
 from glora_automl.tasks import ImageSet, Task
 
-__all__ = ["CONSTRAINTS", "bare_backbone", "recipe_of", "seed_of", "study_name"]
+__all__ = ["CONSTRAINTS", "bare_backbone", "build_recipe", "resolve_seed", "study_name"]
 
 
 CONSTRAINTS: dict[str, list[Any]] = {
     "model": [str],
     "pretrained": ["boolean"],
     "model_kwargs": [dict, None],
-    "budget": [Interval(Integral, 0, None, closed="left"), str],
+    "budget": [Interval(Integral, 0, None, closed="left"), str, Budget],
     "architecture": [str, Architecture, None],
     "search_space": [str, SearchSpaceSpec],
     "epochs": [Interval(Integral, 1, None, closed="left")],
-    "trials": [Interval(Integral, 1, None, closed="left")],
-    "validation": [
+    "n_trials": [Interval(Integral, 1, None, closed="left")],
+    "validation_size": [
         Interval(Integral, 1, None, closed="left"),
         Interval(Real, 0, 1, closed="neither"),
     ],
@@ -48,32 +49,32 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "runs": [str, Path],
     "verbose": ["boolean"],
 }
-"""What scikit-learn checks of each parameter, with a message in the form that all its own have."""
+"""Constraints of the parameters, which scikit-learn checks."""
 
 
-def recipe_of(parameters: Mapping[str, Any], seed: int) -> Recipe:
-    """The recipe that a classifier's parameters stand for: ``own`` with changes.
+def build_recipe(parameters: Mapping[str, Any], seed: int) -> Recipe:
+    """Return the recipe ``own`` with a classifier's parameters.
 
     Args:
-        parameters: Those of the constructor, by name.
+        parameters: Parameters of the constructor, by name.
         seed: Seed of all randomness.
 
     Raises:
-        GLoRAError: If they do not go together.
+        GLoRAError: If the parameters contradict each other.
     """
-    space, given = parameters["search_space"], parameters["architecture"]
-    epochs, tie, budget = (parameters[key] for key in ("epochs", "validation", "budget"))
-    # What numpy counts with is no number to a recipe.
+    space, architecture = parameters["search_space"], parameters["architecture"]
+    epochs, size = int(parameters["epochs"]), parameters["validation_size"]
+    # A recipe refuses numpy's numbers.
     return (
         load_recipe("own")
         .replace(
             name="classifier",
-            description="images that scikit-learn was given",
+            description="images of a scikit-learn classifier",
             seed=seed,
-            budget=budget if isinstance(budget, str) else int(budget),
+            budget=Budget.parse(parameters["budget"]),
             task={
                 "source": "arrays",
-                "validation": int(tie) if isinstance(tie, Integral) else float(tie),
+                "validation_size": int(size) if isinstance(size, Integral) else float(size),
             },
             backbone={
                 "model": parameters["model"],
@@ -81,22 +82,22 @@ def recipe_of(parameters: Mapping[str, Any], seed: int) -> Recipe:
                 "kwargs": dict(parameters["model_kwargs"] or {}),
             },
             search_space=space if isinstance(space, str) else space.model_dump(mode="json"),
-            architecture=None if given is None else read_architecture(str(given)),
-            # In the proportions of the recipe.
-            training={"epochs": int(epochs), "warmup_epochs": int(epochs) // 20},
-            search={"n_trials": int(parameters["trials"])},
+            architecture=None if architecture is None else read_architecture(str(architecture)),
+            # The recipe warms up for a twentieth of its epochs.
+            training={"epochs": epochs, "warmup_epochs": epochs // 20},
+            search={"n_trials": int(parameters["n_trials"])},
             selection={"baselines": False},
         )
         .replace(**(parameters["settings"] or {}))
     )
 
 
-def seed_of(random_state: int | np.random.RandomState | None) -> int:
-    """A seed: the number itself, or one that is drawn.
+def resolve_seed(random_state: int | np.random.RandomState | None) -> int:
+    """Return the seed, drawn from a generator or from numpy's global one for None.
 
     Example:
-        >>> seed_of(7), seed_of(np.random.RandomState(0)) == seed_of(np.random.RandomState(0))
-        (7, True)
+        >>> resolve_seed(7), resolve_seed(np.random.RandomState(0))
+        (7, 209652396)
     """
     if isinstance(random_state, Integral):
         return int(random_state)
@@ -104,20 +105,20 @@ def seed_of(random_state: int | np.random.RandomState | None) -> int:
 
 
 def study_name(recipe: Recipe, images: np.ndarray, labels: np.ndarray) -> str:
-    """A name that the same fit has again, and no other."""
-    value = hashlib.sha256(json.dumps(recipe.identity(), sort_keys=True, default=str).encode())
+    """Return a study name that depends on recipe, images and labels."""
+    digest = hashlib.sha256(json.dumps(recipe.identity(), sort_keys=True, default=str).encode())
     for array in (images, labels):
-        value.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
-    return f"classifier-{value.hexdigest()[:16]}"
+        digest.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+    return f"classifier-{digest.hexdigest()[:16]}"
 
 
 def bare_backbone(settings: BackboneSettings, classes: tuple[str, ...], seed: int) -> nn.Module:
-    """The backbone as it is before anything is trained, on the CPU.
+    """Create the untrained backbone on the CPU.
 
     Raises:
-        TaskError: If it cannot be had.
+        TaskError: If timm cannot create it.
     """
-    nothing = ImageSet(torch.zeros(0, 1, 1, 1, dtype=torch.uint8), torch.zeros(0).long())
-    task = Task("arrays", classes, nothing, nothing, nothing)
-    # Nothing is pretrained here, so nothing is cached.
+    empty = ImageSet(torch.zeros(0, 1, 1, 1, dtype=torch.uint8), torch.zeros(0).long())
+    task = Task("arrays", classes, empty, empty, empty)
+    # The cache is unused without pretraining.
     return create_backbone(settings, task, seed=seed, device=torch.device("cpu"), cache=Path())

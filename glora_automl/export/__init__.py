@@ -1,4 +1,4 @@
-"""Taking an adapter home: verified files for timm, PEFT, ONNX Runtime and this package."""
+"""Verified exports of adapters for timm, PEFT, ONNX Runtime and this package, and predictions."""
 
 from glora_automl.export._adapter import (
     Adapter,
@@ -8,23 +8,23 @@ from glora_automl.export._adapter import (
     read_adapter,
     save_adapter,
 )
-from glora_automl.export._apply import Applied, apply
 from glora_automl.export._export import Export, export_model
+from glora_automl.export._predict import Predictions, predict
 from glora_automl.export._record import Backbone, Preprocessing, Record, backbone_digest
 
 __all__ = [
     "Adapter",
-    "Applied",
     "Backbone",
     "Export",
+    "Predictions",
     "Preprocessing",
     "Record",
-    "apply",
     "attach_adapter",
     "backbone_digest",
     "export_model",
     "load_adapter",
     "load_adapters",
+    "predict",
     "read_adapter",
     "save_adapter",
 ]

@@ -1,4 +1,4 @@
-"""An adapter as a folder of kilobytes, and onto a timm model."""
+"""Adapters as folders of kilobytes, and on timm models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from glora_automl.adapters import adapted_layers, classifiers
 from glora_automl.adapters import merge as merge_layers
 from glora_automl.architecture import TENSORS, Architecture
 from glora_automl.errors import ExportError, GLoRAError
-from glora_automl.export._folder import whole_folder
+from glora_automl.export._folder import atomic_folder
 from glora_automl.export._record import (
     Backbone,
     Preprocessing,
@@ -46,12 +46,12 @@ Model = TypeVar("Model", bound=nn.Module)
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """An adapter and the classifier head that was trained with it.
+    """Adapter with its classifier head.
 
     Attributes:
-        record: What it belongs on, what it distinguishes, and where it comes from.
-        tensors: The support tensors that its architecture uses, lora factors cut to their rank,
-            and the head, by their names in the adapted model.
+        record: Record of backbone, classes, preprocessing and source.
+        tensors: Active support tensors, LoRA factors cut to their rank, and head, by their names
+            in the adapted model.
 
     Example:
         >>> import tempfile, timm
@@ -63,8 +63,8 @@ class Adapter:
         >>> backbone = Backbone.of(BackboneSettings(model="test_vit"), model)
         >>> supernet = Supernet(model, {"blocks.0.attn.qkv": {"E": [Choice.parse("vector")]}})
         >>> supernet.activate(Architecture.parse("blocks.0.attn.qkv: E=vector"))
-        >>> seen = Preprocessing.of(InputFormat((3, 160, 160), (0.5,) * 3, (0.5,) * 3))
-        >>> adapter = Adapter.of(supernet, backbone, ("cat", "dog"), seen)
+        >>> preprocessing = Preprocessing.of(InputFormat((3, 160, 160), (0.5,) * 3, (0.5,) * 3))
+        >>> adapter = Adapter.of(supernet, backbone, ("cat", "dog"), preprocessing)
         >>> path = save_adapter(tempfile.mkdtemp() + "/pets", adapter)
         >>> read_adapter(path).classes
         ('cat', 'dog')
@@ -84,14 +84,14 @@ class Adapter:
         preprocessing: Preprocessing,
         about: Mapping[str, Any] | None = None,
     ) -> Adapter:
-        """The active architecture of a supernet, and its head.
+        """Return the active architecture of a supernet, with its head.
 
         Args:
             supernet: The supernet, not merged.
             backbone: Its backbone.
             classes: Class names, in the order of the logits.
-            preprocessing: What it sees of an image.
-            about: Anything to be told of it, as JSON.
+            preprocessing: Preprocessing of images.
+            about: Metadata for the record, as JSON values.
         """
         architecture = Architecture({name: layer.active for name, layer in supernet.layers.items()})
         shapes = {name: layer.shape for name, layer in supernet.layers.items()}
@@ -108,12 +108,12 @@ class Adapter:
 
     @property
     def architecture(self) -> Architecture:
-        """Its architecture."""
+        """The architecture."""
         return Architecture.parse(self.record.architecture)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names; logits index them."""
+        """Class names, in the order of the logits."""
         return self.record.classes
 
 
@@ -121,30 +121,30 @@ def save_adapter(path: str | Path, adapter: Adapter, *, force: bool = False) -> 
     """Write an adapter as a folder: ``glora.json`` and ``adapter.safetensors``.
 
     Args:
-        path: The folder, which must not be there yet.
+        path: The folder, which must not exist.
         adapter: The adapter.
-        force: Whether an export that is there is replaced.
+        force: Whether an existing export is replaced.
 
     Raises:
-        ExportError: If something is there.
-        StorageError: If it cannot be written.
+        ExportError: If ``path`` exists, unless it is an export and ``force`` is set.
+        StorageError: If the folder cannot be written.
     """
-    with whole_folder(Path(path), force=force) as folder:
+    with atomic_folder(Path(path), force=force, argument="path") as folder:
         write_adapter(folder, adapter)
     return Path(path)
 
 
 def write_adapter(folder: Path, adapter: Adapter) -> Record:
-    """Write an adapter into a folder that is there; returns its record."""
+    """Write an adapter into an existing folder and return its record."""
     save_tensors(folder / WEIGHTS, dict(adapter.tensors))
     return write_record(folder, adapter.record, [WEIGHTS])
 
 
 def read_adapter(path: str | Path) -> Adapter:
-    """Read an adapter that :func:`save_adapter` or ``glora export --to adapter`` wrote.
+    """Read an adapter that :func:`save_adapter` or :func:`export_model` wrote.
 
     Raises:
-        ExportError: If it is none, or altered or cut short.
+        ExportError: If the folder is no adapter, or a file is altered or cut short.
     """
     folder = Path(path)
     record = read_record(folder, "adapter")
@@ -152,30 +152,30 @@ def read_adapter(path: str | Path) -> Adapter:
         tensors = safetensors.torch.load_file(folder / WEIGHTS)
     except (safetensors.SafetensorError, OSError) as error:
         raise ExportError(
-            f"The file {str(folder / WEIGHTS)!r} must be safetensors: {error}."
+            f"The file {str(folder / WEIGHTS)!r} must be safetensors, got: {error}. Export again."
         ) from None
     return Adapter(record, tensors)
 
 
 def load_adapter(model: Model, path: str | Path, *, merge: bool = False) -> Model:
-    """Put an adapter and its classifier head onto the backbone that they were trained on.
+    """Load an adapter and its classifier head onto their backbone.
 
     A head for another number of classes is replaced. For several adapters on one backbone see
     :func:`load_adapters`.
 
     Args:
-        model: The backbone, from ``timm.create_model``; it is changed in place.
-        path: The adapter's folder.
-        merge: Whether its layers become plain ones, at the speed of the backbone. Otherwise they
-            are :class:`glora_automl.adapters.GLoRALinear`, adapter and head can be trained on, and
-            :func:`glora_automl.adapters.detach` takes the adapter off.
+        model: The backbone, from ``timm.create_model``, changed in place.
+        path: Folder of the adapter.
+        merge: Whether the adapter is merged into plain layers, at the speed of the backbone.
+            Otherwise the layers are :class:`glora_automl.adapters.GLoRALinear`: adapter and head
+            are trainable, and :func:`glora_automl.adapters.detach` removes the adapter.
 
     Returns:
         ``model``, in evaluation mode.
 
     Raises:
-        ExportError: If the adapter is none, altered or cut short, or was trained on another
-            backbone.
+        ExportError: If the folder is no adapter, a file is altered or cut short, or the adapter
+            was trained on another backbone.
     """
     attach_adapter(model, read_adapter(path), name=str(path))
     if merge:
@@ -186,18 +186,18 @@ def load_adapter(model: Model, path: str | Path, *, merge: bool = False) -> Mode
 def load_adapters(
     model: Model, paths: Mapping[str, str | Path], *, merge: bool = False
 ) -> dict[str, Model]:
-    """Several adapters on one backbone: a model each, which share the backbone's weights.
+    """Load several adapters onto one backbone, as models that share its weights.
 
-    To switch is to call another one. Each takes the memory of its adapter and head alone, or also
-    that of the layers that ``merge`` makes plain.
+    Each model takes the memory of its adapter and head, and with ``merge`` that of its merged
+    layers.
 
     Args:
-        model: The backbone, from ``timm.create_model``. It is frozen, and otherwise stays as it is.
-        paths: The adapters' folders, by any names.
+        model: The backbone, from ``timm.create_model``. It is frozen and otherwise unchanged.
+        paths: Folders of the adapters, by name.
         merge: As for :func:`load_adapter`.
 
     Returns:
-        The models by those names, in evaluation mode.
+        The models by name, in evaluation mode.
 
     Raises:
         ExportError: As :func:`load_adapter` does.
@@ -205,7 +205,7 @@ def load_adapters(
     heads = {id(t) for head in classifiers(model) for t in (*head.parameters(), *head.buffers())}
     tensors = [*model.parameters(), *model.buffers()]
     shared = {id(t): t for t in tensors if id(t) not in heads}
-    # What deepcopy has a copy of it does not copy.
+    # deepcopy shares the tensors that its memo already holds.
     return {
         name: load_adapter(copy.deepcopy(model, dict(shared)), path, merge=merge)
         for name, path in paths.items()
@@ -213,63 +213,65 @@ def load_adapters(
 
 
 def attach_adapter(model: nn.Module, adapter: Adapter, *, name: str = "") -> Supernet:
-    """Put an adapter and its head onto the backbone that they were trained on.
+    """Attach an adapter and its head to their backbone.
 
     Args:
-        model: The backbone; it is changed in place and comes out in evaluation mode.
+        model: The backbone, changed in place and set to evaluation mode.
         adapter: The adapter.
-        name: What it is called in messages.
+        name: Name of the adapter in messages.
 
     Returns:
-        The supernet of this one architecture, which is active.
+        The supernet of the adapter's architecture, which is active.
 
     Raises:
-        ExportError: If it was trained on another backbone, or its tensors are not those of its
-            architecture.
+        ExportError: If the adapter was trained on another backbone, or its tensors do not match
+            its architecture.
     """
     check_backbone_digest(model, adapter.record, name)
-    _fit_head(model, adapter)
-    only = {
-        layer: {t: (choice,) for t, choice in zip(TENSORS, choices, strict=True)}
-        for layer, choices in adapter.architecture.items()
+    _replace_head(model, adapter)
+    choices = {
+        layer: {t: (choice,) for t, choice in zip(TENSORS, of_layer, strict=True)}
+        for layer, of_layer in adapter.architecture.items()
     }
     try:
-        supernet = Supernet(model, only)
+        supernet = Supernet(model, choices)
         supernet.activate(adapter.architecture)
         supernet.load_state_dict(adapter.tensors)
     except GLoRAError as error:
-        raise ExportError(f"The adapter {name!r} does not fit its own record: {error}") from None
+        raise ExportError(
+            f"Tensors of the adapter {name!r} must match its record, got: {error}"
+        ) from None
     model.eval()
     return supernet
 
 
 def check_backbone_digest(model: nn.Module, record: Record, name: str) -> None:
-    """Insist on the backbone that an adapter was trained on.
+    """Check that a model is the backbone of an adapter.
 
     Raises:
-        ExportError: If it is another one, or carries an adapter already.
+        ExportError: If it is another backbone, or is already adapted.
     """
     if adapted_layers(model):
         raise ExportError(
-            f"The model must not be adapted when {name!r} is loaded; take its adapter off with "
-            "glora_automl.adapters.detach(model), or have several with glora_automl.load_adapters."
+            f"`model` must be without an adapter to load {name!r}, got an adapted one. Call "
+            "glora_automl.adapters.detach(model), or load several with glora_automl.load_adapters."
         )
     found, backbone = backbone_digest(model), record.backbone
     if found != backbone.digest:
-        given = [repr(backbone.model), *(f"{k}={v!r}" for k, v in backbone.kwargs.items())]
+        arguments = [repr(backbone.model), *(f"{k}={v!r}" for k, v in backbone.kwargs.items())]
         raise ExportError(
-            f"The adapter {name!r} belongs on {backbone.model!r} with the digest "
-            f"{backbone.digest[:16]}..., this model has {found[:16]}...: create it with "
-            f"timm.create_model({', '.join(given)}) and the weights that the study had."
+            f"The backbone of the adapter {name!r} must have the digest "
+            f"{backbone.digest[:16]}..., got {found[:16]}.... Call "
+            f"timm.create_model({', '.join(arguments)}) and load the study's weights."
         )
 
 
-def _fit_head(model: nn.Module, adapter: Adapter) -> None:
-    """Give the model a head of the adapter's size, if it has another one."""
+def _replace_head(model: nn.Module, adapter: Adapter) -> None:
+    """Replace a head for another number of classes."""
     heads = {id(p) for module in classifiers(model) for p in module.parameters()}
     shapes = {n: tuple(p.shape) for n, p in model.named_parameters() if id(p) in heads}
-    wanted = {name: tuple(t.shape) for name, t in adapter.tensors.items()}
-    if shapes and all(wanted.get(name) == shape for name, shape in shapes.items()):
+    expected = {name: tuple(t.shape) for name, t in adapter.tensors.items()}
+    if shapes and all(expected.get(name) == shape for name, shape in shapes.items()):
         return
     device = next(model.parameters()).device
     model.reset_classifier(len(adapter.classes))  # type: ignore[operator]

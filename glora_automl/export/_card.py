@@ -1,4 +1,4 @@
-"""The model card beside an export, as the Hugging Face hub reads it."""
+"""Model card of an export, in the format of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from glora_automl._version import __version__
 from glora_automl.export._record import Kind, Record
-from glora_automl.export._verify import Verified
+from glora_automl.export._verify import Verification
 from glora_automl.report import Snapshot, accuracy_text, markdown_study
 from glora_automl.training import Score
 
@@ -19,7 +19,7 @@ __all__ = ["model_card"]
 
 _TITLES: dict[Kind, str] = {
     "timm": "merged into a plain timm model",
-    "backbone": "the backbone alone, for adapters to be put on",
+    "backbone": "the backbone of adapters",
     "adapter": "an adapter for glora_automl",
     "peft": "an adapter for PEFT",
     "onnx": "merged into an ONNX graph",
@@ -61,48 +61,46 @@ model = peft.PeftModel.from_pretrained(model, "{path}").eval()""",
 import onnxruntime
 
 session = onnxruntime.InferenceSession("{path}/model.onnx")
-# images: float32 (batch, {size}), normalised as the metadata "preprocessing" say
+# images: float32 (batch, {size}), with the preprocessing in the metadata
 (logits,) = session.run(["logits"], {{"images": images}})""",
 }
 
 
-def model_card(record: Record, study: optuna.Study, verified: Verified, path: str) -> str:
-    """Front matter and text: what it is, how to load it, how good it is, how it was made.
+def model_card(record: Record, study: optuna.Study, verification: Verification, path: str) -> str:
+    """Return the card: front matter, usage, figures, limits, verification and study.
 
     Args:
-        record: The export.
-        study: The study that it comes from.
-        verified: How it was verified.
+        record: Record of the export.
+        study: Its study.
+        verification: Its comparison with the study's subnet.
         path: Name of its folder.
     """
     snapshot = Snapshot.of(study)
     about = record.about
-    standalone = record.kind == "backbone"
+    is_backbone = record.kind == "backbone"
     parts = [
         f"---\n{_front_matter(record, path).to_yaml()}\n---",
         f"# {path}",
         f"{_summary(record, snapshot)} Made by glora_automl {__version__}.",
-        "## Load it",
+        "## Usage",
         f"```python\n{_load(record, path)}\n```",
-        f"{'' if standalone else f'Or `glora apply {path} IMAGES`. '}The images are brought to "
-        f"{' x '.join(map(str, record.preprocessing.size))} ({record.preprocessing.resize}, "
-        f"{record.preprocessing.interpolation}); mean {_numbers(record.preprocessing.mean)}, "
-        f"standard deviation {_numbers(record.preprocessing.std)}.",
-        _needs(record),
+        "" if is_backbone else f"Or run `glora predict {path} IMAGES`.",
+        _preprocessing(record),
+        _weights(record),
         f"Classes: {', '.join(record.classes)}.",
     ]
-    if not standalone:
-        parts += ["## How good it is", _figures(record), "## Limits", _limits(record, snapshot)]
+    if not is_backbone:
+        parts += ["## Accuracy", _figures(record), "## Limits", _limits(record, snapshot)]
         parts += ["## Architecture", f"```text\n{record.architecture}\n```"]
     parts += [
-        "## Verified",
-        f"Before it got its name, the export was loaded and shown {verified.n_images} validation "
-        f"images: its logits differ from those of the study's "
-        f"{'backbone' if standalone else 'subnet'} by at most {verified.difference:.1e} (allowed: "
-        f"{verified.tolerance:.1e}, the largest logit being {verified.largest:.1f}), and "
-        f"{verified.predictions} of {verified.n_images} predictions are the same. `glora.json` has "
-        "the sha256 of its files.",
-        f"## The study {about['study']!r}",
+        "## Verification",
+        f"The written files were loaded and compared with the study's "
+        f"{'backbone' if is_backbone else 'subnet'} on {verification.n_images} validation images. "
+        f"Logits differ by at most {verification.difference:.1e} (tolerance "
+        f"{verification.tolerance:.1e}, largest logit {verification.largest:.1f}), and "
+        f"{verification.n_same_predictions} of {verification.n_images} predictions are equal. "
+        "`glora.json` holds the sha256 of the files.",
+        f"## Study {about['study']!r}",
         *(part.replace("## ", "### ", 1) for part in markdown_study(snapshot, name_workers=False)),
         "### Recipe",
         f"```json\n{json.dumps(_recipe(snapshot), indent=1, ensure_ascii=False)}\n```",
@@ -140,55 +138,68 @@ def _summary(record: Record, snapshot: Snapshot) -> str:
     backbone, about = record.backbone, record.about
     if record.kind == "backbone":
         return f"`{backbone.model}`: {_TITLES['backbone']}."
-    share = record.n_params / about["backbone parameters"]
-    how = f"a search over {len(snapshot.trials):,} trials chose how each is parameterised"
-    if snapshot.recipe.architecture is not None:
-        how = "how each is parameterised was given, without a search"
-    elif about["baseline"] is not None:
-        how = (
-            f"here in the way of {about['control']}, which validated better than all that was "
-            f"found by a search over {len(snapshot.trials):,} trials"
-        )
+    fraction = record.n_params / about["n_backbone_params"]
     return (
-        f"`{backbone.model}`, adapted to {len(record.classes)} classes with "
-        f"{record.n_params:,} trainable parameters beside its classifier ({share:.2%} of the "
-        f"backbone's {about['backbone parameters']:,}; the budget was {about['budget']:,}), "
-        f"{_TITLES[record.kind]}. GLoRA ([arXiv 2306.07967](https://arxiv.org/abs/2306.07967)) "
-        f"gives each linear layer five support tensors; {how}."
+        f"`{backbone.model}`, adapted to {len(record.classes)} classes, "
+        f"{_TITLES[record.kind]}. The adapter has {record.n_params:,} trainable parameters without "
+        f"the classifier: {fraction:.2%} of the backbone's {about['n_backbone_params']:,}, with a "
+        f"budget of {about['budget']:,}. GLoRA "
+        "([arXiv 2306.07967](https://arxiv.org/abs/2306.07967)) gives each linear layer five "
+        f"support tensors. {_origin(record, snapshot)}"
     )
+
+
+def _origin(record: Record, snapshot: Snapshot) -> str:
+    """Return a sentence on the selection of the architecture."""
+    origin = record.about["origin"]
+    if snapshot.recipe.architecture is not None:
+        return f"The recipe sets the architecture ({origin}), without a search."
+    search = f"a search with {len(snapshot.trials):,} trials"
+    if record.about["preset"] is not None:
+        return f"The architecture is the baseline {origin}, which validated better than {search}."
+    return f"The architecture is {origin} of {search}."
 
 
 def _load(record: Record, path: str) -> str:
     backbone = record.backbone
-    given = {**({"pretrained": True} if backbone.pretrained else {}), **backbone.kwargs}
+    arguments = {**({"pretrained": True} if backbone.pretrained else {}), **backbone.kwargs}
     channels = record.preprocessing.size[0]
     predict = _PREDICT.format(transform="transform", mode="L" if channels == 1 else "RGB")
     return _LOAD[record.kind].format(
         path=path,
         model=backbone.model,
-        arguments="".join(f", {key}={value!r}" for key, value in given.items()),
+        arguments="".join(f", {key}={value!r}" for key, value in arguments.items()),
         classes=len(record.classes),
         size=", ".join(map(str, record.preprocessing.size)),
         predict=predict,
     )
 
 
-def _needs(record: Record) -> str:
-    """Where the weights of an adapter's backbone are."""
+def _preprocessing(record: Record) -> str:
+    preprocessing = record.preprocessing
+    return (
+        f"Preprocessing: {' x '.join(map(str, preprocessing.size))} ({preprocessing.crop_mode}, "
+        f"{preprocessing.interpolation}), mean {_numbers(preprocessing.mean)}, standard deviation "
+        f"{_numbers(preprocessing.std)}."
+    )
+
+
+def _weights(record: Record) -> str:
+    """Return a sentence on the source of an adapter's backbone."""
     if record.kind not in ("adapter", "peft"):
         return ""
     digest = f"digest `{record.backbone.digest}`"
     if record.backbone.pretrained:
-        return f"The backbone is timm's, {digest}."
-    where = (
+        return f"timm downloads the backbone's weights, {digest}."
+    source = (
         f"a file with the sha256 `{record.backbone.checkpoint}`"
         if record.backbone.checkpoint
-        else "the study alone"
+        else "the study"
     )
     return (
-        f"The backbone's weights come from {where}, {digest}; `glora export "
-        f"{record.about['study']} --to backbone` writes them for timm, and `glora apply` takes "
-        "them with `--backbone`."
+        f"The backbone's weights come from {source}, {digest}. An export of kind `backbone` of the "
+        f"study `{record.about['study']}` contains them for timm, and is the argument `backbone` "
+        "of `glora_automl.predict`."
     )
 
 
@@ -205,34 +216,40 @@ def _figures(record: Record) -> str:
 def _limits(record: Record, snapshot: Snapshot) -> str:
     about = record.about
     lines = [
-        f"It knows its {len(record.classes)} classes alone and gives every image to one of them.",
-        "The intervals (Wilson's) tell how far other images like these would move a figure, not "
-        "what other cameras, places or times would.",
+        f"The model predicts one of its {len(record.classes)} classes for every image.",
+        "The intervals (Wilson) cover the sampling of images like these, not other cameras, places "
+        "or times.",
     ]
     if snapshot.recipe.architecture is None:
         lines.append(
-            f"Validation images chose it among {len(snapshot.trials):,} trials, so their figure "
-            "flatters it."
+            f"The architecture was selected among {len(snapshot.trials):,} trials on the "
+            "validation images, so their accuracy is biased upwards."
         )
     if about["weights"] == "inherited":
         lines.append(
-            f"Its weights are inherited: those of trial {about['trial']} in the supernet, which "
-            "all architectures share, without training on it alone."
+            f"The weights are inherited by {about['origin']} from the supernet, without "
+            "stand-alone training."
+        )
+    elif about["weights"] == "refit":
+        lines.append(
+            "The validation accuracy is that of the weights before their refit on training and "
+            "validation images."
         )
     if about["test"] is None:
         lines.append(
-            "The test images were never shown to it; the result below is of the study's winner."
+            "The model was never evaluated on the test images. The result below is that of the "
+            "study's winner."
         )
     if about["budget"] != snapshot.budget:
         lines.append(
-            f"It was picked for a budget of {about['budget']:,}; the result below is of the "
-            f"study's winner under {snapshot.budget:,}."
+            f"The model was selected for a budget of {about['budget']:,}. The result below is that "
+            f"of the study's winner, with a budget of {snapshot.budget:,}."
         )
     return "\n".join(f"- {line}" for line in lines)
 
 
 def _recipe(snapshot: Snapshot) -> dict[str, Any]:
-    """The study's recipe without the folders of whoever ran it: cards are published."""
+    """Return the study's recipe without local folders, because cards are published."""
     table = snapshot.recipe.model_dump(mode="json")
     for section, key in (("task", "path"), ("backbone", "checkpoint")):
         if isinstance(path := table[section].get(key), str):

@@ -1,4 +1,4 @@
-"""Taking an adapter out of a study: written, loaded again, compared, and only then named."""
+"""Export of a study's adapter: written, loaded, verified, then renamed to its path."""
 
 from __future__ import annotations
 
@@ -8,47 +8,53 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from optuna.storages import BaseStorage
 from torch import Tensor, nn
 
+from glora_automl._declarations import suggest
 from glora_automl.adapters import merge
+from glora_automl.budget import Budget
 from glora_automl.errors import ExportError
 from glora_automl.export._adapter import Adapter, load_adapter, write_adapter
 from glora_automl.export._card import model_card
-from glora_automl.export._folder import check_free, whole_folder
+from glora_automl.export._folder import atomic_folder, check_free
 from glora_automl.export._onnx import check_onnx, load_onnx, write_onnx
 from glora_automl.export._peft import check_peft, load_peft, require_peft, write_peft
 from glora_automl.export._record import KINDS, Kind, Record, write_record
-from glora_automl.export._subnet import Chosen, choose, describe, describe_backbone, take
+from glora_automl.export._subnet import (
+    Subnet,
+    backbone_record,
+    create_adapter,
+    find_subnet,
+    load_subnet,
+)
 from glora_automl.export._timm import check_timm, load_timm, write_timm
-from glora_automl.export._verify import Logits, Verified, batched, verify
-from glora_automl.pipeline import Run, find, join, load_backbone
-from glora_automl.progress import Progress
+from glora_automl.export._verify import Logits, Verification, batched, verify
+from glora_automl.pipeline import Run, Workspace, find_study, load_backbone, open_run
 from glora_automl.supernet import Supernet
 
 __all__ = ["Export", "export_model"]
 
-IMAGES = 128
-"""The most validation images that an export is verified on."""
+MAX_IMAGES = 128
+"""Largest number of validation images in the verification."""
 
 
 class Export(NamedTuple):
-    """What was written.
+    """Written export.
 
     Attributes:
-        path: The folder.
-        record: What it says of itself.
-        verified: How it was compared with the study.
-        sizes: Bytes of its files, by name.
+        path: Folder of the export.
+        record: Record of the export.
+        verification: Comparison with the study's subnet.
+        sizes: Bytes of the files, by name.
     """
 
     path: Path
     record: Record
-    verified: Verified
+    verification: Verification
     sizes: dict[str, int]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return {
             "path": str(self.path),
             **self.record.model_dump(mode="json"),
@@ -62,73 +68,49 @@ def export_model(
     out: str | Path,
     *,
     trial: int | str = "best",
-    budget: int | str | None = None,
+    budget: Budget | int | str | None = None,
     force: bool = False,
-    storage: str | BaseStorage | None = None,
-    artifacts: str | None = None,
-    data: str | None = None,
-    runs: str | Path = "runs",
-    device: str = "auto",
-    patience: float = 300.0,
-    stop: Callable[[], bool] | None = None,
-    progress: Progress | None = None,
+    workspace: Workspace | None = None,
 ) -> Export:
-    """Write an adapter of a study as a folder that works without the study.
+    """Write an adapter of a study as a folder that does not need the study.
 
-    What was written is loaded and compared with the study's subnet on validation images before it
-    gets its name. A model card is beside it.
+    The written files are loaded and compared with the study's subnet on validation images, on the
+    CPU. A model card explains their use.
 
     Args:
         name: Name of the study.
-        to: ``timm``: the merged model, for ``timm.create_model``. ``adapter``: the support tensors
-            and the head alone, for :func:`glora_automl.load_adapter`. ``peft``: for
-            ``peft.PeftModel.from_pretrained``. ``onnx``: the merged model as a graph.
-            ``backbone``: the backbone without any adapter, where nobody else has its weights.
-        out: The folder, which must not be there yet.
-        trial: ``best`` is the winner of a finished study. The number of any other complete trial
-            stands for its architecture with the weights that it inherits from the supernet.
-        budget: Takes the winner of :func:`glora_automl.pick` for this budget instead.
-        force: Whether an export that is there is replaced.
-        storage: As for :func:`glora_automl.search`.
-        artifacts: Where this machine finds the study's artifacts, if not where the study says.
-        data: Where this machine finds the images, if not where the study says.
-        runs: As for :func:`glora_automl.search`.
-        device: As for :func:`glora_automl.search`; exports are verified on the CPU.
-        patience: As for :func:`glora_automl.search`.
-        stop: As for :func:`glora_automl.search`.
-        progress: As for :func:`glora_automl.search`.
+        to: Format: ``timm``, the merged model for ``timm.create_model``; ``adapter``, support
+            tensors and head for :func:`glora_automl.load_adapter`; ``peft``, for
+            ``peft.PeftModel.from_pretrained``; ``onnx``, the merged model as a graph;
+            ``backbone``, the backbone of adapters.
+        out: Folder of the export, which must not exist.
+        trial: ``best`` for the winner of a finished study, or the number of a complete trial, with
+            inherited weights.
+        budget: Budget of an earlier selection, whose winner is exported instead.
+        force: Whether an existing export is replaced.
+        workspace: Where the study is.
 
     Raises:
-        ExportError: If ``out`` is there, the format cannot express the adapter, its package is not
-            installed, or what was written computes something else.
-        StudyError: If the study has no such trial, or is not finished.
-        GLoRAError: If anything else is wrong with the input.
-        Stopped: If ``stop`` asked for it.
+        ExportError: If ``out`` exists, the format cannot express the adapter, a package is
+            missing, or the export's logits differ.
+        StudyError: If the study has no such trial or selection, or is not finished.
+        GLoRAError: If another argument is invalid.
+        Stopped: If the workspace asked to stop.
     """
     kind = _checked_kind(to)
     check_free(Path(out), force)
-    storage, recipe = find(name, storage=storage, data=data, runs=runs, patience=patience)
-    with join(
-        recipe,
-        name=name,
-        storage=storage,
-        artifacts=artifacts,
-        runs=runs,
-        device=device,
-        patience=patience,
-        stop=stop,
-        progress=progress,
-    ) as run:
-        # Before the backbone, which a study that has just begun would pretrain.
-        chosen = None if kind == "backbone" else choose(run, str(trial), budget)
-        return _export(load_backbone(run), kind, Path(out), chosen, force)
+    workspace, recipe = find_study(name, workspace)
+    with open_run(recipe, workspace, name=name) as run:
+        # First, because load_backbone may pretrain the backbone of a new study.
+        subnet = None if kind == "backbone" else find_subnet(run, str(trial), budget)
+        return _export(load_backbone(run), kind, Path(out), subnet, force)
 
 
 def _checked_kind(to: str) -> Kind:
-    """Read a format, and see that what writes it is installed.
+    """Check a format and that its packages are installed.
 
     Raises:
-        ExportError: If it is none, or is not installed.
+        ExportError: If the format is unknown or a package is missing.
     """
     for kind in KINDS:
         if to == kind:
@@ -137,43 +119,45 @@ def _checked_kind(to: str) -> Kind:
             elif kind == "peft":
                 require_peft()
             return kind
-    raise ExportError(f"--to must be one of {', '.join(KINDS)}, got {to!r}.")
+    raise ExportError(
+        f"`to` must be one of {', '.join(KINDS)}, got {to!r}. {suggest(to, list(KINDS))}"
+    )
 
 
-def _export(run: Run, kind: Kind, out: Path, chosen: Chosen | None, force: bool) -> Export:
-    backbone = run.setup.backbone().cpu().eval()
-    images = run.setup.validation[0][:IMAGES].cpu()
-    if chosen is None:
-        record, model = describe_backbone(run, backbone), backbone
+def _export(run: Run, kind: Kind, out: Path, subnet: Subnet | None, force: bool) -> Export:
+    backbone = run.context.backbone().cpu().eval()
+    images = run.context.validation[0][:MAX_IMAGES].cpu()
+    if subnet is None:
+        record, model = backbone_record(run, backbone), backbone
         write = partial(write_timm, model=copy.deepcopy(backbone), record=record)
     else:
-        supernet = take(run, chosen)
-        adapter, model = describe(run, chosen, supernet), supernet.model
+        supernet = load_subnet(run, subnet)
+        adapter, model = create_adapter(run, subnet, supernet), supernet.model
         record = adapter.record.model_copy(update={"kind": kind})
         if kind == "timm":
-            check_timm(backbone, chosen.architecture)
+            check_timm(backbone, subnet.architecture)
         elif kind == "peft":
-            check_peft(backbone, chosen.architecture, images[:1])
+            check_peft(backbone, subnet.architecture, images[:1])
         write = partial(_write, kind=kind, adapter=adapter, supernet=supernet, backbone=backbone)
     expected = batched(model, images)
-    with whole_folder(out, force=force) as folder:
+    with atomic_folder(out, force=force) as folder:
         files = write(folder)
         record = write_record(folder, record, files)
-        run.setup.progress.log(f"Verify the export on {len(images)} validation images.")
-        verified = verify(_forms(folder, record, backbone), expected, images)
+        run.context.progress.log(f"Verify the export on {len(images)} validation images.")
+        verification = verify(_load_forms(folder, record, backbone), expected, images)
         run.worker.check_stop()
-        about = {**record.about, "verified": verified._asdict()}
+        about = {**record.about, "verification": verification._asdict()}
         record = write_record(folder, record.model_copy(update={"about": about}), files)
-        card = model_card(record, run.study, verified, out.absolute().name)
+        card = model_card(record, run.study, verification, out.absolute().name)
         (folder / "README.md").write_text(card, encoding="utf-8")
     sizes = {file.name: file.stat().st_size for file in sorted(out.iterdir())}
-    return Export(out, record, verified, sizes)
+    return Export(out, record, verification, sizes)
 
 
 def _write(
     folder: Path, *, kind: Kind, adapter: Adapter, supernet: Supernet, backbone: nn.Module
 ) -> list[str]:
-    """Write the files of an adapter; returns their names."""
+    """Write the files of an adapter and return their names."""
     if kind == "adapter":
         return list(write_adapter(folder, adapter).files)
     if kind == "peft":
@@ -184,8 +168,8 @@ def _write(
         return write_timm(folder, model, adapter.record)
 
 
-def _forms(folder: Path, record: Record, backbone: nn.Module) -> Mapping[str, Logits]:
-    """What the export is used as, each loaded from its files."""
+def _load_forms(folder: Path, record: Record, backbone: nn.Module) -> Mapping[str, Logits]:
+    """Load the export in each form of its use."""
     forms: dict[str, Callable[[Tensor], Tensor]] = {}
     kind = record.kind
     if kind == "adapter":

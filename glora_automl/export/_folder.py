@@ -1,4 +1,4 @@
-"""Folders that are whole or not there."""
+"""Atomic creation of an export's folder."""
 
 from __future__ import annotations
 
@@ -12,77 +12,83 @@ from glora_automl._files import make_folder
 from glora_automl.errors import ExportError, StorageError
 from glora_automl.export._record import RECORD
 
-__all__ = ["check_free", "whole_folder"]
+__all__ = ["atomic_folder", "check_free"]
 
 
-def check_free(path: Path, force: bool) -> None:
-    """Refuse to write where something is.
+def check_free(path: Path, force: bool, *, argument: str = "out") -> None:
+    """Refuse a path that is taken.
+
+    Args:
+        path: The path.
+        force: Whether an existing export is replaced.
+        argument: Name of the caller's argument, for messages.
 
     Raises:
-        ExportError: If it is there and ``force`` is false, or it is no export.
+        ExportError: If the path exists, unless it is an export and ``force`` is set.
     """
     if not path.exists() and not path.is_symlink():
         return
     if not force:
         raise ExportError(
-            f"The output must not be there yet, {str(path)!r} is; choose another with --out, or "
-            "replace it with --force."
+            f"`{argument}` must be a new folder, got {str(path)!r}, which exists. Choose another "
+            f"`{argument}`, or set `force` to replace an export."
         )
-    # Not just any folder of the user's is removed.
+    # Other folders of the user must survive a mistyped path.
     if path.is_symlink() or not path.is_dir() or not (path / RECORD).is_file():
         raise ExportError(
-            f"An export is all that --force replaces, and {str(path)!r} is none; choose another "
-            "with --out."
+            f"`{argument}` must be a new folder, or an export with `force`, got {str(path)!r}. "
+            f"Choose another `{argument}`."
         )
 
 
 @contextmanager
-def whole_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
-    """A folder to fill and to check, which gets its name at the end of the block.
+def atomic_folder(path: Path, *, force: bool = False, argument: str = "out") -> Iterator[Path]:
+    """Yield a temporary folder that is renamed to ``path`` at the end of the block.
 
-    If the block raises anything, nothing is left of it, and what was there before is still there.
+    If the block raises, the temporary folder is removed and an existing export stays.
 
     Args:
-        path: The name.
-        force: Whether an export of that name is replaced.
+        path: Path of the folder.
+        force: Whether an existing export is replaced.
+        argument: Name of the caller's argument, for messages.
 
     Raises:
-        ExportError: See :func:`check_free`.
-        StorageError: If it cannot be written.
+        ExportError: As :func:`check_free` does.
+        StorageError: If the folder cannot be written.
 
     Example:
         >>> folder = Path(tempfile.mkdtemp())
-        >>> with whole_folder(folder / "out") as out:
+        >>> with atomic_folder(folder / "out") as out:
         ...     _ = (out / "a.txt").write_text("a")
         >>> [file.name for file in folder.glob("*/*")]
         ['a.txt']
     """
-    check_free(path, force)
+    check_free(path, force, argument=argument)
     path = path.absolute()
-    make_folder(path.parent, option="--out")
-    place: Path | None = None
+    make_folder(path.parent, argument)
+    temporary: Path | None = None
     try:
-        place = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-        filled, old = place / "new", place / "old"
-        filled.mkdir()
-        yield filled
-        for file in filled.iterdir():  # safetensors writes for the user alone
-            file.chmod(filled.stat().st_mode & 0o666)
-        check_free(path, force)  # others may have written it meanwhile
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        new, old = temporary / "new", temporary / "old"
+        new.mkdir()
+        yield new
+        for file in new.iterdir():  # safetensors creates files that only their owner can read
+            file.chmod(new.stat().st_mode & 0o666)
+        check_free(path, force, argument=argument)  # another process may have written it meanwhile
         if path.exists():
             path.rename(old)
         try:
-            filled.rename(path)
+            new.rename(path)
         except OSError:
             if old.exists():
                 old.rename(path)
             raise
     except OSError as error:
         raise StorageError(
-            f"The folder {str(path)!r} cannot be written: {error.strerror or error}; make room or "
-            "choose another with --out."
+            f"`{argument}` must be writable, got {str(path)!r}: {error.strerror or error}. Free "
+            f"disk space or choose another `{argument}`."
         ) from None
     finally:
-        if place is not None:
+        if temporary is not None:
             with suppress(OSError):
-                shutil.rmtree(place)
+                shutil.rmtree(temporary)

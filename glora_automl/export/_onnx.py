@@ -1,4 +1,4 @@
-"""An ONNX graph of the merged model, for any number of images at once."""
+"""Export of the merged model as an ONNX graph for any batch size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from glora_automl.backbones import one_line
+from glora_automl._messages import one_line
 from glora_automl.errors import ExportError
 from glora_automl.export._extras import require
 from glora_automl.export._record import Record
@@ -25,10 +25,10 @@ GRAPH = "model.onnx"
 
 
 def check_onnx() -> None:
-    """Refuse what cannot be written or checked here.
+    """Check that the packages for ONNX export and verification are installed.
 
     Raises:
-        ExportError: If a package is missing.
+        ExportError: If one is missing.
     """
     for module in ("onnx", "onnxscript", "onnxruntime"):
         require(module, "onnx")
@@ -37,12 +37,12 @@ def check_onnx() -> None:
 def write_onnx(folder: Path, model: nn.Module, record: Record) -> list[str]:
     """Write ``model.onnx``: float32 ``images (batch, channels, height, width)`` to ``logits``.
 
-    Its metadata have the class names and the preprocessing, as JSON.
+    The metadata of the graph hold class names and preprocessing, as JSON.
 
     Args:
-        folder: Where to.
+        folder: Folder to write to.
         model: The merged model on the CPU, in evaluation mode.
-        record: What is exported.
+        record: Record of the export.
 
     Returns:
         Names of the files.
@@ -52,14 +52,14 @@ def write_onnx(folder: Path, model: nn.Module, record: Record) -> list[str]:
     """
     onnx = require("onnx", "onnx")
     path = folder / GRAPH
-    # Two: of one image torch would take the number for a constant.
+    # Two images, because torch specialises a batch size of 1 to a constant.
     example = torch.zeros(2, *record.preprocessing.size)
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
-        # It tells its steps on standard output, where JSON may be expected.
+        # torch prints its steps to standard output, where the command line prints JSON.
         with (
             redirect_stdout(io.StringIO()),
             redirect_stderr(io.StringIO()),
@@ -76,10 +76,10 @@ def write_onnx(folder: Path, model: nn.Module, record: Record) -> list[str]:
                 dynamo=True,
                 external_data=False,
             )
-    except Exception as error:  # whatever the exporter raises, the cause is in the model
+    except Exception as error:  # the exporter's exceptions have no common class
         raise ExportError(
             f"torch {torch.__version__} cannot export {record.backbone.model!r} to ONNX "
-            f"({one_line(error)}); take --to timm and export that with its own settings."
+            f"({one_line(error)}). Choose `to` 'timm' and export that model to ONNX yourself."
         ) from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):
@@ -97,7 +97,7 @@ def write_onnx(folder: Path, model: nn.Module, record: Record) -> list[str]:
 
 
 def load_onnx(folder: Path) -> Callable[[Tensor], Tensor]:
-    """Load it into ONNX Runtime, on the CPU: images to logits.
+    """Load the graph into ONNX Runtime on the CPU and return images to logits.
 
     Raises:
         ExportError: If ONNX Runtime is not installed or cannot load it.
@@ -107,9 +107,9 @@ def load_onnx(folder: Path) -> Callable[[Tensor], Tensor]:
         session: Any = runtime.InferenceSession(
             str(folder / GRAPH), providers=["CPUExecutionProvider"]
         )
-    except Exception as error:  # its exceptions have no common class
+    except Exception as error:  # the exceptions of ONNX Runtime have no common class
         raise ExportError(
-            f"ONNX Runtime cannot load {str(folder / GRAPH)!r}: {one_line(error)}."
+            f"ONNX Runtime cannot load {str(folder / GRAPH)!r}: {one_line(error)}. Export again."
         ) from None
 
     def logits(images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""An export on this machine: ready to compute logits."""
+"""Loading of an export for prediction."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from glora_automl.export._peft import load_peft
 from glora_automl.export._record import FILES, Record, read_record
 from glora_automl.export._timm import load_timm
 
-__all__ = ["Opened", "create_backbone", "open_export"]
+__all__ = ["LoadedExport", "create_backbone", "open_export"]
 
 
-class Opened(NamedTuple):
-    """An export that is ready.
+class LoadedExport(NamedTuple):
+    """Loaded export.
 
     Attributes:
-        record: What it says of itself.
+        record: Record of the export.
         logits: Images ``(batch, channels, height, width)`` to logits ``(batch, classes)``, both on
             :attr:`device`.
-        device: Where it computes.
+        device: Device of the model.
     """
 
     record: Record
@@ -36,28 +36,27 @@ class Opened(NamedTuple):
     device: torch.device
 
 
-def open_export(path: Path, *, backbone: str | None, device: torch.device) -> Opened:
+def open_export(path: Path, *, backbone: str | None, device: torch.device) -> LoadedExport:
     """Check an export and load it, merged.
 
     Args:
-        path: Its folder.
-        backbone: Weights of an adapter's backbone, if timm does not download them; see
-            :func:`create_backbone`.
-        device: Where it is to compute; an ONNX graph computes on the CPU.
+        path: Folder of the export.
+        backbone: Weights of an adapter's backbone, see :func:`create_backbone`.
+        device: Device of the model; ONNX graphs run on the CPU.
 
     Raises:
-        ExportError: If it is none, altered or cut short, or its backbone is another one or
-            missing.
+        ExportError: If the folder is no export, a file is altered, or the backbone is missing or
+            another one.
         TaskError: If the backbone cannot be read.
     """
     record = read_record(path, "timm", "adapter", "peft", "onnx")
     if record.kind in ("timm", "onnx") and backbone is not None:
         raise ExportError(
-            f"An export of kind {record.kind!r} has its weights with it, got --backbone "
-            f"{backbone!r}; leave it out."
+            f"`backbone` must be None for an export of kind {record.kind!r}, which holds all "
+            f"weights, got {backbone!r}. Leave out `backbone`."
         )
     if record.kind == "onnx":
-        return Opened(record, load_onnx(path), torch.device("cpu"))
+        return LoadedExport(record, load_onnx(path), torch.device("cpu"))
     if record.kind == "timm":
         model = load_timm(path, record)
     else:
@@ -67,36 +66,35 @@ def open_export(path: Path, *, backbone: str | None, device: torch.device) -> Op
         else:
             check_backbone_digest(model, record, str(path))
             model = load_peft(path, model, merge=True)
-    return Opened(record, model.to(device), device)
+    return LoadedExport(record, model.to(device), device)
 
 
 def create_backbone(record: Record, backbone: str | None) -> nn.Module:
-    """The backbone of an adapter, with a head of the adapter's size.
+    """Create the backbone of an adapter, with a head for the adapter's classes.
 
     Args:
-        record: The adapter's.
-        backbone: A file of its weights, as ``backbone.checkpoint`` of a recipe takes it, or the
-            folder that ``glora export --to backbone`` writes. None lets timm download them.
+        record: Record of the adapter.
+        backbone: Weight file, as ``backbone.checkpoint`` of a recipe takes it, or folder of a
+            ``backbone`` export. None lets timm download the weights.
 
     Raises:
-        ExportError: If it is to be given.
-        TaskError: If timm cannot create or read it.
+        ExportError: If the weights are missing.
+        TaskError: If timm cannot create or read the backbone.
     """
-    known, classes = record.backbone, len(record.classes)
+    known, n_classes = record.backbone, len(record.classes)
     settings = BackboneSettings(model=known.model, kwargs=known.kwargs)
     if backbone is None:
         if not known.pretrained:
             raise ExportError(
-                f"The weights of the backbone {known.model!r} with digest {known.digest[:16]}... "
-                "must be given, as timm does not have them: add --backbone with their file, or "
-                f"with what 'glora export {record.about.get('study', 'NAME')} --to backbone' "
-                "writes."
+                f"`backbone` must be weights of {known.model!r} with digest "
+                f"{known.digest[:16]}..., which timm cannot download, got None. Set `backbone` to "
+                "their file, or to an export of the study with `to` 'backbone'."
             )
-        return create_model(settings.model_copy(update={"pretrained": True}), classes, 0)
+        return create_model(settings.model_copy(update={"pretrained": True}), n_classes, 0)
     path = Path(backbone)
     file = path / FILES["backbone"][0] if path.is_dir() else path
-    # Through the checks that a recipe's checkpoint goes through.
-    given = {**settings.model_dump(), "checkpoint": str(file)}
+    # Validated like a recipe's checkpoint, which refuses pickles.
+    table = {**settings.model_dump(), "checkpoint": str(file)}
     return create_from_checkpoint(
-        validate(BackboneSettings, given, "--backbone", ExportError), classes, 0
+        validate(BackboneSettings, table, "`backbone`", ExportError), n_classes, 0
     )

@@ -1,7 +1,7 @@
-"""An adapter for PEFT, which has one configuration for all layers.
+"""Export as a PEFT adapter, with one configuration for all layers.
 
-A scalar is a vector of equal entries, and a vector, broadcast along the rows, is a product of rank
-1. So any architecture is written exactly at the largest rank that one of its layers has.
+A scalar is a vector of equal entries, and a broadcast vector is a product of rank 1. The largest
+rank of all layers therefore expresses any architecture exactly.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from glora_automl._messages import one_line
 from glora_automl.adapters import classifiers, linear_shapes
 from glora_automl.architecture import TENSORS, Architecture, LayerChoices
-from glora_automl.backbones import one_line
 from glora_automl.errors import ExportError
 from glora_automl.export._adapter import Adapter
 from glora_automl.export._extras import require
@@ -31,12 +31,12 @@ def require_peft() -> Any:
     """Import PEFT.
 
     Raises:
-        ExportError: If it is not installed, or has no GLoRA yet.
+        ExportError: If it is not installed or has no GLoRA.
     """
     peft = require("peft", "peft")
     if not hasattr(peft, "GloraConfig"):
         raise ExportError(
-            f"PEFT must have GLoRA, as from 0.20 on, got {peft.__version__}: pip install "
+            f"PEFT must be 0.20 or later, which has GLoRA, got {peft.__version__}. Run pip install "
             '"peft>=0.20".'
         )
     return peft
@@ -46,34 +46,34 @@ def check_peft(backbone: nn.Module, architecture: Architecture, example: Tensor)
     """Refuse an architecture that PEFT's GLoRA layers cannot express.
 
     Args:
-        backbone: The model that is adapted.
+        backbone: The backbone.
         architecture: The architecture.
         example: Images ``(batch, channels, height, width)``.
 
     Raises:
-        ExportError: If a layer is no ``nn.Linear``, the model reads its weight without calling it,
-            or C or E gives it a bias that it has not; or if no layer is adapted.
+        ExportError: If no layer is adapted, or if an adapted layer is no ``nn.Linear``, is never
+            called by the model, or has no bias while C or E adds one.
     """
     shapes = linear_shapes(backbone, example=example)
     adapted = _adapted(architecture)
     if not adapted:
         raise ExportError(
-            "A PEFT adapter must adapt a layer, but of this architecture the head alone is "
-            "trained; take --to timm or --to adapter."
+            "A PEFT adapter must adapt at least one layer, got an architecture without any. Choose "
+            "`to` 'timm' or 'adapter'."
         )
     for name in adapted:
         layer, choices = backbone.get_submodule(name), architecture[name]
         reason = None
         if type(layer) is not nn.Linear:
-            reason = f"it is of class {type(layer).__name__}, PEFT takes nn.Linear"
+            reason = f"class {type(layer).__name__}"
         elif not shapes[name].takes_bias:
             reason = "the model reads its weight without calling it"
         elif not shapes[name].bias and (choices.C.kind != "none" or choices.E.kind != "none"):
-            reason = "it has no bias, and C or E gives it one"
+            reason = "C or E adds a bias to a layer without one"
         if reason is not None:
             raise ExportError(
-                f"PEFT's GLoRA cannot express the layer {name!r}: {reason}; take --to "
-                "adapter or --to onnx."
+                "Layers of a PEFT adapter must be nn.Linear, called by the model, without added "
+                f"bias, got {name!r}: {reason}. Choose `to` 'adapter' or 'onnx'."
             )
 
 
@@ -82,7 +82,10 @@ def _adapted(architecture: Architecture) -> list[str]:
 
 
 def peft_choices(architecture: Architecture) -> tuple[int, PathKind, PathKind, PathKind]:
-    """The smallest configuration that expresses all layers: rank, A and B, C, D and E.
+    """Return the smallest PEFT configuration that expresses all layers.
+
+    Returns:
+        ``r``, ``config_A_B``, ``config_C`` and ``config_D_E`` of ``peft.GloraConfig``.
 
     Example:
         >>> peft_choices(Architecture.parse('''
@@ -97,23 +100,23 @@ def peft_choices(architecture: Architecture) -> tuple[int, PathKind, PathKind, P
     weights = [choice for layer in layers for choice in (layer.A, layer.B)]
     biases = {choice.kind for layer in layers for choice in (layer.D, layer.E)}
     kinds = {choice.kind for choice in weights}
-    # PEFT keeps zeros as large as the weight for A and B that are "none", and one number for these.
-    of_weight: PathKind = "constant"
+    # "constant" stores one number per tensor, "none" stores zeros of the weight's size.
+    config_ab: PathKind = "constant"
     if kinds & {"lora", "vector"}:
-        of_weight = "lora" if "lora" in kinds else "vector"
-    of_bias: PathKind = "none"
+        config_ab = "lora" if "lora" in kinds else "vector"
+    config_de: PathKind = "none"
     if biases != {"none"}:
-        of_bias = "vector" if "vector" in biases else "constant"
-    of_coupling: PathKind = "none" if all(layer.C.kind == "none" for layer in layers) else "vector"
-    return max(1, *(choice.rank for choice in weights)), of_weight, of_coupling, of_bias
+        config_de = "vector" if "vector" in biases else "constant"
+    config_c: PathKind = "none" if all(layer.C.kind == "none" for layer in layers) else "vector"
+    return max(1, *(choice.rank for choice in weights)), config_ab, config_c, config_de
 
 
 def write_peft(folder: Path, backbone: nn.Module, adapter: Adapter) -> list[str]:
     """Write a folder that ``peft.PeftModel.from_pretrained`` loads onto the backbone.
 
     Args:
-        folder: Where to.
-        backbone: The backbone with a head of the adapter's size; it is used up.
+        folder: Folder to write to.
+        backbone: The backbone with a head for the adapter's classes; changed in place.
         adapter: The adapter.
 
     Returns:
@@ -123,18 +126,18 @@ def write_peft(folder: Path, backbone: nn.Module, adapter: Adapter) -> list[str]
         ExportError: As :func:`require_peft` does.
     """
     peft = require_peft()
-    rank, of_weight, of_coupling, of_bias = peft_choices(adapter.architecture)
+    rank, config_ab, config_c, config_de = peft_choices(adapter.architecture)
     adapted = _adapted(adapter.architecture)
     heads = {id(module) for module in classifiers(backbone)}
     saved = [name for name, module in backbone.named_modules() if id(module) in heads]
     config = peft.GloraConfig(
         r=rank,
-        # A pattern: a name in a list stands for all layers whose names end so.
+        # A regular expression, because a list would match every name with such an ending.
         target_modules="|".join(map(re.escape, adapted)),
         modules_to_save=saved,
-        config_A_B=of_weight,
-        config_C=of_coupling,
-        config_D_E=of_bias,
+        config_A_B=config_ab,
+        config_C=config_c,
+        config_D_E=config_de,
         inference_mode=True,
     )
     backbone.name_or_path = adapter.record.backbone.hub or adapter.record.backbone.model  # type: ignore[assignment]
@@ -146,23 +149,24 @@ def write_peft(folder: Path, backbone: nn.Module, adapter: Adapter) -> list[str]
     for name in saved:
         copies: Any = backbone.get_submodule(name).modules_to_save
         copies["default"].load_state_dict(_parts(adapter.tensors, f"{name}."), strict=False)
-    # Without a look at the hub for whether it has embeddings to save.
+    # Otherwise PEFT would ask the hub for embeddings to save.
     model.save_pretrained(folder, save_embedding_layers=False)
     return list(FILES["peft"])
 
 
 def _parts(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin so, by the rest of their names."""
+    """Return the tensors with a name prefix, by the rest of their names."""
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
 @torch.no_grad()
 def _fill(path: Any, parts: Mapping[str, Tensor]) -> None:
-    """Write a support tensor into PEFT's parameterisation of it.
+    """Copy a support tensor into PEFT's parameters.
 
     Args:
-        path: ``Xd (out, r)`` and ``Xu (r, in)``; or ``X``, a column, a vector or one number.
-        parts: ``left`` and ``right``, ``vector`` or ``scalar``; nothing is zero.
+        path: Module with ``Xd (out, r)`` and ``Xu (r, in)``, or with ``X``, which is a column, a
+            vector or one number.
+        parts: ``left`` and ``right``, ``vector`` or ``scalar``; zero without any.
     """
     for parameter in path.parameters():
         parameter.zero_()
@@ -185,12 +189,12 @@ def _fill(path: Any, parts: Mapping[str, Tensor]) -> None:
 
 
 def load_peft(folder: Path, backbone: nn.Module, *, merge: bool) -> nn.Module:
-    """Load it as PEFT does.
+    """Load the export by PEFT.
 
     Args:
-        folder: The export.
-        backbone: The backbone with a head of the adapter's size; it is used up.
-        merge: Whether its layers become plain ones.
+        folder: Folder of the export.
+        backbone: The backbone with a head for the adapter's classes; changed in place.
+        merge: Whether the adapter is merged into plain layers.
 
     Raises:
         ExportError: As :func:`require_peft` does, or if PEFT cannot load it.
@@ -198,10 +202,9 @@ def load_peft(folder: Path, backbone: nn.Module, *, merge: bool) -> nn.Module:
     peft = require_peft()
     try:
         model = peft.PeftModel.from_pretrained(backbone, str(folder))
-    except Exception as error:  # whatever PEFT raises, the cause is in the files
+    except Exception as error:  # PEFT's exceptions have no common class
         raise ExportError(
-            f"PEFT {peft.__version__} cannot load {str(folder)!r}: {one_line(error)}; export it "
-            "again."
+            f"PEFT {peft.__version__} cannot load {str(folder)!r}: {one_line(error)}. Export again."
         ) from error
     plain: nn.Module = model.merge_and_unload() if merge else model
     return plain.eval()

@@ -1,4 +1,4 @@
-"""What an export says of itself: ``glora.json`` beside its files."""
+"""The record of an export: ``glora.json`` beside its files."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ __all__ = [
 ]
 
 FORMAT = 1
-"""Version of what is written; raise it when a key changes its meaning."""
+"""Version of the record; raise it when a key changes its meaning."""
 
 RECORD = "glora.json"
 
 Kind = Literal["timm", "backbone", "adapter", "peft", "onnx"]
-"""What an export is."""
+"""Formats of an export."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -50,22 +50,22 @@ FILES: dict[Kind, tuple[str, ...]] = {
     "peft": ("adapter_model.safetensors", "adapter_config.json"),
     "onnx": ("model.onnx",),
 }
-"""What is loaded of each kind, and known by its sha256."""
+"""Files that are loaded for each kind; the record holds their sha256."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Preprocessing(Declaration):
-    """How an image becomes what the model sees, in timm's words.
+    """Preprocessing of images, in timm's words.
 
     Attributes:
         size: Channels, height and width.
-        mean: Channel means that are subtracted, for values in 0 to 1.
-        std: Channel deviations that are divided by.
-        interpolation: How images are resized.
-        crop_pct: Share of a resized image that is left when its border is cropped.
-        resize: ``squash`` brings the whole image to the model's size, ``center`` keeps its shape
-            and crops, ``border`` keeps it and fills up; timm calls it ``crop_mode``.
+        mean: Mean of each channel, for values in 0 to 1.
+        std: Standard deviation of each channel.
+        interpolation: Interpolation of the resizing.
+        crop_pct: Fraction of the resized image that a center crop keeps.
+        crop_mode: ``squash`` resizes the whole image, ``center`` keeps the aspect ratio and crops,
+            ``border`` keeps the aspect ratio and pads.
     """
 
     size: tuple[Int, Int, Int]
@@ -73,40 +73,40 @@ class Preprocessing(Declaration):
     std: tuple[Float, ...]
     interpolation: str
     crop_pct: Float
-    resize: Literal["squash", "center", "border"] = "squash"
+    crop_mode: Literal["squash", "center", "border"] = "squash"
 
     @classmethod
     def of(
-        cls, target: InputFormat, resize: Literal["squash", "center", "border"] = "squash"
+        cls, target: InputFormat, crop_mode: Literal["squash", "center", "border"] = "squash"
     ) -> Preprocessing:
-        """What a study has done with its images.
+        """Return the preprocessing for an input format.
 
         Example:
-            >>> seen = Preprocessing.of(InputFormat((3, 8, 8), (0.5,) * 3, (0.5,) * 3))
-            >>> seen.format.size, seen.resize
+            >>> preprocessing = Preprocessing.of(InputFormat((3, 8, 8), (0.5,) * 3, (0.5,) * 3))
+            >>> preprocessing.format.size, preprocessing.crop_mode
             ((3, 8, 8), 'squash')
         """
-        table = {**target._asdict(), "resize": resize}
-        # Only the middle is cut out of what is cropped.
-        table["crop_pct"] = float(target.crop_pct) if resize == "center" else 1.0
+        table = {**target._asdict(), "crop_mode": crop_mode}
+        # A study applies crop_pct with "center" only.
+        table["crop_pct"] = float(target.crop_pct) if crop_mode == "center" else 1.0
         return cls.model_validate(table)
 
     @property
     def format(self) -> InputFormat:
-        """The same for :func:`glora_automl.tasks` to prepare images with."""
+        """The input format that :mod:`glora_automl.tasks` takes."""
         return InputFormat(self.size, self.mean, self.std, self.interpolation, self.crop_pct)
 
 
 class Backbone(Declaration):
-    """Which model an adapter belongs on.
+    """Backbone of an adapter.
 
     Attributes:
-        model: The name that ``timm.create_model`` knows.
-        kwargs: Its further keyword arguments.
-        digest: :func:`backbone_digest` of its weights.
-        pretrained: Whether they are those that timm downloads.
-        hub: Where on the Hugging Face hub they are, if they are there.
-        checkpoint: sha256 of the file that they came from, if they came from a local one.
+        model: Model name for ``timm.create_model``.
+        kwargs: Further keyword arguments of ``timm.create_model``.
+        digest: :func:`backbone_digest` of the weights.
+        pretrained: Whether timm downloads the weights.
+        hub: Repository of the weights on the Hugging Face hub, empty without one.
+        checkpoint: sha256 of the local file with the weights, None without one.
     """
 
     model: str
@@ -118,7 +118,7 @@ class Backbone(Declaration):
 
     @classmethod
     def of(cls, settings: BackboneSettings, model: nn.Module) -> Backbone:
-        """The backbone of a study, adapted or not, but not merged."""
+        """Describe a backbone, which may be adapted but not merged."""
         config: Any = getattr(model, "pretrained_cfg", {})
         return cls(
             model=settings.model,
@@ -131,18 +131,18 @@ class Backbone(Declaration):
 
 
 class Record(Declaration):
-    """What an export says of itself.
+    """Record of an export.
 
     Attributes:
-        kind: What it is.
-        classes: Class names; logits index them.
-        preprocessing: What the model sees of an image.
-        backbone: What was adapted.
-        architecture: The adapter's printed form; none of a backbone alone.
+        kind: Format of the export.
+        classes: Class names, in the order of the logits.
+        preprocessing: Preprocessing of images.
+        backbone: The adapted backbone.
+        architecture: The printed architecture, empty for a backbone.
         n_params: Trainable parameters of the adapter.
-        files: sha256 of the files that have the weights, by name.
-        about: Where it comes from and how good it is, for people and programs to read.
-        format: Version of this record.
+        files: sha256 of the weight files, by file name.
+        about: Metadata, such as study, trial and scores, as JSON values.
+        format: Version of the record.
     """
 
     kind: Kind
@@ -157,10 +157,10 @@ class Record(Declaration):
 
 
 def backbone_digest(model: nn.Module) -> str:
-    """sha256 of a model's weights without its classifier, whether it is adapted or not.
+    """Return the sha256 of a model's weights, without its classifier and its adapter.
 
-    Names, types, shapes and bytes of all tensors of the state dict count, so another backbone, or
-    the same in half precision, has another digest; how many classes the head has does not count.
+    It covers names, types, shapes and bytes of the state dict. The same backbone in half precision
+    has another digest.
 
     Example:
         >>> import timm
@@ -183,16 +183,16 @@ def backbone_digest(model: nn.Module) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """sha256 of a file's bytes."""
+    """Return the sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_record(folder: Path, record: Record, files: Iterable[str]) -> Record:
-    """Write the record of an export, with the sha256 of its files; returns it with them.
+    """Write the record of an export and return it with the sha256 of its files.
 
     Raises:
-        StorageError: If it cannot be written.
+        StorageError: If the record cannot be written.
     """
     digests = {name: file_digest(folder / name) for name in files}
     record = record.model_copy(update={"files": digests})
@@ -202,63 +202,68 @@ def write_record(folder: Path, record: Record, files: Iterable[str]) -> Record:
 
 
 def read_record(folder: Path, *kinds: Kind) -> Record:
-    """Read the record of an export, and check its files against it.
+    """Read the record of an export and check the sha256 of its files.
 
     Args:
-        folder: The export.
-        kinds: What it may be; anything, if none is given.
+        folder: Folder of the export.
+        kinds: Allowed kinds; all without any.
 
     Raises:
-        ExportError: If it is none, of another kind or version, or a file is missing, altered or
-            not named.
+        ExportError: If the folder is no export, has another kind or a newer format, or a file is
+            missing, altered or not in the record.
     """
     path = folder / RECORD
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ExportError(
-            f"An export must be a folder with {RECORD!r}, as 'glora export' writes, got "
-            f"{str(folder)!r}: {error.strerror}."
+            f"An export must be a folder with {RECORD!r}, got {str(folder)!r}: {error.strerror}. "
+            "Choose a folder that 'glora export' wrote."
         ) from None
     except ValueError:
         raise ExportError(
-            f"The file {str(path)!r} must be JSON and is not: it was altered or cut short; export "
-            "it again."
+            f"The file {str(path)!r} must be JSON, got other text: altered or cut short. Export "
+            "again."
         ) from None
     version = table.get("format") if isinstance(table, dict) else None
     if isinstance(version, int) and version > FORMAT:
         raise ExportError(
-            f"The export {str(folder)!r} has format {version}, this version reads up to {FORMAT}; "
-            "upgrade glora-automl."
+            f"The format of the export {str(folder)!r} must be at most {FORMAT}, got {version}. "
+            "Upgrade glora-automl."
         )
     record = validate(Record, table, f"export {str(folder)!r}", ExportError)
     if kinds and record.kind not in kinds:
         raise ExportError(
             f"The export {str(folder)!r} must be of kind {' or '.join(kinds)}, got "
-            f"{record.kind!r}; export it with --to {kinds[0]}."
+            f"{record.kind!r}. Export the study with `to` {kinds[0]!r}."
         )
     for name, expected in record.files.items():
         _check_file(folder, name, expected)
-    for name in FILES[record.kind]:  # others have a file of another name where it is missing
+    # A loader that misses its file would look for another name, with an unchecked sha256.
+    for name in FILES[record.kind]:
         if name not in record.files:
             raise ExportError(
-                f"The export {str(folder)!r} must name its {name!r} with a sha256; export it again."
+                f"The record of the export {str(folder)!r} must hold the sha256 of {name!r}, got "
+                "none. Export again."
             )
     return record
 
 
 def _check_file(folder: Path, name: str, expected: str) -> None:
-    if Path(name).name != name:  # a record names files beside it and reaches nothing else
-        raise ExportError(f"The export {str(folder)!r} must name files beside it, got {name!r}.")
+    if Path(name).name != name:  # a record must not reach other folders
+        raise ExportError(
+            f"The record of the export {str(folder)!r} must name files of its own folder, got "
+            f"{name!r}. Export again."
+        )
     try:
         found = file_digest(folder / name)
     except OSError as error:
         raise ExportError(
-            f"The file {str(folder / name)!r} of an export cannot be read: {error.strerror}; "
-            "export it again."
+            f"The file {str(folder / name)!r} must be readable, got: {error.strerror}. Export "
+            "again."
         ) from None
     if found != expected:
         raise ExportError(
             f"The file {str(folder / name)!r} must have sha256 {expected[:16]}..., got "
-            f"{found[:16]}...: it was altered or cut short; export it again."
+            f"{found[:16]}...: altered or cut short. Export again."
         )

@@ -1,4 +1,4 @@
-"""What of a study is exported: one architecture, with the weights that it has there."""
+"""Exported subnet of a study: one architecture with its weights."""
 
 from __future__ import annotations
 
@@ -8,188 +8,232 @@ from optuna.trial import FrozenTrial, TrialState
 from torch import nn
 
 from glora_automl.architecture import Architecture
-from glora_automl.budget import parse_budget
+from glora_automl.budget import Budget
 from glora_automl.errors import StudyError
 from glora_automl.export._adapter import Adapter
 from glora_automl.export._record import Backbone, Preprocessing, Record
-from glora_automl.pipeline import Run, fetch_supernet, standalone
-from glora_automl.study import Row, Selection, get_setting, parse_trial
+from glora_automl.pipeline import Run, baseline_stage, fetch_supernet, standalone, subnet_of
+from glora_automl.presets import preset_label
+from glora_automl.storages import ArtifactReference
+from glora_automl.study import (
+    AdapterOutcome,
+    Row,
+    Selection,
+    SelectOutcome,
+    Stage,
+    StageName,
+    TestOutcome,
+    get_attribute,
+    get_setting,
+    parse_trial,
+)
 from glora_automl.supernet import Supernet
 from glora_automl.training import Score
 
-__all__ = ["Chosen", "choose", "describe", "describe_backbone", "take"]
+__all__ = ["Subnet", "backbone_record", "create_adapter", "find_subnet", "load_subnet"]
 
 
-class Chosen(NamedTuple):
-    """Which adapter of a study it is.
+class Subnet(NamedTuple):
+    """Subnet of a study.
 
     Attributes:
-        trial: Number of the trial that proposed it; None for a control.
-        architecture: What it proposed.
-        weights: ``retrained`` alone, ``fine-tuned``, ``inherited``, which are the supernet's, or
-            ``trained``, of an architecture that was given.
+        architecture: The architecture.
+        origin: Source of the architecture in words, such as ``trial 7`` or ``LoRA r=2``.
+        weights: ``inherited`` from the supernet, ``trained`` on the training images, or ``refit``
+            on training and validation images.
         validation: Score on the validation images.
-        test: Score on the test images; None if it was never tested.
-        outcome: What the selection has left of it; None of other trials than the winner.
-        budget: Of the pick that took it; None of others.
-        baseline: Name of the control that it is; None of what was searched.
+        test: Score on the test images; None without a test.
+        trial: Number of the trial; None for a baseline.
+        preset: Name of a baseline, or of the preset that the recipe sets.
+        budget: Budget of the selection; None for the study's.
+        artifact: The weights; None for inherited ones.
     """
 
-    trial: int | None
     architecture: Architecture
+    origin: str
     weights: str
     validation: Score | None
     test: Score | None = None
-    outcome: dict[str, Any] | None = None
+    trial: int | None = None
+    preset: str | None = None
     budget: int | None = None
-    baseline: str | None = None
+    artifact: ArtifactReference | None = None
 
 
-def choose(run: Run, trial: str, budget: int | str | None) -> Chosen:
-    """Find the adapter that is meant.
+def find_subnet(run: Run, trial: str, budget: Budget | int | str | None) -> Subnet:
+    """Find a subnet by trial or budget.
 
     Args:
         run: The study.
-        trial: ``best``, which is the winner, or the number of a trial.
-        budget: Of a pick, whose winner is meant.
+        trial: ``best`` for the winner, or the number of a trial.
+        budget: Budget of an earlier selection; None for the study's.
 
     Raises:
-        StudyError: If the study is not finished, has no complete trial of that number, or nothing
-            was picked for that budget.
+        StudyError: If the study is not finished, or has no such trial or selection.
     """
-    name = run.study.study_name
     if budget is not None:
-        return _picked(run, trial, parse_budget(budget, run.setup.backbone_parameters))
+        return _find_selected(
+            run, trial, Budget.parse(budget).resolve(run.context.n_backbone_params)
+        )
     number = parse_trial(trial)
-    given = run.setup.recipe.architecture is not None
-    if number is None or given:  # without a search there is no supernet to take it from
+    # A study without a search has no supernet, so only its winner can be exported.
+    if number is None or run.context.recipe.architecture is not None:
         run.check_finished()
-    outcome = run.stages.outcome("selection")
-    tested = run.stages.outcome("test")
-    if outcome is not None and tested is not None:
-        winner = _winner(run, outcome, tested)
+    if run.stages.is_done(Stage.TEST):
+        winner = _find_winner(run)
         if number is None or number == winner.trial:
             return winner
-    assert number is not None, "the winner of a finished study is there"
-    found = _complete(run.study.get_trials(deepcopy=False), number, name)
-    seen = found.user_attrs
-    return Chosen(
-        found.number,
-        run.setup.space.architecture(found.params),
+    assert number is not None, "check_finished has raised without a winner"
+    found = _complete_trial(run, number)
+    attrs = found.user_attrs
+    return Subnet(
+        run.context.space.architecture(found.params),
+        f"trial {found.number}",
         "inherited",
-        Score(seen["validation_accuracy"], seen["validation_loss"], seen["validation_images"]),
+        Score(attrs["validation_accuracy"], attrs["validation_loss"], attrs["validation_images"]),
+        trial=found.number,
     )
 
 
-def _picked(run: Run, trial: str, budget: int) -> Chosen:
+def _find_winner(run: Run) -> Subnet:
+    """Return the winner of a finished study."""
+    selection = Selection.from_json(get_attribute(run.study, "selection"))
+    tested = run.stages.outcome(Stage.TEST, TestOutcome)
+    assert tested is not None, "the study is finished"
+    if run.context.recipe.architecture is not None:
+        label = preset_label(Architecture.parse(selection.architecture), run.context.space.shapes)
+        return _from_selection(run, selection, tested.rows[0], Stage.SELECTION, preset=label)
+    if selection.preset is not None:
+        row = next(row for row in tested.rows if row.name == selection.preset)
+        return _from_selection(run, selection, row, baseline_stage(selection.preset))
+    stage = Stage.REFIT if selection.refit else Stage.SELECTION
+    return _from_selection(run, selection, tested.rows[0], stage)
+
+
+def _find_selected(run: Run, trial: str, budget: int) -> Subnet:
+    """Return the subnet that was selected for a smaller budget."""
     if trial != "best":
         raise StudyError(
-            f"--budget takes the winner of a pick, and --trial another one, got {budget} and "
-            f"{trial!r}; leave one out."
+            f"`trial` must be best with a `budget`, got {trial!r}. Leave out `trial` or `budget`."
         )
-    outcome = run.stages.outcome(f"pick-{budget}")
-    tested = run.stages.outcome(f"pick-{budget}-test")
-    if outcome is None or tested is None:
+    stage = str(StageName(Stage.SELECT, str(budget)))
+    tested = run.stages.outcome(f"{stage}-test", SelectOutcome)
+    if tested is None:
         name = run.study.study_name
         raise StudyError(
-            f"Nothing was picked from the study {name!r} for the budget {budget} yet: run "
-            f"'glora pick {name} --budget {budget}'."
+            f"`budget` must be one that an adapter of the study {name!r} was selected for, got "
+            f"{budget}. Run 'glora select {name}' with this `budget`."
         )
-    return _winner(run, outcome, tested)._replace(budget=budget)
+    if tested.selection.refit:
+        stage = f"{stage}-refit"
+    return _from_selection(run, tested.selection, tested.row, stage)._replace(budget=budget)
 
 
-def _winner(run: Run, outcome: dict[str, Any], tested: dict[str, Any]) -> Chosen:
-    """What a selection has left.
+def _from_selection(
+    run: Run, selection: Selection, row: Row, stage: str, preset: str | None = None
+) -> Subnet:
+    """Return a selected subnet.
 
     Args:
         run: The study.
-        outcome: Of the stage that selected.
-        tested: Of the stage that tested it, before all others.
+        selection: The selection.
+        row: Its row in the result table.
+        stage: The stage of its weights.
+        preset: Name of the preset, if the selection has none.
     """
-    selection = Selection.from_json(outcome["selection"])
-    row = Row.from_json(tested["rows"][0])
-    recipe = run.setup.recipe
-    weights = selection.weights
-    if weights == "inherited" and recipe.selection.refit:
-        weights = "fine-tuned"
-    return Chosen(
-        selection.trial,
-        Architecture.parse(outcome["architecture"]),
-        weights if recipe.architecture is None else "trained",
+    outcome = run.stages.outcome(stage, AdapterOutcome)
+    assert outcome is not None, "the stage comes before the test"
+    preset = selection.preset or preset
+    origin = preset
+    if origin is None:
+        origin = "a truncation of the supernet" if selection.trial is None else selection.origin
+    return Subnet(
+        Architecture.parse(selection.architecture),
+        origin,
+        selection.weights,
         row.validation,
         row.test,
-        outcome,
-        baseline=selection.baseline,
+        selection.trial,
+        preset,
+        artifact=outcome.artifact,
     )
 
 
-def _complete(trials: list[FrozenTrial], number: int, name: str) -> FrozenTrial:
+def _complete_trial(run: Run, number: int) -> FrozenTrial:
+    trials = run.study.get_trials(deepcopy=False)
+    name = run.study.study_name
     if number >= len(trials):
-        there = f"0 to {len(trials) - 1}" if trials else "none"
-        raise StudyError(f"The study {name!r} has no trial {number}; there are: {there}.")
-    if trials[number].state != TrialState.COMPLETE:
-        state = trials[number].state.name.lower()
+        known = f"0 to {len(trials) - 1}" if trials else "none"
         raise StudyError(
-            f"A trial to export must be complete, trial {number} of the study {name!r} is {state}; "
-            f"'glora show {name}' lists good ones."
+            f"`trial` must be one of the study {name!r} ({known}), got {number}. Choose another "
+            "`trial`."
+        )
+    if trials[number].state != TrialState.COMPLETE:
+        raise StudyError(
+            f"`trial` must be complete, got trial {number} of the study {name!r}, which is "
+            f"{trials[number].state.name.lower()}. Choose another `trial`."
         )
     return trials[number]
 
 
-def take(run: Run, chosen: Chosen) -> Supernet:
-    """The subnet with its weights, on the CPU and not merged, in evaluation mode.
+def load_subnet(run: Run, subnet: Subnet) -> Supernet:
+    """Load a subnet with its weights, not merged, on the CPU and in evaluation mode.
 
     Args:
         run: The study, with its backbone.
-        chosen: Which of its adapters.
+        subnet: The subnet.
 
     Raises:
-        CheckpointError: If its artifact is missing or altered.
+        CheckpointError: If an artifact is missing or altered.
     """
-    if chosen.outcome is not None:
-        supernet = standalone(run.setup, chosen.architecture)
-        supernet.load_state_dict(run.download(chosen.outcome))
+    if subnet.artifact is not None:
+        loaded = standalone(run.context, subnet.architecture)
+        loaded.load_state_dict(run.download(subnet.artifact))
     else:
-        supernet = fetch_supernet(run)
-        supernet.activate(chosen.architecture)
-    supernet.model.cpu().eval()
-    return supernet
+        loaded = subnet_of(run.context, fetch_supernet(run).supernet, subnet.architecture)
+    loaded.model.cpu().eval()
+    return loaded
 
 
-def describe(run: Run, chosen: Chosen, supernet: Supernet) -> Adapter:
-    """The adapter as a value, with what there is to tell of it."""
-    record = describe_backbone(run, supernet.model)
+def create_adapter(run: Run, subnet: Subnet, loaded: Supernet) -> Adapter:
+    """Return a loaded subnet as an adapter, with its metadata."""
+    record = backbone_record(run, loaded.model)
     about = {
         **record.about,
-        "trial": chosen.trial,
-        "baseline": chosen.baseline,
-        "weights": chosen.weights,
-        "budget": chosen.budget or run.setup.budget,
-        "validation": None if chosen.validation is None else chosen.validation._asdict(),
-        "test": None if chosen.test is None else chosen.test._asdict(),
+        "origin": subnet.origin,
+        "trial": subnet.trial,
+        "preset": subnet.preset,
+        "weights": subnet.weights,
+        "budget": run.context.budget if subnet.budget is None else subnet.budget,
+        "validation": _score_json(subnet.validation),
+        "test": _score_json(subnet.test),
     }
-    return Adapter.of(supernet, record.backbone, record.classes, record.preprocessing, about)
+    return Adapter.of(loaded, record.backbone, record.classes, record.preprocessing, about)
 
 
-def describe_backbone(run: Run, model: nn.Module) -> Record:
-    """What there is to tell of the backbone alone.
+def _score_json(score: Score | None) -> dict[str, Any] | None:
+    return None if score is None else score._asdict()
+
+
+def backbone_record(run: Run, model: nn.Module) -> Record:
+    """Return the record of a study's backbone.
 
     Args:
         run: The study.
-        model: Its backbone, adapted or not, but not merged.
+        model: The backbone, which may be adapted but not merged.
     """
-    setup = run.setup
+    context = run.context
     return Record(
         kind="backbone",
-        classes=setup.task.classes,
-        # Images that come as arrays are squashed, too.
+        classes=context.task.classes,
+        # Images of arrays are squashed.
         preprocessing=Preprocessing.of(
-            setup.format, getattr(setup.recipe.task, "resize", "squash")
+            context.format, getattr(context.recipe.task, "crop_mode", "squash")
         ),
-        backbone=Backbone.of(setup.recipe.backbone, model),
+        backbone=Backbone.of(context.recipe.backbone, model),
         about={
             "study": run.study.study_name,
-            "backbone parameters": setup.backbone_parameters,
+            "n_backbone_params": context.n_backbone_params,
             "digests": get_setting(run.study, "digests"),
             "versions": get_setting(run.study, "versions"),
         },

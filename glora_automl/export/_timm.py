@@ -1,4 +1,4 @@
-"""A plain timm model: merged weights, and a configuration as timm's hub has it."""
+"""Export as a plain timm model: merged weights, and a configuration in the format of timm's hub."""
 
 from __future__ import annotations
 
@@ -10,41 +10,39 @@ from timm.data.config import resolve_model_data_config
 from timm.models import save_for_hf
 from torch import nn
 
+from glora_automl._messages import one_line
 from glora_automl.adapters import linear_shapes
 from glora_automl.architecture import Architecture
-from glora_automl.backbones import one_line
 from glora_automl.errors import ExportError
 from glora_automl.export._record import FILES, Record
 
 __all__ = ["check_timm", "load_timm", "write_timm"]
 
 _RUNTIME = ("pretrained_cfg_overlay", "drop_rate", "drop_path_rate", "drop_block_rate")
-"""Arguments of ``timm.create_model`` that leave no trace in the weights."""
+"""Arguments of ``timm.create_model`` that do not change the weights."""
 
 _DROPPED = ("test_input_size", "test_crop_pct", "label_offset", "label_names", "state_dict")
-"""What a backbone's configuration says of its own classes, and of sizes to test it at."""
+"""Keys of a backbone's configuration on its own classes and test sizes."""
 
-
-_OF_WEIGHTS = ("url", "file", "hf_hub_id", "hf_hub_filename", "tag", "license", "origin_url")
-"""What it says of the weights that timm has, not of others for the same model."""
+_SOURCE = ("url", "file", "hf_hub_id", "hf_hub_filename", "tag", "license", "origin_url")
+"""Keys on the weights that timm downloads, wrong for other weights of the same model."""
 
 
 def check_timm(backbone: nn.Module, architecture: Architecture) -> None:
-    """Refuse an adapter that gives layers a bias which timm's model has not.
+    """Refuse an architecture that adds a bias to a layer of the timm model without one.
 
     Raises:
-        ExportError: If it does.
+        ExportError: If C or E of such a layer is not ``none``.
     """
-    if layers := biases_given(backbone, architecture):
+    if layers := added_biases(backbone, architecture):
         raise ExportError(
-            f"A plain timm model cannot carry a bias where its own layer has none, but C or E "
-            f"gives one to {_shown(layers)}; take --to adapter or --to onnx, or search with C and "
-            'E "none" there.'
+            "C and E must be none for layers without bias in a plain timm model, got one for "
+            f"{_shortened(layers)}. Choose `to` 'adapter' or 'onnx'."
         )
 
 
-def biases_given(backbone: nn.Module, architecture: Architecture) -> list[str]:
-    """The layers without bias that C or E gives one."""
+def added_biases(backbone: nn.Module, architecture: Architecture) -> list[str]:
+    """Return the names of layers without bias to which C or E adds one."""
     shapes = linear_shapes(backbone)
     return [
         name
@@ -53,7 +51,7 @@ def biases_given(backbone: nn.Module, architecture: Architecture) -> list[str]:
     ]
 
 
-def _shown(names: list[str]) -> str:
+def _shortened(names: list[str]) -> str:
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     return f"{names[0]!r}{more}"
 
@@ -62,26 +60,26 @@ def write_timm(folder: Path, model: nn.Module, record: Record) -> list[str]:
     """Write ``model.safetensors`` and ``config.json``, which timm loads without this package.
 
     Args:
-        folder: Where to.
-        model: The merged model; its configuration is changed to what the record says.
-        record: What is exported.
+        folder: Folder to write to.
+        model: The merged model; its configuration is changed in place.
+        record: Record of the export.
 
     Returns:
         Names of the files.
     """
-    seen = record.preprocessing
-    known: Any = model.pretrained_cfg
-    dropped = _DROPPED if record.backbone.pretrained else (*_DROPPED, *_OF_WEIGHTS)
-    config: Any = {key: value for key, value in known.items() if key not in dropped}
+    preprocessing = record.preprocessing
+    original: Any = model.pretrained_cfg
+    dropped = _DROPPED if record.backbone.pretrained else (*_DROPPED, *_SOURCE)
+    config: Any = {key: value for key, value in original.items() if key not in dropped}
     config |= {
         "num_classes": len(record.classes),
-        "input_size": seen.size,
-        "interpolation": seen.interpolation,
-        "crop_pct": seen.crop_pct,
-        "crop_mode": seen.resize,
-        "mean": seen.mean,
-        "std": seen.std,
-        "custom_load": False,  # the weights are timm's own by now, whatever they were
+        "input_size": preprocessing.size,
+        "interpolation": preprocessing.interpolation,
+        "crop_pct": preprocessing.crop_pct,
+        "crop_mode": preprocessing.crop_mode,
+        "mean": preprocessing.mean,
+        "std": preprocessing.std,
+        "custom_load": False,  # save_for_hf writes timm's own weight format
     }
     model.pretrained_cfg = config
     kwargs = {k: v for k, v in record.backbone.kwargs.items() if k not in _RUNTIME}
@@ -96,27 +94,25 @@ def write_timm(folder: Path, model: nn.Module, record: Record) -> list[str]:
 
 
 def load_timm(folder: Path, record: Record) -> nn.Module:
-    """Load it as timm does.
+    """Load the export by timm and check its preprocessing.
 
     Raises:
-        ExportError: If timm cannot load it, or would prepare images for it in another way than the
-            record says.
+        ExportError: If timm cannot load it, or if timm's preprocessing differs from the record's.
     """
     try:
         model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
-    except Exception as error:  # whatever timm raises, the cause is in the files
+    except Exception as error:  # timm's exceptions have no common class
         raise ExportError(
-            f"timm {timm.__version__} cannot load {str(folder)!r}: {one_line(error)}; export it "
-            "again."
+            f"timm {timm.__version__} cannot load {str(folder)!r}: {one_line(error)}. Export again."
         ) from error
-    seen = record.preprocessing
+    preprocessing = record.preprocessing
     config: dict[str, Any] = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
-    wanted = {**seen.model_dump(exclude={"size", "resize"}), "input_size": seen.size}
-    for key, value in {**wanted, "crop_mode": seen.resize}.items():
+    expected = {**preprocessing.model_dump(exclude={"size"}), "input_size": preprocessing.size}
+    for key, value in expected.items():
         found = tuple(config[key]) if isinstance(config[key], list) else config[key]
         if found != value:
             raise ExportError(
-                f"timm would prepare images with {key} = {found}, the study has {value}; "
-                "with this model and this version of timm, take --to adapter or --to onnx."
+                f"{key} of timm's preprocessing must be the study's {value}, got {found} for this "
+                "model and version of timm. Choose `to` 'adapter' or 'onnx'."
             )
     return model.eval()

@@ -1,4 +1,4 @@
-"""An export is handed over when it computes what the study's subnet does."""
+"""Comparison of an export's logits with those of the study's subnet."""
 
 from __future__ import annotations
 
@@ -10,52 +10,52 @@ from torch import Tensor
 
 from glora_automl.errors import ExportError
 
-__all__ = ["TOLERANCE", "Logits", "Verified", "batched", "verify"]
+__all__ = ["TOLERANCE", "Logits", "Verification", "batched", "verify"]
 
 TOLERANCE = 1e-4
-"""Largest difference of a logit, as a share of the largest logit: float32 added up in another order
-differs by about a hundredth of it."""
+"""Largest difference of a logit, relative to the largest logit: about a hundred times the rounding
+error of float32 sums in another order."""
 
-BATCH = 32
+BATCH_SIZE = 32
 
 Logits = Callable[[Tensor], Tensor]
 """Images ``(batch, channels, height, width)`` to logits ``(batch, classes)``."""
 
 
-class Verified(NamedTuple):
-    """How an export was verified.
+class Verification(NamedTuple):
+    """Result of the comparison of an export with the study's subnet.
 
     Attributes:
-        images: Validation images that it was shown.
-        difference: Largest difference of a logit from the subnet's.
+        n_images: Validation images.
+        difference: Largest absolute difference of a logit.
         largest: Largest absolute logit of the subnet.
-        tolerance: Largest difference that was allowed.
-        predictions: Images whose most likely class is the subnet's. Others are ties: two classes
-            are closer than twice the tolerance.
+        tolerance: Largest allowed difference.
+        n_same_predictions: Images with the subnet's prediction. The two most likely classes of
+            other images are closer than twice the tolerance.
     """
 
     n_images: int
     difference: float
     largest: float
     tolerance: float
-    predictions: int
+    n_same_predictions: int
 
 
 @torch.inference_mode()
 def batched(logits: Logits, images: Tensor) -> Tensor:
-    """Logits of many images: the first alone, the others in batches."""
+    """Return the logits of images: of the first one, then of batches of the others."""
     return torch.cat(
-        [logits(part).float() for part in (images[:1], *torch.split(images[1:], BATCH))]
+        [logits(part).float() for part in (images[:1], *torch.split(images[1:], BATCH_SIZE))]
     )
 
 
-def verify(forms: Mapping[str, Logits], expected: Tensor, images: Tensor) -> Verified:
-    """Compare an export, in each form that it is used in, with the study's subnet.
+def verify(forms: Mapping[str, Logits], expected: Tensor, images: Tensor) -> Verification:
+    """Compare an export, in each form of its use, with the study's subnet.
 
     Args:
-        forms: What computes logits, by what it is called in messages.
+        forms: Logits of the export, by the name of the form.
         expected: Logits of the subnet ``(n, classes)``.
-        images: Images ``(n, channels, height, width)`` that they are of.
+        images: Their images ``(n, channels, height, width)``.
 
     Raises:
         ExportError: If logits differ by more than the tolerance.
@@ -66,7 +66,7 @@ def verify(forms: Mapping[str, Logits], expected: Tensor, images: Tensor) -> Ver
         0.0
         >>> verify({"other": lambda x: -x.flatten(1)}, images.flatten(1), images)
         Traceback (most recent call last):
-        glora_automl.errors.ExportError: The export must compute ... other differ by 2, ...
+        glora_automl.errors.ExportError: Logits of the other must differ by at most 0.0001 from ...
     """
     largest = float(expected.abs().max())
     tolerance = TOLERANCE * largest
@@ -76,10 +76,10 @@ def verify(forms: Mapping[str, Logits], expected: Tensor, images: Tensor) -> Ver
         apart = float((found - expected).abs().max()) if found.shape == expected.shape else None
         if apart is None or not apart <= tolerance:
             raise ExportError(
-                "The export must compute what the subnet of the study does, and logits of the "
-                f"{name} differ by {'their shape' if apart is None else f'{apart:.2g}'}, of at "
-                f"most {largest:.3g}; nothing was written. Please report it."
+                f"Logits of the {name} must differ by at most {tolerance:.2g} from those of the "
+                f"study's subnet, got {'another shape' if apart is None else f'{apart:.2g}'}. "
+                "Report this bug; nothing was written."
             )
         difference = max(difference, apart)
         same &= found.argmax(1) == expected.argmax(1)
-    return Verified(len(images), difference, largest, tolerance, int(same.sum()))
+    return Verification(len(images), difference, largest, tolerance, int(same.sum()))

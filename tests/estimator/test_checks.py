@@ -1,4 +1,4 @@
-"""scikit-learn's own checks of an estimator."""
+"""Estimator checks of scikit-learn."""
 
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -18,10 +18,10 @@ EXPECTED: dict[str, str] = {}
             budget="20%",
             search_space="vectors",
             epochs=5,
-            trials=2,
+            n_trials=2,
             settings={
                 "training": {"lr": 0.005, "batch_size": 32},
-                "selection": {"finetune_epochs": 0},
+                "selection": {"epochs_ratio": 0.2},
             },
             image_shape=(1, -1),
             random_state=0,
@@ -30,5 +30,5 @@ EXPECTED: dict[str, str] = {}
     expected_failed_checks=lambda estimator: EXPECTED,
     xfail_strict=True,
 )
-def test_scikit_learns_checks(estimator, check):
+def test_classifier_passes_check_of_scikit_learn(estimator, check):
     check(estimator)

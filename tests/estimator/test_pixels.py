@@ -15,8 +15,8 @@ ROWS = hnp.arrays(
 
 
 @given(ROWS)
-def test_the_least_is_black_and_the_greatest_white(rows):
-    pixels = Pixels.of(rows, (2, 2, 1), None)
+def test_pixels_images_scale_smallest_to_black_and_largest_to_white(rows):
+    pixels = Pixels.from_rows(rows, (2, 2, 1), None)
     images = pixels.images(rows).reshape(rows.shape)
     assert images.dtype == np.uint8
     if rows.max() > rows.min():
@@ -29,25 +29,25 @@ def test_the_least_is_black_and_the_greatest_white(rows):
 
 
 @given(hnp.arrays(np.uint8, (2, 6)))
-def test_bytes_stay_as_they_are(rows):
-    pixels = Pixels.of(rows, (1, 2, 3), None)
+def test_pixels_images_of_uint8_are_unchanged(rows):
+    pixels = Pixels.from_rows(rows, (1, 2, 3), None)
     assert (pixels.low, pixels.high) == (0.0, 255.0)
     assert (pixels.images(rows).reshape(rows.shape) == rows).all()
     assert (pixels.images(rows.astype(np.float32)).reshape(rows.shape) == rows).all()
 
 
-def test_a_range_that_is_given_cuts_off():
-    pixels = Pixels.of(np.array([[-1.0, 0.0, 0.5, 1.0, 7.0]]), (1, 5, 1), (0, 1))
+def test_pixels_images_clip_to_range():
+    pixels = Pixels.from_rows(np.array([[-1.0, 0.0, 0.5, 1.0, 7.0]]), (1, 5, 1), (0, 1))
     assert pixels.images(np.array([[-1.0, 0.0, 0.5, 1.0, 7.0]])).ravel().tolist() == [
         0, 0, 128, 255, 255
     ]  # fmt: skip
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 4), st.integers(0, 2))
-def test_one_size_is_what_is_left(height, width, channels, place):
+def test_infer_shape_with_minus_one_infers_size(height, width, channels, place):
     shape = height, width, channels
-    asked = [size if i != place else -1 for i, size in enumerate(shape)]
-    assert infer_shape(math.prod(shape), asked) == shape
+    sizes = [size if i != place else -1 for i, size in enumerate(shape)]
+    assert infer_shape(math.prod(shape), sizes) == shape
     assert infer_shape(math.prod(shape), shape) == shape
     assert infer_shape(height * height, None) == (height, height, 1)
 
@@ -55,24 +55,24 @@ def test_one_size_is_what_is_left(height, width, channels, place):
 @pytest.mark.parametrize(
     ("features", "shape", "words"),
     [
-        (63, None, "square grey images where image_shape is None, got 63 features"),
+        (63, None, "square grey images if image_shape is None, got 63 features"),
         (63, (8, 8), "images of the image_shape (8, 8), got 63 features"),
         (10, (3, -1), "got 10 features"),
         (2, (3, -1), "got 2 features"),
     ],
 )
-def test_rows_of_another_shape_are_told(features, shape, words):
+def test_infer_shape_of_other_shape_raises(features, shape, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         infer_shape(features, shape)
 
 
 @pytest.mark.parametrize("shape", [(8,), (8, 8, 1, 1), (0, 8), (-1, -1), (8.0, 8), ("8", 8)])
-def test_what_is_no_shape_is_told(shape):
+def test_check_pixel_parameters_with_invalid_shape_raises(shape):
     with pytest.raises(ValueError, match="'image_shape' parameter of GLoRAClassifier must be"):
         check_pixel_parameters(shape, None)
 
 
 @pytest.mark.parametrize("ends", [(1,), (1, 1), (2, 1), (0, math.inf), ("0", 1), (0, 1, 2)])
-def test_what_is_no_range_is_told(ends):
+def test_check_pixel_parameters_with_invalid_range_raises(ends):
     with pytest.raises(ValueError, match="'pixel_range' parameter of GLoRAClassifier must be"):
         check_pixel_parameters(None, ends)

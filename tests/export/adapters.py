@@ -1,4 +1,4 @@
-"""Adapters on small timm models that the tests of exports share."""
+"""Adapters on small timm models, for the tests of exports."""
 
 import functools
 
@@ -22,18 +22,18 @@ def settings(name: str) -> BackboneSettings:
 
 @functools.cache
 def shapes_of(name: str) -> dict[str, LayerShape]:
-    """Shapes of the layers that the model uses."""
+    """Return the shapes of the layers that the model calls."""
     return linear_shapes(backbone(name), example=images())
 
 
 def subnet(name: str, architecture: Architecture, seed: int = 3) -> Supernet:
-    """A model with the parameters of one architecture, none of which is zero, and another head."""
+    """Return a subnet with random nonzero parameters and a random head."""
     model = backbone(name)
-    only = {
-        layer: {t: (choice,) for t, choice in zip(TENSORS, choices, strict=True)}
-        for layer, choices in architecture.items()
+    choices = {
+        layer: {t: (choice,) for t, choice in zip(TENSORS, of_layer, strict=True)}
+        for layer, of_layer in architecture.items()
     }
-    supernet = Supernet(model, only, seed=seed)
+    supernet = Supernet(model, choices, seed=seed)
     supernet.activate(architecture)
     randomise(model, seed, scale=0.05)
     generator = torch.Generator().manual_seed(seed)
@@ -44,13 +44,13 @@ def subnet(name: str, architecture: Architecture, seed: int = 3) -> Supernet:
     return supernet
 
 
-def seen(name: str) -> InputFormat:
+def format_of(name: str) -> InputFormat:
     return input_format(backbone(name), settings(name))
 
 
 def adapter(name: str, architecture: Architecture, seed: int = 3) -> tuple[Adapter, Supernet]:
-    """An adapter, and the subnet that it was taken from."""
+    """Return an adapter and its subnet."""
     supernet = subnet(name, architecture, seed)
-    source = Backbone.of(settings(name), supernet.model)
-    taken = Adapter.of(supernet, source, CLASSES, Preprocessing.of(seen(name)))
-    return taken, supernet
+    record = Backbone.of(settings(name), supernet.model)
+    preprocessing = Preprocessing.of(format_of(name))
+    return Adapter.of(supernet, record, CLASSES, preprocessing), supernet

@@ -7,6 +7,7 @@ from sklearn.datasets import load_digits
 
 from glora_automl.commands import search
 from glora_automl.export import export_model
+from glora_automl.pipeline import Workspace
 from glora_automl.recipes import load_recipe
 from tests.conftest import TINY
 
@@ -17,27 +18,31 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     (folder / "tiny.toml").write_text(TINY, encoding="utf-8")
     settings = {"search": {"n_trials": 3}, "selection": {"baselines": False, "n_candidates": 1}}
-    search(load_recipe(str(folder / "tiny.toml")).replace(**settings), runs=folder)
+    recipe = load_recipe(str(folder / "tiny.toml")).replace(**settings)
+    search(recipe, workspace=Workspace(runs=folder))
     return folder
 
 
 @pytest.fixture(scope="session")
 def exports(runs):
-    """That study in every format, by kind."""
+    """Exports of that study, by kind."""
     kinds = ("adapter", "timm", "peft", "onnx", "backbone")
-    return {kind: export_model("tiny", kind, runs / "out" / kind, runs=runs) for kind in kinds}
+    workspace = Workspace(runs=runs)
+    return {
+        kind: export_model("tiny", kind, runs / "out" / kind, workspace=workspace) for kind in kinds
+    }
 
 
 @pytest.fixture
-def place(runs, tmp_path):
-    """Where that study may be changed: arguments of whatever works on it."""
+def workspace(runs, tmp_path):
+    """Workspace with a copy of that study."""
     shutil.copytree(runs, tmp_path / "runs", ignore=shutil.ignore_patterns("out"))
-    return {"runs": tmp_path / "runs", "artifacts": str(tmp_path / "runs/artifacts")}
+    return Workspace(runs=tmp_path / "runs", artifacts=str(tmp_path / "runs/artifacts"))
 
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory):
-    """A folder with some of scikit-learn's digits as files, their classes in the names."""
+    """Folder with digits of scikit-learn as files, with the class in the name."""
     folder = tmp_path_factory.mktemp("photos")
     bunch = load_digits()
     for i in np.flatnonzero(np.isin(bunch.target, (5, 6, 7)))[:12]:

@@ -1,4 +1,4 @@
-"""An adapter as files, and onto its backbone again."""
+"""Adapters as files and on their backbones."""
 
 import json
 
@@ -22,23 +22,23 @@ def logits(model):
 
 
 @pytest.fixture
-def kept(tmp_path):
-    """An adapter of a ViT in a folder, and its logits."""
-    taken, supernet = adapter("vit", random_architecture(shapes_of("vit"), 0))
-    return save_adapter(tmp_path / "kept", taken), logits(supernet.model)
+def saved(tmp_path):
+    """Folder and logits of a ViT adapter."""
+    original, supernet = adapter("vit", random_architecture(shapes_of("vit"), 0))
+    return save_adapter(tmp_path / "saved", original), logits(supernet.model)
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
 @settings(max_examples=2, deadline=None)
 @given(seed=st.integers(0, 1000))
-def test_any_adapter_comes_back_bit_for_bit(tmp_path_factory, name, seed):
+def test_read_adapter_of_any_model_returns_equal_tensors(tmp_path_factory, name, seed):
     architecture = random_architecture(shapes_of(name), seed)
-    taken, supernet = adapter(name, architecture, seed)
-    path = save_adapter(tmp_path_factory.mktemp("adapter") / "a", taken)
-    again = read_adapter(path)
-    assert again.architecture == architecture
-    assert again.classes == taken.classes
-    assert again.record.n_params == architecture.count(shapes_of(name))
+    original, supernet = adapter(name, architecture, seed)
+    path = save_adapter(tmp_path_factory.mktemp("adapter") / "a", original)
+    found = read_adapter(path)
+    assert found.architecture == architecture
+    assert found.classes == original.classes
+    assert found.record.n_params == architecture.count(shapes_of(name))
     loaded = load_adapter(backbone(name), path)
     assert torch.equal(logits(loaded), logits(supernet.model))
     merged = load_adapter(backbone(name), path, merge=True)
@@ -46,16 +46,16 @@ def test_any_adapter_comes_back_bit_for_bit(tmp_path_factory, name, seed):
     torch.testing.assert_close(logits(merged), logits(supernet.model), rtol=1e-4, atol=1e-4)
 
 
-def test_it_holds_the_active_tensors_and_the_head_alone(kept):
-    path, _ = kept
+def test_save_adapter_writes_active_tensors_and_head_only(saved):
+    path, _ = saved
     assert sorted(file.name for file in path.iterdir()) == ["adapter.safetensors", "glora.json"]
-    taken = read_adapter(path)
-    head = sum(t.numel() for name, t in taken.tensors.items() if name.startswith("head."))
-    assert sum(t.numel() for t in taken.tensors.values()) == taken.record.n_params + head
+    found = read_adapter(path)
+    head = sum(t.numel() for name, t in found.tensors.items() if name.startswith("head."))
+    assert sum(t.numel() for t in found.tensors.values()) == found.record.n_params + head
 
 
-def test_a_head_of_another_size_is_replaced(kept):
-    path, expected = kept
+def test_load_adapter_with_other_head_replaces_it(saved):
+    path, expected = saved
     model = backbone("vit")
     model.reset_classifier(7)
     assert torch.equal(logits(load_adapter(model, path)), expected)
@@ -64,8 +64,8 @@ def test_a_head_of_another_size_is_replaced(kept):
     assert torch.equal(logits(load_adapter(model, path)), expected)
 
 
-def test_adapter_and_head_can_be_trained_on_and_taken_off(kept):
-    path, _ = kept
+def test_load_adapter_unmerged_is_trainable_and_detachable(saved):
+    path, _ = saved
     model = load_adapter(backbone("vit"), path)
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trainable == set(read_adapter(path).tensors)
@@ -73,12 +73,12 @@ def test_adapter_and_head_can_be_trained_on_and_taken_off(kept):
     assert before == backbone_digest(backbone("vit")) == backbone_digest(detach(model))
 
 
-def test_several_adapters_share_one_backbone(tmp_path):
+def test_load_adapters_share_the_backbone(tmp_path):
     shapes = shapes_of("vit")
     paths, expected = {}, {}
     for seed, name in enumerate(("pets", "flowers")):
-        taken, supernet = adapter("vit", random_architecture(shapes, seed), seed)
-        paths[name] = save_adapter(tmp_path / name, taken)
+        original, supernet = adapter("vit", random_architecture(shapes, seed), seed)
+        paths[name] = save_adapter(tmp_path / name, original)
         expected[name] = logits(supernet.model)
     model = backbone("vit")
     own = logits(model)
@@ -91,22 +91,20 @@ def test_several_adapters_share_one_backbone(tmp_path):
     assert not adapted_layers(model)
 
 
-def test_another_backbone_is_refused_with_its_digest(kept):
-    path, _ = kept
+def test_load_adapter_on_another_backbone_raises(saved):
+    path, _ = saved
     expected = read_adapter(path).record.backbone.digest
     for other in (backbone("vit").double(), backbone("swin"), backbone("vit-no-qkv-bias")):
-        with pytest.raises(
-            ExportError, match=rf"digest {expected[:16]}.*, this model has [0-9a-f]"
-        ):
+        with pytest.raises(ExportError, match=rf"digest {expected[:16]}.*, got [0-9a-f]"):
             load_adapter(other, path)
         assert not adapted_layers(other)
     model = load_adapter(backbone("vit"), path)
-    with pytest.raises(ExportError, match="must not be adapted"):
+    with pytest.raises(ExportError, match="must be without an adapter"):
         load_adapter(model, path)
 
 
-def test_altered_files_are_refused(kept):
-    path, _ = kept
+def test_load_adapter_with_altered_file_raises(saved):
+    path, _ = saved
     weights = path / "adapter.safetensors"
     whole = weights.read_bytes()
     for data in (whole[:-4], whole[:-1] + bytes([whole[-1] ^ 1]), b"", b"\x80\x04K\x01."):
@@ -114,14 +112,14 @@ def test_altered_files_are_refused(kept):
         with pytest.raises(ExportError, match=r"must have sha256 .* altered or cut short"):
             load_adapter(backbone("vit"), path)
     weights.unlink()
-    with pytest.raises(ExportError, match="No such file"):
+    with pytest.raises(ExportError, match="must be readable, got: No such file"):
         read_adapter(path)
 
 
-def test_a_pickle_is_never_loaded(kept, tmp_path):
+def test_read_adapter_with_pickle_raises(saved, tmp_path):
     from glora_automl.export._record import file_digest
 
-    path, _ = kept
+    path, _ = saved
     torch.save({"head.weight": torch.zeros(3, 32)}, path / "adapter.safetensors")
     record = json.loads((path / "glora.json").read_text(encoding="utf-8"))
     record["files"]["adapter.safetensors"] = file_digest(path / "adapter.safetensors")
@@ -133,17 +131,17 @@ def test_a_pickle_is_never_loaded(kept, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"format": 2}, "has format 2, this version reads up to 1"),
+        ({"format": 2}, "must be at most 1, got 2"),
         ({"kind": "onnx"}, "must be of kind adapter, got 'onnx'"),
-        ({"files": {}}, "must name its 'adapter.safetensors'"),
-        ({"files": {"../a": "0" * 64}}, "must name files beside it"),
+        ({"files": {}}, "must hold the sha256 of 'adapter.safetensors', got none"),
+        ({"files": {"../a": "0" * 64}}, "must name files of its own folder"),
         ({"classes": []}, "classes"),
         ({"colour": 1}, "unknown key 'colour'"),
-        ({"architecture": "blocks.0.attn.qkv: B=lora-2"}, "does not fit its own record"),
+        ({"architecture": "blocks.0.attn.qkv: B=lora-2"}, "must match its record"),
     ],
 )
-def test_a_record_that_is_none_is_refused(kept, change, words):
-    path, _ = kept
+def test_load_adapter_with_invalid_record_raises(saved, change, words):
+    path, _ = saved
     table = json.loads((path / "glora.json").read_text(encoding="utf-8"))
     (path / "glora.json").write_text(json.dumps({**table, **change}), encoding="utf-8")
     with pytest.raises(ExportError, match=words) as fault:
@@ -151,7 +149,7 @@ def test_a_record_that_is_none_is_refused(kept, change, words):
     assert "\n" not in str(fault.value)
 
 
-def test_what_is_no_export_is_refused(tmp_path):
+def test_read_adapter_of_other_folder_raises(tmp_path):
     with pytest.raises(ExportError, match=r"must be a folder with 'glora\.json'"):
         read_adapter(tmp_path)
     (tmp_path / "glora.json").write_text("{", encoding="utf-8")
@@ -159,29 +157,29 @@ def test_what_is_no_export_is_refused(tmp_path):
         read_adapter(tmp_path)
 
 
-def test_what_is_there_is_kept_unless_it_is_an_export_to_be_replaced(kept, tmp_path):
-    path, _ = kept
+def test_save_adapter_with_force_replaces_exports_only(saved, tmp_path):
+    path, _ = saved
     other, _ = adapter("vit", Architecture.uniform(shapes_of("vit"), E="vector"))
-    with pytest.raises(ExportError, match="must not be there yet"):
+    with pytest.raises(ExportError, match="`path` must be a new folder"):
         save_adapter(path, other)
     save_adapter(path, other, force=True)
     assert read_adapter(path).architecture == other.architecture
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine/thesis.tex").touch()
-    with pytest.raises(ExportError, match="all that --force replaces"):
-        save_adapter(tmp_path / "mine", other, force=True)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["kept", "mine"]
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis/main.tex").touch()
+    with pytest.raises(ExportError, match="or an export with `force`, got"):
+        save_adapter(tmp_path / "thesis", other, force=True)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["saved", "thesis"]
 
 
-def test_nothing_is_left_of_what_goes_wrong(kept, tmp_path, monkeypatch):
-    path, expected = kept
+def test_save_adapter_that_fails_leaves_no_files(saved, tmp_path, monkeypatch):
+    path, expected = saved
     other, _ = adapter("vit", Architecture.uniform(shapes_of("vit"), E="vector"))
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("glora_automl.export._adapter.write_record", full)
-    with pytest.raises(StorageError, match="No space left on device; make room"):
+    with pytest.raises(StorageError, match=r"No space left on device\. Free disk space"):
         save_adapter(path, other, force=True)
-    assert [file.name for file in tmp_path.iterdir()] == ["kept"]
+    assert [file.name for file in tmp_path.iterdir()] == ["saved"]
     assert torch.equal(logits(load_adapter(backbone("vit"), path)), expected)

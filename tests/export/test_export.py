@@ -1,4 +1,4 @@
-"""Every format is what the study has, also for those who do not have this package."""
+"""Exports of a study in every format, loaded with and without this package."""
 
 import json
 import subprocess
@@ -16,175 +16,188 @@ from optuna.trial import TrialState
 import glora_automl
 from glora_automl.errors import ExportError, StudyError
 from glora_automl.export import _export, _timm, export_model
-from glora_automl.pipeline import find, join, load_backbone
-from glora_automl.study import Row, get_attribute, load_study, stage_costs
+from glora_automl.pipeline import (
+    Workspace,
+    best_outcome,
+    find_study,
+    load_adapted,
+    load_backbone,
+    open_run,
+)
+from glora_automl.study import AdapterOutcome, Row, Stage, get_attribute, load_study, stage_costs
 from glora_automl.training import evaluate
 
 
 @pytest.fixture(scope="module")
-def elsewhere(exports, runs, tmp_path_factory):
-    """Logits that a process without this package has computed, and the images."""
-    out = tmp_path_factory.mktemp("elsewhere") / "logits.npz"
+def logits_without_package(exports, runs, tmp_path_factory):
+    """Logits and images of a process without this package."""
+    out = tmp_path_factory.mktemp("without_package") / "logits.npz"
     script = Path(__file__).with_name("without_package.py")
     command = [sys.executable, str(script), str(runs / "out"), str(out)]
-    ran = subprocess.run(command, cwd=out.parent, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
+    process = subprocess.run(command, cwd=out.parent, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
     return dict(np.load(out))
 
 
 @pytest.fixture(scope="module")
 def study(runs):
-    storage, _ = find("tiny", runs=runs)
-    return load_study(storage, "tiny")
+    workspace, _ = find_study("tiny", Workspace(runs=runs))
+    return load_study(workspace.opened_storage, "tiny")
 
 
 @pytest.fixture(scope="module")
 def winner(runs):
-    """The winner as the search hands it over."""
-    return glora_automl.resume("tiny", runs=runs).model
+    """The winner that the search returns."""
+    return glora_automl.resume("tiny", workspace=Workspace(runs=runs)).model
 
 
-def test_the_exports_are_the_winner_without_this_package(elsewhere, winner):
+def test_export_model_without_package_returns_winner_logits(logits_without_package, winner):
     with torch.no_grad():
-        expected = winner(torch.from_numpy(elsewhere["images"])).numpy()
-    for way in ("timm", "timm, checkpoint_path", "adapter", "peft", "peft, merged", "onnx"):
-        np.testing.assert_allclose(elsewhere[way], expected, rtol=1e-4, atol=1e-4, err_msg=way)
-    assert abs(elsewhere["backbone"] - expected).max() > 0.01
+        expected = winner(torch.from_numpy(logits_without_package["images"])).numpy()
+    for form in ("timm", "timm, checkpoint_path", "adapter", "peft", "peft, merged", "onnx"):
+        found = logits_without_package[form]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4, err_msg=form)
+    assert abs(logits_without_package["backbone"] - expected).max() > 0.01
 
 
-def test_the_figures_are_those_of_what_was_exported(exports, runs, study):
+def test_export_model_records_scores_and_verification(exports, runs, study):
     row = Row.from_json(get_attribute(study, "result")[0])
-    storage, recipe = find("tiny", runs=runs)
-    with join(recipe, name="tiny", storage=storage, runs=runs) as run:
+    workspace, recipe = find_study("tiny", Workspace(runs=runs))
+    with open_run(recipe, workspace, name="tiny") as run:
         run = load_backbone(run)
-        model = glora_automl.load_adapter(run.setup.backbone(), exports["adapter"].path)
-        assert evaluate(model, *run.setup.test()) == row.test
-        assert evaluate(model, *run.setup.validation, scale_temperature=True) == row.validation
+        model = glora_automl.load_adapter(run.context.backbone(), exports["adapter"].path)
+        assert evaluate(model, *run.context.test()) == row.test
+        # The validation score is that of the weights before the refit.
+        trained = load_adapted(run, run.stages.outcome(Stage.SELECTION, AdapterOutcome))
+        assert evaluate(trained, *run.context.validation, scale_temperature=True) == row.validation
     for kind, export in exports.items():
         if kind != "backbone":
             assert export.record.about["test"] == row.test._asdict()
-        assert export.verified.n_images == export.verified.predictions == 60
-        assert export.verified.difference <= export.verified.tolerance
+        assert export.verification.n_images == export.verification.n_same_predictions == 60
+        assert export.verification.difference <= export.verification.tolerance
 
 
-def test_an_adapter_takes_less_than_the_model(exports):
+def test_export_model_of_adapter_is_smaller_than_model(exports):
     sizes = {kind: sum(export.sizes.values()) for kind, export in exports.items()}
     tensors = exports["adapter"].sizes["adapter.safetensors"]
     assert tensors < exports["peft"].sizes["adapter_model.safetensors"]
     assert tensors < sizes["timm"]
 
 
-def test_anybody_may_read_the_files(exports):
+def test_export_model_files_are_readable_by_others(exports):
     for export in exports.values():
         modes = {file.stat().st_mode & 0o777 for file in export.path.iterdir()}
         assert modes == {export.path.stat().st_mode & 0o666}
 
 
 @pytest.mark.parametrize("kind", ["adapter", "timm", "peft", "onnx", "backbone"])
-def test_the_card_is_one_for_the_hub(exports, kind, runs, study):
+def test_model_card_has_front_matter_and_figures(exports, kind, runs, study):
     export = exports[kind]
     card = ModelCard.load(export.path / "README.md")
     data = card.data.to_dict()
     assert data["pipeline_tag"] == "image-classification"
     assert data["library_name"] == {"adapter": "glora-automl", "backbone": "timm"}.get(kind, kind)
-    assert "60 of 60 predictions are the same" in card.text
-    assert "## Load it" in card.text
-    # Nobody is sent to a command that refuses it.
-    assert ("glora apply" in card.text) == (kind != "backbone")
-    assert ("of the study's subnet" in card.text) == (kind != "backbone")
+    assert "60 of 60 predictions are equal" in card.text
+    assert "trial None" not in card.text
+    assert "## Usage" in card.text
+    # `predict` refuses a backbone.
+    assert ("glora predict" in card.text) == (kind != "backbone")
+    assert ("the study's subnet" in card.text) == (kind != "backbone")
     if kind != "backbone":
         values = [result.metric_value for result in card.data.eval_results]
         about = export.record.about
         assert values == [round(about[s]["accuracy"], 4) for s in ("validation", "test")]
         assert export.record.architecture in card.text
-    # It is published: nothing in it tells of the machine.
+    # A published card must not name the machine.
     assert str(runs) not in card.text
     assert not [cost.worker for cost in stage_costs(study) if cost.worker in card.text]
 
 
-def test_another_trial_has_the_weights_of_the_supernet(place, study, tmp_path):
+def test_export_model_of_other_trial_has_inherited_weights(workspace, study, tmp_path):
     selected = get_attribute(study, "selection")["trial"]
     other = next(trial for trial in study.trials if trial.number != selected)
-    export = export_model("tiny", "adapter", tmp_path / "out", trial=other.number, **place)
+    export = export_model(
+        "tiny", "adapter", tmp_path / "out", trial=other.number, workspace=workspace
+    )
     about = export.record.about
     assert about["weights"] == "inherited"
     assert about["test"] is None
     assert about["validation"]["accuracy"] == other.user_attrs["validation_accuracy"]
-    storage, recipe = find("tiny", runs=place["runs"])
-    with join(recipe, name="tiny", storage=storage, **place) as run:
+    opened, recipe = find_study("tiny", workspace)
+    with open_run(recipe, opened, name="tiny") as run:
         run = load_backbone(run)
-        model = glora_automl.load_adapter(run.setup.backbone(), export.path, merge=True)
-        score = evaluate(model, *run.setup.validation)
+        model = glora_automl.load_adapter(run.context.backbone(), export.path, merge=True)
+        score = evaluate(model, *run.context.validation)
     assert score.accuracy == other.user_attrs["validation_accuracy"]
     card = (export.path / "README.md").read_text(encoding="utf-8")
-    assert f"inherited: those of trial {other.number}" in card
-    assert "test images were never shown to it" in card
-    again = export_model("tiny", "adapter", tmp_path / "w", trial=selected, **place)
-    assert again.record.about["weights"] == "fine-tuned"
+    assert f"inherited by trial {other.number}" in card
+    assert "was never evaluated on the test images" in card
+    export = export_model("tiny", "adapter", tmp_path / "w", trial=selected, workspace=workspace)
+    assert export.record.about["weights"] == "refit"
 
 
-def test_what_was_picked_for_a_smaller_budget_is_taken(place, tmp_path):
-    trials = load_study(find("tiny", runs=place["runs"])[0], "tiny").trials
+def test_export_model_with_budget_exports_its_selection(workspace, tmp_path):
+    trials = load_study(find_study("tiny", workspace)[0].opened_storage, "tiny").trials
     budget = min(trial.user_attrs["trainable_params"] for trial in trials)
-    wanted = {"budget": budget, **place}
-    with pytest.raises(StudyError, match=f"run 'glora pick tiny --budget {budget}'"):
-        export_model("tiny", "timm", tmp_path / "out", **wanted)
-    picked = glora_automl.pick("tiny", **wanted)
-    export = export_model("tiny", "timm", tmp_path / "out", **wanted)
-    assert export.record.n_params == picked.selection.n_params <= budget
-    assert export.record.about["test"] == picked.rows[0].test._asdict()
+    arguments = {"budget": budget, "workspace": workspace}
+    with pytest.raises(StudyError, match="Run 'glora select tiny' with this `budget`"):
+        export_model("tiny", "timm", tmp_path / "out", **arguments)
+    selected = glora_automl.select("tiny", **arguments)
+    export = export_model("tiny", "timm", tmp_path / "out", **arguments)
+    assert export.record.n_params == selected.selection.n_params <= budget
+    assert export.record.about["test"] == selected.rows[0].test._asdict()
     images = torch.randn(2, 3, 8, 8)
     with torch.no_grad():
         model = timm.create_model(f"local-dir:{export.path}", pretrained=True).eval()
         found = model(images)
-        torch.testing.assert_close(found, picked.model(images), rtol=1e-4, atol=1e-4)
-    with pytest.raises(StudyError, match="leave one out"):
-        export_model("tiny", "timm", tmp_path / "again", trial=0, **wanted)
+        torch.testing.assert_close(found, selected.model(images), rtol=1e-4, atol=1e-4)
+    with pytest.raises(StudyError, match="Leave out `trial` or `budget`"):
+        export_model("tiny", "timm", tmp_path / "again", trial=0, **arguments)
 
 
 @pytest.mark.parametrize(
     ("trial", "words"),
     [
-        (99, "has no trial 99; there are: 0 to 2"),
-        ("last", "must be best or the number of a trial, got 'last'"),
-        (-1, "must be best or the number"),
+        (99, "must be one of the study 'tiny' \\(0 to 2\\), got 99"),
+        ("last", "must be best or a number, got 'last'"),
+        (-1, "must be best or a number, got '-1'"),
     ],
 )
-def test_trials_that_are_not_there_are_told(place, tmp_path, trial, words):
+def test_export_model_of_missing_trial_raises(workspace, tmp_path, trial, words):
     with pytest.raises(StudyError, match=words):
-        export_model("tiny", "timm", tmp_path / "out", trial=trial, **place)
+        export_model("tiny", "timm", tmp_path / "out", trial=trial, workspace=workspace)
     assert not (tmp_path / "out").exists()
 
 
-def test_trials_that_failed_are_told(place, tmp_path):
-    storage, _ = find("tiny", runs=place["runs"])
-    study = load_study(storage, "tiny")
+def test_export_model_of_failed_trial_raises(workspace, tmp_path):
+    opened, _ = find_study("tiny", workspace)
+    study = load_study(opened.opened_storage, "tiny")
     failed = study.ask()
     study.tell(failed, state=TrialState.FAIL)
-    with pytest.raises(StudyError, match=f"trial {failed.number} of the study 'tiny' is fail"):
-        export_model("tiny", "timm", tmp_path / "out", trial=failed.number, **place)
+    with pytest.raises(
+        StudyError, match=f"trial {failed.number} of the study 'tiny', which is fail"
+    ):
+        export_model("tiny", "timm", tmp_path / "out", trial=failed.number, workspace=workspace)
 
 
-def test_what_computes_something_else_is_not_handed_over(place, tmp_path, monkeypatch):
-    first = export_model("tiny", "timm", tmp_path / "out", **place)
+def test_export_model_with_other_logits_keeps_existing_export(workspace, tmp_path, monkeypatch):
+    first = export_model("tiny", "timm", tmp_path / "out", workspace=workspace)
     before = {file.name: file.read_bytes() for file in first.path.iterdir()}
     original = _timm.write_timm
 
-    def off(folder, model, record):
+    def shifted(folder, model, record):
         with torch.no_grad():
             model.get_classifier().bias[0] += 0.01
         return original(folder, model, record)
 
-    monkeypatch.setattr(_export, "write_timm", off)
-    with pytest.raises(ExportError, match="logits of the timm model differ by"):
-        export_model("tiny", "timm", tmp_path / "out", force=True, **place)
+    monkeypatch.setattr(_export, "write_timm", shifted)
+    with pytest.raises(ExportError, match="Logits of the timm model must differ by at most"):
+        export_model("tiny", "timm", tmp_path / "out", force=True, workspace=workspace)
     assert {file.name: file.read_bytes() for file in first.path.iterdir()} == before
     assert sorted(file.name for file in tmp_path.iterdir()) == ["out", "runs"]
 
 
-def test_a_preprocessing_that_timm_would_not_follow_is_not_handed_over(
-    place, tmp_path, monkeypatch
-):
+def test_export_model_with_other_preprocessing_raises(workspace, tmp_path, monkeypatch):
     original = _timm.save_for_hf
 
     def other(model, folder, **keywords):
@@ -195,39 +208,72 @@ def test_a_preprocessing_that_timm_would_not_follow_is_not_handed_over(
         path.write_text(json.dumps(config), encoding="utf-8")
 
     monkeypatch.setattr(_timm, "save_for_hf", other)
-    with pytest.raises(ExportError, match=r"timm would prepare images with mean = \(0\.1, 0\.1"):
-        export_model("tiny", "timm", tmp_path / "out", **place)
+    with pytest.raises(
+        ExportError, match=r"mean of timm's preprocessing must .*, got \(0\.1, 0\.1"
+    ):
+        export_model("tiny", "timm", tmp_path / "out", workspace=workspace)
 
 
 @pytest.mark.parametrize("kind", ["peft", "onnx"])
-def test_a_missing_extra_is_told_before_anything_is_done(tmp_path, monkeypatch, kind):
+def test_export_model_without_extra_raises_before_any_work(tmp_path, monkeypatch, kind):
     monkeypatch.setitem(sys.modules, {"peft": "peft", "onnx": "onnxruntime"}[kind], None)
     with pytest.raises(ExportError, match=rf'pip install "glora-automl\[{kind}\]"'):
-        export_model("none", kind, tmp_path / "out", runs=tmp_path / "runs")
+        export_model("none", kind, tmp_path / "out", workspace=Workspace(runs=tmp_path / "runs"))
     assert not list(tmp_path.iterdir())
 
 
-def test_a_peft_without_glora_is_told(tmp_path, monkeypatch):
+def test_export_model_with_old_peft_raises(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", SimpleNamespace(__version__="0.19.1"))
-    with pytest.raises(ExportError, match=r"as from 0\.20 on, got 0\.19\.1"):
-        export_model("none", "peft", tmp_path / "out", runs=tmp_path / "runs")
+    with pytest.raises(ExportError, match=r"must be 0\.20 or later, which has GLoRA, got 0\.19\.1"):
+        export_model("none", "peft", tmp_path / "out", workspace=Workspace(runs=tmp_path / "runs"))
 
 
-def test_a_format_that_there_is_not_is_told(tmp_path):
-    with pytest.raises(ExportError, match=r"--to must be one of timm, .*, got 'onyx'"):
-        export_model("none", "onyx", tmp_path / "out", runs=tmp_path / "runs")
+def test_export_model_with_unknown_format_raises(tmp_path):
+    with pytest.raises(ExportError, match=r"`to` must be one of timm, .*, got 'onyx'"):
+        export_model("none", "onyx", tmp_path / "out", workspace=Workspace(runs=tmp_path / "runs"))
 
 
-def test_a_study_that_is_not_finished_has_no_winner(tiny, tmp_path, monkeypatch):
+def test_export_model_of_unfinished_study_exports_trials_only(tiny, tmp_path, monkeypatch):
     from glora_automl.commands import _search
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(_search, "final_test", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         settings = {"search": {"n_trials": 2}, "selection": {"baselines": False}}
-        glora_automl.search(tiny.replace(**settings), runs=tmp_path)
-    with pytest.raises(StudyError, match="must be finished first: run 'glora resume tiny'"):
-        export_model("tiny", "timm", tmp_path / "out", runs=tmp_path)
-    export = export_model("tiny", "timm", tmp_path / "out", trial=1, runs=tmp_path)
+        glora_automl.search(tiny.replace(**settings), workspace=Workspace(runs=tmp_path))
+    with pytest.raises(StudyError, match=r"must be finished\. Run 'glora resume tiny'"):
+        export_model("tiny", "timm", tmp_path / "out", workspace=Workspace(runs=tmp_path))
+    export = export_model(
+        "tiny", "timm", tmp_path / "out", trial=1, workspace=Workspace(runs=tmp_path)
+    )
     assert export.record.about["weights"] == "inherited"
-    export = export_model("tiny", "backbone", tmp_path / "backbone", runs=tmp_path)
+    export = export_model(
+        "tiny", "backbone", tmp_path / "backbone", workspace=Workspace(runs=tmp_path)
+    )
     assert export.record.architecture == ""
+
+
+@pytest.mark.parametrize("selected", ["baseline", "preset"])
+def test_model_card_without_trial_names_the_preset(tiny, tmp_path, monkeypatch, selected):
+    from glora_automl.commands import _search
+
+    recipe = tiny.replace(search={"n_trials": 1}, selection={"n_candidates": 1})
+    if selected == "preset":
+        recipe = recipe.replace(architecture="probe")
+
+    def best_baseline(context, outcomes):
+        return best_outcome(context, dict(list(outcomes.items())[-3:]))
+
+    monkeypatch.setattr(_search, "best_outcome", best_baseline)
+    workspace = Workspace(runs=tmp_path)
+    result = glora_automl.search(recipe, workspace=workspace)
+    export = export_model("tiny", "adapter", tmp_path / "out", workspace=workspace)
+    about = export.record.about
+    label = "linear probe" if selected == "preset" else result.selection.preset
+    row = next(row for row in result.rows if row.name == label)
+    assert about["preset"] == about["origin"] == label
+    assert about["trial"] == (0 if selected == "preset" else None)
+    assert about["validation"] == row.validation._asdict()
+    assert about["test"] == row.test._asdict()
+    card = (export.path / "README.md").read_text(encoding="utf-8")
+    assert "trial None" not in card
+    assert label in card.partition("## Usage")[0]

@@ -1,4 +1,4 @@
-"""The merged formats: what they carry, and what they refuse."""
+"""Export as timm model and ONNX graph."""
 
 import json
 
@@ -13,85 +13,85 @@ from glora_automl.export import Adapter, Backbone, Preprocessing
 from glora_automl.export._onnx import load_onnx, write_onnx
 from glora_automl.export._record import write_record
 from glora_automl.export._timm import check_timm, load_timm, write_timm
-from tests.export.adapters import CLASSES, adapter, seen, settings, shapes_of
+from tests.export.adapters import CLASSES, adapter, format_of, settings, shapes_of
 from tests.models import MODELS, backbone, images, random_architecture
 
 
 @pytest.mark.parametrize("name", sorted(set(MODELS) - {"vit-no-qkv-bias"}))
-def test_timm_loads_any_model(tmp_path, name):
+def test_load_timm_of_any_model_returns_equal_logits(tmp_path, name):
     shapes = shapes_of(name)
-    given_none = {n: s._replace(takes_bias=s.takes_bias and s.bias) for n, s in shapes.items()}
-    architecture = random_architecture(given_none, 1)
-    taken, supernet = adapter(name, architecture)
+    expressible = {n: s._replace(takes_bias=s.takes_bias and s.bias) for n, s in shapes.items()}
+    architecture = random_architecture(expressible, 1)
+    original, supernet = adapter(name, architecture)
     check_timm(backbone(name), architecture)
     with torch.no_grad():
         expected = supernet.model(images())
         with merge(supernet.model) as model:
-            write_record(tmp_path, taken.record, write_timm(tmp_path, model, taken.record))
-        found = load_timm(tmp_path, taken.record)
+            write_record(tmp_path, original.record, write_timm(tmp_path, model, original.record))
+        found = load_timm(tmp_path, original.record)
         torch.testing.assert_close(found(images()), expected, rtol=1e-4, atol=1e-4)
     config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     assert config["architecture"] == timm.models.split_model_name_tag(MODELS[name][0])[0]
     assert config["label_names"] == list(CLASSES)
-    # The weights are not those that timm's configuration is of.
+    # timm's configuration describes other weights.
     assert not {"license", "tag", "hf_hub_id", "url"} & config["pretrained_cfg"].keys()
 
 
 @pytest.mark.parametrize("choices", [{"C": "vector"}, {"E": "scalar"}])
-def test_a_bias_that_the_model_has_not_is_refused(choices):
+def test_check_timm_with_added_bias_raises(choices):
     architecture = Architecture.uniform(shapes_of("vit-no-qkv-bias"), **choices)
-    with pytest.raises(ExportError, match=r"gives one to 'blocks\.0\.attn\.qkv' and 1 more"):
+    with pytest.raises(ExportError, match=r"got one for 'blocks\.0\.attn\.qkv' and 1 more"):
         check_timm(backbone("vit-no-qkv-bias"), architecture)
 
 
-@pytest.mark.parametrize("resize", ["squash", "center", "border"])
-def test_timm_prepares_images_as_the_study_did(tmp_path, resize):
+@pytest.mark.parametrize("crop_mode", ["squash", "center", "border"])
+def test_write_timm_keeps_the_preprocessing(tmp_path, crop_mode):
     _, supernet = adapter("vit", Architecture.uniform(shapes_of("vit"), E="vector"))
-    target = seen("vit")._replace(
+    target = format_of("vit")._replace(
         mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), interpolation="bilinear", crop_pct=0.8
     )
-    taken = Adapter.of(
+    original = Adapter.of(
         supernet,
         Backbone.of(settings("vit"), supernet.model),
         CLASSES,
-        Preprocessing.of(target, resize),
+        Preprocessing.of(target, crop_mode),
     )
     with merge(supernet.model) as model:
-        write_timm(tmp_path, model, taken.record)
-    config = timm.data.resolve_model_data_config(load_timm(tmp_path, taken.record))
-    assert config["crop_mode"] == resize
-    assert config["crop_pct"] == (0.8 if resize == "center" else 1.0)
+        write_timm(tmp_path, model, original.record)
+    config = timm.data.resolve_model_data_config(load_timm(tmp_path, original.record))
+    assert config["crop_mode"] == crop_mode
+    assert config["crop_pct"] == (0.8 if crop_mode == "center" else 1.0)
     assert tuple(config["mean"]) == target.mean
 
 
-def test_an_onnx_graph_takes_any_number_of_images(tmp_path):
+def test_write_onnx_accepts_any_batch_size(tmp_path):
     pytest.importorskip("onnxruntime", reason="needs onnxruntime")
-    # C and E give qkv a bias, which a graph can carry.
-    taken, supernet = adapter(
+    # C and E add a bias to qkv, which a graph supports.
+    original, supernet = adapter(
         "vit-no-qkv-bias", random_architecture(shapes_of("vit-no-qkv-bias"), 2)
     )
     with merge(supernet.model) as model, torch.no_grad():
-        write_onnx(tmp_path, model, taken.record)
+        write_onnx(tmp_path, model, original.record)
         logits = load_onnx(tmp_path)
         for count in (1, 2, 7):
             x = torch.randn(count, 3, 32, 32)
             torch.testing.assert_close(logits(x), model(x), rtol=1e-4, atol=1e-4)
 
 
-def test_a_model_that_torch_cannot_export_is_told_in_one_line(tmp_path, monkeypatch):
+def test_write_onnx_that_fails_raises_one_line(tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime", reason="needs onnxruntime")
-    taken, supernet = adapter("vit", Architecture.uniform(shapes_of("vit"), E="vector"))
+    original, supernet = adapter("vit", Architecture.uniform(shapes_of("vit"), E="vector"))
 
     def fail(*_, **__):
         raise RuntimeError("no translation for aten::thing\nand 90 lines more")
 
     monkeypatch.setattr(torch.onnx, "export", fail)
     with pytest.raises(ExportError, match=r"cannot export .* \(no translation") as fault:
-        write_onnx(tmp_path, supernet.model, taken.record)
+        write_onnx(tmp_path, supernet.model, original.record)
     assert "\n" not in str(fault.value)
 
 
-def test_what_is_no_graph_is_told(tmp_path):
+def test_load_onnx_of_other_file_raises(tmp_path):
     pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     (tmp_path / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(ExportError, match="ONNX Runtime cannot load"):

@@ -1,4 +1,4 @@
-"""PEFT computes what any architecture computes, from one configuration for all layers."""
+"""Export as PEFT adapter."""
 
 import re
 import warnings
@@ -17,8 +17,8 @@ from tests.models import ONE_TENSOR, backbone, images, random_architecture
 pytest.importorskip("peft", reason="needs peft")
 
 
-def expressible(name, seed):
-    """A random architecture without the biases that C and E would give layers without one."""
+def random_expressible(name, seed):
+    """Return a random architecture without added biases."""
     shapes = shapes_of(name)
     return Architecture(
         {
@@ -31,12 +31,12 @@ def expressible(name, seed):
 
 
 @torch.no_grad()
-def check(name, architecture, folder, seed=3):
-    taken, supernet = adapter(name, architecture, seed)
+def check_logits(name, architecture, folder, seed=3):
+    original, supernet = adapter(name, architecture, seed)
     check_peft(backbone(name), architecture, images())
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # PEFT warns of keys that are missing
-        files = write_peft(folder, backbone(name), taken)
+        warnings.simplefilter("error")  # PEFT warns about missing keys
+        files = write_peft(folder, backbone(name), original)
         assert set(files) <= {file.name for file in folder.iterdir()}
         expected = supernet.model(images())
         for merge in (False, True):
@@ -47,49 +47,49 @@ def check(name, architecture, folder, seed=3):
 @pytest.mark.parametrize("name", ["vit", "vit-no-qkv-bias", "distilled", "swin", "convnext"])
 @settings(max_examples=2, deadline=None)
 @given(seed=st.integers(0, 1000))
-def test_any_architecture_is_expressed(tmp_path_factory, name, seed):
-    check(name, expressible(name, seed), tmp_path_factory.mktemp("peft"), seed)
+def test_write_peft_of_any_architecture_returns_equal_logits(tmp_path_factory, name, seed):
+    check_logits(name, random_expressible(name, seed), tmp_path_factory.mktemp("peft"), seed)
 
 
 @pytest.mark.parametrize(("tensor", "choice"), ONE_TENSOR, ids="-".join)
-def test_any_choice_alone_is_expressed(tmp_path, tensor, choice):
+def test_write_peft_of_any_choice_returns_equal_logits(tmp_path, tensor, choice):
     architecture = Architecture.uniform(shapes_of("vit"), **{tensor: choice})
-    check("vit", architecture, tmp_path)
+    check_logits("vit", architecture, tmp_path)
 
 
-def test_layers_that_are_not_adapted_stay_plain(tmp_path):
+def test_write_peft_leaves_other_layers_plain(tmp_path):
     one = LayerChoices(B=Choice.parse("lora-2"))
     architecture = Architecture(
         {name: one if name == "blocks.0.attn.qkv" else LayerChoices() for name in shapes_of("vit")}
     )
-    check("vit", architecture, tmp_path)
+    check_logits("vit", architecture, tmp_path)
     model = load_peft(tmp_path, backbone("vit"), merge=False)
     names = {name for name, module in model.named_modules() if hasattr(module, "glora_A")}
     assert {name.removeprefix("base_model.model.") for name in names} == {"blocks.0.attn.qkv"}
 
 
 @given(seed=st.integers(0, 10_000))
-def test_the_configuration_is_the_smallest(seed):
+def test_peft_choices_are_the_smallest(seed):
     architecture = random_architecture(shapes_of("vit"), seed)
-    rank, of_weight, of_coupling, of_bias = peft_choices(architecture)
+    rank, config_ab, config_c, config_de = peft_choices(architecture)
     kinds = {t: {getattr(c, t).kind for c in architecture.values()} for t in TENSORS}
     ranks = [choice.rank for c in architecture.values() for choice in (c.A, c.B)]
     assert rank == max(1, *ranks)
-    assert (of_weight == "lora") == ("lora" in kinds["A"] | kinds["B"])
-    assert (of_coupling == "none") == (kinds["C"] == {"none"})
-    assert (of_bias == "vector") == ("vector" in kinds["D"] | kinds["E"])
+    assert (config_ab == "lora") == ("lora" in kinds["A"] | kinds["B"])
+    assert (config_c == "none") == (kinds["C"] == {"none"})
+    assert (config_de == "vector") == ("vector" in kinds["D"] | kinds["E"])
 
 
 @pytest.mark.parametrize(
     ("name", "choices", "words"),
     [
-        ("vit", {}, "of this architecture the head alone is trained"),
-        ("vit-no-qkv-bias", {"E": "vector"}, "it has no bias, and C or E gives it one"),
-        ("convnext-conv-mlp", {"B": "lora-1"}, "of class Conv2d, PEFT takes nn.Linear"),
+        ("vit", {}, "must adapt at least one layer"),
+        ("vit-no-qkv-bias", {"E": "vector"}, "C or E adds a bias to a layer without one"),
+        ("convnext-conv-mlp", {"B": "lora-1"}, "class Conv2d"),
         ("beit", {"B": "lora-1"}, "the model reads its weight without calling it"),
     ],
 )
-def test_what_cannot_be_expressed_is_refused(name, choices, words):
+def test_check_peft_with_other_architecture_raises(name, choices, words):
     architecture = Architecture.uniform(shapes_of(name), **choices)
     with pytest.raises(ExportError, match=re.escape(words)):
         check_peft(backbone(name), architecture, images())

@@ -1,4 +1,4 @@
-"""Computes the logits of all exports without the package, as somebody does who has only them.
+"""Compute the logits of all exports without this package.
 
 python without_package.py EXPORTS OUT.npz
 """
@@ -17,18 +17,18 @@ from sklearn.datasets import load_digits
 
 
 def images(model):
-    """Some digits, normalised as the exported timm model says."""
+    """Return digits, normalised by the configuration of the exported timm model."""
     config = timm.data.resolve_model_data_config(model)
     bunch = load_digits()
-    chosen = np.flatnonzero(np.isin(bunch.target, (5, 6, 7)))[:40]
-    grey = torch.from_numpy(np.rint(bunch.images[chosen] * (255 / 16)) / 255).float()
+    indices = np.flatnonzero(np.isin(bunch.target, (5, 6, 7)))[:40]
+    grey = torch.from_numpy(np.rint(bunch.images[indices] * (255 / 16)) / 255).float()
     mean, std = (torch.tensor(config[key])[:, None, None] for key in ("mean", "std"))
     assert config["input_size"] == (3, 8, 8)
     return (grey[:, None].expand(-1, 3, -1, -1) - mean) / std
 
 
 def merged_by_hand(model, folder):
-    """GLoRA's equation 10 on the tensors of the file."""
+    """Merge the tensors of an adapter file by GLoRA's equation 10."""
     weights = load_file(folder / "adapter.safetensors")
     state = dict(model.state_dict())
     layers = {name.rpartition(".")[0] for name in weights if not name.startswith("head.")}

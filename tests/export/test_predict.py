@@ -1,4 +1,4 @@
-"""New images through any export."""
+"""Predictions of exports on image files."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from glora_automl import apply
+from glora_automl import predict
 from glora_automl.errors import ExportError, TaskError
 from glora_automl.export._record import read_record, write_record
 
@@ -20,25 +20,25 @@ def backbone_of(exports, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_export_says_the_same(exports, photos, kind):
-    found = apply(exports[kind].path, photos, top=3, **backbone_of(exports, kind))
-    expected = apply(exports["timm"].path, photos, top=3)
+def test_predict_of_any_kind_returns_equal_probabilities(exports, photos, kind):
+    found = predict(exports[kind].path, photos, top=3, **backbone_of(exports, kind))
+    expected = predict(exports["timm"].path, photos, top=3)
     assert found.files == expected.files == tuple(sorted(map(str, photos.iterdir())))
     torch.testing.assert_close(found.probabilities, expected.probabilities, rtol=1e-4, atol=1e-5)
     assert torch.equal(found.classes, expected.classes)
     torch.testing.assert_close(found.probabilities.sum(1), torch.ones(len(found.files)))
 
 
-def test_files_go_through_the_preprocessing_of_the_study(exports, photos, elsewhere_logits):
-    found = apply(exports["timm"].path, photos, top=3)
+def test_predict_matches_the_transform_of_timm(exports, photos, timm_logits):
+    found = predict(exports["timm"].path, photos, top=3)
     order = found.classes.argsort(1)
     probabilities = found.probabilities.gather(1, order)
-    torch.testing.assert_close(probabilities, elsewhere_logits.softmax(1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(probabilities, timm_logits.softmax(1), rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture
-def elsewhere_logits(exports, photos):
-    """Logits of the photographs, prepared by timm's own transform."""
+def timm_logits(exports, photos):
+    """Logits of the photos with the transform of timm."""
     import timm
 
     model = timm.create_model(f"local-dir:{exports['timm'].path}", pretrained=True).eval()
@@ -49,24 +49,24 @@ def elsewhere_logits(exports, photos):
         return model(torch.stack([transform(Image.open(file).convert("RGB")) for file in files]))
 
 
-def test_batches_and_order_change_nothing(exports, photos):
+def test_predict_is_independent_of_batches_and_order(exports, photos):
     files = sorted(photos.iterdir(), reverse=True)
-    one = apply(exports["timm"].path, files, batch_size=5, workers=2)
-    assert one.files == tuple(map(str, files))
-    whole = dict(apply(exports["timm"].path, photos).best())
-    for file, ((name, p),) in one.best():
+    batched = predict(exports["timm"].path, files, batch_size=5, num_workers=2)
+    assert batched.files == tuple(map(str, files))
+    whole = dict(predict(exports["timm"].path, photos).best())
+    for file, ((name, p),) in batched.best():
         assert whole[file][0][0] == name
         assert whole[file][0][1] == pytest.approx(p, abs=1e-5)
 
 
-def test_any_size_and_type_of_image_is_read_and_others_are_named(exports, photos, tmp_path):
+def test_predict_with_unreadable_images_lists_them(exports, photos, tmp_path):
     image = Image.open(sorted(photos.iterdir())[0])
     image.resize((30, 50)).convert("RGBA").save(tmp_path / "large.png")
     image.convert("CMYK").save(tmp_path / "deep.tiff")
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     (tmp_path / "empty.png").touch()
     (tmp_path / "notes.txt").write_text("no image", encoding="utf-8")
-    found = apply(exports["timm"].path, tmp_path)
+    found = predict(exports["timm"].path, tmp_path)
     assert [file.rpartition("/")[2] for file in found.files] == ["deep.tiff", "large.png"]
     assert {file.rpartition("/")[2] for file in found.unreadable} == {"broken.jpg", "empty.png"}
     document = found.to_json()
@@ -78,64 +78,65 @@ def test_any_size_and_type_of_image_is_read_and_others_are_named(exports, photos
 @pytest.mark.parametrize(
     ("images", "words"),
     [
-        ([], "Images must be given"),
-        ("nowhere", "'nowhere' is not there"),
-        ("empty", "must hold images"),
-        ("bad.png", "none is: .*bad.png"),
+        ([], "`images` must be at least one file or folder, got none"),
+        ("nowhere", "must be existing files or folders, got 'nowhere'"),
+        ("empty", "must contain images"),
+        ("bad.png", "got 1 unreadable: .*bad.png"),
     ],
 )
-def test_images_that_there_are_not_are_told(exports, tmp_path, monkeypatch, images, words):
+def test_predict_without_images_raises(exports, tmp_path, monkeypatch, images, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad.png").write_bytes(b"no image")
     with pytest.raises(ExportError, match=words):
-        apply(exports["timm"].path, images)
+        predict(exports["timm"].path, images)
 
 
-def test_adapters_need_their_backbone(exports, photos, tmp_path):
+def test_predict_with_wrong_backbone_raises(exports, photos, tmp_path):
     digest = exports["adapter"].record.backbone.digest[:16]
     for kind in ("adapter", "peft"):
-        with pytest.raises(ExportError, match=f"{digest}.* add --backbone"):
-            apply(exports[kind].path, photos)
+        with pytest.raises(ExportError, match=f"{digest}.* Set `backbone`"):
+            predict(exports[kind].path, photos)
         with pytest.raises(
-            ExportError, match=f"with the digest {digest}.*, img_size=8, .*the weights that the"
+            ExportError,
+            match=f"must have the digest {digest}.*, img_size=8, .*load the study's weights",
         ):
-            apply(exports[kind].path, photos, backbone=str(exports["timm"].path))
-    with pytest.raises(TaskError, match="must be a file that can be read"):
-        apply(exports["adapter"].path, photos, backbone=str(tmp_path))
+            predict(exports[kind].path, photos, backbone=str(exports["timm"].path))
+    with pytest.raises(TaskError, match="must be a readable file"):
+        predict(exports["adapter"].path, photos, backbone=str(tmp_path))
     (tmp_path / "weights.safetensors").write_bytes(b"\x80\x04K\x01.")
-    with pytest.raises(TaskError, match="it is a pickle, as"):
-        apply(exports["peft"].path, photos, backbone=str(tmp_path / "weights.safetensors"))
-    with pytest.raises(ExportError, match="has its weights with it"):
-        apply(exports["onnx"].path, photos, backbone=str(tmp_path))
+    with pytest.raises(TaskError, match="it is a pickle"):
+        predict(exports["peft"].path, photos, backbone=str(tmp_path / "weights.safetensors"))
+    with pytest.raises(ExportError, match="which holds all weights"):
+        predict(exports["onnx"].path, photos, backbone=str(tmp_path))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_altered_exports_are_refused(exports, photos, tmp_path, kind):
+def test_predict_with_altered_file_raises(exports, photos, tmp_path, kind):
     for name in exports[kind].record.files:
         folder = tmp_path / name
         shutil.copytree(exports[kind].path, folder)
         data = (folder / name).read_bytes()
         (folder / name).write_bytes(data[: len(data) // 2])
         with pytest.raises(ExportError, match="altered or cut short"):
-            apply(folder, photos, **backbone_of(exports, kind))
+            predict(folder, photos, **backbone_of(exports, kind))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_record_must_name_what_is_loaded(exports, photos, tmp_path, kind):
+def test_predict_with_file_missing_in_record_raises(exports, photos, tmp_path, kind):
     folder = tmp_path / kind
     shutil.copytree(exports[kind].path, folder)
     table = json.loads((folder / "glora.json").read_text(encoding="utf-8"))
     (folder / "glora.json").write_text(json.dumps({**table, "files": {}}), encoding="utf-8")
-    with pytest.raises(ExportError, match=r"must name its .* with a sha256"):
-        apply(folder, photos, **backbone_of(exports, kind))
+    with pytest.raises(ExportError, match=r"must hold the sha256 of .*, got none"):
+        predict(folder, photos, **backbone_of(exports, kind))
 
 
 @pytest.mark.parametrize(
     ("kind", "words"), [("timm", "timm .* cannot"), ("peft", "PEFT .* cannot")]
 )
 @pytest.mark.parametrize("pickled", [True, False])
-def test_what_is_not_the_weights_is_told_in_one_line(
+def test_predict_with_other_weights_raises_one_line(
     exports, photos, tmp_path, kind, words, pickled
 ):
     folder = tmp_path / kind
@@ -149,12 +150,12 @@ def test_what_is_not_the_weights_is_told_in_one_line(
         safetensors.torch.save_file({n: torch.zeros(1) for n in tensors}, weights)
     write_record(folder, record, record.files)
     with pytest.raises(ExportError, match=words) as fault:
-        apply(folder, photos, **backbone_of(exports, kind))
+        predict(folder, photos, **backbone_of(exports, kind))
     assert "\n" not in str(fault.value)
 
 
-def test_options_out_of_range_are_told(exports, photos):
-    with pytest.raises(ExportError, match="--top must be at least 1, got 0"):
-        apply(exports["timm"].path, photos, top=0)
+def test_predict_with_invalid_argument_raises(exports, photos):
+    with pytest.raises(ExportError, match="`top` must be at least 1, got 0"):
+        predict(exports["timm"].path, photos, top=0)
     with pytest.raises(ExportError, match=r"must be of kind timm or .*, got 'backbone'"):
-        apply(exports["backbone"].path, photos)
+        predict(exports["backbone"].path, photos)

@@ -1,14 +1,14 @@
-"""Which layers of timm's models can be adapted: one model of each family, checked and counted.
+"""Adaptable layers of timm's models: one model per family, checked and counted.
 
-Each model gets a supernet of the search space ``default`` and random architectures under a budget
-of 5% of its parameters. It must then hold that
+Each model becomes a supernet of the search space ``default``, with random architectures under a
+budget of 5% of its parameters. The benchmark checks that
 
-- the active parameters are as many as the architecture counts, and within the budget,
-- merged into plain layers, the model computes what it computed unmerged,
-- with the adapters taken off, its weights and what it computes are bit for bit those before.
+- the active parameters equal the architecture's count and are within the budget,
+- the merged model computes the same logits as the unmerged one,
+- without the adapters, weights and logits are bit for bit those before.
 
-The table says how many layers can be adapted and which share of the parameters (without the
-classifier) is in them, and what the others are.
+The table has the number of adaptable layers, their percentage of the parameters (without the
+classifier), and the other layers.
 
     python benchmarks/backbones.py --out benchmarks/results/backbones.json --docs docs/backbones.md
     python benchmarks/backbones.py --small
@@ -55,14 +55,14 @@ MARKS = ("<!-- table -->", "<!-- end of table -->")
 
 @dataclass(frozen=True)
 class Family:
-    """A family of models.
+    """Family of models.
 
     Attributes:
-        name: What it is called.
-        model: A small model of it.
-        cut: Keyword arguments that make it smaller still, for a quick look.
-        size: Height and width of the images for that; None takes the model's own.
-        quick: Whether it is for the small mode, as it is.
+        name: Name of the family.
+        model: Small timm model of the family.
+        cut: Keyword arguments that make the model smaller, for tests.
+        size: Height and width of the images for the smaller model; None is the model's own.
+        quick: Whether the small mode includes the family, at full size.
     """
 
     name: str
@@ -158,92 +158,93 @@ FAMILIES = (
 
 @dataclass(frozen=True)
 class Row:
-    """What was found for a family.
+    """Result for a family.
 
     Attributes:
-        family: Its name.
-        model: The model that was looked at.
-        parameters: Without the classifier.
-        linear: Layers that are an ``nn.Linear``.
-        pointwise: Layers that are a 1 x 1 convolution.
-        weight_only: How many of them have A and B alone.
-        share: Of the parameters, those of the layers that can be adapted.
-        others: How often there was each reason not to adapt a layer.
-        error: The largest difference between merged and unmerged logits, relative to the largest
-            logit.
+        family: Name of the family.
+        model: Checked model.
+        n_params: Parameters without the classifier.
+        n_linear: Adaptable ``nn.Linear`` layers.
+        n_pointwise: Adaptable 1 x 1 convolutions.
+        n_weight_only: Adaptable layers with only A and B.
+        fraction: Parameters of the adaptable layers as a fraction of all.
+        others: Number of other layers per reason.
+        error: Largest difference between merged and unmerged logits, relative to the largest logit.
     """
 
     family: str
     model: str
-    parameters: int
-    linear: int
-    pointwise: int
-    weight_only: int
-    share: float
+    n_params: int
+    n_linear: int
+    n_pointwise: int
+    n_weight_only: int
+    fraction: float
     others: dict[str, int]
     error: float
 
 
-def look(family: Family, *, cut: bool = False, architectures: int = 2) -> Row:
-    """Check what must hold of a model of the family.
+def check_family(family: Family, *, cut: bool = False, n_architectures: int = 2) -> Row:
+    """Check and count a model of the family.
 
     Args:
         family: The family.
-        cut: Make the model smaller.
-        architectures: Random architectures to try.
+        cut: Whether to make the model smaller.
+        n_architectures: Number of random architectures.
 
     Raises:
-        AssertionError: If something does not hold.
+        AssertionError: If a check fails.
     """
     with seeded(0):
         model = timm.create_model(
             family.model, num_classes=CLASSES, **(family.cut if cut else {})
         ).eval()
-        _enliven(model)
+        _fill_zeros(model)
         size = family.size if cut and family.size else model.pretrained_cfg["input_size"][1]
         images = torch.randn(1, 3, size, size)
     head = {id(p) for module in classifiers(model) for p in module.parameters()}
-    parameters = sum(p.numel() for p in model.parameters() if id(p) not in head)
+    n_params = sum(p.numel() for p in model.parameters() if id(p) not in head)
     reasons = {n: r for n, r in unadaptable(model, images).items() if "classifier" not in r}
     others = dict(collections.Counter(_kind(reason) for reason in reasons.values()).most_common())
     try:
         shapes = linear_shapes(model, example=images)
     except LayerError:
-        return Row(family.name, family.model, parameters, 0, 0, 0, 0.0, others, 0.0)
+        return Row(family.name, family.model, n_params, 0, 0, 0, 0.0, others, 0.0)
     modules = dict(model.named_modules())
-    pointwise = sum(isinstance(modules[name], nn.Conv2d) for name in shapes)
+    n_pointwise = sum(isinstance(modules[name], nn.Conv2d) for name in shapes)
     covered = {id(p): p.numel() for name in shapes for p in modules[name].parameters()}
     return Row(
         family.name,
         family.model,
-        parameters,
-        len(shapes) - pointwise,
-        pointwise,
+        n_params,
+        len(shapes) - n_pointwise,
+        n_pointwise,
         sum(not shape.takes_bias for shape in shapes.values()),
-        sum(covered.values()) / parameters,
+        sum(covered.values()) / n_params,
         others,
-        _check(model, images, SearchSpace(load_search_space("default"), shapes), architectures),
+        _check(model, images, SearchSpace(load_search_space("default"), shapes), n_architectures),
     )
 
 
 @torch.no_grad()
-def _enliven(model: nn.Module) -> None:
-    """Give values to what timm starts at zero, which would hide whole blocks from the check."""
+def _fill_zeros(model: nn.Module) -> None:
+    """Add noise to zero parameters, which would hide whole blocks from the checks."""
     for parameter in model.parameters():
         if float(parameter.abs().max()) < 1e-3:
             parameter.add_(0.1 * torch.randn_like(parameter))
 
 
 def _kind(reason: str) -> str:
-    """A reason in the table's words."""
+    """Return a reason in the words of the table."""
     reason = re.sub(r"a convolution over (\d+) x (\d+) pixels", r"\1×\2 convolution", reason)
     reason = reason.removeprefix("a ").replace("1 x 1", "1×1").partition(",")[0]
-    return reason.replace("of class ", "").replace("the model does not use it", "unused")
+    return reason.replace("of class ", "").replace(" by the model", "")
 
 
 @torch.no_grad()
-def _check(model: nn.Module, images: torch.Tensor, space: SearchSpace, architectures: int) -> float:
-    # As a supernet does. torch takes other kernels for what it would differentiate.
+def _check(
+    model: nn.Module, images: torch.Tensor, space: SearchSpace, n_architectures: int
+) -> float:
+    # As in a supernet: torch uses other kernels with gradients.
     model.requires_grad_(False)
     before = {name: t.clone() for name, t in model.state_dict().items()}
     plain = model(images)
@@ -254,16 +255,18 @@ def _check(model: nn.Module, images: torch.Tensor, space: SearchSpace, architect
         for parameter in layer.parameters(recurse=False):
             parameter.add_(0.02 * torch.randn_like(parameter))
     rng, error = np.random.default_rng(0), 0.0
-    for _ in range(architectures):
+    for _ in range(n_architectures):
         architecture = space.architecture(region.draw(rng))
         supernet.activate(architecture)
         active = [
             p for layer in supernet.layers.values() for p in layer.active_parameters().values()
         ]
         count = sum(p.numel() for p in active)
-        assert count == architecture.count(space.shapes) <= budget, "it does not count"
+        assert count == architecture.count(space.shapes) <= budget, (
+            "the parameters differ from the count"
+        )
         unmerged = model(images)
-        assert bool(torch.isfinite(unmerged).all()), "its logits are not finite"
+        assert bool(torch.isfinite(unmerged).all()), "the logits are not finite"
         with merge(model):
             assert not adapted_layers(model), "a layer is not merged"
             difference = (model(images) - unmerged).abs().max() / unmerged.abs().max()
@@ -272,23 +275,25 @@ def _check(model: nn.Module, images: torch.Tensor, space: SearchSpace, architect
         assert not torch.equal(unmerged, plain), "the adapters do nothing"
     detach(model)
     after = model.state_dict()
-    assert list(after) == list(before), "other names after the adapters are off"
-    assert all(torch.equal(after[name], t) for name, t in before.items()), "weights have changed"
-    assert torch.equal(model(images), plain), "it computes something else than before"
+    assert list(after) == list(before), "detaching changed the names"
+    assert all(torch.equal(after[name], t) for name, t in before.items()), (
+        "detaching changed the weights"
+    )
+    assert torch.equal(model(images), plain), "detaching changed the logits"
     return error
 
 
 def cells(row: Row) -> list[str]:
-    """A row of the table, for a terminal and for the documentation."""
-    layers = [f"{row.linear} linear"] if row.linear else []
-    layers += [f"{row.pointwise} 1×1"] if row.pointwise else []
-    standalone = f"; A, B alone in {row.weight_only}" if row.weight_only else ""
+    """Return a row of the table, for the terminal and the documentation."""
+    layers = [f"{row.n_linear} linear"] if row.n_linear else []
+    layers += [f"{row.n_pointwise} 1×1"] if row.n_pointwise else []
+    weight_only = f"; only A, B in {row.n_weight_only}" if row.n_weight_only else ""
     return [
         row.family,
         row.model,
-        f"{row.parameters / 1e6:.1f}",
-        (", ".join(layers) or "none") + standalone,
-        f"{100 * row.share:.0f}",
+        f"{row.n_params / 1e6:.1f}",
+        (", ".join(layers) or "none") + weight_only,
+        f"{100 * row.fraction:.0f}",
         ", ".join(_counted(kind, count) for kind, count in row.others.items()) or "–",
     ]
 
@@ -301,13 +306,13 @@ HEADER = ["family", "model", "M parameters", "adapted", "% of parameters", "not 
 
 
 def markdown(rows: list[Row]) -> str:
-    """The table of the documentation."""
+    """Return the table of the documentation."""
     lines = [HEADER, ["---", "---", "---:", "---", "---:", "---"], *map(cells, rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def write_docs(path: Path, rows: list[Row]) -> None:
-    """Put the table between its marks."""
+    """Replace the table between its marks."""
     text = path.read_text(encoding="utf-8")
     before, rest = text.split(MARKS[0])
     after = rest.split(MARKS[1])[1]
@@ -319,9 +324,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, help="file for the figures as JSON")
+    parser.add_argument("--out", type=Path, help="file for the results as JSON")
     parser.add_argument("--docs", type=Path, help="Markdown file whose table is replaced")
-    parser.add_argument("--small", action="store_true", help="seconds: the smallest models alone")
+    parser.add_argument(
+        "--small", action="store_true", help="run in seconds, with the smallest models"
+    )
     arguments = parser.parse_args()
     if arguments.small and arguments.docs:
         parser.error("--docs needs all families; leave out --small.")
@@ -329,10 +336,10 @@ def main() -> None:
     for family in FAMILIES:
         if family.quick or not arguments.small:
             begin = time.monotonic()
-            rows.append(look(family))
+            rows.append(check_family(family))
             seconds = time.monotonic() - begin
             print(f"{family.name}: {seconds:.1f} s", file=sys.stderr, flush=True)
-    table = Table(*HEADER, title="Layers that can be adapted; all checks passed")
+    table = Table(*HEADER, title="Adaptable layers; all checks passed")
     for row in rows:
         table.add_row(*cells(row))
     Console(width=150).print(table)

@@ -1,26 +1,25 @@
-"""Where backbones come from, and which of their layers can be adapted."""
+"""Backbones: creation, checkpoints, input format and layers that can be adapted."""
 
-from glora_automl.backbones._backbone import (
-    BackboneSettings,
-    check_backbone,
-    check_pretraining,
-    create_backbone,
-    create_from_checkpoint,
-    create_model,
-    input_format,
-)
+from glora_automl.backbones._create import create_backbone, create_from_checkpoint
+from glora_automl.backbones._head import fit_head
 from glora_automl.backbones._layers import LayerGroup, list_layers
-from glora_automl.backbones._local import one_line
+from glora_automl.backbones._model import check_backbone, create_model, input_format
+from glora_automl.backbones._module import check_outputs, module_format, name_head
+from glora_automl.backbones._pretraining import check_pretraining
+from glora_automl.backbones._settings import BackboneSettings
 
 __all__ = [
     "BackboneSettings",
     "LayerGroup",
     "check_backbone",
+    "check_outputs",
     "check_pretraining",
     "create_backbone",
     "create_from_checkpoint",
     "create_model",
+    "fit_head",
     "input_format",
     "list_layers",
-    "one_line",
+    "module_format",
+    "name_head",
 ]

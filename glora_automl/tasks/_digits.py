@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits, split into a transfer task."""
+"""scikit-learn's handwritten digits as a transfer task."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ import torch
 from pydantic import Field, model_validator
 
 from glora_automl._declarations import Declaration, Int
-from glora_automl.tasks._images import ImageSet, Task, stratified_split
+from glora_automl.tasks._images import ImageSet
+from glora_automl.tasks._stratified import stratified_split
+from glora_automl.tasks._task import Task
 
 __all__ = ["DigitsSettings", "load_digits"]
 
 
 class DigitsSettings(Declaration):
-    """Which digits are known to the backbone, and how many images of the others are labelled.
+    """Classes of the task and of the backbone's pretraining, and images per class.
 
     Attributes:
-        source: Names this task.
-        classes: The digits to tell apart.
-        pretraining_classes: Other digits, on which a backbone may be pretrained.
-        train_per_class: Labelled images of each class to train on.
-        validation_per_class: Labelled images of each class that steer the search.
+        source: Kind of task.
+        classes: Digits of the task.
+        pretraining_classes: Other digits, for pretraining a backbone.
+        train_per_class: Train images per class.
+        validation_per_class: Validation images per class.
     """
 
     source: Literal["digits"]
@@ -32,20 +34,21 @@ class DigitsSettings(Declaration):
     validation_per_class: Int = Field(ge=1)
 
     @model_validator(mode="after")
-    def _disjoint(self) -> DigitsSettings:
-        together = [*self.classes, *self.pretraining_classes]
-        if len(set(together)) < len(together) or not set(together) <= set(range(10)):
+    def _check_disjoint(self) -> DigitsSettings:
+        digits = [*self.classes, *self.pretraining_classes]
+        if len(set(digits)) < len(digits) or not set(digits) <= set(range(10)):
             raise ValueError(
                 "classes and pretraining_classes must be digits from 0 to 9, each at most once, "
-                f"got {list(self.classes)} and {list(self.pretraining_classes)}."
+                f"got {list(self.classes)} and {list(self.pretraining_classes)}. "
+                "Correct `task.classes` or `task.pretraining_classes`."
             )
         return self
 
 
 def load_digits(settings: DigitsSettings, seed: int) -> Task:
-    """Load the 1,797 images of 8 x 8 pixels that scikit-learn ships (UCI, CC BY 4.0).
+    """Load the 1,797 images of 8 x 8 pixels in scikit-learn (UCI, CC BY 4.0).
 
-    What is neither fitted nor validated on is the test split.
+    All images beyond the train and validation images are test images.
 
     Raises:
         TaskError: If a class has too few images.
@@ -67,10 +70,10 @@ def load_digits(settings: DigitsSettings, seed: int) -> Task:
         labels = np.searchsorted(np.sort(classes), targets[indices])
         return ImageSet(torch.from_numpy(pixels[indices]), torch.from_numpy(labels))
 
-    chosen = np.flatnonzero(np.isin(targets, settings.classes))
+    members = np.flatnonzero(np.isin(targets, settings.classes))
     per_class = [settings.train_per_class, settings.validation_per_class]
-    parts = stratified_split(targets[chosen], per_class, np.random.default_rng([seed, 0xD161]))
-    train, validation, test = (subset(chosen[part], settings.classes) for part in parts)
+    parts = stratified_split(targets[members], per_class, np.random.default_rng([seed, 0xD161]))
+    train, validation, test = (subset(members[part], settings.classes) for part in parts)
     others = settings.pretraining_classes
     return Task(
         name="digits",

@@ -1,4 +1,4 @@
-"""Domain generalisation: learnt on one domain, tested on others too."""
+"""Domain generalisation: trained on one domain, tested on all."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from glora_automl.tasks._folder import (
     folder_examples,
     split_folders,
 )
-from glora_automl.tasks._images import Domain, Task
 from glora_automl.tasks._labelled import LabelledSettings
 from glora_automl.tasks._reading import Reader, ReadingSettings
 from glora_automl.tasks._splits import encoded_sets, encoded_task
+from glora_automl.tasks._task import Domain, Task
 
 __all__ = ["DomainsSettings", "load_domains"]
 
 
 class DomainsSettings(LabelledSettings, ReadingSettings):
-    """A folder of domains, each with a folder of images for each class.
+    """Folder of domains, each with one folder of images per class.
 
-    The domain that is learnt may have ``train``, ``val`` and ``test`` below it like any folder of
-    images. Of the others all images are tested on, or those below ``test`` or ``val`` if there
-    are such folders. They may have fewer classes (ImageNet-A, ImageNet-R): the decision is then
-    among these. Folders named 0, 1, ... (ImageNet V2) are the classes in their order.
+    The training domain may have the folders ``train``, ``val`` and ``test``, like any folder task.
+    Another domain is tested on its folder ``test`` or ``val``, otherwise on all its images. It may
+    have fewer classes (ImageNet-A, ImageNet-R), to which predictions are then limited. Class
+    folders named 0, 1, ... (ImageNet V2) are the classes in sorted order.
 
     Attributes:
-        source: Names this kind of task.
-        path: The folder; in a recipe file a path from its folder.
-        train: The domain that is learnt.
-        test: The others that are tested on; none means all.
+        source: Kind of task.
+        path: The folder; a recipe file gives it relative to its own folder.
+        train: Training domain.
+        test: Test domains; empty means all others.
     """
 
     source: Literal["domains"]
@@ -50,18 +50,21 @@ def load_domains(settings: DomainsSettings, seed: int, progress: Progress | None
     """Load a task of several domains.
 
     Raises:
-        TaskError: If a domain is not there, or has classes that are not learnt.
+        TaskError: If a domain is missing or has a class that the training domain has not.
     """
     folder = existing_folder(settings.path)
     known = class_folders(folder)
-    for name in (settings.train, *settings.test):
+    for key, name in (("train", settings.train), *(("test", name) for name in settings.test)):
         if name not in known:
-            raise TaskError(f"task: {str(folder)!r} has no domain {name!r}; {suggest(name, known)}")
+            raise TaskError(
+                f"task.{key} must name domains in {str(folder)!r}, got {name!r}. "
+                f"{suggest(name, known)}"
+            )
     tests = settings.test or tuple(name for name in known if name != settings.train)
     if not tests or settings.train in tests or len(set(tests)) < len(tests):
         raise TaskError(
-            f"task.tests must name other domains than {settings.train!r}, each once, got "
-            f"{list(tests)}; {str(folder)!r} holds {', '.join(known)}."
+            f"task.test must name other domains than {settings.train!r}, each once, got "
+            f"{list(tests)}. Choose from {', '.join(known)}."
         )
     splits = split_folders(folder / settings.train)
     classes = class_folders(splits["train"])
@@ -72,12 +75,13 @@ def load_domains(settings: DomainsSettings, seed: int, progress: Progress | None
 
 
 def _domain(folder: Path, classes: list[str], reader: Reader) -> Domain:
-    """A test set of class folders."""
-    below = [folder / name for name in ("test", "val") if (folder / name).is_dir()]
-    folder = below[0] if below and below[0].name not in classes else folder
+    """Return the test set of a domain's folder."""
+    splits = [folder / name for name in ("test", "val") if (folder / name).is_dir()]
+    folder = splits[0] if splits and splits[0].name not in classes else folder
     found = class_folders(folder)
-    numbered = set(found) <= {str(i) for i in range(len(classes))} and not set(found) & set(classes)
-    names = [str(i) for i in range(len(classes))] if numbered else classes
+    numbers = [str(i) for i in range(len(classes))]
+    is_numbered = set(found) <= set(numbers) and not set(found) & set(classes)
+    names = numbers if is_numbered else classes
     examples = folder_examples(folder, classes, names)
     present = np.array(sorted(names.index(name) for name in found))
     among = None if len(present) == len(classes) else torch.from_numpy(present)

@@ -1,4 +1,4 @@
-"""Images as files, or as anything else that is decoded when it is needed."""
+"""Sources of encoded images, decoded on demand."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from glora_automl._messages import one_line
 from glora_automl.tasks._decoding import Encoded, Unreadable
 
 __all__ = ["EncodedImages", "FileImages", "PackedImages", "RowImages"]
 
 
 class EncodedImages(ABC):
-    """Images by index, each read when it is asked for."""
+    """Sequence of encoded images, each read on access."""
 
     def __init__(self) -> None:
         self._digests: dict[int, bytes] = {}
@@ -27,22 +28,22 @@ class EncodedImages(ABC):
 
     @abstractmethod
     def read(self, index: int) -> Encoded:
-        """The image, not decoded if the source lets it be.
+        """Return the image, as file bytes where the source has them.
 
         Raises:
-            Unreadable: If it cannot be read.
+            Unreadable: If the image cannot be read.
         """
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """What a person calls the image."""
+        """Return the image's name for messages."""
 
     def digest(self, index: int, encoded: Encoded | None = None) -> bytes:
-        """sha256 of the image's bytes, computed once.
+        """Return the sha256 of the image's bytes; it is computed once.
 
         Args:
-            index: The image.
-            encoded: What :meth:`read` gave for it, if that is at hand.
+            index: Index of the image.
+            encoded: The image, if :meth:`read` has already returned it.
         """
         if index not in self._digests:
             value = self.read(index) if encoded is None else encoded
@@ -56,7 +57,7 @@ class FileImages(EncodedImages):
     """Image files.
 
     Args:
-        paths: Where they are.
+        paths: Paths of the files.
     """
 
     def __init__(self, paths: Sequence[str]) -> None:
@@ -67,24 +68,24 @@ class FileImages(EncodedImages):
         return len(self._paths)
 
     def read(self, index: int) -> bytes:
-        """The file's bytes."""
+        """Return the file's bytes."""
         try:
             return Path(self._paths[index]).read_bytes()
         except OSError as error:
             raise Unreadable(error.strerror or str(error)) from None
 
     def name(self, index: int) -> str:
-        """The file's path."""
+        """Return the file's path."""
         return self._paths[index]
 
 
 class PackedImages(EncodedImages):
-    """Image files one after the other in one array.
+    """Image files concatenated in one array.
 
     Args:
-        packed: Their bytes, uint8 ``(total,)``.
-        offsets: Where each begins, and where the last one ends, ``(n + 1,)``.
-        where: Names the array in messages.
+        packed: Bytes of the files, uint8 ``(total,)``.
+        offsets: Start of each file and end of the last, ``(n + 1,)``.
+        where: Name of the array for messages.
     """
 
     def __init__(self, packed: np.ndarray, offsets: np.ndarray, where: str) -> None:
@@ -97,44 +98,43 @@ class PackedImages(EncodedImages):
         return len(self._offsets) - 1
 
     def read(self, index: int) -> bytes:
-        """The file's bytes."""
+        """Return the file's bytes."""
         return self._packed[self._offsets[index] : self._offsets[index + 1]].tobytes()
 
     def name(self, index: int) -> str:
-        """Its place in the array."""
+        """Return array and index."""
         return f"{self._where}[{index}]"
 
 
 class RowImages(EncodedImages):
-    """Images of a data set that gives ``(image, label)`` for an index, read one at a time.
+    """Images of a data set with rows ``(image, label)``, read one at a time.
 
     Args:
-        rows: The data set; the image is a Pillow image or an open binary file.
-        where: Names the data set in messages.
+        rows: The data set; an image is a Pillow image or an open binary file.
+        where: Name of the data set for messages.
     """
 
     def __init__(self, rows: Any, where: str) -> None:
         super().__init__()
         self._rows = rows
         self._where = where
-        self._lock = threading.Lock()  # few readers of such data sets allow for threads
+        self._lock = threading.Lock()  # most readers of such data sets are not thread-safe
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def read(self, index: int) -> Encoded:
-        """The image."""
+        """Return the image."""
         try:
             with self._lock:
                 image = self._rows[index][0]
                 if hasattr(image, "getvalue") or hasattr(image, "fileno"):
                     with image:
                         return bytes(image.read())
-        except Exception as error:  # whatever the data set's reader raises
-            text = str(error).strip()
-            raise Unreadable(text.splitlines()[0] if text else type(error).__name__) from None
+        except Exception as error:  # readers of data sets raise any exception
+            raise Unreadable(one_line(error)) from None
         return image  # type: ignore[no-any-return]
 
     def name(self, index: int) -> str:
-        """Its place in the data set."""
+        """Return data set and index."""
         return f"{self._where}[{index}]"

@@ -1,4 +1,4 @@
-"""Images in a folder for each class, as torchvision's ``ImageFolder`` has them."""
+"""Images in one folder per class, laid out as for torchvision's ``ImageFolder``."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 from glora_automl.errors import TaskError
 from glora_automl.progress import Progress
 from glora_automl.tasks._encoded import FileImages
-from glora_automl.tasks._images import Task
 from glora_automl.tasks._labelled import LabelledSettings
 from glora_automl.tasks._reading import Reader, ReadingSettings
 from glora_automl.tasks._splits import Examples, encoded_task
+from glora_automl.tasks._task import Task
 
 __all__ = ["FolderSettings", "class_folders", "folder_examples", "load_folder", "split_folders"]
 
 SPLITS = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}
-"""Names of the folders of each split."""
+"""Folder names per split."""
 
 
 class FolderSettings(LabelledSettings, ReadingSettings):
-    """A folder with a folder of images for each class.
+    """Folder with one folder of images per class.
 
-    Or with ``train``, and perhaps ``val`` (``validation``, ``valid``) and ``test``, with a folder
-    for each class in each of them.
+    The class folders may stand in the folders ``train`` and, optionally, ``val`` (``validation``,
+    ``valid``) and ``test``.
 
     Attributes:
-        source: Names this kind of task.
-        path: The folder; in a recipe file a path from its folder.
+        source: Kind of task.
+        path: The folder; a recipe file gives it relative to its own folder.
     """
 
     source: Literal["folder"]
@@ -43,7 +43,7 @@ def load_folder(settings: FolderSettings, seed: int, progress: Progress | None =
     """Load a task from a folder.
 
     Raises:
-        TaskError: If it is not there, empty, or holds images that cannot be read.
+        TaskError: If the folder is missing or empty, or holds an unreadable image.
     """
     folder = existing_folder(settings.path)
     splits = split_folders(folder)
@@ -54,22 +54,22 @@ def load_folder(settings: FolderSettings, seed: int, progress: Progress | None =
 
 
 def existing_folder(path: str) -> Path:
-    """The folder of that path.
+    """Return the folder at ``path``.
 
     Raises:
-        TaskError: If there is none.
+        TaskError: If it does not exist.
     """
     folder = Path(os.path.expanduser(path))
     if not folder.is_dir():
         raise TaskError(
-            f"task.path: {path!r} must be a folder; in a recipe file it is a path from that file's "
+            f"task.path must be a folder, got {path!r}. Set `task.path` relative to the recipe's "
             "folder."
         )
     return folder
 
 
 def split_folders(folder: Path) -> dict[str, Path]:
-    """The folders of the splits; without ``train`` the folder itself is that."""
+    """Return the folder per split; without ``train``, the folder itself is the training split."""
     found = {
         split: folder / name
         for split, names in SPLITS.items()
@@ -80,19 +80,22 @@ def split_folders(folder: Path) -> dict[str, Path]:
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Names of the class folders, sorted; hidden ones are none.
+    """Return the names of the class folders, sorted, without hidden folders.
 
     Raises:
-        TaskError: If there is none, or it cannot be read.
+        TaskError: If the folder is unreadable or holds no folder.
     """
     try:
         found = [p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")]
     except OSError as error:
-        raise TaskError(f"task.path: {str(folder)!r} cannot be read: {error.strerror}.") from None
+        raise TaskError(
+            f"task.path must be readable, got {str(folder)!r}: {error.strerror}. "
+            "Set another `task.path`."
+        ) from None
     if not found:
         raise TaskError(
-            f"task.path: {str(folder)!r} must hold a folder of images for each class, it holds no "
-            "folder."
+            f"task.path must hold one folder of images per class, got {str(folder)!r} without "
+            "folders. Sort the images into class folders."
         )
     return sorted(found)
 
@@ -100,28 +103,28 @@ def class_folders(folder: Path) -> list[str]:
 def folder_examples(
     folder: Path, classes: Sequence[str], names: Sequence[str] | None = None
 ) -> Examples:
-    """The images of class folders.
+    """Return the images in class folders.
 
     Args:
-        folder: Holds the class folders.
+        folder: Folder of the class folders.
         classes: Class names; labels index them.
-        names: Names of the folders of the classes, where they are others.
+        names: Folder names of the classes; None is the class names.
 
     Raises:
-        TaskError: If there is a folder of no class, or one without an image.
+        TaskError: If a folder belongs to no class or holds no image.
     """
     index = {name: i for i, name in enumerate(names or classes)}
     found = class_folders(folder)
-    if strange := [name for name in found if name not in index]:
+    if unknown := [name for name in found if name not in index]:
         raise TaskError(
-            f"task.path: each folder in {str(folder)!r} must be one of the {len(classes)} classes "
-            f"that are trained on, got {strange[0]!r}; remove or rename it."
+            f"Each folder in {str(folder)!r} must be one of the {len(classes)} train classes, got "
+            f"{unknown[0]!r}. Remove or rename the folder."
         )
     samples = make_dataset(folder, {n: index[n] for n in found}, IMG_EXTENSIONS, allow_empty=True)
     labels = np.array([label for _, label in samples], dtype=np.int64)
     if empty := [name for name in found if index[name] not in set(labels.tolist())]:
         raise TaskError(
-            f"task.path: each class folder in {str(folder)!r} must hold images "
-            f"({', '.join(IMG_EXTENSIONS)}), {empty[0]!r} holds none; fill or remove it."
+            f"Each class folder in {str(folder)!r} must hold images ({', '.join(IMG_EXTENSIONS)}), "
+            f"got {empty[0]!r} without images. Fill or remove the folder."
         )
     return Examples(FileImages([path for path, _ in samples]), labels)

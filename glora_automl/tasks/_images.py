@@ -1,11 +1,10 @@
-"""Images and tasks: raw as they were read, and prepared as a model wants them."""
+"""Image sets: raw, and prepared in the input format of a model."""
 
 from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -16,28 +15,21 @@ from torch.nn import functional as F
 from glora_automl.errors import TaskError
 from glora_automl.training import ImageBatches
 
-__all__ = [
-    "ImageSet",
-    "Images",
-    "InputFormat",
-    "NormalisedImages",
-    "Task",
-    "stratified_split",
-]
+__all__ = ["ImageSet", "Images", "InputFormat", "Normalization", "NormalizedImages"]
 
-WHOLE = 1 << 28
-"""Bytes up to which normalised images are kept; beyond that they are normalised batch by batch."""
+MAX_NORMALIZED_BYTES = 1 << 28
+"""Largest image set that is normalised once; larger sets are normalised per batch."""
 
 
 class InputFormat(NamedTuple):
-    """What a model wants to see.
+    """Input format of a model.
 
     Attributes:
         size: Channels, height and width.
-        mean: Channel means that are subtracted, for values in 0 to 1.
-        std: Channel deviations that are divided by.
-        interpolation: How image files are resized, in timm's words.
-        crop_pct: Share of a resized image file that is left when its border is cropped.
+        mean: Mean per channel, for pixels from 0 to 1.
+        std: Standard deviation per channel, for pixels from 0 to 1.
+        interpolation: Interpolation for image files, in timm's words.
+        crop_pct: Fraction of a resized image file that a centre crop keeps.
     """
 
     size: tuple[int, int, int]
@@ -47,15 +39,15 @@ class InputFormat(NamedTuple):
     crop_pct: float = 1.0
 
 
-class Normalisation(NamedTuple):
-    """What is subtracted from values in 0 to 1, and what they are divided by then, a channel."""
+class Normalization(NamedTuple):
+    """Mean and standard deviation per channel, for pixels from 0 to 1."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
 class Images(ABC):
-    """Images and their classes, raw.
+    """Raw images with labels.
 
     Attributes:
         labels: int64, ``(n,)``.
@@ -68,28 +60,28 @@ class Images(ABC):
 
     @abstractmethod
     def subset(self, indices: Tensor) -> Self:
-        """The images of some indices ``(m,)``."""
+        """Return the images at ``indices`` ``(m,)``."""
 
     @abstractmethod
     def prepare(self, target: InputFormat, device: torch.device) -> tuple[ImageBatches, Tensor]:
-        """Normalised images and labels on ``device``, in the size that a model wants.
+        """Return normalised images in the format ``target`` and labels, on ``device``.
 
         Raises:
-            TaskError: If they cannot be had so.
+            TaskError: If an image cannot be decoded or has an unsupported number of channels.
         """
 
     @abstractmethod
     def digest(self) -> str:
-        """sha256 of images and labels."""
+        """Return the sha256 of images and labels."""
 
     @abstractmethod
     def image_digests(self) -> list[bytes]:
-        """sha256 of each image as it was read, by which equal ones are found."""
+        """Return the sha256 of each raw image, for finding duplicates."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet(Images):
-    """Images of one size in memory, and their classes.
+    """Images of one size in memory, with labels.
 
     Attributes:
         images: uint8, ``(n, channels, height, width)``.
@@ -100,17 +92,17 @@ class ImageSet(Images):
     labels: Tensor
 
     def subset(self, indices: Tensor) -> ImageSet:
-        """The images of some indices ``(m,)``."""
+        """Return the images at ``indices`` ``(m,)``."""
         return ImageSet(self.images[indices], self.labels[indices])
 
     def prepare(self, target: InputFormat, device: torch.device) -> tuple[ImageBatches, Tensor]:
-        """Normalised images and labels on ``device``, in the size that a model wants.
+        """Return normalised images in the format ``target`` and labels, on ``device``.
 
-        Grey images are repeated over the channels; others are resized bicubically. Many images are
-        normalised batch by batch.
+        Grey images are repeated over the channels. Images of another size are resized bicubically.
+        Large sets are normalised per batch.
 
         Raises:
-            TaskError: If the channels cannot be matched.
+            TaskError: If the number of channels is neither 1 nor the model's.
 
         Example:
             >>> grey = ImageSet(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1]))
@@ -122,31 +114,31 @@ class ImageSet(Images):
         channels = self.images.shape[1]
         if channels not in (1, target.size[0]):
             raise TaskError(
-                f"The images must have 1 or {target.size[0]} channels, as the backbone wants, got "
-                f"{channels}."
+                f"The images must have 1 or {target.size[0]} channels, as the backbone expects, "
+                f"got {channels}. Set in_chans in `backbone.kwargs`."
             )
-        pixels = NormalisedImages(self.images.to(device), target)
-        whole = len(self) * 4 * int(np.prod(target.size)) <= WHOLE
-        return pixels[:] if whole else pixels, self.labels.to(device)
+        pixels = NormalizedImages(self.images.to(device), target)
+        fits = len(self) * 4 * int(np.prod(target.size)) <= MAX_NORMALIZED_BYTES
+        return pixels[:] if fits else pixels, self.labels.to(device)
 
     def digest(self) -> str:
-        """sha256 of shapes, pixels and labels."""
+        """Return the sha256 of shape, pixels and labels."""
         value = hashlib.sha256(repr(tuple(self.images.shape)).encode())
         value.update(self.images.contiguous().numpy().tobytes())
         value.update(self.labels.numpy().tobytes())
         return value.hexdigest()
 
     def image_digests(self) -> list[bytes]:
-        """sha256 of the pixels of each image."""
+        """Return the sha256 of each image's pixels."""
         return [hashlib.sha256(image.tobytes()).digest() for image in self.images.numpy()]
 
 
-class NormalisedImages:
-    """Images of one size that become normalised batches when they are indexed.
+class NormalizedImages:
+    """Images of one size that are normalised when they are indexed.
 
     Args:
-        pixels: uint8, ``(n, channels, height, width)``, on their device.
-        target: What the model wants to see.
+        pixels: uint8, ``(n, channels, height, width)``, on the target device.
+        target: Input format of the model.
     """
 
     def __init__(self, pixels: Tensor, target: InputFormat) -> None:
@@ -157,7 +149,7 @@ class NormalisedImages:
 
     @property
     def device(self) -> torch.device:
-        """Where the batches are."""
+        """Device of the batches."""
         return self._pixels.device
 
     def __len__(self) -> int:
@@ -170,112 +162,5 @@ class NormalisedImages:
             x = x.expand(-1, channels, -1, -1)
         if x.shape[2:] != (height, width):
             x = F.interpolate(x, (height, width), mode="bicubic", antialias=True).clamp_(0, 1)
-        # In place, as a batch may be as large as all the rest.
+        # In place, as one batch may take most of the memory.
         return x.contiguous().sub_(self._mean).div_(self._std)
-
-
-class Domain(NamedTuple):
-    """A test set of another domain than the one that is learnt.
-
-    Attributes:
-        images: Its images.
-        among: Classes ``(m,)`` that the decision is among where it has not all of them.
-    """
-
-    images: Images
-    among: Tensor | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """A classification task: three disjoint sets of images.
-
-    Attributes:
-        name: The task's name.
-        classes: Class names; labels index them.
-        train: Images that adapters are trained on.
-        validation: Images that steer the search. They train nothing.
-        test: Images that are looked at once, at the end; there may be none.
-        pretraining: Images of other classes for a backbone that is pretrained on the fly, with
-            labels of their own.
-        domains: Further test sets by name, of other domains; they are looked at with ``test``.
-        normalisation: Takes the place of the backbone's; None keeps that.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    train: Images
-    validation: Images
-    test: Images
-    pretraining: Images | None = None
-    domains: Mapping[str, Domain] = field(default_factory=dict)
-    normalisation: Normalisation | None = None
-
-    def format(self, target: InputFormat) -> InputFormat:
-        """What the backbone wants to see, normalised as the task has it."""
-        if self.normalisation is None:
-            return target
-        mean, std = self.normalisation
-        if target.size[0] != len(mean):  # a model of grey images
-            mean, std = ((sum(v) / len(v),) * target.size[0] for v in (mean, std))
-        return target._replace(mean=mean, std=std)
-
-    def digest(self) -> str:
-        """sha256 of everything in the task."""
-        parts = [self.train, self.validation, self.test]
-        parts += [self.pretraining] if self.pretraining is not None else []
-        texts = [*self.classes, *(part.digest() for part in parts)]
-        for name, domain in self.domains.items():
-            among = "" if domain.among is None else str(domain.among.tolist())
-            texts += [name, domain.images.digest(), among]
-        return hashlib.sha256("\n".join(texts).encode()).hexdigest()
-
-    def repeated(self) -> dict[str, int]:
-        """How many images of each test set are also among those that are fitted or validated on.
-
-        Test sets without one are left out.
-        """
-        known = {*self.train.image_digests(), *self.validation.image_digests()}
-        sets = {"test": self.test} | {name: d.images for name, d in self.domains.items()}
-        counts = {
-            name: sum(digest in known for digest in images.image_digests())
-            for name, images in sets.items()
-        }
-        return {name: count for name, count in counts.items() if count}
-
-
-def stratified_split(
-    labels: Sequence[int] | np.ndarray, per_class: Sequence[int], rng: np.random.Generator
-) -> list[np.ndarray]:
-    """Draw disjoint index sets with so many images of each class, and one with the rest.
-
-    Args:
-        labels: Class indices ``(n,)``.
-        per_class: Images of each class in the first set, the second, and so on.
-        rng: Draws the images.
-
-    Returns:
-        Index arrays in ascending order, one more than ``per_class`` has entries.
-
-    Raises:
-        TaskError: If a class has too few images to leave one for the rest.
-
-    Example:
-        >>> parts = stratified_split([0, 1] * 5, [1, 2], np.random.default_rng(0))
-        >>> [len(part) for part in parts]
-        [2, 4, 4]
-    """
-    labels = np.asarray(labels)
-    parts: list[list[np.ndarray]] = [[] for _ in range(len(per_class) + 1)]
-    for label in np.unique(labels):
-        indices = rng.permutation(np.flatnonzero(labels == label))
-        if sum(per_class) >= len(indices):
-            raise TaskError(
-                f"Each class must have more than {' + '.join(map(str, per_class))} images, to "
-                f"leave some for the test; class {label} has {len(indices)}."
-            )
-        for part, chunk in zip(
-            parts, np.split(indices, np.cumsum(np.asarray(per_class, dtype=int))), strict=True
-        ):
-            part.append(chunk)
-    return [np.sort(np.concatenate(part)) for part in parts]

@@ -1,4 +1,4 @@
-"""How many labelled images are used, and which."""
+"""Draws of labelled images: train, validation and test images of a training split."""
 
 from __future__ import annotations
 
@@ -9,24 +9,28 @@ from pydantic import Field, field_validator, model_validator
 
 from glora_automl._declarations import Declaration, Int
 from glora_automl.errors import TaskError
+from glora_automl.tasks._stratified import stratified_draw
 from glora_automl.training import stage_rng
 
-__all__ = ["LabelledSettings", "draw_labelled", "stratified_draw"]
+__all__ = ["LabelledSettings", "draw_labelled"]
+
+DEFAULT_FRACTION = 0.2
+"""Validation or test images as a fraction of the images that they are drawn from."""
 
 
 class LabelledSettings(Declaration):
-    """How many labelled images are used; base of all tasks that have more of them.
+    """Numbers of labelled images; base of the tasks that draw from a training split.
 
     Attributes:
-        n_labelled: Labelled images to use, validation images included. None uses the whole
-            training split.
-        shots: Training images per class, instead of ``n_labelled``. Validation images come on top.
-        validation_size: Validation images, as a count or as a fraction of the labelled images (of
-            all shots). None takes the validation split of the source if all labelled images are
-            used, otherwise a fifth; with ``shots`` as many per class, but at most 4 (CoOp, arXiv
-            2109.01134).
-        test_size: Test images, as a count or as a fraction, where the source has no test split.
-            They are drawn before the labelled images. None is a fifth.
+        n_labelled: Labelled images, validation images included. None uses the whole training
+            split.
+        shots: Train images per class, instead of ``n_labelled``. Validation images are extra.
+        validation_size: Validation images, as a count or as a fraction of the labelled images (with
+            ``shots``, of the shots). None uses the source's validation split if all labelled
+            images are used, otherwise a fifth. With ``shots``, None takes as many images per class
+            as shots, at most 4 (CoOp, arXiv 2109.01134).
+        test_size: Test images, as a count or as a fraction, for a source without test split. They
+            are drawn before the labelled images. None is a fifth.
     """
 
     n_labelled: Int | None = Field(default=None, ge=2)
@@ -36,22 +40,25 @@ class LabelledSettings(Declaration):
 
     @field_validator("validation_size", "test_size", mode="before")
     @classmethod
-    def _check_part(cls, value: object) -> object:
+    def _check_size(cls, value: object) -> object:
         if value is None or (type(value) is int and value >= 1):
             return value
         if type(value) is float and 0 < value < 1:
             return value
-        raise ValueError(f"must be a count from 1 on or a share between 0 and 1, got {value!r}.")
+        raise ValueError(f"must be a count of at least 1 or a fraction in (0, 1), got {value!r}.")
 
     @model_validator(mode="after")
-    def _one_number(self) -> LabelledSettings:
+    def _check_exclusive(self) -> LabelledSettings:
         if self.n_labelled is not None and self.shots is not None:
-            raise ValueError("n_labelled and shots exclude each other; leave one out.")
+            raise ValueError(
+                "n_labelled and shots must not be combined, got "
+                f"{self.n_labelled} and {self.shots}. Remove `task.n_labelled` or `task.shots`."
+            )
         return self
 
     @property
     def takes_own_validation(self) -> bool:
-        """Whether a validation split that the images come with is used."""
+        """Whether the source's own validation split is used."""
         return self.n_labelled is None and self.shots is None and self.validation_size is None
 
 
@@ -64,21 +71,22 @@ def draw_labelled(
     test: bool = False,
     names: Sequence[str] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw the images to fit on, to validate on and to test on; disjoint and stratified.
+    """Draw disjoint, stratified train, validation and test images.
 
-    The test set depends on the seed and its own size alone, and fewer shots are among more: what
-    is compared over numbers of images is tested on the same and differs in little else.
+    The test images depend on ``seed`` and ``test_size`` only. The train images of fewer shots are
+    a subset of those of more shots.
 
     Args:
         labels: Class indices ``(n,)`` of the training split.
-        settings: How many are drawn.
-        seed: Decides which.
-        validation: Whether images to validate on are drawn.
-        test: Whether images to test on are drawn, from the same split.
-        names: Class names, for messages.
+        settings: Numbers of images.
+        seed: Seed of the draw.
+        validation: Whether to draw validation images.
+        test: Whether to draw test images.
+        names: Class names, for error messages.
 
     Returns:
-        Three arrays of indices in ascending order; what is not to be drawn is empty.
+        Indices of train, validation and test images in ascending order; a set that is not drawn is
+        empty.
 
     Raises:
         TaskError: If there are too few images.
@@ -89,44 +97,43 @@ def draw_labelled(
         >>> [len(part) for part in draw_labelled(labels, settings, seed=0)]
         [15, 5, 0]
     """
-    rest, tested = np.arange(len(labels)), np.arange(0)
+    rest, test_indices = np.arange(len(labels)), np.arange(0)
     if test:
-        count = _count("test", settings.test_size, len(rest), 0.2)
-        tested = stratified_draw(labels, count, stage_rng(seed, "test images"))
-        rest = np.setdiff1d(rest, tested)
+        count = _count("test_size", settings.test_size, len(rest))
+        test_indices = stratified_draw(labels, count, stage_rng(seed, "test images"))
+        rest = np.setdiff1d(rest, test_indices)
     if settings.shots is not None:
-        return (*_draw_shots(labels, rest, settings, seed, validation, names), tested)
-    used = rest
+        return (*_draw_shots(labels, rest, settings, seed, validation, names), test_indices)
     if settings.n_labelled is not None:
         if settings.n_labelled > len(rest):
             raise TaskError(
-                f"task.n_labelled must be at most the {len(rest)} images that there are to train "
-                f"on, got {settings.n_labelled}; lower it or leave it out."
+                f"task.n_labelled must be at most {len(rest)}, the size of the training split, got "
+                f"{settings.n_labelled}. Lower `task.n_labelled`."
             )
-        chosen = stratified_draw(
-            labels[rest], settings.n_labelled, stage_rng(seed, "labelled images")
-        )
-        used = rest[chosen]
+        rng = stage_rng(seed, "labelled images")
+        rest = rest[stratified_draw(labels[rest], settings.n_labelled, rng)]
     if not validation:
-        return used, np.arange(0), tested
-    count = _count("validation", settings.validation_size, len(used), 0.2)
-    if len(used) - count < (needed := len(np.unique(labels))):
+        return rest, np.arange(0), test_indices
+    count = _count("validation_size", settings.validation_size, len(rest))
+    if len(rest) - count < (n_classes := len(np.unique(labels))):
         raise TaskError(
-            f"task.n_labelled must leave an image of each of the {needed} classes to train on, got "
-            f"{len(used)} of which {count} are validated on; raise it or lower task.validation."
+            f"task.n_labelled must leave a train image for each of the {n_classes} classes, got "
+            f"{len(rest)} with {count} validation images. Raise `task.n_labelled` or lower "
+            "`task.validation_size`."
         )
-    # Drawn are those to fit on, of which each class gets one first.
-    fit = used[stratified_draw(labels[used], len(used) - count, stage_rng(seed, "fitted images"))]
-    return fit, np.setdiff1d(used, fit), tested
+    # The train images are drawn, not the validation images: each class gets a train image first.
+    rng = stage_rng(seed, "fitted images")
+    train = rest[stratified_draw(labels[rest], len(rest) - count, rng)]
+    return train, np.setdiff1d(rest, train), test_indices
 
 
-def _count(key: str, part: int | float | None, images: int, default: float) -> int:
-    """A count or a share as a count that leaves some images."""
-    part = default if part is None else part
-    count = max(1, round(part * images)) if isinstance(part, float) else part
-    if count >= images:
+def _count(key: str, size: int | float | None, n_images: int) -> int:
+    """Return a count or fraction of images as a count below ``n_images``."""
+    size = DEFAULT_FRACTION if size is None else size
+    count = max(1, round(size * n_images)) if isinstance(size, float) else size
+    if count >= n_images:
         raise TaskError(
-            f"task.{key} must leave images to train on, got {part} of {images}; lower it."
+            f"task.{key} must leave train images, got {size} of {n_images}. Lower `task.{key}`."
         )
     return count
 
@@ -139,74 +146,40 @@ def _draw_shots(
     validation: bool,
     names: Sequence[str] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Draw train images per class, and validation images."""
     shots = settings.shots
     assert shots is not None
-    classes = np.unique(labels)
     extra = min(shots, 4)
     if isinstance(settings.validation_size, float):
         extra = max(1, round(settings.validation_size * shots))
     elif settings.validation_size is not None:
-        extra = 0  # a count over all classes, drawn from what the shots leave
-    fit, validated, left = [], [], []
-    for label in classes:
+        extra = 0  # a count over all classes, drawn from the images beyond the shots
+    train, per_class, beyond = [], [], []
+    for label in np.unique(labels):
         members = rest[labels[rest] == label]
         members = stage_rng(seed, "shots", int(label)).permutation(members)
         needed = shots + (extra if validation else 0)
         if len(members) < needed:
             name = label if names is None else repr(names[label])
             raise TaskError(
-                f"task.shots: each class must have {needed} images, {shots} to train on and "
-                f"{needed - shots} to validate on; class {name} has {len(members)}; lower shots."
+                f"task.shots must leave {needed} images per class, {shots} train and "
+                f"{needed - shots} validation, got {len(members)} of class {name}. "
+                "Lower `task.shots`."
             )
-        fit.append(members[:shots])
-        validated.append(members[shots:needed])
-        left.append(members[shots:])
-    chosen = np.sort(np.concatenate(fit))
+        train.append(members[:shots])
+        per_class.append(members[shots:needed])
+        beyond.append(members[shots:])
+    train_indices = np.sort(np.concatenate(train))
     if not validation:
-        return chosen, np.arange(0)
+        return train_indices, np.arange(0)
     if extra:
-        return chosen, np.sort(np.concatenate(validated))
-    others = np.sort(np.concatenate(left))
+        return train_indices, np.sort(np.concatenate(per_class))
+    others = np.sort(np.concatenate(beyond))
     assert isinstance(settings.validation_size, int)
     if settings.validation_size > len(others):
         raise TaskError(
-            f"task.validation must be at most the {len(others)} images that the shots leave, got "
-            f"{settings.validation_size}; lower it."
+            f"task.validation_size must be at most {len(others)}, the images beyond the shots, got "
+            f"{settings.validation_size}. Lower `task.validation_size`."
         )
     rng = stage_rng(seed, "validation images")
-    return chosen, others[stratified_draw(labels[others], settings.validation_size, rng)]
-
-
-def stratified_draw(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw images in proportion to the sizes of their classes.
-
-    Where there are enough, each class gets one first; the others are shared out by largest
-    remainders, equal ones at random.
-
-    Args:
-        labels: Class indices ``(n,)``.
-        count: How many to draw, at most ``n``.
-        rng: Draws the images.
-
-    Returns:
-        Indices in ascending order.
-
-    Example:
-        >>> drawn = stratified_draw(np.repeat([0, 1, 2], [1, 30, 60]), 10, np.random.default_rng(0))
-        >>> np.bincount(np.repeat([0, 1, 2], [1, 30, 60])[drawn]).tolist()
-        [1, 3, 6]
-    """
-    classes, sizes = np.unique(labels, return_counts=True)
-    seats = np.full(len(classes), int(count >= len(classes)))
-    free, left = count - seats.sum(), sizes - seats
-    if free:
-        quota = free * left / left.sum()
-        seats += np.floor(quota).astype(int)
-        remainders = quota - np.floor(quota)
-        order = np.lexsort((rng.permutation(len(classes)), -remainders.round(9)))
-        seats[order[: count - seats.sum()]] += 1
-    drawn = [
-        rng.permutation(np.flatnonzero(labels == label))[:number]
-        for label, number in zip(classes, seats, strict=True)
-    ]
-    return np.sort(np.concatenate(drawn))
+    return train_indices, others[stratified_draw(labels[others], settings.validation_size, rng)]

@@ -1,4 +1,4 @@
-"""All the places that images can come from."""
+"""All sources of images."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pydantic import Field
 
 from glora_automl.errors import TaskError
 from glora_automl.progress import Progress
+from glora_automl.tasks._arrays import ArraysSettings, load_arrays
 from glora_automl.tasks._digits import DigitsSettings, load_digits
 from glora_automl.tasks._domains import DomainsSettings, load_domains
 from glora_automl.tasks._folder import FolderSettings, load_folder
-from glora_automl.tasks._images import Task
-from glora_automl.tasks._memory import ArraysSettings, load_arrays
 from glora_automl.tasks._npz import NpzSettings, load_npz
+from glora_automl.tasks._task import Task
 from glora_automl.tasks._timm import TimmSettings, load_timm
 from glora_automl.tasks._torchvision import TorchvisionSettings, load_torchvision
 from glora_automl.tasks._vtab import VtabSettings, load_vtab
@@ -32,7 +32,7 @@ TaskSettings = Annotated[
     | ArraysSettings,
     Field(discriminator="source"),
 ]
-"""Settings of a task; ``source`` says of which kind."""
+"""Settings of a task; ``source`` is its kind."""
 
 
 def load_task(
@@ -42,21 +42,21 @@ def load_task(
     *,
     arrays: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Task:
-    """Load a task, whatever its source.
+    """Load a task from its source.
 
     Args:
-        settings: Where its images come from.
-        seed: Decides which images are fitted, validated and tested on, where that is drawn.
-        progress: Shows the reading of image files.
-        arrays: Images and labels, where they are given so; see :func:`load_arrays`.
+        settings: Settings of the task.
+        seed: Seed of the draw of train, validation and test images.
+        progress: Display of long reads.
+        arrays: Images and labels for the source ``arrays``; see :func:`load_arrays`.
 
     Raises:
-        TaskError: If the images cannot be had.
+        TaskError: If the images cannot be loaded.
     """
     if arrays is not None and not isinstance(settings, ArraysSettings):
         raise TaskError(
-            f"task.source must be 'arrays' where arrays are given, got {settings.source!r}; leave "
-            "one of them out."
+            f"task.source must be 'arrays' where arrays are given, got {settings.source!r}. "
+            "Set `task.source` to 'arrays', or remove `arrays`."
         )
     match settings:
         case DigitsSettings():

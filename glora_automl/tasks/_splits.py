@@ -1,4 +1,4 @@
-"""From the splits that images come in to the three sets of a task."""
+"""Tasks from the splits of a data set."""
 
 from __future__ import annotations
 
@@ -10,18 +10,26 @@ import torch
 
 from glora_automl.errors import TaskError
 from glora_automl.tasks._encoded import EncodedImages
-from glora_automl.tasks._images import Domain, Images, Task
+from glora_automl.tasks._images import Images
 from glora_automl.tasks._labelled import LabelledSettings, draw_labelled
 from glora_automl.tasks._reading import EncodedSet, Reader
+from glora_automl.tasks._task import Domain, Task
 
-__all__ = ["Examples", "check_classes", "encoded_sets", "encoded_task", "split_task"]
+__all__ = [
+    "Examples",
+    "check_classes",
+    "check_images",
+    "encoded_sets",
+    "encoded_task",
+    "split_task",
+]
 
 
 class Examples(NamedTuple):
-    """Images of a split before any of them is decoded, and their classes.
+    """Encoded images of a split, with labels.
 
     Attributes:
-        images: The images.
+        images: Encoded images.
         labels: Class indices ``(n,)``.
     """
 
@@ -36,17 +44,17 @@ def split_task(
     settings: LabelledSettings,
     seed: int,
 ) -> Task:
-    """Draw the images of a task from its splits.
+    """Draw a task from splits.
 
-    A validation split that is not taken to steer the search is the test split, where there is no
-    other: so it is with ImageNet, whose test images nobody has.
+    Without a test split, an unused validation split becomes the test split. ImageNet is such a
+    case: the labels of its test split are not public.
 
     Args:
-        name: The task's name.
+        name: Name of the task.
         classes: Class names; labels index them.
-        splits: ``train``, and ``val`` and ``test`` where there are any.
-        settings: How many labelled images are used.
-        seed: Decides which.
+        splits: ``train``, and optionally ``val`` and ``test``.
+        settings: Numbers of images.
+        seed: Seed of the draw.
 
     Raises:
         TaskError: If there are too few images or classes.
@@ -57,7 +65,7 @@ def split_task(
     if "test" not in splits and "val" in splits and not settings.takes_own_validation:
         splits["test"] = splits.pop("val")
     own = "val" in splits and settings.takes_own_validation
-    fit, validation, test = (
+    train_indices, validation_indices, test_indices = (
         torch.from_numpy(indices)
         for indices in draw_labelled(
             train.labels.numpy(),
@@ -71,38 +79,40 @@ def split_task(
     return Task(
         name=name,
         classes=tuple(classes),
-        train=train.subset(fit),
-        validation=splits["val"] if own else train.subset(validation),
-        test=splits["test"] if "test" in splits else train.subset(test),
+        train=train.subset(train_indices),
+        validation=splits["val"] if own else train.subset(validation_indices),
+        test=splits["test"] if "test" in splits else train.subset(test_indices),
     )
 
 
 def encoded_sets(splits: Mapping[str, Examples], reader: Reader) -> dict[str, Images]:
-    """Image sets of splits; images that cannot be read are left out, if they are to be skipped.
+    """Return the image set per split, without unreadable images if these are skipped.
 
     Raises:
-        TaskError: If a split has no image left.
+        TaskError: If a split has no readable image.
     """
-    everything = [(images, np.arange(len(labels))) for images, labels in splits.values()]
+    selected = [(images, np.arange(len(labels))) for images, labels in splits.values()]
     if reader.settings.unreadable == "skip":
-        sound = reader.readable(everything)
-        everything = [(images, i[ok]) for (images, i), ok in zip(everything, sound, strict=True)]
+        masks = reader.readable(selected)
+        selected = [(images, i[mask]) for (images, i), mask in zip(selected, masks, strict=True)]
     sets: dict[str, Images] = {}
-    for (split, examples), (images, indices) in zip(splits.items(), everything, strict=True):
+    for (split, examples), (images, indices) in zip(splits.items(), selected, strict=True):
         if not len(indices):
-            raise TaskError(f"task: the split {split!r} must hold images that can be read.")
+            raise TaskError(
+                f"The split {split!r} must hold readable images, got none. Add images to the split."
+            )
         labels = torch.from_numpy(examples.labels[indices].astype(np.int64))
         sets[split] = EncodedSet(images, indices, labels, reader)
     return sets
 
 
-def checked(task: Task) -> Task:
-    """The task, after a look at each of its images that may turn out not to be readable.
+def check_images(task: Task) -> Task:
+    """Decode each encoded image of a task once, and return the task.
 
-    Now rather than at the end of a study, when the test images are asked for.
+    An unreadable test image would otherwise raise an error at the end of a study.
 
     Raises:
-        TaskError: If one cannot be read.
+        TaskError: If an image is unreadable.
     """
     parts = [task.train, task.validation, task.test, *(d.images for d in task.domains.values())]
     files = [part for part in parts if isinstance(part, EncodedSet)]
@@ -120,17 +130,20 @@ def encoded_task(
     reader: Reader,
     domains: Mapping[str, Domain] | None = None,
 ) -> Task:
-    """Like :func:`split_task`, of images that are still to be decoded."""
+    """Draw a task from splits of encoded images; see :func:`split_task`."""
     task = split_task(name, classes, encoded_sets(splits, reader), settings, seed)
-    return checked(Task(**{**task.__dict__, "domains": dict(domains or {})}))
+    return check_images(Task(**{**task.__dict__, "domains": dict(domains or {})}))
 
 
 def check_classes(name: str, classes: Sequence[str]) -> None:
-    """Refuse a task without a choice.
+    """Check that a task has at least two classes.
 
     Raises:
-        TaskError: If there are fewer than two classes.
+        TaskError: If it has fewer.
     """
     if len(classes) < 2:
         only = f", {classes[0]!r}" if classes else ""
-        raise TaskError(f"task: {name!r} must have at least two classes, got {len(classes)}{only}.")
+        raise TaskError(
+            f"The task {name!r} must have at least two classes, got {len(classes)}{only}. "
+            "Add images of another class."
+        )

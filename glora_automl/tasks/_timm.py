@@ -1,4 +1,4 @@
-"""Whatever ``timm.data.create_dataset`` reads: folders, tar files, Hugging Face data sets."""
+"""Data sets of timm: folders, tar files, Hugging Face data sets."""
 
 from __future__ import annotations
 
@@ -9,30 +9,32 @@ from pydantic import Field
 from timm.data.dataset_factory import create_dataset
 
 from glora_automl._declarations import Bool
+from glora_automl._messages import one_line
 from glora_automl.errors import TaskError
 from glora_automl.progress import Progress
 from glora_automl.tasks._encoded import RowImages
-from glora_automl.tasks._images import Task
 from glora_automl.tasks._labelled import LabelledSettings
 from glora_automl.tasks._reading import Reader, ReadingSettings
 from glora_automl.tasks._splits import Examples, encoded_task
+from glora_automl.tasks._task import Task
 
 __all__ = ["TimmSettings", "load_timm"]
 
 
 class TimmSettings(LabelledSettings, ReadingSettings):
-    """A data set that timm reads.
+    """Data set that ``timm.data.create_dataset`` reads.
 
     Attributes:
-        source: Names this kind of task.
-        name: What ``timm.data.create_dataset`` calls it: ``hfds/...`` is a data set of the Hugging
-            Face hub, or a folder of their format (needs ``glora-automl[huggingface]``), an empty
-            name a folder or tar file.
-        path: The folder or tar file, or where data sets are kept; in a recipe file a path
-            from its folder. None is the reader's own place.
+        source: Kind of task.
+        name: timm's name of the data set. ``hfds/...`` is a data set of the Hugging Face hub, or a
+            folder in its format (needs ``glora-automl[huggingface]``). The empty name is a folder
+            or tar file.
+        path: The folder or tar file, or the folder of downloads; a recipe file gives it relative
+            to its own folder. None is the reader's default.
         train_split: Name of the training split.
-        validation_split: Name of the split to validate on, if there is one.
-        test_split: Name of the split to test on, if there is one.
+        validation_split: Name of the validation split, if there is one.
+        test_split: Name of the test split, if there is one.
+        download: Whether timm downloads a missing data set.
         kwargs: Further keyword arguments, such as ``input_key`` and ``target_key``.
     """
 
@@ -50,7 +52,7 @@ def load_timm(settings: TimmSettings, seed: int, progress: Progress | None = Non
     """Load a task through timm's readers.
 
     Raises:
-        TaskError: If timm cannot read it, or not at random.
+        TaskError: If timm cannot read the data set, or only as a stream.
     """
     names = {
         "train": settings.train_split,
@@ -59,23 +61,24 @@ def load_timm(settings: TimmSettings, seed: int, progress: Progress | None = Non
     }
     readers = {split: _reader(settings, name) for split, name in names.items() if name is not None}
     examples = {
-        split: Examples(RowImages(reader, f"{settings.name}/{names[split]}"), _labels(reader))
+        split: Examples(RowImages(reader, f"{settings.name}/{names[split]}"), _read_labels(reader))
         for split, reader in readers.items()
     }
     counts = [int(found.labels.max()) + 1 for found in examples.values()]
     reader = readers["train"]
     index = getattr(reader, "class_to_idx", None) or getattr(reader, "class_name_to_idx", {})
-    known = {i: str(name) for name, i in index.items()}
-    classes = [known.get(i, str(i)) for i in range(max([*counts, *(i + 1 for i in known)]))]
+    class_names = {i: str(name) for name, i in index.items()}
+    n_classes = max([*counts, *(i + 1 for i in class_names)])
+    classes = [class_names.get(i, str(i)) for i in range(n_classes)]
     title = settings.name or str(settings.path)
     return encoded_task(title, classes, examples, settings, seed, Reader(settings, progress))
 
 
 def _reader(settings: TimmSettings, split: str) -> Any:
-    """The reader of a split; it gives files that are not decoded."""
+    """Return timm's reader of a split, which does not decode images."""
     kwargs = dict(settings.kwargs)
     if str(settings.path).endswith(".tar"):
-        kwargs["cache_tarinfo"] = False  # it would be a pickle
+        kwargs["cache_tarinfo"] = False  # the cache is a pickle
     try:
         dataset = create_dataset(
             settings.name,
@@ -86,39 +89,38 @@ def _reader(settings: TimmSettings, split: str) -> Any:
         )
     except ImportError as error:
         raise TaskError(
-            f"task.name: {settings.name!r} needs a package that is not installed ({error}); for "
-            'hfds/... pip install "glora-automl[huggingface]".'
+            f"task.name must be a data set whose package is installed, got {settings.name!r} "
+            f"({one_line(error)}). For hfds/..., install glora-automl[huggingface]."
         ) from None
-    except Exception as error:  # whatever its readers raise, the cause is in the settings
-        text = str(error).strip().splitlines()
-        reason = text[0] if text else type(error).__name__
+    except Exception as error:  # timm's readers raise any exception on wrong settings
         raise TaskError(
-            f"task: timm cannot read {settings.name!r} (split {split!r}, path "
-            f"{settings.path!r}): {reason}"
+            f"task.name must be a data set that timm can read, got {settings.name!r} with split "
+            f"{split!r} and path {settings.path!r}: {one_line(error)}. Correct `task.name`, or set "
+            "`task.path`."
         ) from None
     reader = getattr(dataset, "reader", None)
     if not (hasattr(reader, "__getitem__") and hasattr(reader, "__len__")):
         raise TaskError(
-            f"task.name: the images of {settings.name!r} must be there by index, to draw from "
-            "them, but timm streams them; use hfds/..., a folder, or source = 'torchvision'."
+            f"task.name must be a data set with access by index, got {settings.name!r}, which timm "
+            "streams. Use hfds/..., a folder, or set `task.source` to 'torchvision'."
         )
     return reader
 
 
-def _labels(reader: Any) -> np.ndarray:
-    """Class of each image, without reading the images where the reader lets it be."""
+def _read_labels(reader: Any) -> np.ndarray:
+    """Return the labels, without reading images where the reader allows it."""
     if hasattr(reader, "iter_targets"):
-        found = list(reader.iter_targets())
+        targets = list(reader.iter_targets())
     elif hasattr(reader, "targets"):
-        found = list(reader.targets)
+        targets = list(reader.targets)
     elif hasattr(reader, "samples"):
-        found = [sample[1] for sample in reader.samples]
+        targets = [sample[1] for sample in reader.samples]
     else:
-        found = [reader[i][1] for i in range(len(reader))]
-    labels = np.asarray(found)
+        targets = [reader[i][1] for i in range(len(reader))]
+    labels = np.asarray(targets)
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or (labels < 0).any():
         raise TaskError(
-            f"task: each image must have one class from 0 on, got such as {found[0]!r}; set "
-            "target_key in task.kwargs."
+            f"Each image must have one class, an integer from 0, got {targets[0]!r}. "
+            "Set target_key in `task.kwargs`."
         )
     return labels.astype(np.int64)

@@ -1,4 +1,4 @@
-"""Data sets of torchvision, by name."""
+"""Data sets of torchvision."""
 
 from __future__ import annotations
 
@@ -12,31 +12,33 @@ from torchvision import datasets
 from torchvision.datasets import VisionDataset
 
 from glora_automl._declarations import Bool, suggest
+from glora_automl._messages import one_line
 from glora_automl.errors import TaskError
 from glora_automl.progress import Progress
 from glora_automl.tasks._encoded import EncodedImages, FileImages, RowImages
-from glora_automl.tasks._images import Task
 from glora_automl.tasks._labelled import LabelledSettings
 from glora_automl.tasks._reading import Reader, ReadingSettings
 from glora_automl.tasks._splits import Examples, encoded_task
+from glora_automl.tasks._task import Task
 
 __all__ = ["TorchvisionSettings", "load_torchvision"]
 
 SPLITS = {"train": ("train", "trainval"), "val": ("val", "valid"), "test": ("test",)}
-"""What torchvision's data sets call their splits, those to be preferred first."""
+"""Names of the splits in torchvision's data sets, in order of preference."""
 
 
 class TorchvisionSettings(LabelledSettings, ReadingSettings):
-    """A data set of torchvision.
+    """Data set of torchvision.
 
-    Those of CIFAR are pickles, which torchvision reads when it has found their MD5 right.
+    The CIFAR data sets are pickles; torchvision checks their MD5 before it reads them.
 
     Attributes:
-        source: Names this kind of task.
-        name: Its class, such as ``Food101``, ``StanfordCars``, ``Flowers102``, ``FGVCAircraft``,
+        source: Kind of task.
+        name: Class name, such as ``Food101``, ``StanfordCars``, ``Flowers102``, ``FGVCAircraft``,
             ``OxfordIIITPet`` or ``CIFAR10``.
-        path: Folder that torchvision keeps data sets in; in a recipe file a path from its folder.
-        download: Whether it is downloaded if it is not there.
+        path: Root folder of torchvision's data sets; a recipe file gives it relative to its own
+            folder.
+        download: Whether torchvision downloads a missing data set.
         kwargs: Further keyword arguments of the class.
     """
 
@@ -50,14 +52,14 @@ class TorchvisionSettings(LabelledSettings, ReadingSettings):
 def load_torchvision(
     settings: TorchvisionSettings, seed: int, progress: Progress | None = None
 ) -> Task:
-    """Load a task from one of torchvision's data sets.
+    """Load a task from a data set of torchvision.
 
     Raises:
-        TaskError: If there is none of that name, it is not there, or it is not for classification.
+        TaskError: If the data set is unknown or missing, or has no classes.
     """
-    made = _splits(settings)
-    examples = {split: _examples(dataset, settings.name) for split, dataset in made.items()}
-    names = _class_names(made["train"], examples["train"].labels)
+    splits = _splits(settings)
+    examples = {split: _examples(dataset, settings.name) for split, dataset in splits.items()}
+    names = _class_names(splits["train"], examples["train"].labels)
     reader = Reader(settings, progress)
     return encoded_task(settings.name, names, examples, settings, seed, reader)
 
@@ -65,19 +67,21 @@ def load_torchvision(
 def _class(name: str) -> type[VisionDataset]:
     known = [n for n in datasets.__all__ if inspect.isclass(getattr(datasets, n))]
     if name not in known:
-        raise TaskError(f"task.name: torchvision has no data set {name!r}; {suggest(name, known)}")
+        raise TaskError(
+            f"task.name must be a data set of torchvision, got {name!r}. {suggest(name, known)}"
+        )
     return getattr(datasets, name)  # type: ignore[no-any-return]
 
 
 def _splits(settings: TorchvisionSettings) -> dict[str, VisionDataset]:
-    """The data set of each split that there is."""
+    """Return the data set per existing split."""
     kind = _class(settings.name)
     signature = inspect.signature(kind).parameters
     options: dict[str, Any] = {"root": settings.path, **settings.kwargs}
     if "download" in signature:
         options["download"] = settings.download
     if "loader" in signature:
-        options["loader"] = _Path  # what is in a file is looked at later
+        options["loader"] = _Path  # files are decoded later
     if "train" in signature:
         return {"train": _make(kind, {**options, "train": True}),
                 "test": _make(kind, {**options, "train": False})}  # fmt: skip
@@ -93,18 +97,18 @@ def _splits(settings: TorchvisionSettings) -> dict[str, VisionDataset]:
                 continue
     if "train" not in found:
         raise TaskError(
-            f"task.name: {settings.name!r} must have a split {' or '.join(SPLITS['train'])}, it "
-            "has neither; choose another data set, or lay its images out as a folder."
+            f"task.name must be a data set with a split {' or '.join(SPLITS['train'])}, got "
+            f"{settings.name!r}. Choose another `task.name`, or set `task.source` to 'folder'."
         )
     return found
 
 
 class _NoSplit(Exception):
-    """A split that a data set does not have."""
+    """Split that a data set does not have."""
 
 
 class _Path(str):
-    """A file's path in the place of its image."""
+    """Path of a file instead of its image."""
 
     __slots__ = ()
 
@@ -112,15 +116,15 @@ class _Path(str):
 def _make(kind: type[VisionDataset], options: dict[str, Any]) -> VisionDataset:
     try:
         return kind(**options)
-    except Exception as error:  # whatever torchvision raises, the cause is in the settings
-        text = str(error).strip().splitlines()
-        reason = text[0] if text else type(error).__name__
-        # torchvision.datasets.utils.verify_str_arg says it so.
-        if isinstance(error, ValueError) and "split" in options and "for argument split" in reason:
+    except Exception as error:  # torchvision raises any exception on wrong settings
+        # The message of torchvision.datasets.utils.verify_str_arg.
+        is_no_split = isinstance(error, ValueError) and "for argument split" in str(error)
+        if is_no_split and "split" in options:
             raise _NoSplit from None
         raise TaskError(
-            f"task: torchvision cannot make {kind.__name__} from {options['root']!r}: {reason}; "
-            "set task.download = true to download it, if it is not there."
+            f"task.name must be a data set that torchvision can read, got {kind.__name__} in "
+            f"{options['root']!r}: {one_line(error)}. Set `task.download` to true for a missing "
+            "data set."
         ) from None
 
 
@@ -138,8 +142,8 @@ def _examples(dataset: Any, name: str) -> Examples:
     labels = np.asarray(targets)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise TaskError(
-            f"task.name: {name!r} must have one class an image, its labels are such as "
-            f"{str(first[1])[:60]!r}; choose another data set."
+            f"task.name must be a data set with one class per image, got {name!r} with labels such "
+            f"as {str(first[1])[:60]!r}. Choose another `task.name`."
         )
     return Examples(images, labels.astype(np.int64))
 

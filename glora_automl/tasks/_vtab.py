@@ -1,4 +1,4 @@
-"""The Visual Task Adaptation Benchmark with 1,000 images a task (arXiv 1910.04867)."""
+"""Visual Task Adaptation Benchmark with 1,000 images per task (arXiv 1910.04867)."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from glora_automl.errors import TaskError
 from glora_automl.progress import Progress
 from glora_automl.tasks._encoded import FileImages
 from glora_automl.tasks._folder import existing_folder
-from glora_automl.tasks._images import Normalisation, Task
+from glora_automl.tasks._images import Normalization
 from glora_automl.tasks._reading import Reader, ReadingSettings
-from glora_automl.tasks._splits import Examples, checked, encoded_sets
+from glora_automl.tasks._splits import Examples, check_images, encoded_sets
+from glora_automl.tasks._task import Task
 
 __all__ = ["VTAB", "VtabSettings", "load_vtab"]
 
 
 class VtabTask(NamedTuple):
-    """One of the tasks.
+    """Task of the benchmark.
 
     Attributes:
-        group: ``natural``, ``specialized`` or ``structured``; figures are averaged within groups
+        group: ``natural``, ``specialized`` or ``structured``; accuracies are averaged within groups
             first.
-        classes: Number of classes.
+        n_classes: Number of classes.
     """
 
     group: Literal["natural", "specialized", "structured"]
-    classes: int
+    n_classes: int
 
 
 VTAB = {
@@ -54,46 +55,45 @@ VTAB = {
     "smallnorb_azi": VtabTask("structured", 18),
     "smallnorb_ele": VtabTask("structured", 9),
 }
-"""The 19 tasks, named as in the folders that NOAH, FacT and SSF share."""
+"""The 19 tasks, named as in the folders of NOAH, FacT and SSF."""
 
 
 class VtabSettings(ReadingSettings):
-    """A task in the folders that NOAH (arXiv 2206.04673), FacT and SSF share.
+    """Task in the folder layout of NOAH (arXiv 2206.04673), FacT and SSF.
 
-    ``<path>/<name>`` holds images and lists of them, ``train800.txt``, ``val200.txt`` and
-    ``test.txt``, with a line ``relative/path label`` for each image.
+    ``<path>/<name>`` holds the images and the lists ``train800.txt``, ``val200.txt`` and
+    ``test.txt``, with one line ``relative/path label`` per image.
 
     Attributes:
-        source: Names this kind of task.
+        source: Kind of task.
         name: One of the 19 names in :data:`VTAB`.
-        path: The folder that holds all tasks; in a recipe file a path from its folder.
-        normalisation: ``imagenet`` takes ImageNet's mean and deviation whatever the backbone was
-            trained with, ``none`` leaves values from 0 to 1, ``backbone`` takes the backbone's.
-            Published figures differ by it.
+        path: The folder of all tasks; a recipe file gives it relative to its own folder.
+        normalization: ``imagenet`` uses ImageNet's mean and standard deviation, ``none`` leaves
+            pixels from 0 to 1, ``backbone`` uses the backbone's. Published accuracies differ by it.
     """
 
     source: Literal["vtab"]
     name: str
     path: str
-    normalisation: Literal["imagenet", "none", "backbone"] = "backbone"
+    normalization: Literal["imagenet", "none", "backbone"] = "backbone"
 
     @field_validator("name")
     @classmethod
-    def _known(cls, name: str) -> str:
+    def _check_name(cls, name: str) -> str:
         if name not in VTAB:
-            raise ValueError(f"must be one of VTAB's 19 tasks, got {name!r}; "
+            raise ValueError(f"must be one of the 19 VTAB tasks, got {name!r}. "
                              f"{suggest(name, list(VTAB))}")  # fmt: skip
         return name
 
 
 def load_vtab(settings: VtabSettings, progress: Progress | None = None) -> Task:
-    """Load a task; which images are fitted, validated and tested on is in its lists.
+    """Load a task; its lists hold the train, validation and test images.
 
     Raises:
-        TaskError: If a list or an image is not there or cannot be read.
+        TaskError: If a list or an image is missing or unreadable.
     """
     folder = existing_folder(settings.path) / settings.name
-    known = VTAB[settings.name]
+    n_classes = VTAB[settings.name].n_classes
     lists = {"train": "train800.txt", "val": "val200.txt", "test": "test.txt"}
     examples = {}
     for split, name in lists.items():
@@ -101,43 +101,43 @@ def load_vtab(settings: VtabSettings, progress: Progress | None = None) -> Task:
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is no text"
+            reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
             raise TaskError(
-                f"task.path: {str(path)!r} cannot be read: {reason}; task.path must hold the "
-                "folder of the task as NOAH lays it out."
+                f"task.path must hold a readable list {settings.name}/{name}, got {str(path)!r}: "
+                f"{reason}. Set `task.path` to a folder in the layout of NOAH."
             ) from None
-        examples[split] = _listed(lines, str(folder), str(path), known.classes)
+        examples[split] = _parse_list(lines, str(folder), str(path), n_classes)
     sets = encoded_sets(examples, Reader(settings, progress))
-    return checked(
+    return check_images(
         Task(
             name=settings.name,
-            classes=tuple(map(str, range(known.classes))),
+            classes=tuple(map(str, range(n_classes))),
             train=sets["train"],
             validation=sets["val"],
             test=sets["test"],
-            normalisation=NORMALISATIONS[settings.normalisation],
+            normalization=NORMALIZATIONS[settings.normalization],
         )
     )
 
 
-NORMALISATIONS = {
-    "imagenet": Normalisation(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
-    "none": Normalisation((0.0,) * 3, (1.0,) * 3),
+NORMALIZATIONS = {
+    "imagenet": Normalization(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
+    "none": Normalization((0.0,) * 3, (1.0,) * 3),
     "backbone": None,
 }
 
 
-def _listed(lines: list[str], folder: str, where: str, classes: int) -> Examples:
-    """The images of a list."""
+def _parse_list(lines: list[str], folder: str, where: str, n_classes: int) -> Examples:
+    """Return the images of a list."""
     paths, labels = [], []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         path, _, label = line.rpartition(" ")
-        if not path or not label.isdecimal() or int(label) >= classes:
+        if not path or not label.isdecimal() or int(label) >= n_classes:
             raise TaskError(
-                f"task.path: line {number} of {where!r} must be 'relative/path label' with a label "
-                f"from 0 to {classes - 1}, got {line[:80]!r}."
+                f"Line {number} of {where!r} must be 'relative/path label' with a label from 0 to "
+                f"{n_classes - 1}, got {line[:80]!r}. Correct the list."
             )
         paths.append(f"{folder}/{path}")
         labels.append(int(label))

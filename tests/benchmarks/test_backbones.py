@@ -1,5 +1,3 @@
-"""Every family of models is adapted, counted, merged and given back."""
-
 import importlib.util
 import json
 import sys
@@ -16,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 def load():
     spec = importlib.util.spec_from_file_location("backbones", ROOT / "benchmarks/backbones.py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules["backbones"] = module  # where dataclasses look
+    sys.modules["backbones"] = module  # dataclasses look it up there
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT / "benchmarks")  # as for a script
         spec.loader.exec_module(module)
@@ -24,38 +22,38 @@ def load():
 
 
 backbones = load()
-ADAPTED_NOWHERE = {"ResNet, basic blocks", "ResNet v2 (BiT)"}
+NOT_ADAPTABLE = {"ResNet, basic blocks", "ResNet v2 (BiT)"}
 
 
 @pytest.fixture
 def documented():
-    """The figures that are kept, as rows."""
+    """Recorded results, as JSON."""
     path = ROOT / "benchmarks/results/backbones.json"
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-# The quick ones are looked at as they are, below.
+# The small mode checks the quick families at full size.
 @pytest.mark.parametrize("family", [f for f in backbones.FAMILIES if not f.quick], ids=str)
-def test_what_must_hold_of_an_adapted_model_holds_of_each_family(family):
-    row = backbones.look(family, cut=True, architectures=1)
-    assert (row.linear + row.pointwise == 0) == (family.name in ADAPTED_NOWHERE)
-    assert 0 <= row.share <= 1
+def test_check_family_small_model_passes(family):
+    row = backbones.check_family(family, cut=True, n_architectures=1)
+    assert (row.n_linear + row.n_pointwise == 0) == (family.name in NOT_ADAPTABLE)
+    assert 0 <= row.fraction <= 1
 
 
-def test_the_small_mode_finds_what_is_documented(benchmark_script, documented, tmp_path, capsys):
+def test_small_mode_finds_the_recorded_results(benchmark_script, documented, tmp_path, capsys):
     out = tmp_path / "out.json"
     benchmark_script("backbones", "--small", f"--out={out}")
     assert "mobilenetv3_small_050" in capsys.readouterr().out
     found = [backbones.Row(**row) for row in json.loads(out.read_text(encoding="utf-8"))["rows"]]
     assert [row.family for row in found] == [f.name for f in backbones.FAMILIES if f.quick]
     if timm.__version__ != documented["timm"]:
-        pytest.skip(f"the table is of timm {documented['timm']}")
-    kept = {row["family"]: backbones.cells(backbones.Row(**row)) for row in documented["rows"]}
+        pytest.skip(f"the table is for timm {documented['timm']}")
+    recorded = {row["family"]: backbones.cells(backbones.Row(**row)) for row in documented["rows"]}
     for row in found:
-        assert backbones.cells(row) == kept[row.family]
+        assert backbones.cells(row) == recorded[row.family]
 
 
-def test_the_documentation_has_the_figures_that_are_kept(documented, tmp_path):
+def test_docs_table_equals_the_recorded_results(documented, tmp_path):
     rows = [backbones.Row(**row) for row in documented["rows"]]
     assert [row.family for row in rows] == [family.name for family in backbones.FAMILIES]
     text = (ROOT / "docs/backbones.md").read_text(encoding="utf-8")
@@ -69,8 +67,8 @@ def test_the_documentation_has_the_figures_that_are_kept(documented, tmp_path):
     assert copy.read_text(encoding="utf-8") == text != shorter
 
 
-class Wrong(nn.Module):
-    """Computes something else each time."""
+class Changing(nn.Module):
+    """Model whose output changes with each call."""
 
     def __init__(self):
         super().__init__()
@@ -82,11 +80,11 @@ class Wrong(nn.Module):
         return self.fc(x.mean((2, 3)).repeat(1, 2)[:, :4]) + self.calls
 
 
-def test_a_model_that_breaks_a_rule_is_found_out():
+def test_check_changing_model_raises():
     from glora_automl.adapters import linear_shapes
     from glora_automl.search_space import SearchSpace, load_search_space
 
-    model = Wrong()
+    model = Changing()
     space = SearchSpace(load_search_space("vectors"), linear_shapes(model))
     with pytest.raises(AssertionError, match="merged logits differ"):
         backbones._check(model, torch.randn(1, 3, 8, 8), space, 1)

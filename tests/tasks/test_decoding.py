@@ -8,7 +8,13 @@ from timm.data.transforms_factory import transforms_imagenet_eval
 
 from glora_automl.errors import TaskError
 from glora_automl.tasks import InputFormat
-from glora_automl.tasks._decoding import Unreadable, check_channels, decode, fault, resizing
+from glora_automl.tasks._decoding import (
+    Unreadable,
+    check_channels,
+    decode,
+    decoding_error,
+    resizing,
+)
 from tests.tasks.files import picture
 
 SAME = InputFormat((3, 20, 24), (0.5,) * 3, (0.5,) * 3)
@@ -30,7 +36,7 @@ def rgb():
     return picture(3, 0)
 
 
-def test_colours_come_out_as_they_went_in(rgb):
+def test_decode_colour_image_keeps_its_pixels(rgb):
     out = decode(encoded(rgb), 3, resizing(SAME, "squash"))
     assert out.dtype == torch.uint8
     assert out.shape == (3, 20, 24)
@@ -38,14 +44,14 @@ def test_colours_come_out_as_they_went_in(rgb):
     assert (pixels(rgb) == np.asarray(rgb)).all()
 
 
-def test_grey_images_become_coloured_and_coloured_ones_grey(rgb):
+def test_decode_other_number_of_channels_converts_colour_and_grey(rgb):
     grey = rgb.convert("L")
     assert (pixels(encoded(grey)) == np.asarray(grey)[..., None]).all()
     one = InputFormat((1, 20, 24), (0.5,), (0.5,))
     assert (pixels(encoded(rgb), one)[..., 0] == np.asarray(grey)).all()
 
 
-def test_sixteen_bits_are_scaled_not_cut_off(rgb):
+def test_decode_16_bit_image_is_scaled_to_8_bits(rgb):
     grey = np.asarray(rgb.convert("L"))
     wide = Image.fromarray(grey.astype(np.uint16) * 257)
     assert wide.mode.startswith("I")
@@ -53,19 +59,19 @@ def test_sixteen_bits_are_scaled_not_cut_off(rgb):
     assert (pixels(encoded(wide, "tiff")) == grey[..., None]).all()
 
 
-def test_cmyk_jpegs_have_their_colours():
+def test_decode_cmyk_jpeg_keeps_its_colours():
     red = Image.new("RGB", (24, 20), (250, 10, 10)).convert("CMYK")
     out = pixels(encoded(red, "jpeg", quality=100)).mean((0, 1))
     assert np.abs(out - [250, 10, 10]).max() < 6
 
 
-def test_palettes_are_looked_up(rgb):
+def test_decode_palette_image_looks_up_its_colours(rgb):
     palette = rgb.quantize(64)
     assert (pixels(encoded(palette)) == np.asarray(palette.convert("RGB"))).all()
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_what_is_transparent_lies_on_white(mode):
+def test_decode_transparent_pixels_become_white(mode):
     image = Image.new("RGBA", (24, 20), (0, 0, 0, 0))
     image.paste((0, 0, 0, 255), (0, 0, 12, 20))
     data = encoded(image if mode == "RGBA" else image.convert(mode))
@@ -75,7 +81,7 @@ def test_what_is_transparent_lies_on_white(mode):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(orientation):
+def test_decode_exif_orientation_is_applied(orientation):
     upright = Image.new("L", (24, 20), 0)
     upright.paste(255, (0, 0, 6, 5))  # the upper left corner is white
     inverse = {1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}[orientation]
@@ -86,29 +92,29 @@ def test_exif_orientation_is_applied(orientation):
     assert (out == np.asarray(upright)).all()
 
 
-def test_one_bit_images_are_black_and_white(rgb):
+def test_decode_1_bit_image_is_black_and_white(rgb):
     out = pixels(encoded(rgb.convert("1")))
     assert set(np.unique(out)) == {0, 255}
 
 
-@pytest.mark.parametrize("resize", ["squash", "center", "border"])
-def test_sizes_are_those_of_timms_evaluation(resize):
+@pytest.mark.parametrize("crop_mode", ["squash", "center", "border"])
+def test_resizing_equals_timms_evaluation_transform(crop_mode):
     image = picture(5, 1, size=(60, 31))
     target = InputFormat((3, 16, 16), (0.1, 0.2, 0.3), (1.0,) * 3, "bilinear", 0.8)
     transform = transforms_imagenet_eval(
         img_size=(16, 16),
-        crop_pct=0.8 if resize == "center" else 1.0,
-        crop_mode=resize,
+        crop_pct=0.8 if crop_mode == "center" else 1.0,
+        crop_mode=crop_mode,
         interpolation="bilinear",
         mean=target.mean,
         std=target.std,
     )
-    normalised = pixels(encoded(image), target, resize) / 255 - target.mean
+    normalised = pixels(encoded(image), target, crop_mode) / 255 - target.mean
     expected = transform(image).permute(1, 2, 0).numpy()
     assert np.abs(normalised - expected).max() < 1e-6
 
 
-def test_squash_shows_the_whole_image_and_center_a_part_of_it():
+def test_resizing_squash_keeps_the_whole_image_and_center_crops():
     image = Image.new("L", (64, 16), 0)
     image.paste(255, (0, 0, 8, 16))
     target = InputFormat((3, 16, 16), (0.5,) * 3, (0.5,) * 3)
@@ -121,20 +127,20 @@ def test_squash_shows_the_whole_image_and_center_a_part_of_it():
     ("data", "reason"),
     [
         (b"", "empty"),
-        (b"no image", "no image of a known format"),
+        (b"no image", "no known image format"),
         (encoded(picture(1, 0), "jpeg")[:-40], "truncated"),
         (encoded(picture(1, 0))[:-40], "truncated"),
         (encoded(Image.new("F", (4, 4), 0.5), "tiff"), "floating-point"),
     ],
 )
-def test_damaged_files_are_told(data, reason):
-    assert reason in fault(data)
+def test_decode_damaged_file_raises_the_reason(data, reason):
+    assert reason in decoding_error(data)
     with pytest.raises(Unreadable, match=reason):
         pixels(data)
 
 
 @pytest.mark.parametrize("position", [30, 60, 90])
-def test_flipped_bytes_are_told_or_decoded_but_never_a_crash(position):
+def test_decode_flipped_byte_decodes_or_raises_unreadable(position):
     data = bytearray(encoded(picture(1, 0)))
     data[position % len(data)] ^= 0xFF
     try:
@@ -143,11 +149,11 @@ def test_flipped_bytes_are_told_or_decoded_but_never_a_crash(position):
         assert "\n" not in str(error)  # noqa: PT017
 
 
-def test_sound_files_have_no_fault(rgb):
-    assert fault(encoded(rgb)) is None
-    assert fault(rgb) is None
+def test_decoding_error_sound_image_is_none(rgb):
+    assert decoding_error(encoded(rgb)) is None
+    assert decoding_error(rgb) is None
 
 
-def test_models_of_other_channels_are_refused():
-    with pytest.raises(TaskError, match="wants 4"):
+def test_check_channels_model_of_4_channels_raises():
+    with pytest.raises(TaskError, match="1 or 3 channels for image files, got 4"):
         check_channels(InputFormat((4, 8, 8), (0.5,) * 4, (0.5,) * 4))

@@ -8,7 +8,7 @@ from PIL import Image
 from glora_automl.errors import TaskError
 from glora_automl.progress import LineProgress
 from glora_automl.tasks import FolderSettings, InputFormat, load_task
-from glora_automl.tasks._images import NormalisedImages
+from glora_automl.tasks._images import NormalizedImages
 from glora_automl.tasks._reading import StreamedImages
 from tests.tasks.files import picture, write_classes
 
@@ -40,7 +40,7 @@ def split(tmp_path):
     return folder
 
 
-def test_a_folder_of_classes_is_split_stratified(flat):
+def test_load_folder_without_splits_draws_stratified_sets(flat):
     task = load(flat)
     assert task.name == "zoo"
     assert task.classes == ("ant", "bee", "cat")
@@ -53,7 +53,7 @@ def test_a_folder_of_classes_is_split_stratified(flat):
             assert task.classes[label] in name
 
 
-def test_splits_that_are_there_are_taken(split):
+def test_load_folder_with_splits_uses_them(split):
     task = load(split)
     assert [len(part) for part in (task.train, task.validation, task.test)] == [60, 15, 18]
     assert all("/validation/" in name for name in names(task.validation))
@@ -62,14 +62,14 @@ def test_splits_that_are_there_are_taken(split):
     assert all("/train/" in name for name in names(few.validation))
 
 
-def test_a_validation_split_is_the_test_split_where_it_is_not_needed(split):
+def test_load_folder_unused_validation_split_becomes_the_test_split(split):
     shutil.rmtree(split / "test")
     task = load(split, shots=2)
     assert (len(task.train), len(task.validation), len(task.test)) == (6, 6, 15)
     assert len(load(split).test) == 12
 
 
-def test_files_become_normalised_images(flat):
+def test_prepare_files_are_normalised(flat):
     task = load(flat)
     x, y = task.train.prepare(TARGET, CPU)
     assert y.tolist() == task.train.labels.tolist()
@@ -80,7 +80,7 @@ def test_files_become_normalised_images(flat):
         torch.testing.assert_close(image, (raw - mean) / std)
 
 
-def test_streamed_images_are_the_same_as_those_in_memory(flat):
+def test_prepare_beyond_memory_streams_the_same_images(flat):
     kept, _ = load(flat).train.prepare(TARGET, CPU)
     streamed, _ = load(flat, memory="10kB", num_workers=3).train.prepare(TARGET, CPU)
     assert isinstance(kept, torch.Tensor)
@@ -91,10 +91,10 @@ def test_streamed_images_are_the_same_as_those_in_memory(flat):
     assert streamed[torch.arange(0)].shape == (0, 3, 20, 24)
 
 
-def test_the_memory_is_for_all_sets_together_and_given_back(flat):
+def test_prepare_memory_is_shared_by_all_sets_and_released(flat):
     task = load(flat, memory=40 * 3 * 20 * 24)
     kept, _ = task.train.prepare(TARGET, CPU)
-    assert isinstance(kept, NormalisedImages)  # there is no room for it as normalised numbers
+    assert isinstance(kept, NormalizedImages)  # it does not fit as float32
     assert isinstance(task.test.prepare(TARGET, CPU)[0], StreamedImages)
     del kept
     again, _ = task.test.prepare(TARGET, CPU)
@@ -102,7 +102,7 @@ def test_the_memory_is_for_all_sets_together_and_given_back(flat):
     assert torch.equal(again[:], load(flat).test.prepare(TARGET, CPU)[0][:])
 
 
-def test_the_digest_is_of_the_files_bytes_wherever_they_lie(flat, tmp_path):
+def test_digest_moved_folder_is_the_same(flat, tmp_path):
     before = load(flat).digest()
     shutil.move(flat, tmp_path / "elsewhere")
     moved = tmp_path / "elsewhere"
@@ -112,22 +112,22 @@ def test_the_digest_is_of_the_files_bytes_wherever_they_lie(flat, tmp_path):
     assert load(moved).digest() != before
 
 
-def test_test_images_that_are_trained_on_are_found(split):
+def test_repeated_test_images_in_train_are_counted(split):
     assert load(split).repeated() == {}
     for i in (50, 51):
         for suffix in (".png", ".jpg"):
             source = split / "test" / "bee" / f"{i:03}{suffix}"
             if source.exists():
                 shutil.copy(source, split / "train" / "bee" / f"again-{i}{suffix}")
-    assert load(split).repeated() == {"test_size": 2}
+    assert load(split).repeated() == {"test": 2}
 
 
-def test_the_seed_decides_and_nothing_else(flat):
+def test_load_folder_seed_alone_determines_the_sets(flat):
     assert load(flat, n_labelled=20).digest() == load(flat, n_labelled=20).digest()
     assert load(flat, n_labelled=20, seed=1).digest() != load(flat, n_labelled=20).digest()
 
 
-def test_hidden_folders_and_other_files_are_left_out(flat):
+def test_load_folder_hidden_folders_and_other_files_are_ignored(flat):
     (flat / ".cache").mkdir()
     (flat / "readme.txt").write_text("hello")
     (flat / "ant" / "notes.txt").write_text("hello")
@@ -135,7 +135,7 @@ def test_hidden_folders_and_other_files_are_left_out(flat):
 
 
 @pytest.fixture
-def torn(flat):
+def damaged(flat):
     for name in ("000.png", "001.jpg", "002.png", "003.jpg"):
         path = flat / "cat" / name
         path.write_bytes(path.read_bytes()[:-100])
@@ -143,35 +143,35 @@ def torn(flat):
     return flat
 
 
-def test_unreadable_images_are_refused_and_named(torn):
+def test_load_folder_unreadable_images_raise_their_names(damaged):
     with pytest.raises(TaskError) as caught:
-        load(torn)
+        load(damaged)
     message = str(caught.value)
     assert "\n" not in message
-    for word in ("5 of 60", ".png (", "truncated", ", ...", 'unreadable = "skip"'):
+    for word in ("5 of 60", ".png (", "truncated", ", ...", "`task.unreadable` to 'skip'"):
         assert word in message
 
 
-def test_unreadable_images_can_be_skipped(torn):
+def test_load_folder_unreadable_skip_logs_and_skips_them(damaged):
     lines = []
-    task = load(torn, unreadable="skip", progress=LineProgress(lines.append))
+    task = load(damaged, unreadable="skip", progress=LineProgress(lines.append))
     assert sum(map(len, (task.train, task.validation, task.test))) == 55
-    (told,) = (line for line in lines if "cannot be read" in line)
-    assert "5 of 60" in told
-    assert "it is empty" in told
-    assert "left out" in told
+    (line,) = (line for line in lines if "unreadable" in line)
+    assert "5 of 60" in line
+    assert "it is empty" in line
+    assert "Skipped" in line
     task.test.prepare(TARGET, CPU)
 
 
 @pytest.mark.parametrize("memory", ["2GB", 0])
-def test_files_that_go_away_later_are_named(flat, memory):
+def test_prepare_deleted_file_raises_its_name(flat, memory):
     task = load(flat, memory=memory)
     shutil.rmtree(flat / "bee")
-    with pytest.raises(TaskError, match=r"zoo/bee/.*cannot be read any more: No such file"):
+    with pytest.raises(TaskError, match=r"zoo/bee/.*must stay readable.*No such file"):
         task.train.prepare(TARGET, CPU)[0][:]
 
 
-def test_mistakes_are_told_in_one_line(tmp_path, flat):
+def test_load_folder_wrong_folder_or_settings_raise_one_line(tmp_path, flat):
     one = write_classes(tmp_path / "one", {"ant": 5})
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -181,13 +181,13 @@ def test_mistakes_are_told_in_one_line(tmp_path, flat):
     write_classes(extra / "train", CLASSES)
     write_classes(extra / "test", {"dog": 3})
     for folder, changes, words in (
-        (tmp_path / "nowhere", {}, ["nowhere", "must be a folder", "that file's folder"]),
-        (empty, {}, ["a folder of images for each class", "no folder"]),
+        (tmp_path / "nowhere", {}, ["nowhere", "must be a folder", "the recipe's folder"]),
+        (empty, {}, ["one folder of images per class", "without folders"]),
         (one, {}, ["two classes", "'ant'"]),
-        (hollow, {}, ["must hold images", "'dog' holds none", ".png"]),
-        (extra, {}, ["one of the 3 classes", "'dog'"]),
-        (flat, {"shots": 7}, ["11 images", "class 'ant' has 8"]),
-        (flat, {"n_labelled": 50}, ["at most the 48"]),
+        (hollow, {}, ["must hold images", "got 'dog' without images", ".png"]),
+        (extra, {}, ["one of the 3 train classes", "'dog'"]),
+        (flat, {"shots": 7}, ["11 images per class", "got 8 of class 'ant'"]),
+        (flat, {"n_labelled": 50}, ["at most 48"]),
     ):
         with pytest.raises(TaskError) as caught:
             load(folder, **changes)
@@ -198,9 +198,9 @@ def test_mistakes_are_told_in_one_line(tmp_path, flat):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"memory": "much"}, {"memory": -1}, {"workers": 0}, {"crop_mode": "zoom"},
+    "changes", [{"memory": "much"}, {"memory": -1}, {"num_workers": 0}, {"crop_mode": "zoom"},
                 {"unreadable": "ignore"}]
 )  # fmt: skip
-def test_settings_out_of_range_are_refused(flat, changes):
+def test_reading_settings_out_of_range_raise(flat, changes):
     with pytest.raises(ValueError, match=next(iter(changes))):
         load(flat, **changes)

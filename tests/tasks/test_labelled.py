@@ -4,35 +4,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glora_automl.errors import TaskError
-from glora_automl.tasks import LabelledSettings, draw_labelled, stratified_draw
+from glora_automl.tasks import LabelledSettings, draw_labelled
 
 labels = st.lists(st.integers(0, 5), min_size=1, max_size=80).map(np.array)
 
 
-@given(labels, st.data())
-def test_a_draw_is_as_large_as_asked_for_and_in_proportion(labels, data):
-    count = data.draw(st.integers(0, len(labels)))
-    drawn = stratified_draw(labels, count, np.random.default_rng(data.draw(st.integers(0, 99))))
-    assert len(set(drawn.tolist())) == len(drawn) == count
-    assert (np.diff(drawn) > 0).all()
-    sizes, got = np.bincount(labels), np.bincount(labels[drawn], minlength=labels.max() + 1)
-    present = sizes > 0
-    first = present * (count >= present.sum())
-    if count > first.sum():
-        quota = (count - first.sum()) * (sizes - first) / (sizes - first).sum()
-        assert (np.abs(got - first - quota) < 1 + 1e-9).all()
-    if count >= present.sum():
-        assert (got[present] >= 1).all()
-
-
 @given(labels, st.integers(0, 3), st.booleans(), st.booleans(), st.data())
-def test_parts_are_disjoint_whatever_is_asked_for(labels, seed, validation, test, data):
+def test_draw_labelled_any_settings_give_disjoint_sets(labels, seed, validation, test, data):
     part = st.one_of(st.none(), st.integers(1, 20), st.floats(0.01, 0.99))
     used = data.draw(
-        st.sampled_from([{}, {"labelled": data.draw(st.integers(2, 80))},
+        st.sampled_from([{}, {"n_labelled": data.draw(st.integers(2, 80))},
                          {"shots": data.draw(st.integers(1, 4))}])
     )  # fmt: skip
-    settings = LabelledSettings(validation=data.draw(part), test=data.draw(part), **used)
+    settings = LabelledSettings(validation_size=data.draw(part), test_size=data.draw(part), **used)
     try:
         parts = draw_labelled(labels, settings, seed, validation=validation, test=test)
     except TaskError as error:
@@ -43,39 +27,39 @@ def test_parts_are_disjoint_whatever_is_asked_for(labels, seed, validation, test
     assert len(parts[0])
     assert bool(len(parts[1])) == validation
     assert bool(len(parts[2])) == test
-    if "labelled" in used:
-        assert len(parts[0]) + len(parts[1]) == used["labelled"]
+    if "n_labelled" in used:
+        assert len(parts[0]) + len(parts[1]) == used["n_labelled"]
     if "shots" in used:
         got = np.bincount(labels[parts[0]], minlength=labels.max() + 1)
         assert set(got[np.bincount(labels) > 0]) == {used["shots"]}
 
 
-def test_fewer_shots_are_among_more_and_the_test_images_are_the_same():
+def test_draw_labelled_fewer_shots_are_a_subset_with_the_same_test_images():
     labels = np.repeat([0, 1, 2], 20)
     drawn = [draw_labelled(labels, LabelledSettings(shots=k), 0, test=True) for k in (1, 2, 4)]
-    fits = [set(fit.tolist()) for fit, _, _ in drawn]
-    assert fits[0] < fits[1] < fits[2]
+    trains = [set(train.tolist()) for train, _, _ in drawn]
+    assert trains[0] < trains[1] < trains[2]
     assert len({test.tobytes() for _, _, test in drawn}) == 1
 
 
 @pytest.mark.parametrize(
     ("shots", "validation", "expected"), [(1, None, 1), (3, None, 3), (16, None, 4), (10, 0.3, 3)]
 )
-def test_shots_bring_images_to_validate_on(shots, validation, expected):
+def test_draw_labelled_shots_add_validation_images_per_class(shots, validation, expected):
     labels = np.repeat([0, 1], 30)
-    settings = LabelledSettings(shots=shots, validation=validation)
+    settings = LabelledSettings(shots=shots, validation_size=validation)
     _, validated, _ = draw_labelled(labels, settings, 0)
     assert np.bincount(labels[validated]).tolist() == [expected] * 2
 
 
-def test_a_count_to_validate_on_is_of_all_classes_together():
+def test_draw_labelled_shots_with_validation_count_draws_it_over_all_classes():
     labels = np.repeat([0, 1], 30)
     _, validated, _ = draw_labelled(labels, LabelledSettings(shots=3, validation_size=10), 0)
     assert np.bincount(labels[validated]).tolist() == [5, 5]
 
 
 @pytest.mark.parametrize("value", [0, -1, 0.0, 1.0, 1.5, True, "3", float("nan")])
-@pytest.mark.parametrize("key", ["validation", "test"])
-def test_parts_are_counts_or_shares(key, value):
-    with pytest.raises(ValueError, match="count from 1 on or a share between 0 and 1"):
+@pytest.mark.parametrize("key", ["validation_size", "test_size"])
+def test_labelled_settings_size_out_of_range_raises(key, value):
+    with pytest.raises(ValueError, match=r"a count of at least 1 or a fraction in \(0, 1\)"):
         LabelledSettings(**{key: value})

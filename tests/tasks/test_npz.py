@@ -15,7 +15,7 @@ def images(count, seed=0, channels=3):
 
 
 def arrays(**changes):
-    """Three classes of 20 images to train on, 5 to validate on and 10 to test on, each."""
+    """Three classes with 20 train, 5 validation and 10 test images each."""
     found = {
         "x_train": images(60, 1),
         "y_train": np.arange(60) % 3,
@@ -31,7 +31,7 @@ def arrays(**changes):
 
 @pytest.fixture
 def load(tmp_path):
-    """Writes a file of arrays and loads it as a task."""
+    """Write a file of arrays and load it as a task."""
 
     def load(content, seed=0, **changes):
         path = tmp_path / "mine.npz"
@@ -41,59 +41,62 @@ def load(tmp_path):
     return load
 
 
-def test_all_splits_are_taken_as_they_are(load):
-    given = arrays()
-    task = load(given)
+def test_load_npz_all_splits_are_used_as_they_are(load):
+    content = arrays()
+    task = load(content)
     assert task.name == "mine"
     assert task.classes == ("ant", "bee", "cat")
     for part, split in ((task.train, "train"), (task.validation, "val"), (task.test, "test")):
-        pixels = torch.from_numpy(given[f"x_{split}"]).permute(0, 3, 1, 2)
+        pixels = torch.from_numpy(content[f"x_{split}"]).permute(0, 3, 1, 2)
         assert torch.equal(part.images, pixels)
         assert part.images.is_contiguous()
-        assert part.labels.tolist() == given[f"y_{split}"].tolist()
+        assert part.labels.tolist() == content[f"y_{split}"].tolist()
 
 
-def test_grey_images_have_one_channel(load):
+def test_load_npz_grey_images_have_one_channel(load):
     grey = {f"x_{split}": images(n, channels=0) for split, n in
             (("train", 60), ("val", 15), ("test", 30))}  # fmt: skip
     assert load(arrays(**grey)).train.images.shape == (60, 1, 6, 5)
 
 
-def members(part, given, split):
-    """Positions in a split of the images of a part."""
-    known = {image.tobytes(): i for i, image in enumerate(given[f"x_{split}"])}
-    assert len(known) == len(given[f"x_{split}"])
+def members(part, content, split):
+    """Positions of a set's images in a split."""
+    known = {image.tobytes(): i for i, image in enumerate(content[f"x_{split}"])}
+    assert len(known) == len(content[f"x_{split}"])
     return {known[np.ascontiguousarray(i.permute(1, 2, 0).numpy()).tobytes()] for i in part.images}
 
 
-def test_labelled_images_are_drawn_from_the_training_split_alone(load):
-    given = arrays()
-    task = load(given, n_labelled=30, validation_size=0.2)
-    fit, validation = members(task.train, given, "train"), members(task.validation, given, "train")
-    assert (len(fit), len(validation), len(task.test)) == (24, 6, 30)
-    assert not fit & validation
+def test_load_npz_n_labelled_draws_from_the_training_split_alone(load):
+    content = arrays()
+    task = load(content, n_labelled=30, validation_size=0.2)
+    train, validation = (
+        members(task.train, content, "train"),
+        members(task.validation, content, "train"),
+    )
+    assert (len(train), len(validation), len(task.test)) == (24, 6, 30)
+    assert not train & validation
     assert torch.bincount(task.train.labels).tolist() == [8, 8, 8]
-    assert load(given, n_labelled=30, validation_size=6).digest() == task.digest()
-    assert load(given, seed=1, n_labelled=30, validation_size=6).digest() != task.digest()
+    assert load(content, n_labelled=30, validation_size=6).digest() == task.digest()
+    assert load(content, seed=1, n_labelled=30, validation_size=6).digest() != task.digest()
 
 
-def test_shots_are_so_many_images_of_each_class(load):
+def test_load_npz_shots_are_train_images_per_class(load):
     task = load(arrays(), shots=2)
     assert torch.bincount(task.train.labels).tolist() == [2, 2, 2]
     assert torch.bincount(task.validation.labels).tolist() == [2, 2, 2]
 
 
-def test_without_a_test_split_the_test_images_come_from_the_training_split(load):
-    given = arrays(x_test=None, y_test=None, x_val=None, y_val=None)
-    task = load(given)
-    parts = [members(part, given, "train") for part in (task.train, task.validation, task.test)]
+def test_load_npz_without_test_split_draws_test_images_from_the_training_split(load):
+    content = arrays(x_test=None, y_test=None, x_val=None, y_val=None)
+    task = load(content)
+    parts = [members(part, content, "train") for part in (task.train, task.validation, task.test)]
     assert [len(part) for part in parts] == [38, 10, 12]
     assert len(set.union(*parts)) == 60
-    few = load(given, n_labelled=10)
+    few = load(content, n_labelled=10)
     assert few.test.digest() == task.test.digest()
 
 
-def test_other_labels_can_be_learnt(load):
+def test_load_npz_label_selects_other_labels(load):
     height = {"height_train": np.repeat([90, 0, 45], 20), "height_val": np.repeat([0, 45, 90], 5),
               "height_test": np.repeat([45, 0], 15)}  # fmt: skip
     task = load(arrays(**height), label="height")
@@ -103,27 +106,27 @@ def test_other_labels_can_be_learnt(load):
     assert load(named, label="height").classes == ("a", "b", "c")
 
 
-def test_all_images_can_come_from_one_split(load):
-    given = arrays(y_test=np.arange(30) % 3 + 3, y_val=None, x_val=None, class_names=None)
+def test_load_npz_only_draws_all_images_from_one_split(load):
+    content = arrays(y_test=np.arange(30) % 3 + 3, y_val=None, x_val=None, class_names=None)
     with pytest.raises(TaskError, match=r"y_test.*3 others, such as 3"):
-        load(given)
-    task = load(given, only="test", shots=2)
+        load(content)
+    task = load(content, only="test", shots=2)
     assert task.classes == ("3", "4", "5")
-    parts = [members(part, given, "test") for part in (task.train, task.validation, task.test)]
+    parts = [members(part, content, "test") for part in (task.train, task.validation, task.test)]
     assert [len(part) for part in parts] == [6, 6, 6]
-    assert load(given, only="train", shots=2).classes == ("0", "1", "2")
+    assert load(content, only="train", shots=2).classes == ("0", "1", "2")
     with pytest.raises(TaskError, match=r"task\.only.*'x_val'"):
-        load(given, only="val")
+        load(content, only="val")
 
 
-def test_texts_are_labels_and_unused_names_are_left_out(load):
+def test_load_npz_string_labels_and_unused_names_give_the_used_classes(load):
     texts = {f"y_{s}": np.array(["b", "a", "c"])[np.arange(n) % 3] for s, n in
              (("train", 60), ("val", 15), ("test", 30))}  # fmt: skip
     assert load(arrays(**texts, class_names=None)).classes == ("a", "b", "c")
     assert load(arrays(class_names=np.array(list("abcd")))).classes == ("a", "b", "c")
 
 
-def test_shared_random_state_is_left_alone(load):
+def test_load_npz_global_random_state_does_not_matter(load):
     np.random.seed(1)  # noqa: NPY002
     first = load(arrays(), n_labelled=20).digest()
     np.random.seed(2)  # noqa: NPY002
@@ -133,29 +136,29 @@ def test_shared_random_state_is_left_alone(load):
 @pytest.mark.parametrize(
     ("changes", "settings", "words"),
     [
-        ({"x_train": None}, {}, ["'x_train'", "did you mean"]),
+        ({"x_train": None}, {}, ["'x_train'", "Did you mean"]),
         ({"y_train": None}, {}, ["'y_train'"]),
         ({}, {"label": "height"}, ["'height_train'"]),
-        ({"y_test": None}, {}, ["x_test", "'y_test'"]),
-        ({"x_train": images(60) / 255}, {}, ["x_train must be uint8", "float64"]),
-        ({"x_train": images(60)[0]}, {"label": "y"}, ["one label an image"]),
+        ({"y_test": None}, {}, ["test images", "'y_test'"]),
+        ({"x_train": images(60) / 255}, {}, ["x_train in ", "must be uint8", "float64"]),
+        ({"x_train": images(60)[0]}, {"label": "y"}, ["one label per image"]),
         ({"x_train": images(60)[..., None]}, {}, ["(60, 6, 5, 3, 1)"]),
         ({"y_train": np.zeros(60, int)}, {}, ["two classes", "got 1"]),
         ({"y_train": np.arange(59)}, {}, ["(59,)", "60 images"]),
-        ({"y_train": np.arange(60) % 3 / 1}, {}, ["integers or texts", "float64"]),
+        ({"y_train": np.arange(60) % 3 / 1}, {}, ["integers or strings", "float64"]),
         ({"y_train": np.arange(60) % 4}, {}, ["from 0 to 2", "class_names", "got 3"]),
         ({"y_test": np.arange(30) % 3 - 1}, {}, ["y_test", "from 0 to 2", "got -1"]),
         ({"y_train": np.arange(60) % 2}, {}, ["y_val", "1 others", "such as 2"]),
         ({"x_train": np.array([{}, 1])}, {}, ["plain arrays", "allow_pickle"]),
         ({}, {"n_labelled": 4, "validation_size": 2}, ["each of the 3 classes", "got 4"]),
-        ({}, {"n_labelled": 61}, ["at most the 60", "got 61"]),
-        ({}, {"shots": 17}, ["21 images", "class 'ant' has 20"]),
-        ({}, {"shots": 3, "validation_size": 52}, ["at most the 51", "got 52"]),
-        ({}, {"validation_size": 60}, ["task.validation", "60"]),
-        ({"x_test": None}, {"test_size": 60}, ["task.test", "60"]),
+        ({}, {"n_labelled": 61}, ["at most 60", "got 61"]),
+        ({}, {"shots": 17}, ["21 images per class", "got 20 of class 'ant'"]),
+        ({}, {"shots": 3, "validation_size": 52}, ["at most 51", "got 52"]),
+        ({}, {"validation_size": 60}, ["task.validation_size", "60"]),
+        ({"x_test": None}, {"test_size": 60}, ["task.test_size", "60"]),
     ],
 )
-def test_mistakes_are_told_in_one_line(load, changes, settings, words):
+def test_load_npz_wrong_arrays_or_settings_raise_one_line(load, changes, settings, words):
     with pytest.raises(TaskError) as caught:
         load(arrays(**changes), **settings)
     message = str(caught.value)
@@ -164,16 +167,18 @@ def test_mistakes_are_told_in_one_line(load, changes, settings, words):
         assert word in message
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"no zip"])
-def test_what_is_no_npz_file_is_refused(tmp_path, content):
-    path = tmp_path / "torn.npz"
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 damaged", b"no zip"])
+def test_load_npz_other_file_raises(tmp_path, content):
+    path = tmp_path / "damaged.npz"
     path.write_bytes(content)
-    with pytest.raises(TaskError, match=r"torn\.npz.* must be an \.npz file of plain arrays"):
+    with pytest.raises(
+        TaskError, match=r"must be an \.npz file of plain arrays, got .*damaged\.npz"
+    ):
         load_npz(NpzSettings(source="npz", path=str(path)), 0)
 
 
-def test_a_truncated_file_is_refused(tmp_path):
-    path = tmp_path / "torn.npz"
+def test_load_npz_truncated_file_raises(tmp_path):
+    path = tmp_path / "damaged.npz"
     np.savez(path, **arrays())
     path.write_bytes(path.read_bytes()[:-300])
     with pytest.raises(TaskError, match="plain arrays"):
@@ -181,13 +186,13 @@ def test_a_truncated_file_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["nowhere.npz", ""])
-def test_a_missing_file_is_named(tmp_path, monkeypatch, name):
+def test_load_npz_missing_file_raises_its_name(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(TaskError, match=r"cannot be read.*that file's folder"):
+    with pytest.raises(TaskError, match=r"must be a readable \.npz file.*the recipe's folder"):
         load_npz(NpzSettings(source="npz", path=name or "."), 0)
 
 
-def test_an_npy_file_is_refused(tmp_path):
+def test_load_npz_npy_file_raises(tmp_path):
     path = tmp_path / "one.npy"
     np.save(path, images(3))
     with pytest.raises(TaskError, match="one array without a name"):
@@ -195,7 +200,7 @@ def test_an_npy_file_is_refused(tmp_path):
 
 
 def packed(count, first=0, kind="jpeg"):
-    """Files of pictures of three digits, one after the other, and where each begins and ends."""
+    """Concatenated files of pictures of three digits, and their offsets."""
     files = []
     for i in range(count):
         buffer = io.BytesIO()
@@ -206,27 +211,27 @@ def packed(count, first=0, kind="jpeg"):
 
 
 def packed_arrays(**changes):
-    given = arrays(x_train=None, x_val=None, x_test=None)
+    content = arrays(x_train=None, x_val=None, x_test=None)
     for split, count, first in (("train", 60, 0), ("val", 15, 30), ("test", 30, 50)):
-        given[f"jpeg_{split}"], given[f"off_{split}"] = packed(count, first)
-    given |= changes
-    return {key: value for key, value in given.items() if value is not None}
+        content[f"jpeg_{split}"], content[f"off_{split}"] = packed(count, first)
+    content |= changes
+    return {key: value for key, value in content.items() if value is not None}
 
 
-def test_image_files_can_be_packed_into_arrays(load):
-    given = packed_arrays()
-    task = load(given)
+def test_load_npz_packed_image_files_are_decoded(load):
+    content = packed_arrays()
+    task = load(content)
     assert [len(part) for part in (task.train, task.validation, task.test)] == [60, 15, 30]
     target = InputFormat((3, 20, 24), (0.0,) * 3, (1.0,) * 3)
     x, y = task.train.prepare(target, torch.device("cpu"))
-    assert y.tolist() == given["y_train"].tolist()
+    assert y.tolist() == content["y_train"].tolist()
     buffer = io.BytesIO()
     picture(1, 2).save(buffer, "jpeg")
     from PIL import Image
 
     expected = torch.from_numpy(np.asarray(Image.open(buffer)).copy()).permute(2, 0, 1) / 255
     assert torch.equal(x[7], expected)
-    few = load(given, n_labelled=12, crop_mode="center", memory=0)
+    few = load(content, n_labelled=12, crop_mode="center", memory=0)
     assert (len(few.train), len(few.test)) == (10, 30)
 
 
@@ -234,15 +239,16 @@ def test_image_files_can_be_packed_into_arrays(load):
     ("changes", "settings", "words"),
     [
         ({"off_train": None}, {}, ["off_train", "(n + 1,)"]),
-        ({"off_train": np.array([5, 3, 9])}, {}, ["off_train", "rising"]),
+        ({"off_train": np.array([5, 3, 9])}, {}, ["off_train", "ascending"]),
         ({"off_train": np.array([0, 10**9])}, {}, ["within"]),
         ({"off_train": np.arange(61)}, {}, ["60 of 105", "mine.npz:train[0]"]),
         ({"y_train": np.arange(59) % 3}, {}, ["(59,)", "60 images"]),
         ({"domain_train": np.arange(60) % 2, "domain_val": np.arange(15) % 2,
-          "domain_test": np.arange(30) % 2}, {"domain": "0"}, ["x_train", "image files"]),
+          "domain_test": np.arange(30) % 2}, {"domain": "0"},
+         ["task.domain", "x_train", "image files"]),
     ],
 )  # fmt: skip
-def test_mistakes_in_packed_files_are_told_in_one_line(load, changes, settings, words):
+def test_load_npz_wrong_packed_files_raise_one_line(load, changes, settings, words):
     with pytest.raises(TaskError) as caught:
         load(packed_arrays(**changes), **settings)
     message = str(caught.value)
@@ -251,6 +257,6 @@ def test_mistakes_in_packed_files_are_told_in_one_line(load, changes, settings, 
         assert word in message
 
 
-def test_a_way_to_resize_is_for_image_files(load):
-    with pytest.raises(TaskError, match=r"task\.resize.*'center'"):
+def test_load_npz_crop_mode_for_arrays_raises(load):
+    with pytest.raises(TaskError, match=r"task\.crop_mode.*'center'"):
         load(arrays(), crop_mode="center")

@@ -25,7 +25,7 @@ def zoo(tmp_path):
     return tmp_path / "zoo"
 
 
-def test_a_folder_is_read(zoo):
+def test_load_timm_folder_is_read(zoo):
     task = load("", zoo, validation_split="validation")
     assert task.classes == ("ant", "bee")
     assert [len(part) for part in (task.train, task.validation, task.test)] == [16, 6, 4]
@@ -34,7 +34,7 @@ def test_a_folder_is_read(zoo):
     assert few.train.prepare(TARGET, torch.device("cpu"))[0].shape == (4, 3, 20, 24)
 
 
-def test_a_tar_file_is_read_and_no_pickle_left(zoo, tmp_path):
+def test_load_timm_tar_file_is_read_without_pickle(zoo, tmp_path):
     path = tmp_path / "zoo.tar"
     with tarfile.open(path, "w") as tar:
         for folder in sorted((zoo / "train").iterdir()):
@@ -48,19 +48,19 @@ def test_a_tar_file_is_read_and_no_pickle_left(zoo, tmp_path):
     assert load("", folder).digest() == task.digest()
 
 
-def test_a_hugging_face_data_set_is_read(zoo, tmp_path, monkeypatch):
+def test_load_timm_hugging_face_data_set_is_read(zoo, tmp_path, monkeypatch):
     datasets = pytest.importorskip("datasets", reason="needs glora-automl[huggingface]")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
     cache = tmp_path / "cache"
     task = load(f"hfds/{zoo}", cache, validation_split="validation")
     assert task.classes == ("ant", "bee")
     assert [len(part) for part in (task.train, task.validation, task.test)] == [16, 6, 4]
-    again = load("", zoo, validation_split="validation")
-    assert sorted(task.train.labels.tolist()) == sorted(again.train.labels.tolist())
+    folder = load("", zoo, validation_split="validation")
+    assert sorted(task.train.labels.tolist()) == sorted(folder.train.labels.tolist())
     assert task.train.prepare(TARGET, torch.device("cpu"))[0].shape == (16, 3, 20, 24)
 
 
-def test_a_missing_package_is_named(monkeypatch, tmp_path):
+def test_load_timm_missing_package_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "datasets", None)
     monkeypatch.delitem(sys.modules, "timm.data.readers.reader_hfds", raising=False)
     with pytest.raises(TaskError, match=r"glora-automl\[huggingface\]"):
@@ -71,7 +71,7 @@ def test_a_missing_package_is_named(monkeypatch, tmp_path):
     ("name", "path", "words"),
     [("", "nowhere", ["nowhere"]), ("torch/nothing", "nowhere", ["torch/nothing"])],
 )
-def test_mistakes_are_told_in_one_line(tmp_path, name, path, words):
+def test_load_timm_missing_data_set_raises_one_line(tmp_path, name, path, words):
     with pytest.raises(TaskError) as caught:
         load(name, tmp_path / path)
     message = str(caught.value)
@@ -80,7 +80,7 @@ def test_mistakes_are_told_in_one_line(tmp_path, name, path, words):
         assert word in message
 
 
-def test_streams_are_refused(monkeypatch, tmp_path):
+def test_load_timm_stream_raises(monkeypatch, tmp_path):
     monkeypatch.setattr("glora_automl.tasks._timm.create_dataset", lambda *_, **__: iter([]))
     with pytest.raises(TaskError, match="by index"):
         load("wds/some", tmp_path)

@@ -62,7 +62,7 @@ def pets(tmp_path):
     return tmp_path
 
 
-def test_a_data_set_of_files_is_read_as_files(food):
+def test_load_torchvision_data_set_of_files_is_read_as_files(food):
     task = load(food, "Food101", shots=3)
     assert task.classes == ("ant", "bee")
     assert isinstance(task.train.source, FileImages)
@@ -70,43 +70,43 @@ def test_a_data_set_of_files_is_read_as_files(food):
     assert task.train.prepare(TARGET, torch.device("cpu"))[0].shape == (6, 3, 20, 24)
 
 
-def test_its_validation_split_is_taken(aircraft):
+def test_load_torchvision_validation_split_is_used(aircraft):
     task = load(aircraft, "FGVCAircraft")
     assert [len(part) for part in (task.train, task.validation, task.test)] == [12, 6, 6]
     other = load(aircraft, "FGVCAircraft", n_labelled=8)
     assert [len(part) for part in (other.train, other.validation, other.test)] == [6, 2, 6]
 
 
-def test_a_data_set_without_splits_is_split(tmp_path):
+def test_load_torchvision_data_set_without_splits_is_split(tmp_path):
     write_classes(tmp_path / "eurosat/2750", CLASSES, suffixes=(".jpg",))
     task = load(tmp_path, "EuroSAT")
     assert [len(part) for part in (task.train, task.validation, task.test)] == [15, 4, 5]
 
 
-def test_images_that_torchvision_decodes_are_taken_from_it(pets):
+def test_load_torchvision_decoded_images_are_used(pets):
     task = load(pets, "OxfordIIITPet", shots=2)
     assert isinstance(task.train.source, RowImages)
     assert [len(part) for part in (task.train, task.validation, task.test)] == [4, 4, 6]
     assert task.repeated() == {}
     x, _ = task.test.prepare(TARGET, torch.device("cpu"))
     first = Image.open(pets / "oxford-iiit-pet/images/ant_6.jpg")
-    seen = ((x[0] * 0.5 + 0.5) * 255).round().byte().permute(1, 2, 0)
-    assert seen.numpy().tobytes() == first.tobytes()
+    pixels = ((x[0] * 0.5 + 0.5) * 255).round().byte().permute(1, 2, 0)
+    assert pixels.numpy().tobytes() == first.tobytes()
     assert task.digest() == load(pets, "OxfordIIITPet", shots=2).digest()
 
 
 @pytest.mark.parametrize(
     ("name", "changes", "words"),
     [
-        ("Food102", {}, ["'Food102'", "did you mean 'Food101'?"]),
-        ("Food101", {}, ["Food101", "not found", "download = true"]),
-        ("CIFAR10", {}, ["CIFAR10", "download = true"]),
+        ("Food102", {}, ["'Food102'", "Did you mean 'Food101'?"]),
+        ("Food101", {}, ["Food101", "not found", "`task.download` to true"]),
+        ("CIFAR10", {}, ["CIFAR10", "`task.download` to true"]),
         ("Food101", {"kwargs": {"colour": 1}}, ["colour"]),
         ("FakeData", {}, ["FakeData", "root"]),
         ("ImageFolder", {}, ["ImageFolder", "class folder"]),
     ],
 )
-def test_mistakes_are_told_in_one_line(tmp_path, name, changes, words):
+def test_load_torchvision_wrong_settings_raise_one_line(tmp_path, name, changes, words):
     with pytest.raises(TaskError) as caught:
         load(tmp_path, name, **changes)
     message = str(caught.value)
@@ -115,7 +115,7 @@ def test_mistakes_are_told_in_one_line(tmp_path, name, changes, words):
         assert word in message
 
 
-def test_what_is_no_classification_is_refused(tmp_path):
+def test_load_torchvision_data_set_without_classes_raises(tmp_path):
     folder = tmp_path / "VOCdevkit/VOC2012"
     for name in ("ImageSets/Segmentation", "JPEGImages", "SegmentationClass"):
         (folder / name).mkdir(parents=True)
@@ -123,5 +123,7 @@ def test_what_is_no_classification_is_refused(tmp_path):
     picture(1, 0).save(folder / "SegmentationClass/a.png")
     for split in ("train", "trainval", "val"):
         (folder / f"ImageSets/Segmentation/{split}.txt").write_text("a\n")
-    with pytest.raises(TaskError, match=r"VOCSegmentation.*cannot make|one class an image"):
+    with pytest.raises(
+        TaskError, match=r"torchvision can read, got VOCSegmentation|one class per image"
+    ):
         load(tmp_path, "VOCSegmentation")

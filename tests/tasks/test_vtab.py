@@ -13,7 +13,7 @@ TARGET = InputFormat((3, 20, 24), (0.5,) * 3, (0.25,) * 3)
 
 @pytest.fixture
 def root(tmp_path):
-    """Three lists of images of ``kitti``, which has four classes."""
+    """Three lists of images of ``kitti``, a task of four classes."""
     folder = tmp_path / "kitti"
     for split, name, count in (("train", "train800", 8), ("val", "val200", 4), ("test", "test", 6)):
         (folder / f"images/{split}").mkdir(parents=True)
@@ -30,12 +30,12 @@ def load(root, **changes):
     return load_task(VtabSettings(source="vtab", name="kitti", path=str(root), **changes), 0)
 
 
-def test_there_are_nineteen_tasks_in_three_groups():
+def test_vtab_has_19_tasks_in_three_groups():
     groups = Counter(task.group for task in VTAB.values())
     assert groups == {"natural": 7, "specialized": 4, "structured": 8}
 
 
-def test_the_lists_say_which_images_are_which(root):
+def test_load_vtab_lists_hold_the_sets(root):
     task = load(root)
     assert task.name == "kitti"
     assert len(task.classes) == 4
@@ -46,11 +46,11 @@ def test_the_lists_say_which_images_are_which(root):
 
 
 @pytest.mark.parametrize(
-    ("normalisation", "mean"),
+    ("normalization", "mean"),
     [("imagenet", (0.485, 0.456, 0.406)), ("none", (0,) * 3), ("backbone", (0.5,) * 3)],
 )
-def test_the_normalisation_is_the_tasks(root, normalisation, mean):
-    task = load(root, normalisation=normalisation)
+def test_load_vtab_normalization_replaces_the_backbones(root, normalization, mean):
+    task = load(root, normalization=normalization)
     target = task.format(TARGET)
     assert target.mean == mean
     assert target.size == TARGET.size
@@ -62,12 +62,12 @@ def test_the_normalisation_is_the_tasks(root, normalisation, mean):
     torch.testing.assert_close(x, (raw - torch.tensor(mean)[:, None, None]) / std)
 
 
-def test_mistakes_are_told_in_one_line(root, tmp_path):
+def test_load_vtab_wrong_lists_raise_one_line(root, tmp_path):
     for name, text, words in (
-        ("test.txt", "a.jpg 4", ["line 1", "test.txt", "from 0 to 3", "'a.jpg 4'"]),
-        ("test.txt", "images/test/0000 x.jpg 0\na.jpg", ["line 2", "'a.jpg'"]),
+        ("test.txt", "a.jpg 4", ["Line 1", "test.txt", "from 0 to 3", "'a.jpg 4'"]),
+        ("test.txt", "images/test/0000 x.jpg 0\na.jpg", ["Line 2", "'a.jpg'"]),
         ("test.txt", "a.jpg 0", ["1 of 13", "a.jpg", "No such file"]),
-        ("val200.txt", "", ["'val'", "must hold images"]),
+        ("val200.txt", "", ["'val'", "must hold readable images"]),
         ("train800.txt", None, ["train800.txt", "NOAH"]),
     ):
         path = root / "kitti" / name
@@ -82,6 +82,8 @@ def test_mistakes_are_told_in_one_line(root, tmp_path):
         path.write_text(before)
 
 
-def test_other_names_are_refused(root):
-    with pytest.raises(RecipeError, match=r"task\.name: must be one of VTAB's 19.*'caltech101'"):
+def test_vtab_settings_unknown_name_raises(root):
+    with pytest.raises(
+        RecipeError, match=r"task\.name.* must be one of the 19 VTAB tasks.*'caltech101'"
+    ):
         load_recipe("vtab1k").replace(task={"name": "caltech1001"})

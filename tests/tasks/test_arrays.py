@@ -25,12 +25,12 @@ def task_of(seed=0, **changes):
     test=st.one_of(st.none(), st.just(0.25)),
 )
 @settings(max_examples=30)
-def test_the_sets_are_disjoint_and_of_the_arrays(seed, validation, test):
+def test_load_arrays_sets_are_disjoint_and_complete(seed, validation, test):
     used = 40 if test is None else 30
     count = round(validation * used) if isinstance(validation, float) else validation
     if used - count < 2:
         return
-    task = task_of(seed, validation=validation, test=test)
+    task = task_of(seed, validation_size=validation, test_size=test)
     parts = [task.train, task.validation, task.test]
     assert [len(part) for part in parts] == [used - count, count, 40 - used]
     digests = [digest for part in parts for digest in part.image_digests()]
@@ -41,14 +41,14 @@ def test_the_sets_are_disjoint_and_of_the_arrays(seed, validation, test):
             assert task.classes[label] == LABELS[at[0]]
 
 
-def test_they_are_those_of_a_file(tmp_path):
+def test_load_arrays_equals_load_npz(tmp_path):
     np.savez(tmp_path / "a.npz", x_train=IMAGES, y_train=LABELS)
-    wanted = {"validation_size": 0.3, "test_size": 0.2}
-    file = load_npz(Npz(source="npz", path=str(tmp_path / "a.npz"), **wanted), seed=3)
-    assert task_of(3, **wanted).digest() == file.digest()
+    sizes = {"validation_size": 0.3, "test_size": 0.2}
+    file = load_npz(Npz(source="npz", path=str(tmp_path / "a.npz"), **sizes), seed=3)
+    assert task_of(3, **sizes).digest() == file.digest()
 
 
-def test_grey_images_have_one_channel():
+def test_load_arrays_grey_images_have_one_channel():
     task = load_arrays(ArraysSettings(source="arrays"), 0, (IMAGES[..., 0], LABELS))
     assert task.train.images.shape == (32, 1, 5, 6)
     assert task.train.images.dtype == torch.uint8
@@ -62,15 +62,18 @@ def test_grey_images_have_one_channel():
         ((IMAGES[0, 0], LABELS), "got uint8 of shape (6, 3)"),
         ((IMAGES, LABELS[1:]), "got shape (39,) for 40 images"),
         ((IMAGES, np.repeat("ant", 40)), "at least two classes, got 1, 'ant'"),
-        ((IMAGES[:2], np.array([0, 1])), "task.n_labelled must leave an image of each of the 2"),
+        (
+            (IMAGES[:2], np.array([0, 1])),
+            "task.n_labelled must leave a train image for each of the 2",
+        ),
     ],
 )
-def test_what_is_no_task_is_told(arrays, words):
+def test_load_arrays_wrong_arrays_raise(arrays, words):
     with pytest.raises(TaskError, match=re.escape(words)):
         load_arrays(ArraysSettings(source="arrays"), 0, arrays)
 
 
-def test_arrays_are_for_their_own_source():
+def test_load_task_arrays_for_another_source_raise():
     digits = DigitsSettings(
         source="digits", classes=(1, 2), train_per_class=2, validation_per_class=2
     )

@@ -1,0 +1,74 @@
+"""Initial values of the classifier head: a logistic regression on frozen features."""
+
+from __future__ import annotations
+
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+from glora_automl.adapters import classifiers, evaluation_mode
+from glora_automl.training import ImageBatches, efficient_batch_size
+
+__all__ = ["fit_head"]
+
+ABSENT_BIAS = -5.0
+"""Logit bias of a class without images."""
+
+
+@torch.no_grad()
+def fit_head(model: nn.Module, images: ImageBatches, labels: Tensor) -> bool:
+    """Set a linear classifier to a logistic regression on the backbone's frozen features.
+
+    Training then starts from the linear probe's accuracy (Kumar et al., Fine-tuning can distort
+    pretrained features, 2022). Other classifiers keep their values.
+
+    Args:
+        model: Backbone with a classifier that timm's ``get_classifier`` names.
+        images: Normalised images ``(n, channels, height, width)`` on the model's device.
+        labels: Class indices ``(n,)``.
+
+    Returns:
+        Whether the classifier was set.
+
+    Example:
+        >>> import timm
+        >>> model = timm.create_model("test_vit", num_classes=2)
+        >>> fit_head(model, torch.randn(6, 3, 160, 160), torch.arange(6) % 2)
+        True
+    """
+    heads = classifiers(model)
+    if len(heads) != 1 or not isinstance(heads[0], nn.Linear) or heads[0].bias is None:
+        return False
+    head = heads[0]
+    if int(labels.min()) == int(labels.max()):
+        return False
+    kept: list[Tensor] = []
+    hook = head.register_forward_pre_hook(lambda module, args: kept.append(args[0].detach()))
+    try:
+        with evaluation_mode(model):
+            size = efficient_batch_size(model, images[0:1])
+            kept.clear()
+            for start in range(0, len(labels), size):
+                model(images[start : start + size])
+    finally:
+        hook.remove()
+    features = torch.cat(kept).double().cpu()
+    if features.ndim != 2:
+        return False
+    # The penalty is that of a linear probe on a few hundred images with standardized features.
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
+    probe.fit(features.numpy(), labels.cpu().numpy())
+    scaler, regression = probe[0], probe[1]
+    weight, bias = torch.from_numpy(regression.coef_), torch.from_numpy(regression.intercept_)
+    if len(regression.classes_) == 2:  # scikit-learn gives the logit of the second class alone
+        weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
+    weight = weight / torch.from_numpy(scaler.scale_)
+    bias = bias - weight @ torch.from_numpy(scaler.mean_)
+    head.weight.zero_()
+    head.bias.fill_(ABSENT_BIAS)
+    present = torch.from_numpy(regression.classes_).to(head.weight.device)
+    head.weight[present] = weight.to(head.weight)
+    head.bias[present] = bias.to(head.bias)
+    return True

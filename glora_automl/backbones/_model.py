@@ -1,0 +1,122 @@
+"""timm models: creation, input format and check."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+import torch
+from timm.data.config import resolve_model_data_config
+from torch import nn
+
+from glora_automl._declarations import suggest
+from glora_automl._messages import one_line
+from glora_automl.adapters import classifiers, evaluation_mode
+from glora_automl.backbones._settings import BackboneSettings
+from glora_automl.errors import TaskError
+from glora_automl.tasks import InputFormat
+from glora_automl.training import seeded
+
+__all__ = ["check_backbone", "create_model", "input_format", "timm_model"]
+
+
+def create_model(settings: BackboneSettings, n_classes: int, seed: int) -> nn.Module:
+    """Create a timm model with a new head, without checkpoint and pretraining.
+
+    Raises:
+        TaskError: If timm does not know the model or cannot create it.
+    """
+    return timm_model(settings, n_classes, seed, settings.pretrained, settings.kwargs)
+
+
+def timm_model(
+    settings: BackboneSettings, n_classes: int, seed: int, pretrained: bool, kwargs: dict[str, Any]
+) -> nn.Module:
+    """Call ``timm.create_model``; the settings are for error messages.
+
+    Raises:
+        TaskError: If timm does not know the model or cannot create it.
+    """
+    if not timm.is_model(settings.model) and not {"/", ":"} & set(settings.model):
+        hint = suggest(settings.model, timm.list_models())
+        if not hint.startswith("Did"):
+            hint = "Choose one of timm.list_models()."
+        raise TaskError(f"backbone.model must be a model of timm, got {settings.model!r}. {hint}")
+    try:
+        with seeded(seed):
+            model: nn.Module = timm.create_model(
+                settings.model, pretrained=pretrained, num_classes=n_classes, **kwargs
+            )
+    except Exception as error:  # timm and the hub raise any exception on wrong settings
+        source = (
+            f"pretrained = {settings.pretrained}"
+            if settings.checkpoint is None or not pretrained
+            else f"checkpoint = {settings.checkpoint!r}"
+        )
+        hint = "Correct `backbone.kwargs` or the source of the weights."
+        if isinstance(error, TypeError) and "'img_size'" in str(error):
+            hint = "Set pretrained_cfg_overlay.input_size in `backbone.kwargs` instead."
+        raise TaskError(
+            f"backbone must be a model that timm can create, got {settings.model!r} with {source} "
+            f"and kwargs {settings.kwargs}: {one_line(error)}. {hint}"
+        ) from error
+    return model
+
+
+def input_format(model: nn.Module, settings: BackboneSettings) -> InputFormat:
+    """Return the input format of a timm model from its ``pretrained_cfg`` and the settings.
+
+    Raises:
+        TaskError: If ``mean`` or ``std`` has another number of channels than the model.
+    """
+    config: dict[str, Any] = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
+    channels, height, width = config["input_size"]
+    channels = settings.kwargs.get("in_chans", channels)
+    size = settings.kwargs.get("img_size", (height, width))
+    height, width = (size, size) if isinstance(size, int) else size
+    mean, std = (tuple(map(float, config[key])) for key in ("mean", "std"))
+    if len(mean) != channels:  # in_chans was overridden: average over the colours
+        mean = (sum(mean) / len(mean),) * channels
+        std = (sum(std) / len(std),) * channels
+    for key, value in (("mean", settings.mean), ("std", settings.std)):
+        if value is not None and len(value) != channels:
+            raise TaskError(
+                f"backbone.{key} must have one value for each of the model's {channels} channels, "
+                f"got {list(value)}. Correct `backbone.{key}`."
+            )
+    mean, std = settings.mean or mean, settings.std or std
+    size = (channels, height, width)
+    return InputFormat(size, mean, std, config["interpolation"], config["crop_pct"])
+
+
+def check_backbone(
+    model: nn.Module, settings: BackboneSettings, target: InputFormat, n_classes: int
+) -> None:
+    """Check that a model is a classifier for images of the format ``target``.
+
+    Raises:
+        TaskError: If it has no classifier, fails on such images, or returns another shape than
+            ``(batch, n_classes)``.
+    """
+    if not any(True for head in classifiers(model) for _ in head.parameters()):
+        raise TaskError(
+            "backbone.model must have a classifier that timm's get_classifier returns, got "
+            f"{settings.model!r} with kwargs {settings.kwargs}. Choose another `backbone.model`."
+        )
+    device = next(model.parameters()).device
+    size = " x ".join(map(str, target.size))
+    try:
+        with evaluation_mode(model), torch.no_grad():
+            scores = model(torch.zeros(2, *target.size, device=device))
+    except Exception as error:  # layers raise any exception on a wrong size
+        raise TaskError(
+            f"backbone must take images of {size}, got {settings.model!r}, which fails: "
+            f"{one_line(error)}. Set img_size in `backbone.kwargs`, or pretrained_cfg_overlay."
+            "input_size there for a model without img_size."
+        ) from error
+    if not isinstance(scores, torch.Tensor) or scores.shape != (2, n_classes):
+        raise TaskError(
+            f"backbone.model must return one score for each of {n_classes} classes, got another "
+            f"output from {settings.model!r} with kwargs {settings.kwargs}. "
+            "Correct `backbone.kwargs`."
+        )

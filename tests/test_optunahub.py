@@ -1,4 +1,4 @@
-"""The sampler as OptunaHub would load it."""
+"""The sampler as an OptunaHub package."""
 
 import importlib.util
 import re
@@ -15,17 +15,17 @@ ROOT = Path(__file__).parents[1] / "optunahub" / "package"
 FOLDER = ROOT / "samplers" / "glora_evolution"
 
 
-def test_it_is_loaded_from_a_registry():
+def test_package_loaded_from_registry_has_the_sampler():
     module = optunahub.load_local_module("samplers/glora_evolution", registry_root=str(ROOT))
     assert module.EvolutionSampler is EvolutionSampler
     assert module.__all__ == ["EvolutionSampler"]
 
 
-def test_the_example_runs(capsys):
+def test_example_prints_the_pareto_front(capsys):
     spec = importlib.util.spec_from_file_location("example", FOLDER / "example.py")
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
-    study = example.main(registry=str(ROOT), trials=60)
+    study = example.main(registry=str(ROOT), n_trials=60)
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == len(study.best_trials)
     assert len(study.trials) == 60
@@ -37,7 +37,7 @@ def readme():
     return (FOLDER / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_front_matter_says_what_optunahub_asks_for(readme):
+def test_readme_front_matter_has_the_keys_of_optunahub(readme):
     (front,) = re.findall(r"\A---\n(.*?)\n---\n", readme, flags=re.DOTALL)
     entries = yaml.safe_load(front)
     assert set(entries) == {
@@ -55,7 +55,7 @@ def test_the_front_matter_says_what_optunahub_asks_for(readme):
     ).read_text(encoding="utf-8")
 
 
-def test_the_readme_names_every_argument(readme):
+def test_readme_names_every_argument(readme):
     signature = re.search(r"`EvolutionSampler\(\*, (.*)\)`", readme).group(1)
     parameters = EvolutionSampler.__init__.__kwdefaults__
     assert signature == ", ".join(f"{name}={value!r}" for name, value in parameters.items())
@@ -63,7 +63,7 @@ def test_the_readme_names_every_argument(readme):
         assert f"- `{name}`: " in readme
 
 
-def test_the_readmes_example_runs(readme, monkeypatch, capsys):
+def test_readme_example_prints_the_optimum(readme, monkeypatch, capsys):
     (code,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
     local = optunahub.load_local_module("samplers/glora_evolution", registry_root=str(ROOT))
     monkeypatch.setattr(optunahub, "load_module", lambda package: local)

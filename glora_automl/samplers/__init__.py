@@ -1,8 +1,8 @@
-"""Optuna samplers. Nothing here knows torch."""
+"""Optuna samplers and the order of trials, without torch."""
 
 from glora_automl.samplers._evolution import EvolutionSampler
 from glora_automl.samplers._history import DONE, trial_positions
-from glora_automl.samplers._ranking import pareto_front
+from glora_automl.samplers._ranking import is_feasible, pareto_front, score_trial, sort_trials
 from glora_automl.samplers._region import KeepingRegion, Region
 from glora_automl.samplers._repaired import RepairedSampler
 
@@ -12,6 +12,9 @@ __all__ = [
     "KeepingRegion",
     "Region",
     "RepairedSampler",
+    "is_feasible",
     "pareto_front",
+    "score_trial",
+    "sort_trials",
     "trial_positions",
 ]

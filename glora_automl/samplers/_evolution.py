@@ -1,4 +1,4 @@
-"""An evolutionary sampler without state of its own."""
+"""A stateless evolutionary sampler."""
 
 from __future__ import annotations
 
@@ -15,60 +15,59 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from glora_automl.samplers._history import Histories
-from glora_automl.samplers._ranking import best
+from glora_automl.samplers._ranking import sort_scored
 from glora_automl.samplers._region import Region, repair_around
-from glora_automl.samplers._values import allows, convert, single_value
+from glora_automl.samplers._values import contains, convert, single_value
 
 __all__ = ["EvolutionSampler"]
 
-_REDRAWS = 20
+_ATTEMPTS = 20
 
 _Gene = Callable[[str, BaseDistribution], Any]
 
 
 class EvolutionSampler(BaseSampler):
-    """Regularised by nothing but selection: the evolution of GLoRA's search, made resumable.
+    """The evolutionary search of GLoRA, made resumable.
 
-    The first ``population_size`` trials are drawn from the region (or at random). Each later
-    generation has as many trials. A fraction of them is mutated from one of the best ``n_parents``
-    trials before it; the rest is crossed over from two of them (Chavan et al., One-for-All, arXiv
-    2306.07967, section 3.3). Proposals are repaired into the region; known ones are drawn anew.
+    The first ``population_size`` trials are drawn from the region, or at random without one. Each
+    later generation has as many trials. A fraction of them are mutations of one of the best
+    ``n_parents`` earlier trials; the others are crossovers of two of them (Chavan et al.,
+    One-for-All, arXiv 2306.07967, section 3.3). Proposals are repaired into the region, and
+    duplicates are drawn again.
 
-    Feasible trials are better than infeasible ones, and those better the less they violate
-    (:meth:`optuna.Trial.set_constraint`). With several objectives, the best are those of the first
-    non-dominated fronts, the least crowded ones of the last front (Deb et al., NSGA-II, 2002).
-    Pruned trials are no parents, but they are not proposed again.
+    Feasible trials precede infeasible ones, which are sorted by violation
+    (:meth:`optuna.Trial.set_constraint`). With several objectives the parents are the first
+    non-dominated fronts, and the last one is cut by crowding distance (Deb et al., NSGA-II, 2002).
+    Pruned trials are never parents, but their parameters are not proposed again.
 
-    All state is in the study. The random numbers of a trial come from the seed and the trial's
-    position, its generation from its position, its parents from finished trials of earlier
-    generations. The position is the trial number in a study that was never interrupted: a retry
-    (:class:`optuna.storages.RetryHeartbeatStaleTrialCallback`) takes the place of the trial that
-    failed. So with one worker, a study that was interrupted and resumed has the same trials as one
-    that was not.
+    All state is in the study. The seed and the position of a trial determine its random numbers,
+    its position determines its generation, and its parents are complete trials of earlier
+    generations. The position is the trial number without retries: a retry
+    (:class:`optuna.storages.RetryHeartbeatStaleTrialCallback`) has the position of the failed
+    trial. With one worker, an interrupted and resumed study therefore has the same trials as an
+    uninterrupted one.
 
-    Parameters that somebody has fixed (:meth:`optuna.study.Study.enqueue_trial`,
-    :class:`optuna.samplers.PartialFixedSampler`) count when a proposal is repaired: the rest makes
-    room for them if it can.
+    Fixed parameters (:meth:`optuna.study.Study.enqueue_trial`,
+    :class:`optuna.samplers.PartialFixedSampler`) are kept when a proposal is repaired; only the
+    free parameters change.
 
     Args:
-        population_size: Trials a generation.
-        n_parents: Best trials that become parents.
-        mutation_fraction: Share of each later generation that is mutated instead of crossed over.
-        mutation_prob: Chance of each parameter of a mutated trial to be drawn anew.
-        search_space: The distributions, if they are known before the first trial; else they are
+        population_size: Trials per generation.
+        n_parents: Number of best trials that become parents.
+        mutation_fraction: Fraction of mutations in each later generation; the others are
+            crossovers.
+        mutation_prob: Probability that a parameter of a mutation is drawn again.
+        search_space: Distributions, if they are known before the first trial. Otherwise they are
             those that all complete trials have in common, and other parameters are drawn at
-            random. Given all parameters of a conditional space, it evolves as a whole.
-        region: Where proposals must lie. Needs ``search_space``, or the first trials know nothing
-            of it.
-        initial: Proposals that take the first places of the first generation, repaired into the
-            region; parameters that one does not name are drawn.
+            random. With all parameters of a conditional space, it evolves as one.
+        region: Region of the proposals. The first trials ignore it without ``search_space``.
+        initial: First proposals, repaired into the region; missing parameters are drawn.
         seed: Seed; None draws one.
 
     Raises:
-        ValueError: If an argument is out of its range, or an initial proposal has a name or a
-            value that ``search_space`` does not have. Without ``search_space``, names that no
-            trial asks for are ignored, and values that a trial cannot take as well, with a
-            warning.
+        ValueError: If an argument is out of its range, or if ``initial`` has a name or a value
+            that ``search_space`` does not contain. Without ``search_space``, unknown names are
+            ignored, and unknown values are ignored with a warning.
 
     Example:
         >>> import optuna
@@ -96,21 +95,19 @@ class EvolutionSampler(BaseSampler):
     ) -> None:
         for name, count in (("population_size", population_size), ("n_parents", n_parents)):
             if count < 1:
-                raise ValueError(f"The `{name}` of EvolutionSampler must be >= 1, got {count}.")
-        for name, share in (
+                raise ValueError(f"`{name}` must be >= 1, got {count}. Raise `{name}`.")
+        for name, fraction in (
             ("mutation_fraction", mutation_fraction),
             ("mutation_prob", mutation_prob),
         ):
-            if not 0 <= share <= 1:
-                raise ValueError(
-                    f"The `{name}` of EvolutionSampler must be in [0, 1], got {share}."
-                )
+            if not 0 <= fraction <= 1:
+                raise ValueError(f"`{name}` must be in [0, 1], got {fraction}. Change `{name}`.")
         if seed is not None and seed < 0:
-            raise ValueError(f"The `seed` of EvolutionSampler must be >= 0, got {seed}.")
-        self._population = population_size
-        self._top = n_parents
-        self._mutation_share = mutation_fraction
-        self._mutation_probability = mutation_prob
+            raise ValueError(f"`seed` must be >= 0, got {seed}. Choose another `seed`.")
+        self._population_size = population_size
+        self._n_parents = n_parents
+        self._mutation_fraction = mutation_fraction
+        self._mutation_prob = mutation_prob
         self._search_space = None if search_space is None else dict(search_space)
         self._region = region
         self._initial = [dict(proposal) for proposal in initial]
@@ -119,11 +116,10 @@ class EvolutionSampler(BaseSampler):
         self._histories = Histories()
 
     def _check_initial(self) -> None:
-        rule = "The `initial` of EvolutionSampler must"
-        if len(self._initial) > self._population:
+        if len(self._initial) > self._population_size:
             raise ValueError(
-                f"{rule} have at most {self._population} proposals, the `population`, got "
-                f"{len(self._initial)}."
+                f"`initial` must have at most {self._population_size} proposals, got "
+                f"{len(self._initial)}. Remove proposals, or raise `population_size`."
             )
         if self._search_space is None:
             return
@@ -131,18 +127,24 @@ class EvolutionSampler(BaseSampler):
             for name, value in proposal.items():
                 if name not in self._search_space:
                     known = ", ".join([*self._search_space][:6])
-                    raise ValueError(f"{rule} name parameters such as {known}, got {name!r}.")
-                if not allows(self._search_space[name], value):
-                    dist = self._search_space[name]
-                    raise ValueError(f"{rule} have a value of {dist} for {name!r}, got {value!r}.")
+                    raise ValueError(
+                        f"`initial` must name parameters of `search_space`, got {name!r}. "
+                        f"Choose among names such as {known}."
+                    )
+                dist = self._search_space[name]
+                if not contains(dist, value):
+                    raise ValueError(
+                        f"`initial` must have values of `search_space`, got {value!r} for "
+                        f"{name!r}. Choose a value of {dist}."
+                    )
 
     def reseed_rng(self) -> None:
-        """Optuna's hook for parallel workers: nothing to do, trials have their own numbers."""
+        """Do nothing, as the position of a trial seeds its random numbers."""
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """All known distributions with more than one value."""
+        """Return the known distributions with more than one value."""
         return {name: dist for name, dist in self._known(study).items() if not dist.single()}
 
     def _known(self, study: Study) -> Mapping[str, BaseDistribution]:
@@ -159,30 +161,32 @@ class EvolutionSampler(BaseSampler):
             return {}
         with self._histories.read(study) as history:
             position = history.positions[trial.number]
-            generation, place = divmod(position, self._population)
-            # Trials of this generation may be running elsewhere, so parents come from earlier ones.
-            begin = generation * self._population
-            parents = history.derive(begin, "parents", lambda scored: best(scored, self._top))
-            seen = history.seen(tuple(search_space), trial.number)
+            generation, index = divmod(position, self._population_size)
+            # Other workers may run trials of this generation, so parents come from earlier ones.
+            begin = generation * self._population_size
+            parents = history.derive(
+                begin, "parents", lambda scored: sort_scored(scored, self._n_parents)
+            )
+            is_duplicate = history.duplicates(tuple(search_space), trial.number)
         rng = np.random.default_rng([self._seed, position])
         gene = self._gene(study, trial, rng)
         repair = self._repair(study, trial, rng)
-        mutates = place < self._mutation_share * self._population
+        is_mutation = index < self._mutation_fraction * self._population_size
         params: dict[str, Any] = {}
-        for attempt in range(_REDRAWS):
+        for attempt in range(_ATTEMPTS):
             if not parents:
                 params = self._draw(search_space, gene, rng)
-            # Parents that have become alike have no new child by crossover.
-            elif mutates or attempt >= _REDRAWS // 2:
+            # Crossovers of parents that have converged are duplicates.
+            elif is_mutation or attempt >= _ATTEMPTS // 2:
                 params = _child(search_space, self._mutate(parents, rng), gene)
             else:
                 params = _child(search_space, _cross(parents, rng), gene)
             if attempt == 0:
                 params.update(self._initial_at(position, search_space))
             params = repair(params, {})
-            if not seen(params):
+            if not is_duplicate(params):
                 break
-        # A retry keeps what its first try had suggested, and may have other parents by now.
+        # A retry keeps the parameters of the failed trial and may have other parents.
         if any(params.get(name, value) != value for name, value in trial.params.items()):
             params = repair(params, trial.params)
         return {name: params[name] for name in search_space}
@@ -190,25 +194,26 @@ class EvolutionSampler(BaseSampler):
     def _initial_at(
         self, position: int, search_space: Mapping[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """What is wanted at a position, as far as it can be had."""
-        wanted = {}
-        for name, value in self._initial[position].items() if position < len(self._initial) else ():
+        """Return the parameters of an initial proposal that the search space contains."""
+        proposal = self._initial[position] if position < len(self._initial) else {}
+        params = {}
+        for name, value in proposal.items():
             if name not in search_space:
                 continue
-            if allows(search_space[name], value):
-                wanted[name] = convert(search_space[name], value)
+            if contains(search_space[name], value):
+                params[name] = convert(search_space[name], value)
             else:
                 warnings.warn(
-                    f"The `initial` of EvolutionSampler should have a value of "
-                    f"{search_space[name]} for {name!r}, got {value!r}; it is drawn instead.",
+                    f"`initial` should have a value of {search_space[name]} for {name!r}, got "
+                    f"{value!r}. The value is drawn instead.",
                     stacklevel=3,
                 )
-        return wanted
+        return params
 
     def _repair(
         self, study: Study, trial: FrozenTrial, rng: np.random.Generator
     ) -> Callable[[dict[str, Any], Mapping[str, Any]], dict[str, Any]]:
-        """A function that brings a proposal into the region, with what is not ours to choose."""
+        """Return a function that repairs a proposal around its fixed parameters."""
         region = self._region
         if region is None:
             return lambda params, suggested: params
@@ -221,11 +226,14 @@ class EvolutionSampler(BaseSampler):
         known = self._known(study)
 
         def repair(params: dict[str, Any], suggested: Mapping[str, Any]) -> dict[str, Any]:
-            given = {**fixed, **suggested}.items()
-            kept = {n: v for n, v in given if n in known and allows(known[n], v)}
+            kept = {
+                name: value
+                for name, value in {**fixed, **suggested}.items()
+                if name in known and contains(known[name], value)
+            }
             kept.update((n, single_value(dist)) for n, dist in known.items() if dist.single())
             if not known.keys() <= params.keys() | kept.keys():
-                # Somebody else chooses the others, later on; this is how they may turn out.
+                # Another sampler sets the missing parameters later; a draw stands in for them.
                 params = {**region.draw(rng), **params}
             return repair_around(region, params, kept, rng)
 
@@ -243,12 +251,12 @@ class EvolutionSampler(BaseSampler):
     def _mutate(
         self, parents: Sequence[FrozenTrial], rng: np.random.Generator
     ) -> Callable[[], FrozenTrial | None]:
-        """Each parameter from one parent, or drawn anew."""
+        """Return a function that returns one random parent, or None to draw a parameter."""
         parent = parents[int(rng.integers(len(parents)))]
-        return lambda: None if rng.random() < self._mutation_probability else parent
+        return lambda: None if rng.random() < self._mutation_prob else parent
 
     def _gene(self, study: Study, trial: FrozenTrial, rng: np.random.Generator) -> _Gene:
-        """A function that draws one parameter."""
+        """Return a function that draws one parameter."""
 
         def draw(name: str, dist: BaseDistribution) -> Any:
             if isinstance(dist, CategoricalDistribution):
@@ -265,11 +273,11 @@ class EvolutionSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Draw one parameter that no proposal covers."""
+        """Draw one parameter that is not in the relative search space."""
         position = self._histories.position(study, trial)
-        wanted = self._initial_at(position, {param_name: param_distribution})
-        if param_name in wanted:
-            return wanted[param_name]
+        initial = self._initial_at(position, {param_name: param_distribution})
+        if param_name in initial:
+            return initial[param_name]
         rng = np.random.default_rng([self._seed, position, zlib.crc32(param_name.encode())])
         return self._gene(study, trial, rng)(param_name, param_distribution)
 
@@ -277,7 +285,7 @@ class EvolutionSampler(BaseSampler):
 def _cross(
     parents: Sequence[FrozenTrial], rng: np.random.Generator
 ) -> Callable[[], FrozenTrial | None]:
-    """Each parameter from one of two parents."""
+    """Return a function that returns either of two random parents."""
     pair = rng.choice(len(parents), size=2, replace=len(parents) < 2)
     return lambda: parents[pair[rng.integers(2)]]
 
@@ -287,11 +295,11 @@ def _child(
     choose: Callable[[], FrozenTrial | None],
     gene: _Gene,
 ) -> dict[str, Any]:
-    """Parameters of the parents that ``choose`` gives; drawn where it gives none."""
+    """Return parameters, each of the parent that ``choose`` returns or drawn if it is None."""
     params = {}
     for name, dist in search_space.items():
         parent = choose()
-        if parent is not None and name in parent.params and allows(dist, parent.params[name]):
+        if parent is not None and name in parent.params and contains(dist, parent.params[name]):
             params[name] = convert(dist, parent.params[name])
         else:
             params[name] = gene(name, dist)

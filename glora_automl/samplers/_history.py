@@ -1,4 +1,4 @@
-"""What a sampler has read of a study: each finished trial once, and nothing that could get old."""
+"""Incremental reading of a study: each finished trial is processed once."""
 
 from __future__ import annotations
 
@@ -13,33 +13,30 @@ from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from glora_automl.samplers._ranking import Scored, identity, score
+from glora_automl.samplers._ranking import ScoredTrial, param_key, score_trial
 
 __all__ = ["DONE", "Histories", "History", "trial_positions"]
 
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
-"""States of trials that were evaluated."""
+"""States of evaluated trials."""
 
 _Derived = TypeVar("_Derived")
 
-_KEPT = 4
-"""How many studies, spaces and generations are remembered: those in use at the same time."""
+_MAX_ENTRIES = 4
+"""Studies, spaces and generations in a cache: those in use at the same time."""
 
-_WORKERS = 64
-"""How many running trials are remembered."""
+_MAX_RUNNING = 64
+"""Running trials in a cache."""
 
 
 def trial_positions(trials: Sequence[FrozenTrial]) -> list[int]:
-    """Where each trial would stand in a study without retries.
+    """Return the position of each trial in the study without retries.
 
-    ``failed_trial`` is where Optuna's retry callbacks keep the number of the first failed trial.
+    The position of a trial is its number less the retries before it. A retry has the position of
+    the trial that it repeats, which Optuna's retry callbacks record as ``failed_trial``.
 
     Args:
         trials: All trials of a study, by number.
-
-    Returns:
-        A position for each trial: its number less the retries before it, or that of the trial
-        which it retries.
 
     Example:
         >>> import optuna
@@ -55,27 +52,27 @@ def trial_positions(trials: Sequence[FrozenTrial]) -> list[int]:
 
 
 def _extend(positions: list[int], trials: Iterable[FrozenTrial]) -> None:
-    """Append the positions of the trials that follow."""
-    following = max(positions, default=-1) + 1
+    """Append the positions of further trials."""
+    next_position = max(positions, default=-1) + 1
     for trial in trials:
         original = trial.system_attrs.get("failed_trial")
-        # A trial that was copied from another study may name one that is not here.
+        # A trial copied from another study may name a trial that this study does not have.
         if isinstance(original, int) and 0 <= original < len(positions):
             positions.append(positions[original])
         else:
-            positions.append(following)
-            following += 1
+            positions.append(next_position)
+            next_position += 1
 
 
 class History:
-    """The trials of one study at the last look.
+    """The trials of one study at the last update.
 
-    Everything in it follows from the trials alone; a history that is made anew from them says the
-    same. Finished trials never change, so what was derived from them is kept, whatever the order
-    in which they finish; unfinished ones are looked at each time.
+    A history is a function of the trials alone, so a new one of the same trials is equal. Results
+    from finished trials are cached, as these never change; unfinished trials are read at each
+    update.
 
     Args:
-        directions: Those of the study.
+        directions: Directions of the study.
     """
 
     def __init__(self, directions: Sequence[StudyDirection]) -> None:
@@ -85,40 +82,40 @@ class History:
     def _clear(self) -> None:
         self.positions: list[int] = []
         self._unfinished: list[FrozenTrial] = []
-        self._finished: list[FrozenTrial] = []  # without the failed ones, as they were found
-        self._complete: list[Scored] = []
+        self._evaluated: list[FrozenTrial] = []  # in the order of their discovery
+        self._complete: list[ScoredTrial] = []
         self._last: FrozenTrial | None = None
-        self._seen: dict[tuple[str, ...], tuple[int, set[Hashable]]] = {}
+        self._keys: dict[tuple[str, ...], tuple[int, set[Hashable]]] = {}
         self._derived: dict[tuple[int, Hashable], tuple[int, Any]] = {}
         self._space: tuple[int, dict[str, BaseDistribution] | None] = (0, None)
 
     def update(self, trials: Sequence[FrozenTrial]) -> None:
-        """Look at the study again.
+        """Read the trials of the study again.
 
         Args:
             trials: All its trials, by number.
         """
-        if not self._continues_with(trials):
+        if not self._is_continued_by(trials):
             self._clear()
-        known = len(self.positions)
-        _extend(self.positions, trials[known:])
-        looked_at = [*(trials[t.number] for t in self._unfinished), *trials[known:]]
+        n_known = len(self.positions)
+        _extend(self.positions, trials[n_known:])
+        changed = [*(trials[t.number] for t in self._unfinished), *trials[n_known:]]
         self._unfinished = []
-        for trial in looked_at:
+        for trial in changed:
             if not trial.state.is_finished():
                 self._unfinished.append(trial)
                 continue
             self._last = trial
             if trial.state != TrialState.FAIL:
-                self._finished.append(trial)
+                self._evaluated.append(trial)
             # A trial copied from a study with other objectives cannot be compared.
             if trial.state == TrialState.COMPLETE and len(trial.values) == len(self._directions):
-                self._complete.append(score(trial, self._directions))
+                self._complete.append(score_trial(trial, self._directions))
 
-    def _continues_with(self, trials: Sequence[FrozenTrial]) -> bool:
-        """Whether these are the trials that are known, and perhaps more.
+    def _is_continued_by(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Return whether the trials are the known ones and possibly more.
 
-        A study that was deleted may have a successor with the same number in the storage.
+        The successor of a deleted study may have the same id in the storage.
         """
         if self._last is None or len(trials) < len(self.positions):
             return False
@@ -129,83 +126,84 @@ class History:
         ) == (self._last._trial_id, self._last.datetime_complete)
 
     def derive(
-        self, before: int, name: Hashable, make: Callable[[Sequence[Scored]], _Derived]
+        self, before: int, name: Hashable, make: Callable[[Sequence[ScoredTrial]], _Derived]
     ) -> _Derived:
-        """Something that follows from the complete trials with positions below ``before``.
+        """Return a cached result from the complete trials with positions below ``before``.
 
         Args:
-            before: The first position of a generation.
-            name: What it is; the same name stands for the same ``make``.
-            make: Makes it of those trials; called again only if there are others by now.
+            before: First position of a generation.
+            name: Cache key; each name belongs to one ``make``.
+            make: Computes the result; called again if there are further such trials.
         """
-        looked, derived = self._derived.pop((before, name), (-1, None))
-        if looked < 0 or any(
-            self.positions[s.trial.number] < before for s in self._complete[looked:]
+        n_read, derived = self._derived.pop((before, name), (-1, None))
+        if n_read < 0 or any(
+            self.positions[s.trial.number] < before for s in self._complete[n_read:]
         ):
             derived = make([s for s in self._complete if self.positions[s.trial.number] < before])
-        _remember(self._derived, (before, name), (len(self._complete), derived))
+        _cache(self._derived, (before, name), (len(self._complete), derived))
         return cast(_Derived, derived)
 
-    def seen(self, names: tuple[str, ...], number: int) -> Callable[[Mapping[str, Any]], bool]:
-        """Which proposals other trials have: all but failed ones, which may be tried again.
+    def duplicates(
+        self, names: tuple[str, ...], number: int
+    ) -> Callable[[Mapping[str, Any]], bool]:
+        """Return a function that tells whether a proposal repeats another trial.
+
+        Failed trials are ignored, as their parameters may be evaluated again.
 
         Args:
-            names: The parameters of a proposal.
-            number: The trial for which it is made; it is no other one.
-
-        Returns:
-            A function that tells whether a proposal was seen.
+            names: Parameters of a proposal.
+            number: Number of the trial that the proposal is for.
         """
-        looked, keys = self._seen.pop(names, (0, set()))
-        keys.update(_identities(self._finished[looked:], names))
-        _remember(self._seen, names, (len(self._finished), keys))
-        now = set(_identities([t for t in self._unfinished if t.number != number], names))
+        n_read, keys = self._keys.pop(names, (0, set()))
+        keys.update(_param_keys(self._evaluated[n_read:], names))
+        _cache(self._keys, names, (len(self._evaluated), keys))
+        running = set(_param_keys([t for t in self._unfinished if t.number != number], names))
 
-        def is_seen(params: Mapping[str, Any]) -> bool:
-            key = identity(params, names)
-            return key in keys or key in now
+        def is_duplicate(params: Mapping[str, Any]) -> bool:
+            key = param_key(params, names)
+            return key in keys or key in running
 
-        return is_seen
+        return is_duplicate
 
     def space(self) -> dict[str, BaseDistribution]:
-        """The distributions that all complete trials have in common, by name.
+        """Return the distributions that all complete trials have in common, by name.
 
-        The same as :class:`optuna.search_space.IntersectionSearchSpace`, without its bond to one
-        study and its copy of each distribution for each trial.
+        The result is that of :class:`optuna.search_space.IntersectionSearchSpace`, which is bound
+        to one study and copies each distribution for each trial.
         """
-        looked, space = self._space
-        for scored in self._complete[looked:]:
-            theirs = scored.trial.distributions
+        n_read, space = self._space
+        for scored in self._complete[n_read:]:
+            others = scored.trial.distributions
             if space is None:
-                space = dict(theirs)
+                space = dict(others)
             else:
-                space = {n: d for n, d in space.items() if _same(theirs.get(n), d)}
+                space = {n: d for n, d in space.items() if _equal(others.get(n), d)}
         self._space = len(self._complete), space
         return dict(sorted((space or {}).items()))
 
 
-def _same(one: BaseDistribution | None, other: BaseDistribution) -> bool:
-    return one is other or one == other  # most storages share them, and comparing takes long
+def _equal(one: BaseDistribution | None, other: BaseDistribution) -> bool:
+    return one is other or one == other  # most storages share them, and comparison is slow
 
 
-def _identities(trials: Iterable[FrozenTrial], names: tuple[str, ...]) -> Iterator[Hashable]:
-    """The keys of those trials that have all the parameters."""
+def _param_keys(trials: Iterable[FrozenTrial], names: tuple[str, ...]) -> Iterator[Hashable]:
+    """Yield the keys of the trials that have all the parameters."""
     for trial in trials:
         if len(trial.params) >= len(names) and all(map(trial.params.__contains__, names)):
-            yield identity(trial.params, names)
+            yield param_key(trial.params, names)
 
 
-def _remember(kept: dict[Any, Any], key: Any, value: Any, most: int = _KEPT) -> None:
-    """Put in the end; forget what was not used for longest."""
-    kept[key] = value
-    while len(kept) > most:
-        del kept[next(iter(kept))]
+def _cache(entries: dict[Any, Any], key: Any, value: Any, max_entries: int = _MAX_ENTRIES) -> None:
+    """Append an entry and drop the least recently used ones."""
+    entries[key] = value
+    while len(entries) > max_entries:
+        del entries[next(iter(entries))]
 
 
 class Histories:
-    """The histories of the studies that a sampler has worked on last, for any number of threads.
+    """A thread-safe cache of the histories of the studies that a sampler used last.
 
-    It may be emptied at any time; copies and pickles of it are empty.
+    It may be cleared at any time. Copies and pickles of it are empty.
 
     Example:
         >>> import optuna
@@ -218,35 +216,34 @@ class Histories:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._kept: weakref.WeakKeyDictionary[BaseStorage, dict[int, History]]
-        self._kept = weakref.WeakKeyDictionary()
-        self._recent: dict[tuple[Any, ...], int] = {}
+        self._by_storage: weakref.WeakKeyDictionary[BaseStorage, dict[int, History]]
+        self._by_storage = weakref.WeakKeyDictionary()
+        self._positions: dict[tuple[Any, ...], int] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Histories, ()
 
     @contextmanager
     def read(self, study: Study) -> Iterator[History]:
-        """Look at a study. Until the end of the block no other thread does."""
+        """Yield the updated history of a study, locked until the end of the block."""
         with self._lock:
-            # All trials, where a pruner's bracket would show its own ones only: positions are
-            # those of the study, and complete trials can be compared whatever bracket they were in.
+            # All trials, as a study passed by a pruner with brackets lists only one bracket.
             trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
-            histories = self._kept.setdefault(study._storage, {})
+            histories = self._by_storage.setdefault(study._storage, {})
             history = histories.pop(study._study_id, None) or History(study.directions)
             history.update(trials)
-            _remember(histories, study._study_id, history)
+            _cache(histories, study._study_id, history)
             yield history
 
     def position(self, study: Study, trial: FrozenTrial) -> int:
-        """Where a trial stands; looks at the study only if it has not for this trial.
+        """Return the position of a trial; read the study once per trial.
 
-        It never changes, so define-by-run spaces do not pay for a look at each parameter.
+        The position never changes, so parameters of define-by-run spaces need no further read.
         """
         key = id(study._storage), trial._trial_id, trial.datetime_start
         with self._lock:
-            if (position := self._recent.pop(key, None)) is None:
+            if (position := self._positions.pop(key, None)) is None:
                 with self.read(study) as history:
                     position = history.positions[trial.number]
-            _remember(self._recent, key, position, most=_WORKERS)
+            _cache(self._positions, key, position, max_entries=_MAX_RUNNING)
         return position

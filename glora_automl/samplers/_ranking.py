@@ -1,4 +1,4 @@
-"""Which trials are the best: by constraints first, then by one objective or by several."""
+"""The order of trials: feasibility, violation, objectives, number."""
 
 from __future__ import annotations
 
@@ -7,17 +7,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
-__all__ = ["Scored", "best", "crowding", "identity", "pareto_front", "score"]
+__all__ = [
+    "ScoredTrial",
+    "crowding_distances",
+    "is_feasible",
+    "param_key",
+    "pareto_front",
+    "score_trial",
+    "sort_scored",
+    "sort_trials",
+]
 
 
-class Scored(NamedTuple):
-    """A complete trial in numbers of which each is the better the lower it is.
+class ScoredTrial(NamedTuple):
+    """A complete trial with its scores, all to minimize.
 
     Attributes:
-        violation: Sum of the constraints above 0; 0 is feasible.
-        losses: Values of the objectives, those to maximise negated.
+        violation: Sum of the constraints above 0; 0 if feasible.
+        losses: Objective values, negated where they are maximized.
         trial: The trial.
     """
 
@@ -26,31 +35,40 @@ class Scored(NamedTuple):
     trial: FrozenTrial
 
 
-def score(trial: FrozenTrial, directions: Sequence[StudyDirection]) -> Scored:
-    """Read constraints and values of a complete trial."""
-    violation = sum(max(0.0, value) for value in trial.constraints.values())
+def score_trial(trial: FrozenTrial, directions: Sequence[StudyDirection]) -> ScoredTrial:
+    """Score a complete trial in its first ``len(directions)`` objectives."""
     losses = tuple(
         -value if direction == StudyDirection.MAXIMIZE else value
-        for value, direction in zip(trial.values, directions, strict=True)
+        for value, direction in zip(trial.values, directions, strict=False)
     )
-    return Scored(violation, losses, trial)
+    return ScoredTrial(_violation(trial), losses, trial)
 
 
-def best(scored: Sequence[Scored], count: int) -> list[FrozenTrial]:
-    """The best trials with different parameters.
+def _violation(trial: FrozenTrial) -> float:
+    return sum(max(0.0, value) for value in trial.constraints.values())
 
-    Feasible trials are better than infeasible ones, and those better the less they violate. Among
-    feasible ones the lower loss decides; of several objectives, the earlier non-dominated front
-    and, in the last front that has a place, the larger crowding distance (Deb et al., A fast and
-    elitist multiobjective genetic algorithm: NSGA-II, 2002, sections III and VI). Ties are broken
-    by trial number.
+
+def is_feasible(trial: FrozenTrial) -> bool:
+    """Return whether a trial violates no constraint."""
+    return _violation(trial) == 0
+
+
+def sort_trials(
+    trials: Iterable[FrozenTrial],
+    directions: Sequence[StudyDirection],
+    n_trials: int | None = None,
+) -> list[FrozenTrial]:
+    """Return the complete trials with different parameters, best first.
+
+    Feasible trials precede infeasible ones, which are sorted by their violation. Feasible trials
+    are sorted by their loss. With several objectives they are sorted by non-dominated front, and
+    the last front is cut by crowding distance (Deb et al., A fast and elitist multiobjective
+    genetic algorithm: NSGA-II, 2002, sections III and VI). The trial number breaks ties.
 
     Args:
-        scored: Complete trials.
-        count: How many to take.
-
-    Returns:
-        At most ``count`` trials, best first.
+        trials: Trials of one study. Trials that are not complete are ignored.
+        directions: Directions of the first objectives; further objectives are ignored.
+        n_trials: Maximum number of trials; None returns all.
 
     Example:
         >>> import optuna
@@ -58,35 +76,44 @@ def best(scored: Sequence[Scored], count: int) -> list[FrozenTrial]:
         >>> space = {"x": FloatDistribution(0, 9)}
         >>> def trial(x, values):
         ...     return optuna.create_trial(params={"x": x}, distributions=space, values=values)
-        >>> values = {1.0: (1, 5), 2.0: (2, 6), 3.0: (3, 1)}
+        >>> trials = [trial(1.0, (1, 5)), trial(2.0, (2, 6)), trial(3.0, (3, 1))]
         >>> minimize = [StudyDirection.MINIMIZE] * 2
-        >>> scored = [score(trial(x, both), minimize) for x, both in values.items()]
-        >>> [t.params["x"] for t in best(scored, 2)]
+        >>> [t.params["x"] for t in sort_trials(trials, minimize, 2)]
         [1.0, 3.0]
     """
-    chosen: dict[Hashable, FrozenTrial] = {}
-    for front in _fronts(scored):
-        # One configuration that was evaluated twice must not take two places.
-        fresh: dict[Hashable, Scored] = {}
-        for candidate in front:
-            key = identity(candidate.trial.params)
-            if key not in chosen:
+    scored = [
+        score_trial(trial, directions)
+        for trial in trials
+        if trial.state == TrialState.COMPLETE and len(trial.values) >= len(directions)
+    ]
+    return sort_scored(scored, len(scored) if n_trials is None else n_trials)
+
+
+def sort_scored(scored: Sequence[ScoredTrial], n_trials: int) -> list[FrozenTrial]:
+    """Return the best trials as :func:`sort_trials` does, from their scores."""
+    best: dict[Hashable, FrozenTrial] = {}
+    for group in _groups(scored):
+        # A configuration that was evaluated twice takes one place.
+        fresh: dict[Hashable, ScoredTrial] = {}
+        for candidate in group:
+            key = param_key(candidate.trial.params)
+            if key not in best:
                 fresh.setdefault(key, candidate)
-            if len(candidate.losses) == 1 and len(fresh) + len(chosen) == count:
-                break  # already in order
-        members = list(fresh.values())
-        if len(chosen) + len(members) > count:
-            distances = crowding(np.array([member.losses for member in members]))
+            if len(candidate.losses) == 1 and len(fresh) + len(best) == n_trials:
+                break  # the group is sorted
+        keys = list(fresh)
+        if len(best) + len(keys) > n_trials:
+            distances = crowding_distances(np.array([fresh[key].losses for key in keys]))
             order = np.argsort(-distances, kind="stable")
-            members = [members[i] for i in order[: count - len(chosen)]]
-        chosen.update((identity(member.trial.params), member.trial) for member in members)
-        if len(chosen) == count:
+            keys = [keys[i] for i in order[: n_trials - len(best)]]
+        best.update((key, fresh[key].trial) for key in keys)
+        if len(best) == n_trials:
             break
-    return list(chosen.values())
+    return list(best.values())
 
 
-def _fronts(scored: Sequence[Scored]) -> Iterator[list[Scored]]:
-    """Groups from better to worse, each by number; with one objective all as one, in order."""
+def _groups(scored: Sequence[ScoredTrial]) -> Iterator[list[ScoredTrial]]:
+    """Yield groups from best to worst: one sorted group, or fronts sorted by trial number."""
     if not scored:
         return
     if len(scored[0].losses) == 1:
@@ -100,7 +127,7 @@ def _fronts(scored: Sequence[Scored]) -> Iterator[list[Scored]]:
         front = pareto_front(losses[left])
         yield [feasible[i] for i in left[front]]
         left = left[~front]
-    # Infeasible trials that violate the same do not dominate each other.
+    # Infeasible trials with equal violations do not dominate each other.
     begin = len(feasible)
     while begin < len(by_number):
         end = begin
@@ -111,20 +138,22 @@ def _fronts(scored: Sequence[Scored]) -> Iterator[list[Scored]]:
 
 
 def pareto_front(losses: np.ndarray) -> np.ndarray:
-    """Which rows no other row dominates.
+    """Return which points of an array are on its Pareto front.
 
     Args:
-        losses: A row a point, a column an objective, all to minimise.
+        losses: Losses to minimize (points, objectives); may be empty.
 
     Returns:
-        True for each row that is on the front.
+        A mask (points); equal points are on the front together.
 
     Example:
         >>> pareto_front(np.array([[1, 5], [2, 6], [3, 1]])).tolist()
         [True, False, True]
     """
     on_front = np.zeros(len(losses), dtype=bool)
-    # What comes earlier in this order is not dominated by what comes later.
+    if not losses.size:
+        return on_front
+    # In lexicographic order no point dominates an earlier one.
     left = np.lexsort(losses.T[::-1])
     while left.size:
         rows = losses[left]
@@ -133,19 +162,19 @@ def pareto_front(losses: np.ndarray) -> np.ndarray:
     return on_front
 
 
-def crowding(losses: np.ndarray) -> np.ndarray:
-    """Crowding distances of the points of a front: how far apart the neighbours of each are.
+def crowding_distances(losses: np.ndarray) -> np.ndarray:
+    """Return the crowding distances of the points of a front (Deb et al. 2002, section III-B).
 
-    Deb et al. 2002, section III-B; infinite losses count as one range beyond the finite ones.
+    An infinite loss is set one range of the finite losses beyond them.
 
     Args:
-        losses: A row a point, a column an objective.
+        losses: Losses (points, objectives).
 
     Returns:
-        A distance for each row; infinite for the extreme points of each objective.
+        Distances (points); infinite for the extreme points of each objective.
 
     Example:
-        >>> crowding(np.array([[0, 8], [1, 6], [2, 2], [8, 0]])).tolist()
+        >>> crowding_distances(np.array([[0, 8], [1, 6], [2, 2], [8, 0]])).tolist()
         [inf, 1.0, 1.625, inf]
     """
     distances = np.zeros(len(losses))
@@ -158,36 +187,33 @@ def crowding(losses: np.ndarray) -> np.ndarray:
         values = np.clip(column, low - width, high + width)
         order = np.argsort(values, kind="stable")
         if values[order[0]] == values[order[-1]]:
-            continue  # says nothing about who is crowded
+            continue  # a constant objective separates no points
         distances[order[[0, -1]]] = np.inf
         distances[order[1:-1]] += (values[order[2:]] - values[order[:-2]]) / width
     return distances
 
 
-def identity(params: Mapping[str, Any], names: Sequence[str] | None = None) -> Hashable:
-    """What parameters with equal values have in common.
+def param_key(params: Mapping[str, Any], names: Sequence[str] | None = None) -> Hashable:
+    """Return a hashable key that is equal for equal parameters.
 
     Args:
-        params: Parameters.
-        names: The parameters that count, all of them in ``params``; by default all there are.
-
-    Returns:
-        A key for sets, also where a value (a list among the choices) cannot be hashed.
+        params: Parameters; their values need not be hashable.
+        names: The parameters to compare, all of them in ``params``; by default all.
 
     Example:
-        >>> identity({"x": 1, "y": 2}) == identity({"y": 2, "x": 1})
+        >>> param_key({"x": 1, "y": 2}) == param_key({"y": 2, "x": 1})
         True
     """
     if names is None:
         names = sorted(params)
-        return (*names, identity(params, names))
+        return (*names, param_key(params, names))
     values = tuple([params[name] for name in names])
-    return values if _hashable(values) else repr(values)
+    return values if _is_hashable(values) else repr(values)
 
 
-def _hashable(values: Iterable[Any]) -> bool:
+def _is_hashable(values: tuple[Any, ...]) -> bool:
     try:
-        hash(tuple(values))
+        hash(values)
     except TypeError:
         return False
     return True

@@ -1,4 +1,4 @@
-"""Regions that proposals must lie in, and proposals of which a part is given."""
+"""Regions of feasible proposals, and repair around fixed parameters."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import numpy as np
 
 __all__ = ["KeepingRegion", "Region", "repair_around"]
 
-_TRIES = 50
+_ATTEMPTS = 50
 
 
 class Region(Protocol):
-    """Where proposals must lie, such as under a budget."""
+    """A subset of a search space, such as the architectures under a budget."""
 
     def draw(self, rng: np.random.Generator) -> dict[str, Any]:
-        """Draw the parameters of a proposal."""
+        """Draw parameters from the region."""
 
     def repair(self, params: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        """Bring parameters into the region; those inside come back as they are."""
+        """Move parameters into the region; return those inside unchanged."""
 
 
 class KeepingRegion(Region, Protocol):
-    """A region that repairs around parameters which somebody has fixed."""
+    """A region that can repair around fixed parameters."""
 
     def repair(
         self, params: Mapping[str, Any], rng: np.random.Generator, *, keep: Collection[str] = ()
     ) -> dict[str, Any]:
-        """Bring parameters into the region, changing those named by ``keep`` in no case."""
+        """Move parameters into the region without changing those named in ``keep``."""
 
 
 def repair_around(
@@ -38,22 +38,22 @@ def repair_around(
     fixed: Mapping[str, Any],
     rng: np.random.Generator,
 ) -> dict[str, Any]:
-    """Bring parameters into a region and leave those that are fixed as they are.
+    """Repair parameters without changing the fixed ones.
 
-    A :class:`KeepingRegion` is asked to do so. With any other one this is tried a bounded number
-    of times: what is not fixed is repaired further, then drawn anew.
+    A :class:`KeepingRegion` does this itself. With another region the free parameters are
+    repaired again, and later drawn again, for a bounded number of attempts.
 
     Args:
         region: The region.
-        params: The parameters; where ``fixed`` names them, too, that value counts.
-        fixed: What must not change.
-        rng: Random numbers.
+        params: The parameters; ``fixed`` overrides them.
+        fixed: Parameters that must not change.
+        rng: Random generator.
 
     Returns:
-        All parameters. If nothing was found with the fixed values in the region, it is outside.
+        All parameters. They are outside the region if no attempt was successful.
 
     Example:
-        >>> class Total:  # the sum must be at most 3; any of them may be lowered
+        >>> class Total:  # a sum of at most 3
         ...     def draw(self, rng):
         ...         return {"a": 1, "b": 1}
         ...     def repair(self, params, rng):
@@ -64,18 +64,18 @@ def repair_around(
         >>> repair_around(Total(), {"a": 3, "b": 2}, {"a": 3}, np.random.default_rng(0))
         {'a': 3, 'b': 0}
     """
-    whole = {**params, **fixed}
+    proposal = {**params, **fixed}
     if not fixed:
-        return {**whole, **region.repair(whole, rng)}
+        return {**proposal, **region.repair(proposal, rng)}
     if "keep" in inspect.signature(region.repair).parameters:
         keeping = cast(KeepingRegion, region)
-        return {**whole, **keeping.repair(whole, rng, keep=frozenset(fixed)), **fixed}
-    for attempt in range(_TRIES):
-        repaired = {**whole, **region.repair(whole, rng)}
+        return {**proposal, **keeping.repair(proposal, rng, keep=frozenset(fixed)), **fixed}
+    for attempt in range(_ATTEMPTS):
+        repaired = {**proposal, **region.repair(proposal, rng)}
         if all(repaired[name] == value for name, value in fixed.items()):
             return repaired
-        # A repair that touched what is fixed may have touched the rest, too, and what it did there
-        # adds up; if it always takes the same fixed one, only another start helps.
-        start = repaired if attempt < _TRIES // 2 else {**whole, **region.draw(rng)}
-        whole = {**start, **fixed}
-    return whole
+        # Changes to the free parameters add up over the attempts. A repair that always changes
+        # the same fixed parameter needs another start.
+        start = repaired if attempt < _ATTEMPTS // 2 else {**proposal, **region.draw(rng)}
+        proposal = {**start, **fixed}
+    return proposal

@@ -1,4 +1,4 @@
-"""Any sampler of Optuna, with its proposals brought into a region."""
+"""An Optuna sampler whose proposals are repaired into a region."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ __all__ = ["RepairedSampler"]
 
 
 class RepairedSampler(BaseSampler):
-    """Proposes what another sampler proposes, repaired into a region before it is evaluated.
+    """A sampler that repairs the proposals of a base sampler into a region.
 
-    The other sampler learns from the repaired proposals, as they are what the trials hold. Its
-    parameters that it would draw one by one are drawn together, so that they can be repaired. It
-    is made anew for each trial, with a seed from the trial's position: so its draws do not depend
-    on how often a study was interrupted, as far as the sampler depends on nothing but its seed and
-    the finished trials.
+    The trials hold the repaired proposals, so the base sampler learns from those. Parameters that
+    the base sampler draws one by one are drawn together, so that they can be repaired. A new base
+    sampler is made for each trial, seeded by the position of the trial. Its draws therefore do
+    not depend on interruptions, if they depend only on its seed and the finished trials.
 
     Args:
-        make_sampler: Makes the other sampler from a seed.
-        search_space: The distributions of all parameters.
-        region: Where proposals must lie.
-        seed: Seeds everything.
+        make_sampler: Makes a base sampler from a seed.
+        search_space: Distributions of all parameters.
+        region: Region of the proposals.
+        seed: Seed of all random numbers.
 
     Example:
         >>> import optuna
@@ -63,10 +62,10 @@ class RepairedSampler(BaseSampler):
         self._samplers: dict[int, tuple[int, BaseSampler]] = {}
 
     def reseed_rng(self) -> None:
-        """Optuna's hook for parallel workers: nothing to do, trials have their own numbers."""
+        """Do nothing, as the position of a trial seeds its random numbers."""
 
-    def _of(self, study: Study, trial: FrozenTrial) -> tuple[int, BaseSampler]:
-        """The position of a trial, and the sampler that was made for it."""
+    def _base(self, study: Study, trial: FrozenTrial) -> tuple[int, BaseSampler]:
+        """Return the position of a trial and its base sampler."""
         if trial._trial_id not in self._samplers:
             position = trial_positions(study.get_trials(deepcopy=False))[trial.number]
             seed = int(np.random.default_rng([self._seed, position]).integers(2**32))
@@ -76,25 +75,25 @@ class RepairedSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """All parameters that have more than one value."""
+        """Return the distributions with more than one value."""
         return {name: dist for name, dist in self._search_space.items() if not dist.single()}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The other sampler's proposal, repaired."""
-        position, sampler = self._of(study, trial)
-        known = sampler.infer_relative_search_space(study, trial)
-        params = dict(sampler.sample_relative(study, trial, known))
+        """Propose all parameters at once, repaired."""
+        position, sampler = self._base(study, trial)
+        relative = sampler.infer_relative_search_space(study, trial)
+        params = dict(sampler.sample_relative(study, trial, relative))
         for name, dist in search_space.items():
             if name not in params:
                 params[name] = sampler.sample_independent(study, trial, name, dist)
         single = {n: single_value(d) for n, d in self._search_space.items() if d.single()}
-        whole = {**params, **single}
+        proposal = {**params, **single}
         fixed = {**trial.params, **trial.system_attrs.get("fixed_params", {})}
-        fixed = {name: value for name, value in fixed.items() if name in whole}
+        fixed = {name: value for name, value in fixed.items() if name in proposal}
         rng = np.random.default_rng([self._seed, zlib.crc32(b"repair"), position])
-        repaired = repair_around(self._region, whole, fixed, rng)
+        repaired = repair_around(self._region, proposal, fixed, rng)
         return {name: repaired[name] for name in search_space}
 
     def sample_independent(
@@ -104,13 +103,13 @@ class RepairedSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """A parameter that is not in the search space, as the other sampler draws it."""
-        sampler = self._of(study, trial)[1]
+        """Draw one parameter that is not in the search space with the base sampler."""
+        sampler = self._base(study, trial)[1]
         return sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """See :class:`optuna.samplers.BaseSampler`."""
-        self._of(study, trial)[1].before_trial(study, trial)
+        self._base(study, trial)[1].before_trial(study, trial)
 
     def after_trial(
         self,
@@ -120,5 +119,5 @@ class RepairedSampler(BaseSampler):
         values: Sequence[float] | None,
     ) -> None:
         """See :class:`optuna.samplers.BaseSampler`."""
-        self._of(study, trial)[1].after_trial(study, trial, state, values)
+        self._base(study, trial)[1].after_trial(study, trial, state, values)
         self._samplers.pop(trial._trial_id, None)

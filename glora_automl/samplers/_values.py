@@ -1,4 +1,4 @@
-"""Values of any Optuna distribution."""
+"""Values of an Optuna distribution."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-__all__ = ["allows", "convert", "single_value"]
+__all__ = ["contains", "convert", "single_value"]
 
 
-def allows(dist: BaseDistribution, value: Any) -> bool:
-    """Whether a distribution has a value.
+def contains(dist: BaseDistribution, value: Any) -> bool:
+    """Return whether a distribution contains a value.
 
     Example:
-        >>> [allows(IntDistribution(0, 9), value) for value in (3, 3.5, 10, "three")]
+        >>> [contains(IntDistribution(0, 9), value) for value in (3, 3.5, 10, "three")]
         [True, False, False, False]
     """
     if isinstance(dist, CategoricalDistribution):
         return value in dist.choices
     try:
         return bool(dist._contains(dist.to_internal_repr(value)))
-    except ValueError:  # no number, from a time when this was another parameter
+    except ValueError:  # no number: the name once had a categorical distribution
         return False
 
 
 def convert(dist: BaseDistribution, value: Any) -> Any:
-    """A value as its distribution gives it.
+    """Convert a value to the type of its distribution.
 
     Example:
         >>> convert(FloatDistribution(0, 9), 3)
@@ -42,7 +42,7 @@ def convert(dist: BaseDistribution, value: Any) -> Any:
 
 
 def single_value(dist: BaseDistribution) -> Any:
-    """The one value of a distribution that has no other.
+    """Return the only value of a distribution that has one.
 
     Example:
         >>> single_value(IntDistribution(4, 4))

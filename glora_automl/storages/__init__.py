@@ -1,4 +1,4 @@
-"""Where studies and their files are kept. Nothing here knows torch."""
+"""Storages of studies and their artifacts, without torch."""
 
 from glora_automl.storages._artifacts import (
     ArtifactReference,
@@ -8,12 +8,12 @@ from glora_automl.storages._artifacts import (
 )
 from glora_automl.storages._open import (
     GRACE,
-    beat,
     default_url,
     hold_writes,
     last_trouble,
     open_storage,
     quiet_optuna,
+    record_heartbeat,
     set_heartbeat,
     shown_location,
     storage_errors,
@@ -28,7 +28,6 @@ __all__ = [
     "PatientStorage",
     "Projection",
     "StudyView",
-    "beat",
     "default_artifacts",
     "default_url",
     "hold_writes",
@@ -36,6 +35,7 @@ __all__ = [
     "open_artifacts",
     "open_storage",
     "quiet_optuna",
+    "record_heartbeat",
     "set_heartbeat",
     "shown_location",
     "storage_errors",

@@ -1,9 +1,11 @@
-"""Files of a study that other machines need, in an Optuna artifact store."""
+"""Files of a study in an Optuna artifact store."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
+import json
 import logging
 import re
 import shutil
@@ -30,7 +32,7 @@ __all__ = ["ArtifactReference", "Artifacts", "default_artifacts", "open_artifact
 
 
 def default_artifacts(runs: Path) -> str:
-    """The artifact store of a runs folder.
+    """Return the artifact store of a runs folder.
 
     Example:
         >>> default_artifacts(Path("runs"))
@@ -40,12 +42,12 @@ def default_artifacts(runs: Path) -> str:
 
 
 class ArtifactReference(NamedTuple):
-    """Where a file is and what it must be.
+    """Reference to a file in an artifact store.
 
     Attributes:
         id: Name in the artifact store.
-        sha256: Digest of its content.
-        size: Bytes.
+        sha256: Digest of the content.
+        size: Size in bytes.
     """
 
     id: str
@@ -54,7 +56,7 @@ class ArtifactReference(NamedTuple):
 
 
 class _Store(Protocol):
-    """What Optuna calls an artifact store."""
+    """Optuna's protocol of an artifact store."""
 
     def open_reader(self, artifact_id: str) -> BinaryIO: ...
 
@@ -63,8 +65,8 @@ class _Store(Protocol):
     def remove(self, artifact_id: str) -> None: ...
 
 
-class _Prefixed:
-    """A store within a store, for ``s3://bucket/prefix``."""
+class _PrefixedStore:
+    """An artifact store under a prefix, for ``s3://bucket/prefix``."""
 
     def __init__(self, store: _Store, prefix: str) -> None:
         self._store = store
@@ -80,11 +82,11 @@ class _Prefixed:
         self._store.remove(self._prefix + artifact_id)
 
 
-class _Later:
-    """Stands for the storage while Optuna uploads, and keeps what it would have written.
+class _DeferredStorage:
+    """A substitute for the storage that defers the metadata of an upload.
 
-    Optuna writes that there is an artifact before its bytes are there; a worker that is killed in
-    between would leave the name of a file that does not exist.
+    Optuna writes the metadata of an artifact before its content. A worker that is killed between
+    the two would leave metadata without a file.
     """
 
     prefix = "artifacts:"
@@ -102,15 +104,15 @@ class _Later:
 
 
 class Artifacts:
-    """An artifact store with a folder of verified downloads.
+    """An artifact store with a cache of verified downloads.
 
     Args:
-        store: Where the artifacts are.
-        remover: The same without retries; ``optuna.artifacts.Backoff`` repeats a removal that
-            has succeeded.
-        location: How to name it in messages.
-        cache: Folder of the downloads, by digest.
-        folder: Where the artifacts are files of this machine, which need no download.
+        store: The artifact store.
+        remover: The artifact store without retries, as ``optuna.artifacts.Backoff`` repeats a
+            successful removal.
+        location: Location in messages.
+        cache: Folder of the downloads, named by digest.
+        folder: Folder of the artifacts if they are local files, which are not downloaded.
 
     Example:
         >>> import tempfile
@@ -139,56 +141,95 @@ class Artifacts:
 
     @property
     def backend(self) -> Any:
-        """The Optuna artifact store behind it, which verifies nothing."""
+        """The Optuna artifact store, without verification."""
         return self._store
 
     def upload(self, path: Path, study: optuna.Study) -> ArtifactReference:
-        """Put a file into the store, and list it among the study's artifacts when it is there.
+        """Upload a file, then list it among the artifacts of a study.
 
         Raises:
             StorageError: If the store cannot be written.
         """
-        later = _Later()
-        with self._writing(later):
+        deferred = _DeferredStorage()
+        with self._writing(deferred):
             artifact_id = upload_artifact(
                 artifact_store=self._store,
                 file_path=str(path),
                 study_or_trial=study,
-                storage=cast(BaseStorage, later),
+                storage=cast(BaseStorage, deferred),
             )
-        study._storage.set_study_system_attr(study._study_id, later.key, later.value)
+        study._storage.set_study_system_attr(study._study_id, deferred.key, deferred.value)
         return ArtifactReference(artifact_id, _digest(path), path.stat().st_size)
 
     def store(self, path: Path) -> ArtifactReference:
-        """Put a file into the store that will be removed again, and list it nowhere.
+        """Upload a temporary file without listing it.
 
         Raises:
             StorageError: If the store cannot be written.
         """
-        later = _Later()
-        later.key = f"{_Later.prefix}{uuid.uuid4()}"
-        with self._writing(later), path.open("rb") as file:
-            self._store.write(later.artifact_id, file)
-        return ArtifactReference(later.artifact_id, _digest(path), path.stat().st_size)
+        deferred = _DeferredStorage()
+        deferred.key = f"{_DeferredStorage.prefix}{uuid.uuid4()}"
+        with self._writing(deferred), path.open("rb") as file:
+            self._store.write(deferred.artifact_id, file)
+        return ArtifactReference(deferred.artifact_id, _digest(path), path.stat().st_size)
+
+    def publish(self, name: str, path: Path) -> None:
+        """Put a file into the store under a name that any process can look up.
+
+        The last of several files with one name counts.
+
+        Args:
+            name: The name, such as a digest of everything that the file depends on.
+            path: The file.
+
+        Raises:
+            StorageError: If the store cannot be written.
+        """
+        data = json.dumps(self.store(path)._asdict()).encode()
+        with self._errors("writable"):
+            if self._folder is None:
+                self._store.write(f"{name}.json", io.BytesIO(data))
+            else:  # Optuna's store would let a reader see a part of the file
+                write_atomic(self._folder / f"{name}.json", lambda file: file.write_bytes(data))
+
+    def find(self, name: str) -> Path | None:
+        """Return the file that was published under a name; None without any.
+
+        Raises:
+            CheckpointError: If the file is missing or altered.
+            StorageError: If the store cannot be read.
+        """
+        with self._errors("readable"):
+            try:
+                with self._store.open_reader(f"{name}.json") as reader:
+                    reference = ArtifactReference(**json.loads(reader.read()))
+            except ArtifactNotFound:
+                return None
+            except (ValueError, TypeError):
+                raise CheckpointError(
+                    f"The artifact '{name[:60]}.json' in {self.location!r} must be JSON that this "
+                    "package wrote, got something else. Delete it."
+                ) from None
+        return self.fetch(reference)
 
     @contextmanager
-    def _writing(self, later: _Later) -> Iterator[None]:
-        """Leave nothing half-written if it fails."""
-        with self._errors("written"):
+    def _writing(self, deferred: _DeferredStorage) -> Iterator[None]:
+        """Remove an incomplete file after an error."""
+        with self._errors("writable"):
             try:
                 yield
             except BaseException:
-                if later.key:
+                if deferred.key:
                     with contextlib.suppress(Exception):
-                        self._remover.remove(later.artifact_id)
+                        self._remover.remove(deferred.artifact_id)
                 raise
 
     def fetch(self, reference: ArtifactReference) -> Path:
-        """The file of a reference, to be read only: verified, and downloaded if it is not here.
+        """Return the path of a verified file, downloaded if necessary; it is read-only.
 
         Raises:
-            CheckpointError: If it is missing or not what it must be.
-            StorageError: If the store cannot be read or the cache not be written.
+            CheckpointError: If the file is missing or its digest differs.
+            StorageError: If the store cannot be read or the cache cannot be written.
         """
         if self._folder is not None:
             path = self._folder / Path(reference.id).name
@@ -198,7 +239,7 @@ class Artifacts:
             return path
         make_folder(self._cache)
         path = self._cache / f"{reference.sha256}{_SUFFIX}"
-        # Workers of one machine share the cache: one downloads, the others wait.
+        # The workers of a machine share the cache: one downloads, the others wait.
         with file_lock(path.with_suffix(".lock")):
             if path.exists() and _digest(path) == reference.sha256:
                 return path
@@ -207,7 +248,7 @@ class Artifacts:
         return path
 
     def _download(self, reference: ArtifactReference, file: Path) -> None:
-        with self._errors("read"):
+        with self._errors("readable"):
             try:
                 with self._store.open_reader(reference.id) as reader, file.open("wb") as writer:
                     shutil.copyfileobj(reader, writer)
@@ -217,40 +258,40 @@ class Artifacts:
 
     def _missing(self, reference: ArtifactReference) -> CheckpointError:
         return CheckpointError(
-            f"The artifact {reference.id!r} of the study must be in {self.location!r}, but it is "
-            "missing; give the study's artifact store with --artifacts."
+            f"`artifacts` must hold the artifact {reference.id!r} of the study, got "
+            f"{self.location!r}, where it is missing. Set `artifacts` to the store of the study."
         )
 
     def _verify(self, reference: ArtifactReference, file: Path) -> None:
-        with self._errors("read"):
+        with self._errors("readable"):
             found = _digest(file)
         if found != reference.sha256:
             raise CheckpointError(
                 f"The artifact {reference.id!r} in {self.location!r} must have sha256 "
-                f"{reference.sha256[:16]}..., got {found[:16]}...: it was altered or cut short; "
-                "restore it, or start another study with --name."
+                f"{reference.sha256[:16]}..., got {found[:16]}...: altered or cut short. Restore "
+                "it, or start a study with another `name`."
             )
 
     def forget(self, path: Path) -> None:
-        """Remove a download that is not needed any more; a file of the store stays."""
+        """Remove a download from the cache; a file of the store stays."""
         if self._folder is None:
             path.unlink(missing_ok=True)
 
     def remove(self, reference: ArtifactReference) -> None:
-        """Remove a file that nobody needs any more; what cannot be removed stays."""
+        """Remove a file from the store; errors are ignored."""
         with contextlib.suppress(Exception):
             self._remover.remove(reference.id)
 
     @contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
+    def _errors(self, adjective: str) -> Iterator[None]:
         try:
             yield
         except (CheckpointError, StorageError):
             raise
-        except Exception as error:  # whatever the cloud's client raises
+        except Exception as error:  # cloud clients raise errors of many kinds
             raise StorageError(
-                f"The artifact store {self.location!r} cannot be {what}: {_reason(error)}; make "
-                "room, or choose another with --artifacts."
+                f"`artifacts` must be {adjective}, got {self.location!r}: {_reason(error)}. Free "
+                "disk space, or choose another `artifacts`."
             ) from error
 
 
@@ -274,27 +315,27 @@ def open_artifacts(location: str, *, cache: Path, create: bool = True) -> Artifa
     Args:
         location: A folder, or ``s3://bucket/prefix``.
         cache: Folder for downloads.
-        create: Whether a folder that is not there is made.
+        create: Whether to create a missing folder.
 
     Raises:
-        StorageError: If it cannot be had.
+        StorageError: If the store cannot be opened.
     """
     if location.startswith("s3://"):
         store = _open_s3(location)
         return Artifacts(Backoff(store), store, location, cache)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", location):
         raise StorageError(
-            "The artifact store must be a folder or s3://bucket/prefix, got "
-            f"{location!r}; choose another with --artifacts."
+            f"`artifacts` must be a folder or s3://bucket/prefix, got {location!r}. Choose another "
+            "`artifacts`."
         )
     if create:
-        make_folder(Path(location), "--artifacts")
+        make_folder(Path(location), "artifacts")
     elif not Path(location).is_dir():
         raise StorageError(
-            f"The artifact store must be at hand, but there is no folder {location!r} on this "
-            "machine; say where it is with --artifacts."
+            f"`artifacts` must be a folder of this machine, got {location!r}. Set `artifacts` to "
+            "the store of the study."
         )
-    # Absolute, as the study keeps it and another worker may stand in another folder.
+    # Absolute, as the study records it and other workers may run in other folders.
     folder = Path(location).resolve()
     files = FileSystemArtifactStore(folder)
     return Artifacts(files, files, str(folder), cache, folder)
@@ -308,18 +349,18 @@ def _open_s3(location: str) -> _Store:
         from botocore.exceptions import BotoCoreError, ClientError
     except ImportError:
         raise StorageError(
-            f"The artifact store {location!r} needs boto3; "
-            "install it with: pip install 'glora-automl[s3]'"
+            f"`artifacts` must be a folder if boto3 is missing, got {location!r}. Install it with: "
+            "pip install 'glora-automl[s3]'"
         ) from None
     try:
         client = boto3.client("s3")
-        client.head_bucket(Bucket=bucket)  # at once, not after ten attempts at the first file
+        client.head_bucket(Bucket=bucket)  # fails here, not after ten attempts at the first file
     except (BotoCoreError, ClientError, ValueError) as error:
         raise StorageError(
-            f"The artifact store {location!r} cannot be opened: {_reason(error)}; check bucket "
-            "and credentials, or choose another with --artifacts."
+            f"`artifacts` must be an accessible bucket, got {location!r}: {_reason(error)}. Check "
+            "bucket and credentials, or choose another `artifacts`."
         ) from error
-    # It logs each failed attempt with its traceback; the last failure is told anyway.
+    # Optuna logs each failed attempt with its traceback, and the last error is raised anyway.
     logging.getLogger("optuna.artifacts._backoff").setLevel(logging.CRITICAL)
     store: _Store = Boto3ArtifactStore(bucket, client)
-    return _Prefixed(store, prefix) if prefix else store
+    return _PrefixedStore(store, prefix) if prefix else store

@@ -1,4 +1,4 @@
-"""Journal files that survive a worker which is killed while it writes."""
+"""Journal files that remain readable after a worker is killed during a write."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ _logger = logging.getLogger(__name__)
 
 
 class WholeLineBackend(JournalFileBackend):
-    """A journal file whose torn last line is cut off before anything is added to it.
+    """A journal file whose incomplete last line is removed before each append.
 
-    A worker that is killed while it appends leaves half a line. Optuna skips it as long as it is
-    the last one; the next append would glue its own line to it, which nobody can read any more.
+    A worker that is killed during an append leaves an incomplete line. Optuna skips it at the end
+    of the file, but the next append would extend it to an unreadable line.
 
     Args:
-        path: The file; made if it is not there.
+        path: The file; created if it is missing.
 
     Attributes:
-        last_trouble: When it could not be written last, by the monotonic clock.
+        last_trouble: Monotonic time of the last failure to write.
     """
 
     last_trouble = float("-inf")
 
     def __init__(self, path: str) -> None:
-        # Windows lets only administrators make symbolic links.
+        # On Windows only administrators may create symbolic links.
         lock = JournalFileOpenLock(path) if os.name == "nt" else JournalFileSymlinkLock(path)
         super().__init__(path, lock)
         self.path = path
         self.lock = lock
 
-    def cut_torn_line(self) -> None:
-        """Cut off a last line that has no end, and say so."""
+    def remove_incomplete_line(self) -> None:
+        """Remove an incomplete last line and log a warning."""
         with self._locked():
-            self._cut()
+            self._truncate()
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         begin = time.monotonic()
         self.lock.acquire()
         if time.monotonic() - begin > 1:
-            # A worker was killed with the lock, and nobody could write until it was taken away.
+            # A killed worker held the lock, so no worker could write until it expired.
             self.last_trouble = time.monotonic()
         try:
             yield
@@ -62,7 +62,7 @@ class WholeLineBackend(JournalFileBackend):
         """See :class:`optuna.storages.journal.JournalFileBackend`."""
         lines = [json.dumps(log, separators=(",", ":")) + "\n" for log in logs]
         with _errors(), self._locked():
-            self._cut()
+            self._truncate()
             with open(self.path, "ab") as file:
                 file.write("".join(lines).encode())
                 file.flush()
@@ -73,8 +73,8 @@ class WholeLineBackend(JournalFileBackend):
         with _errors():
             yield from super().read_logs(log_number_from)
 
-    def _cut(self) -> None:
-        """Cut the file back to its last newline; nobody else writes meanwhile."""
+    def _truncate(self) -> None:
+        """Truncate the locked file after its last newline."""
         with open(self.path, "rb+") as file:
             size = keep = file.seek(0, os.SEEK_END)
             while keep > 0:
@@ -89,8 +89,8 @@ class WholeLineBackend(JournalFileBackend):
                 return
             file.truncate(keep)
         _logger.warning(
-            "The journal %r ended in the middle of a line: %d bytes that a worker had not finished "
-            "writing were cut off.",
+            "The journal %r ended with an incomplete line; removed %d bytes of an interrupted "
+            "write.",
             self.path,
             size - keep,
         )
@@ -98,23 +98,27 @@ class WholeLineBackend(JournalFileBackend):
 
 @contextmanager
 def _errors() -> Iterator[None]:
-    """Let a full disk or a broken line look like the failure of any other storage."""
+    """Raise errors of the file as Optuna's storage error."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError) as error:  # the last of a lock that was taken away
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: the lock expired
         raise StorageInternalError(f"The journal failed: {error}") from error
 
 
 _BEGIN = b'{"op_code":'
-"""How each line of a journal begins, and the empty file if it is cut short enough."""
+"""First bytes of each line of a journal."""
 
 
 def open_journal(path: str, *, write: bool = True) -> JournalStorage:
-    """Open a journal file, cutting off a torn last line if it will be written to.
+    """Open a journal file.
+
+    Args:
+        path: The file; created if it is missing.
+        write: Whether to remove an incomplete last line.
 
     Raises:
-        OSError: If it cannot be read or written.
-        ValueError: If it holds something else than a journal.
+        OSError: If the file cannot be read or written.
+        ValueError: If the file is not a journal.
 
     Example:
         >>> import optuna, tempfile
@@ -124,13 +128,13 @@ def open_journal(path: str, *, write: bool = True) -> JournalStorage:
         ...     len(study.trials)
         2
     """
-    # Before anything is cut off: it may be a file of something else.
+    # Before any change, as the file may not be a journal.
     if os.path.exists(path):
         with open(path, "rb") as file:
             first = file.readline(1 << 16)
         if not (first.startswith(_BEGIN) or _BEGIN.startswith(first)):
-            raise ValueError("it is no journal of Optuna")
+            raise ValueError("the file is not a journal of Optuna")
     backend = WholeLineBackend(path)
     if write:
-        backend.cut_torn_line()
+        backend.remove_incomplete_line()
     return JournalStorage(backend)

@@ -1,4 +1,4 @@
-"""Opening an Optuna storage by its location."""
+"""Open an Optuna storage by its location."""
 
 from __future__ import annotations
 
@@ -22,23 +22,22 @@ from glora_automl.storages._patience import PatientStorage
 
 __all__ = [
     "GRACE",
-    "beat",
     "default_url",
     "hold_writes",
     "last_trouble",
     "open_storage",
     "quiet_optuna",
+    "record_heartbeat",
     "set_heartbeat",
     "shown_location",
     "storage_errors",
 ]
 
-
 _logger = logging.getLogger(__name__)
 
 
 def default_url(runs: Path) -> str:
-    """The SQLite database of a runs folder.
+    """Return the URL of the SQLite database of a runs folder.
 
     Example:
         >>> default_url(Path("runs"))
@@ -50,22 +49,22 @@ def default_url(runs: Path) -> str:
 def open_storage(
     location: str, *, create: bool = True, write: bool = True, patience: float = 300.0
 ) -> BaseStorage:
-    """Open a storage of Optuna studies, creating it if it is empty.
+    """Open a storage of Optuna studies.
 
-    A database is opened with ``FastRDBStorage`` where the installed Optuna allows that, else with
-    Optuna's own class, behind :class:`PatientStorage`. SQLite has a write-ahead log,
-    ``synchronous = NORMAL`` and a minute of patience with other writers; other databases check a
-    pooled connection before its use. ``optuna`` and ``optuna-dashboard`` open the same location.
+    A database is opened with ``FastRDBStorage`` if it supports the installed Optuna, else with
+    Optuna's own class, behind :class:`PatientStorage`. SQLite uses a write-ahead log,
+    ``synchronous = NORMAL`` and a time-out of 60 s for locks. Other databases test a pooled
+    connection before its use. ``optuna`` and ``optuna-dashboard`` can open the same location.
 
     Args:
         location: An SQLAlchemy URL, or the path of a journal file that ends in ``.log`` or
             ``.journal``.
-        create: Whether a file that is not there is created.
-        write: Whether it will be written to; who only reads leaves SQLite's settings alone.
-        patience: Seconds to wait for a database that was open and does not answer any more.
+        create: Whether to create a missing file or the tables of an empty database.
+        write: Whether the storage will be written; otherwise SQLite's settings stay unchanged.
+        patience: Seconds to wait for an opened database that stops answering.
 
     Raises:
-        StorageError: If it cannot be opened or holds something else than Optuna studies.
+        StorageError: If the location cannot be opened or does not hold Optuna studies.
     """
     try:
         if "://" in location:
@@ -74,20 +73,19 @@ def open_storage(
         return open_journal(location, write=write)
     except (SQLAlchemyError, OptunaError, ImportError, RuntimeError, ValueError, OSError) as error:
         raise StorageError(
-            "The storage must be the URL of a database or the path of a journal file that Optuna "
-            f"can write, {shown_location(location)!r} cannot be opened: {_reason(error)}; choose "
-            "another with --storage."
+            "`storage` must be the URL of a database or the path of a journal file that can be "
+            f"opened, got {shown_location(location)!r}: {_reason(error)}. Choose another `storage`."
         ) from error
 
 
 def _check_journal(path: Path, create: bool) -> None:
     if not path.exists():
         if path.suffix not in (".log", ".journal"):
-            raise ValueError("it is no URL, and journal files end in .log or .journal")
+            raise ValueError("journal files end in .log or .journal, URLs have ://")
         if not create:
-            raise ValueError("there is no such file")
+            raise ValueError("no such file")
         if not path.parent.is_dir():
-            raise ValueError(f"there is no folder {str(path.parent)!r}")
+            raise ValueError(f"no folder {str(path.parent)!r}")
 
 
 def _open_database(url: str, create: bool, write: bool) -> RDBStorage:
@@ -97,13 +95,13 @@ def _open_database(url: str, create: bool, write: bool) -> RDBStorage:
     if sqlite:
         arguments = {"connect_args": {"timeout": 60}}
     elif parsed.get_driver_name() in _CONNECT_TIMEOUT:
-        # The system's own time-out for a host that is not there is minutes.
+        # The default of the system for an unreachable host is minutes.
         arguments["connect_args"] = {"connect_timeout": 15}
     _refuse_foreign(parsed, create, arguments)
     storage = _create_tables(url, arguments)
     if sqlite and write:
         sqlalchemy.event.listen(storage.engine, "connect", _configure_sqlite)
-        # The connection of the constructor came before the listener.
+        # The constructor opened its connection before the listener was added.
         storage.engine.dispose()
         with storage.engine.connect():
             pass
@@ -115,32 +113,32 @@ _ATTEMPTS = 20
 
 
 def _create_tables(url: str, arguments: dict[str, Any]) -> RDBStorage:
-    """Construct the storage, which makes Optuna's tables if they are not there.
+    """Construct the storage, which creates missing tables.
 
-    Optuna looks for a table and makes it in two steps, so of workers that start together on an
-    empty database all but one fail; they find the tables when they look again.
+    Optuna checks for a table and creates it in two steps. Of several workers that start on an empty
+    database, all but one may fail; they find the tables at the next attempt.
     """
     for attempt in range(_ATTEMPTS):
         try:
             return _storage_class()(url, engine_kwargs=arguments)
         except (SQLAlchemyError, OptunaError, AssertionError) as error:
-            if attempt == _ATTEMPTS - 1 or not _made_by_another(error):
+            if attempt == _ATTEMPTS - 1 or not _created_by_another(error):
                 raise
         time.sleep(random.uniform(0.05, 0.3))
     raise AssertionError("not reached")
 
 
-def _made_by_another(error: BaseException) -> bool:
-    """Whether making the tables failed because another worker was making them."""
+def _created_by_another(error: BaseException) -> bool:
+    """Return whether the tables could not be created because another worker created them."""
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
     if isinstance(cause, IntegrityError | AssertionError):
-        return True  # the row that tells the version is there, or not yet
+        return True  # about the row of the schema version
     text = str(cause).lower()
     return any(sign in text for sign in ("already exists", "duplicate", "no such table", "locked"))
 
 
 def set_heartbeat(storage: BaseStorage, seconds: float) -> bool:
-    """Let Optuna judge trials by their heartbeats: stale is what was silent for three of them.
+    """Set the heartbeat interval; trials without heartbeat for ``GRACE`` intervals are stale.
 
     Returns:
         Whether the storage has heartbeats.
@@ -154,19 +152,18 @@ def set_heartbeat(storage: BaseStorage, seconds: float) -> bool:
 
 
 def last_trouble(storage: BaseStorage) -> float:
-    """When a storage could not be written last, by the monotonic clock, as far as it tells."""
+    """Return the monotonic time of the last failed access to a storage, or minus infinity."""
     backend = getattr(storage, "_backend", None)
-    found = (getattr(place, "last_trouble", float("-inf")) for place in (storage, backend))
-    return max(found)
+    return max(getattr(s, "last_trouble", float("-inf")) for s in (storage, backend))
 
 
-def beat(storage: BaseStorage, trial_id: int, *, first: bool = False) -> bool:
+def record_heartbeat(storage: BaseStorage, trial_id: int, *, first: bool = False) -> bool:
     """Record a heartbeat of a trial.
 
     Args:
-        storage: Where the trial is.
-        trial_id: Its id.
-        first: Whether the trial has just been created; ``FastRDBStorage`` has then recorded it.
+        storage: Storage of the trial.
+        trial_id: Id of the trial.
+        first: Whether the trial is new. ``FastRDBStorage`` has then recorded its heartbeat.
 
     Returns:
         Whether the storage has heartbeats.
@@ -181,7 +178,7 @@ def beat(storage: BaseStorage, trial_id: int, *, first: bool = False) -> bool:
 
 
 GRACE = 3
-"""Heartbeats after which a silent trial counts as dead."""
+"""Heartbeat intervals without a heartbeat after which a trial is stale."""
 
 
 def _storage_class() -> type[RDBStorage]:
@@ -192,16 +189,14 @@ def _storage_class() -> type[RDBStorage]:
             return _fast.FastRDBStorage
     except (ImportError, AttributeError) as error:
         reason = str(error)
-    _logger.warning(
-        "Optuna %s is used with its own storage, which is slower: %s.", optuna.__version__, reason
-    )
+    _logger.warning("Using the slower storage of Optuna %s: %s.", optuna.__version__, reason)
     return RDBStorage
 
 
 def hold_writes(storage: BaseStorage) -> AbstractContextManager[None]:
-    """A block in which a trial's parameters and attributes are written in one transaction.
+    """Write the parameters and attributes of a trial in one transaction at the end of a block.
 
-    Only where the storage can do that (``FastRDBStorage.hold``); nothing changes elsewhere.
+    The block has no effect if the storage has no ``hold``, as ``FastRDBStorage`` has.
     """
     hold: Callable[[], AbstractContextManager[None]] = getattr(storage, "hold", nullcontext)
     return hold()
@@ -209,10 +204,10 @@ def hold_writes(storage: BaseStorage) -> AbstractContextManager[None]:
 
 @contextmanager
 def storage_errors() -> Iterator[None]:
-    """Turn what a database raises in the middle of work into one line.
+    """Raise the errors of a database as errors of this package.
 
     Raises:
-        StorageError: For whatever the database raised.
+        StorageError: If the storage raises in the block.
     """
     try:
         yield
@@ -220,20 +215,20 @@ def storage_errors() -> Iterator[None]:
         if "Record does not exist" not in str(error):
             raise
         raise StorageError(
-            "The study must stay in its storage while it is worked on, but it was deleted; start "
-            "it again with glora search."
+            "The study must stay in its storage during the search, but it was deleted. Start the "
+            "search again."
         ) from error
     except (SQLAlchemyError, OptunaError) as error:
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
         raise StorageError(
-            f"The storage must stay reachable and writable, it failed: {_reason(cause or error)}; "
-            "run the same command again to go on."
+            "`storage` must stay reachable and writable, but it failed: "
+            f"{_reason(cause or error)}. Repeat the call to resume."
         ) from error
 
 
 @contextmanager
 def quiet_optuna() -> Iterator[None]:
-    """Let Optuna log no more than warnings: its lines for a trial hold all its parameters."""
+    """Log only warnings of Optuna, whose line per trial holds all parameters."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
     try:
@@ -243,7 +238,7 @@ def quiet_optuna() -> Iterator[None]:
 
 
 def shown_location(url: str) -> str:
-    """A location without its password, for people to read.
+    """Return a location without its password.
 
     Example:
         >>> shown_location("postgresql://me:secret@host/studies")
@@ -261,14 +256,14 @@ def _reason(error: BaseException) -> str:
 
 
 def _refuse_foreign(url: sqlalchemy.URL, create: bool, arguments: dict[str, Any]) -> None:
-    """Optuna would add its tables to any database; a mistyped URL must not get them."""
+    """Refuse a database without Optuna's tables, as Optuna would add them to any database."""
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
-        raise ValueError("a database in memory is gone with its first connection; name a file")
+        raise ValueError("a database in memory ends with its first connection; name a file")
     if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists():
         if not create:
-            raise ValueError("there is no such file")
+            raise ValueError("no such file")
         if not Path(url.database).parent.is_dir():
-            raise ValueError(f"there is no folder {str(Path(url.database).parent)!r}")
+            raise ValueError(f"no folder {str(Path(url.database).parent)!r}")
         return
     engine = sqlalchemy.create_engine(url, **arguments)
     try:
@@ -278,7 +273,7 @@ def _refuse_foreign(url: sqlalchemy.URL, create: bool, arguments: dict[str, Any]
     if not tables and not create:
         raise ValueError("the database is empty")
     if tables and "version_info" not in tables:
-        raise ValueError(f"it is no Optuna database, its first table is {sorted(tables)[0]!r}")
+        raise ValueError(f"not an Optuna database, its first table is {sorted(tables)[0]!r}")
 
 
 def _configure_sqlite(connection: Any, record: object) -> None:

@@ -1,4 +1,4 @@
-"""A storage that waits for its database to come back."""
+"""A storage that retries its calls while the database is unreachable."""
 
 from __future__ import annotations
 
@@ -25,15 +25,14 @@ _logger = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 _FIRST_DELAY = 0.1
-_LONGEST_DELAY = 2.0
-"""Shorter than a heartbeat, which must go on soon after the database is back."""
+_MAX_DELAY = 2.0
+"""Shorter than a heartbeat interval, so that heartbeats resume in time."""
 
 
 def lost_connection(error: BaseException) -> bool:
-    """Whether an error of a database may pass by itself: it is away, restarting or too busy.
+    """Return whether a database error may be temporary: unreachable, restarting or busy.
 
-    SQLite is a file: of its errors only those of a lock pass, a full disk or a missing permission
-    stays.
+    Of SQLite's errors only those of a lock are temporary, as SQLite is a file.
 
     Example:
         >>> import sqlite3
@@ -58,7 +57,7 @@ def lost_connection(error: BaseException) -> bool:
 
 
 def _patient(method: Callable[..., _Result]) -> Callable[..., _Result]:
-    """A method of Optuna's cached storage that is tried again while the database is away."""
+    """Return a method that is retried while the database is unreachable."""
 
     @functools.wraps(method)
     def call(self: PatientStorage, *arguments: Any, **keywords: Any) -> _Result:
@@ -68,20 +67,20 @@ def _patient(method: Callable[..., _Result]) -> Callable[..., _Result]:
 
 
 class PatientStorage(_CachedStorage):
-    """Optuna's cached RDB storage, each call of which is tried again while the database is away.
+    """Optuna's cached RDB storage, whose calls are retried while the database is unreachable.
 
-    Calls may be repeated although the database did what they asked and only its answer was lost.
-    A finished state that was set already counts as set, and a trial is not created twice if its
-    template has system attributes that no other trial has. A trial that was taken from the queue
-    may be left running by nobody.
+    A call may be retried although the database has done it and only the answer was lost. A state
+    that is already set counts as set. A trial is not created twice if its template has system
+    attributes that no other trial has. A trial taken from the queue may stay running without a
+    worker.
 
     Args:
         backend: The storage of the database.
-        patience: Seconds for which a call is tried again; then its error is raised.
+        patience: Seconds of retries before the error is raised.
 
     Attributes:
-        last_trouble: When a call failed last, by the monotonic clock.
-        stop: Asked while it waits whether to give up.
+        last_trouble: Monotonic time of the last failed call.
+        stop: Returns whether to stop waiting.
 
     Example:
         >>> import optuna
@@ -106,9 +105,9 @@ class PatientStorage(_CachedStorage):
         return self._backend.engine
 
     def _try(
-        self, call: Callable[[], _Result], again: Callable[[], _Result] | None = None
+        self, call: Callable[[], _Result], retry: Callable[[], _Result] | None = None
     ) -> _Result:
-        """Call until the database answers; ``again`` is what is called after the first loss."""
+        """Call until the database answers; after the first failure call ``retry`` instead."""
         end = time.monotonic() + self.patience
         delay = _FIRST_DELAY
         while True:
@@ -123,17 +122,17 @@ class PatientStorage(_CachedStorage):
                     raise Stopped("The database does not answer.") from error
                 if delay == _FIRST_DELAY:
                     _logger.warning(
-                        "The database does not answer; trying again for %.0f s.", self.patience
+                        "The database does not answer. Retrying for %.0f s.", self.patience
                     )
-            # Not all at once: many workers have lost the same database.
+            # A random delay, as many workers lose the same database at once.
             time.sleep(min(delay * random.uniform(0.5, 1.0), left))
-            delay = min(2 * delay, _LONGEST_DELAY)
-            call = again or call
+            delay = min(2 * delay, _MAX_DELAY)
+            call = retry or call
 
     def hold(self) -> AbstractContextManager[None]:
-        """A block in which a trial's parameters and attributes are written together.
+        """Write the parameters and attributes of a trial together at the end of a block.
 
-        See ``FastRDBStorage.hold``; nothing changes where the database's storage has no such block.
+        The block has no effect if the backend has no ``hold``, as ``FastRDBStorage`` has.
         """
         hold: Callable[[], AbstractContextManager[None]] | None = getattr(
             self._backend, "hold", None
@@ -144,7 +143,7 @@ class PatientStorage(_CachedStorage):
     def _patient_hold(self, block: AbstractContextManager[None]) -> Iterator[None]:
         with block:
             yield
-            flush: Callable[[], None] = self._backend._flush  # type: ignore[attr-defined]
+            flush: Callable[[], None] = self._backend.flush  # type: ignore[attr-defined]
             self._try(flush)
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
@@ -153,14 +152,14 @@ class PatientStorage(_CachedStorage):
         def call() -> int:
             return super(PatientStorage, self).create_new_trial(study_id, template_trial)
 
-        def again() -> int:
-            named = {} if template_trial is None else template_trial.system_attrs
+        def retry() -> int:
+            attrs = {} if template_trial is None else template_trial.system_attrs
             for trial in self.get_all_trials(study_id, deepcopy=False):
-                if named and trial.system_attrs == named and not trial.state.is_finished():
-                    return trial._trial_id  # created by the call whose answer was lost
+                if attrs and trial.system_attrs == attrs and not trial.state.is_finished():
+                    return trial._trial_id  # created by the failed call
             return call()
 
-        return self._try(call, again)
+        return self._try(call, retry)
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
@@ -170,17 +169,17 @@ class PatientStorage(_CachedStorage):
         def call() -> bool:
             return super(PatientStorage, self).set_trial_state_values(trial_id, state, values)
 
-        def again() -> bool:
+        def retry() -> bool:
             try:
                 return call()
             except UpdateFinishedTrialError:
                 found = self.get_trial(trial_id)
-                wanted = None if values is None else list(values)
-                if (found.state, found.values) == (state, wanted):
-                    return True  # it was set by the call whose answer was lost
+                expected = None if values is None else list(values)
+                if (found.state, found.values) == (state, expected):
+                    return True  # set by the failed call
                 raise
 
-        return self._try(call, again)
+        return self._try(call, retry)
 
     create_new_study = _patient(_CachedStorage.create_new_study)
     delete_study = _patient(_CachedStorage.delete_study)

@@ -1,4 +1,4 @@
-"""Optuna's tables: reading trials from them, and whether its private parts are as expected."""
+"""Optuna's tables: read rows, write rows, and check the private parts of Optuna."""
 
 from __future__ import annotations
 
@@ -17,16 +17,29 @@ from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial
+from sqlalchemy.dialects import postgresql, sqlite
 
-__all__ = ["CHUNK", "parse_distribution", "read_trials", "unsupported"]
+__all__ = [
+    "CHUNK",
+    "parse_distribution",
+    "read_distributions",
+    "read_trials",
+    "start_heartbeat",
+    "unsupported",
+    "write_attrs",
+    "write_params",
+    "write_values",
+]
 
 CHUNK = 200
-"""Trials read by one query: with 240 parameters each, their rows take about 20 MiB for a moment."""
+"""Trials per query; with 240 parameters per trial, the rows need about 20 MiB."""
 
-# A study of 10,000 trials has millions of distributions in its rows and a few dozen different
-# texts: each is parsed once, and the trials share the objects. By text: the distributions of 1 and
-# of True are equal.
+# The rows of 10,000 trials hold millions of distributions, but a few dozen different texts. The
+# cache key is the text, as the distributions of the choices 1 and True are equal.
 parse_distribution = functools.lru_cache(maxsize=65536)(json_to_distribution)
+
+_INSERT: dict[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
+"""Inserts with ON CONFLICT; other databases are written by Optuna's code."""
 
 _PARAM, _VALUE = models.TrialParamModel, models.TrialValueModel
 _USER, _SYSTEM = models.TrialUserAttributeModel, models.TrialSystemAttributeModel
@@ -41,13 +54,16 @@ _PARAMS = (
 
 
 def _others() -> Any:
-    """All other children of trials in one query: trial, table, place, name, number, text."""
-    no_place, no_name = sa.cast(sa.null(), sa.Integer), sa.cast(sa.null(), sa.String)
+    """Select the values, attributes and intermediate values of trials in one query.
+
+    The columns are trial id, table, index, name, number and text.
+    """
+    no_index, no_name = sa.cast(sa.null(), sa.Integer), sa.cast(sa.null(), sa.String)
     no_number = sa.cast(sa.null(), sa.Float)
     tables: tuple[tuple[Any, ...], ...] = (
         (_VALUE, _VALUE.objective, no_name, _VALUE.value, sa.cast(_VALUE.value_type, sa.String)),
-        (_USER, no_place, _USER.key, no_number, _USER.value_json),
-        (_SYSTEM, no_place, _SYSTEM.key, no_number, _SYSTEM.value_json),
+        (_USER, no_index, _USER.key, no_number, _USER.value_json),
+        (_SYSTEM, no_index, _SYSTEM.key, no_number, _SYSTEM.value_json),
         (
             _STEP,
             _STEP.step,
@@ -70,23 +86,23 @@ _OTHERS = _others()
 
 
 class _Shape(NamedTuple):
-    """The parameters of a trial without their values; those of a study mostly have the same."""
+    """Names and distributions of the parameters of a trial; most trials of a study share them."""
 
     names: tuple[str, ...]
     texts: tuple[str, ...]
     distributions: dict[str, BaseDistribution]
 
     @classmethod
-    def of(cls, names: tuple[str, ...], texts: tuple[str, ...]) -> _Shape:
+    def parse(cls, names: tuple[str, ...], texts: tuple[str, ...]) -> _Shape:
         interned = tuple(map(sys.intern, names))
         parsed = map(parse_distribution, texts)
         return cls(interned, texts, dict(zip(interned, parsed, strict=True)))
 
 
 def read_trials(session: Any, *conditions: Any) -> dict[int, FrozenTrial]:
-    """Trials that meet the conditions, by ascending id.
+    """Return the trials that meet the conditions, by ascending id.
 
-    The trials share their distribution objects, names and choices, and no dictionary.
+    The trials share distributions, names and choices, but no dictionary.
 
     Args:
         session: An SQLAlchemy session.
@@ -95,8 +111,8 @@ def read_trials(session: Any, *conditions: Any) -> dict[int, FrozenTrial]:
     trial = models.TrialModel
     query = sa.select(trial).where(*conditions).order_by(trial.trial_id).limit(CHUNK)
     found: dict[int, FrozenTrial] = {}
-    # Whole objects, as they convert the times from UTC. Before their children, so that a trial
-    # that is finished has them all.
+    # As objects, since these convert times from UTC. Before their children, so that a finished
+    # trial has all of them.
     rows: Sequence[Any] = session.scalars(query).all()
     while rows:
         found.update(_build(session, rows))
@@ -113,12 +129,12 @@ def _build(session: Any, rows: Sequence[Any]) -> Iterator[tuple[int, FrozenTrial
     for trial_id, children in groupby(session.execute(_PARAMS, chosen), key=itemgetter(0)):
         _, names, numbers, texts = zip(*children, strict=True)
         if names != shape.names or texts != shape.texts:
-            shape = _Shape.of(names, texts)
+            shape = _Shape.parse(names, texts)
         values = [
             distribution.to_external_repr(number)
             for distribution, number in zip(shape.distributions.values(), numbers, strict=True)
         ]
-        # A copy: whoever changes a trial, or a deep copy of many, changes no other.
+        # A copy, so that callers may change one trial without changing others.
         params[trial_id] = dict(zip(shape.names, values, strict=True)), dict(shape.distributions)
     others: dict[tuple[int, int], list[Any]] = defaultdict(list)
     for trial_id, table, *columns in session.execute(_OTHERS, chosen):
@@ -153,6 +169,122 @@ def _value(number: float | None, kind: str) -> float:
 def _intermediate(number: float | None, kind: str) -> float:
     kinds = _STEP.TrialIntermediateValueType
     return float(_STEP.stored_repr_to_intermediate_value(number, kinds[kind]))
+
+
+def read_distributions(
+    session: Any, trial_id: int, name: str, known: dict[str, BaseDistribution] | None
+) -> dict[str, BaseDistribution]:
+    """Return distributions of the other trials of a study, with that of a parameter if any.
+
+    Args:
+        session: An SQLAlchemy session.
+        trial_id: A trial of the study, which is ignored itself.
+        name: The parameter.
+        known: Distributions from an earlier call; None reads all those of the last trial at once,
+            as the first trial of a process needs each of them.
+    """
+    trial = models.TrialModel
+    columns = sa.select(_PARAM.param_name, _PARAM.distribution_json)
+    study_id = sa.select(trial.study_id).where(trial.trial_id == trial_id)
+    others = (
+        trial.study_id == session.execute(study_id).scalar_one_or_none(),
+        trial.trial_id != trial_id,
+    )
+    if known is None:
+        has_params = sa.exists().where(_PARAM.trial_id == trial.trial_id)
+        last = sa.select(trial.trial_id).where(*others, has_params)
+        last = last.order_by(trial.trial_id.desc()).limit(1)
+        last_id = session.execute(last).scalar_one_or_none()
+        rows = session.execute(columns.where(_PARAM.trial_id == last_id))
+        known = {key: parse_distribution(text) for key, text in rows}
+    if known and name not in known:
+        query = columns.join(trial).where(*others, _PARAM.param_name == name).limit(1)
+        for _, text in session.execute(query):
+            known[name] = parse_distribution(text)
+    return known
+
+
+def write_params(
+    storage: RDBStorage, session: Any, trial_id: int, params: dict[str, tuple[float, str]]
+) -> None:
+    """Insert parameters of a trial; as in Optuna, existing ones stay.
+
+    Args:
+        storage: The storage of the session.
+        session: An SQLAlchemy session.
+        trial_id: The trial.
+        params: Internal value and distribution as JSON, by name.
+    """
+    insert = _INSERT.get(storage.engine.name)
+    existing: set[str] = set()
+    if params and insert is None:
+        names = sa.select(_PARAM.param_name).where(_PARAM.trial_id == trial_id)
+        existing = set(session.execute(names).scalars())
+    rows = [
+        {"trial_id": trial_id, "param_name": name, "param_value": value, "distribution_json": text}
+        for name, (value, text) in params.items()
+        if name not in existing
+    ]
+    if rows:
+        table = _PARAM.__table__
+        new = sa.insert(table) if insert is None else insert(table).on_conflict_do_nothing()
+        session.execute(new, rows)
+
+
+def write_attrs(
+    storage: RDBStorage,
+    session: Any,
+    trial_id: int,
+    user_attrs: dict[str, str],
+    system_attrs: dict[str, str],
+) -> None:
+    """Insert or update attributes of a trial, given as JSON."""
+    for model, attrs in ((_USER, user_attrs), (_SYSTEM, system_attrs)):
+        if storage.engine.name in _INSERT:
+            rows = [{"key": key, "value_json": text} for key, text in attrs.items()]
+            _upsert(storage, session, model, trial_id, "key", rows)
+        else:
+            for key, text in attrs.items():
+                value = json.loads(text)
+                storage._set_trial_attr_without_commit(session, model, trial_id, key, value)
+
+
+def write_values(storage: RDBStorage, session: Any, row: Any, values: Sequence[float]) -> None:
+    """Insert or update the objective values of a trial, given as its row."""
+    if storage.engine.name in _INSERT:
+        rows = [
+            dict(zip(("value", "value_type"), _VALUE.value_to_stored_repr(value), strict=True))
+            | {"objective": objective}
+            for objective, value in enumerate(values)
+        ]
+        _upsert(storage, session, _VALUE, row.trial_id, "objective", rows)
+    else:
+        for objective, value in enumerate(values):
+            storage._set_trial_value_without_commit(session, row, objective, value)
+
+
+def _upsert(
+    storage: RDBStorage,
+    session: Any,
+    model: Any,
+    trial_id: int,
+    key: str,
+    rows: list[dict[str, Any]],
+) -> None:
+    """Insert children of a trial, or update those with the same key."""
+    if not rows:
+        return
+    new = _INSERT[storage.engine.name](model.__table__)
+    changed = {name: new.excluded[name] for name in rows[0] if name != key}
+    new = new.on_conflict_do_update(index_elements=["trial_id", key], set_=changed)
+    session.execute(new, [{"trial_id": trial_id, **row} for row in rows])
+
+
+def start_heartbeat(session: Any, trial_id: int) -> None:
+    """Insert a heartbeat of now, in place of one from before the trial was enqueued again."""
+    table: Any = models.TrialHeartbeatModel.__table__
+    session.execute(sa.delete(table).where(table.c.trial_id == trial_id))
+    session.execute(sa.insert(table).values(trial_id=trial_id))
 
 
 _EXPECTED = {
@@ -209,7 +341,7 @@ _COLUMNS = {
 
 
 def unsupported() -> str | None:
-    """Why the fast storage does not fit the installed Optuna; None if it does.
+    """Return why the installed Optuna does not support the fast storage; None if it does.
 
     Example:
         >>> unsupported() is None
@@ -225,7 +357,7 @@ def unsupported() -> str | None:
             return f"{name} has changed"
     for model, columns in _COLUMNS.items():
         table = getattr(models, model, None)
-        there = set() if table is None else {column.name for column in table.__table__.columns}
-        if missing := [column for column in columns if column not in there]:
+        found = set() if table is None else {column.name for column in table.__table__.columns}
+        if missing := [column for column in columns if column not in found]:
             return f"{model}.{missing[0]} is missing"
     return None

@@ -1,4 +1,4 @@
-"""A storage as optuna-dashboard can show it: few parameters a trial, and the feasible best."""
+"""A view of a storage for optuna-dashboard: few parameters per trial, best feasible trial."""
 
 from __future__ import annotations
 
@@ -15,64 +15,63 @@ from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from glora_automl.errors import StorageError
+from glora_automl.samplers import sort_trials
 
 __all__ = ["Projection", "StudyView"]
 
 LEGACY_CONSTRAINTS = "constraints"
-"""System attribute in which the dashboard looks for constraints; Optuna 5 has one for each."""
+"""System attribute from which the dashboard reads constraints; Optuna 5 has one for each."""
 
 
 class Projection(Protocol):
-    """What is shown instead of a trial's parameters."""
+    """A projection of the parameters of a trial onto fewer ones."""
 
     @property
     def distributions(self) -> Mapping[str, BaseDistribution]:
-        """The distributions of what is shown, by name."""
+        """Distributions of the projected parameters, by name."""
 
     def __call__(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """What is shown of a trial's parameters; nothing if it does not have all of them yet.
+        """Return the projected parameters; none if some parameters are missing.
 
         Raises:
-            ValueError: If they are not what is projected.
+            ValueError: If the parameters are not those of the study.
         """
 
     def describe(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
-        """What is shown instead of the study's own attributes."""
+        """Return attributes to show instead of those of the study."""
 
 
-class _Shown(NamedTuple):
+class _Projected(NamedTuple):
     source: FrozenTrial
     trial: FrozenTrial
-    violation: float
 
 
 class _Study(NamedTuple):
-    """What is known of a study: under which attributes, and its finished trials by id."""
+    """The attributes and projection of a study, and its finished trials by id."""
 
     attributes: dict[str, Any]
     projection: Projection | None
-    finished: dict[int, _Shown]
+    finished: dict[int, _Projected]
 
 
 class StudyView(BaseStorage):
-    """A view of another storage that optuna-dashboard shows at once, however many parameters.
+    """A view of a storage that optuna-dashboard shows fast, even with hundreds of parameters.
 
-    The dashboard sends every parameter of every trial to the browser, draws a line or a bar for
-    each, looks for constraints where Optuna kept them before ``trial.set_constraint``, and takes
-    the best value for the best trial even if it is infeasible. In the studies that ``project``
-    knows, a trial has the parameters of a :class:`Projection`, its constraints are where the
-    dashboard looks, the best trial is the best feasible one, and the list of studies has
-    attributes for people to read. All other studies are as they
-    are. A finished trial is projected once.
+    The dashboard sends every parameter of every trial to the browser and draws each of them. It
+    reads constraints from the attribute of earlier Optuna versions, and its best trial may be
+    infeasible. In the view a trial has the parameters of a :class:`Projection` and constraints
+    that the dashboard finds, the best trial is the best feasible one, and the attributes of a
+    study are readable. Studies without a projection are unchanged. Each finished trial is
+    projected once.
 
     Args:
         inner: The storage.
-        project: The projection of a study, or None to leave it as it is; asked again when an
-            attribute of the study changes.
-        hides: Whether a study is left out of the list, given it and all by name; none is by
-            default.
-        writable: Whether attributes, which notes and artifacts are among, go through to ``inner``;
-            trials and studies are neither made nor deleted here.
+        project: Returns the projection of a study, or None for no change. It is called again when
+            an attribute of the study changes.
+        hides: Returns whether to hide a study, given the study and all studies by name. By default
+            no study is hidden.
+        writable: Whether to write attributes, notes and artifacts to ``inner``. Studies, trials
+            and values are never written.
 
     Example:
         >>> study = optuna.create_study()
@@ -82,7 +81,7 @@ class StudyView(BaseStorage):
         True
         >>> view.set_study_user_attr(study._study_id, "a", 1)
         Traceback (most recent call last):
-        glora_automl.errors.StorageError: This view of the storage is read only; ...
+        glora_automl.errors.StorageError: `writable` must be True ...
     """
 
     def __init__(
@@ -109,7 +108,7 @@ class StudyView(BaseStorage):
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
         """See :class:`optuna.storages.BaseStorage`."""
-        trials = [shown.trial for shown in self._shown(study_id, states)]
+        trials = self._trials(study_id, states)
         return copy.deepcopy(trials) if deepcopy else trials
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
@@ -120,7 +119,7 @@ class StudyView(BaseStorage):
         return self._inner.get_trial(trial_id)
 
     def get_best_trial(self, study_id: int) -> FrozenTrial:
-        """The best feasible trial; if there is none, that which violates least.
+        """Return the best feasible trial, or the one with the least violation if none is feasible.
 
         Raises:
             RuntimeError: If the study has several objectives.
@@ -131,32 +130,30 @@ class StudyView(BaseStorage):
         directions = self.get_study_directions(study_id)
         if len(directions) > 1:
             raise RuntimeError("A study with several objectives has no best trial.")
-        sign = 1.0 if directions[0] == StudyDirection.MINIMIZE else -1.0
-        complete = [s for s in self._shown(study_id, (TrialState.COMPLETE,)) if s.trial.values]
-        if not complete:
+        best = sort_trials(self._trials(study_id, (TrialState.COMPLETE,)), directions, 1)
+        if not best:
             raise ValueError("No trials are completed yet.")
-        return min(
-            complete, key=lambda s: (s.violation, sign * s.trial.values[0], s.trial.number)
-        ).trial
+        return best[0]
 
-    def _shown(self, study_id: int, states: Container[TrialState] | None) -> list[_Shown]:
+    def _trials(self, study_id: int, states: Container[TrialState] | None) -> list[FrozenTrial]:
         study = self._study(study_id)
         trials = self._inner.get_all_trials(study_id, deepcopy=False, states=states)
         if study.projection is None:
-            return [_Shown(trial, trial, 0.0) for trial in trials]
+            return trials
         with self._lock:
-            return [self._show(study, study.projection, trial) for trial in trials]
+            return [self._project_trial(study, study.projection, trial) for trial in trials]
 
-    def _show(self, study: _Study, projection: Projection, trial: FrozenTrial) -> _Shown:
+    def _project_trial(
+        self, study: _Study, projection: Projection, trial: FrozenTrial
+    ) -> FrozenTrial:
         known = study.finished.get(trial._trial_id)
-        # Storages hand out the same object as long as it is the same trial: a deleted study's
-        # numbers may be another one's now.
+        # By object, as the ids of a deleted study may belong to another study.
         if known is not None and known.source is trial:
-            return known
-        shown = _Shown(trial, _projected(trial, projection), _violation(trial))
+            return known.trial
+        projected = _project(trial, projection)
         if trial.state.is_finished():
-            study.finished[trial._trial_id] = shown
-        return shown
+            study.finished[trial._trial_id] = _Projected(trial, projected)
+        return projected
 
     def _study(self, study_id: int, attributes: dict[str, Any] | None = None) -> _Study:
         if attributes is None:
@@ -177,15 +174,15 @@ class StudyView(BaseStorage):
         studies = sorted(self._inner.get_all_studies(), key=lambda study: study._study_id)
         by_name = {study.study_name: study for study in studies}
         hides = self._hides or (lambda study, by_name: False)
-        return [self._described(study) for study in studies if not hides(study, by_name)]
+        return [self._describe(study) for study in studies if not hides(study, by_name)]
 
-    def _described(self, study: FrozenStudy) -> FrozenStudy:
+    def _describe(self, study: FrozenStudy) -> FrozenStudy:
         projection = self._study(study._study_id, study.user_attrs).projection
         if projection is None:
             return study
-        shown = copy.copy(study)
-        shown.user_attrs = projection.describe(study.user_attrs)
-        return shown
+        described = copy.copy(study)
+        described.user_attrs = projection.describe(study.user_attrs)
+        return described
 
     def get_study_id_from_name(self, study_name: str) -> int:
         """See :class:`optuna.storages.BaseStorage`."""
@@ -211,42 +208,42 @@ class StudyView(BaseStorage):
         """See :class:`optuna.storages.BaseStorage`."""
         self._inner.remove_session()
 
-    # Writing, if that is allowed
+    # Writing of attributes
 
-    def _written(self) -> BaseStorage:
+    def _writable_inner(self) -> BaseStorage:
         if not self._writable:
             raise StorageError(
-                "This view of the storage is read only; open it with --write to change notes, "
-                "artifacts and attributes."
+                "`writable` must be True to change notes, artifacts and attributes, got False. Set "
+                "`writable`."
             )
         return self._inner
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
         """See :class:`optuna.storages.BaseStorage`."""
-        self._written().set_study_user_attr(study_id, key, value)
+        self._writable_inner().set_study_user_attr(study_id, key, value)
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
         """See :class:`optuna.storages.BaseStorage`."""
-        self._written().set_study_system_attr(study_id, key, value)
+        self._writable_inner().set_study_system_attr(study_id, key, value)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         """See :class:`optuna.storages.BaseStorage`."""
-        self._written().set_trial_user_attr(trial_id, key, value)
+        self._writable_inner().set_trial_user_attr(trial_id, key, value)
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """See :class:`optuna.storages.BaseStorage`."""
-        self._written().set_trial_system_attr(trial_id, key, value)
+        self._writable_inner().set_trial_system_attr(trial_id, key, value)
 
-    # Never: what a view shows is no study
+    # Refused, as the view does not have the parameters of the study
 
     def _refuse(self) -> NoReturn:
-        """What is shown is not what is there: a copy of it would be another study.
+        """Refuse to write a study, trial or value, as its parameters are projections.
 
         Raises:
             StorageError: Always.
         """
         raise StorageError(
-            "A view of a storage neither makes nor deletes studies, trials and values; use the "
+            "A view of a storage must not create or delete studies, trials and values. Use the "
             "storage itself."
         )
 
@@ -287,22 +284,18 @@ class StudyView(BaseStorage):
         self._refuse()
 
 
-def _violation(trial: FrozenTrial) -> float:
-    return sum(max(0.0, value) for value in trial.constraints.values())
-
-
-def _projected(trial: FrozenTrial, projection: Projection) -> FrozenTrial:
-    shown = copy.copy(trial)
-    # What a retry was queued with, all parameters, is told a second time by the dashboard.
+def _project(trial: FrozenTrial, projection: Projection) -> FrozenTrial:
+    projected = copy.copy(trial)
+    # Without the parameters of a retry, which the dashboard would show a second time.
     system_attrs = {k: v for k, v in trial.system_attrs.items() if k != "fixed_params"}
     constraints = list(trial.constraints.values())
     if constraints:
         system_attrs[LEGACY_CONSTRAINTS] = constraints
-    shown.system_attrs = system_attrs
+    projected.system_attrs = system_attrs
     try:
-        shown.params = projection(trial.params)
+        projected.params = projection(trial.params)
     except ValueError:
-        return shown  # added by hand, with parameters of its own
-    # Of a trial that has no parameters yet, too: the dashboard shows what all trials have.
-    shown.distributions = dict(projection.distributions)
-    return shown
+        return projected  # a trial added by hand, with other parameters
+    # Also for a trial without parameters, as the dashboard shows those that all trials have.
+    projected.distributions = dict(projection.distributions)
+    return projected

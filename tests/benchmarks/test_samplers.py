@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 
-def test_small_mode_prints_a_table_and_writes_json(benchmark_script, tmp_path, capsys):
+def test_samplers_small_prints_table_and_writes_json(benchmark_script, tmp_path, capsys):
     out = tmp_path / "out.json"
     module = benchmark_script("samplers", "--small", f"--out={out}")
     printed = capsys.readouterr().out
@@ -21,7 +21,7 @@ def test_small_mode_prints_a_table_and_writes_json(benchmark_script, tmp_path, c
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_bound_is_one_and_close(benchmark_script, seed):
+def test_problem_bound_is_close_to_reached_value(benchmark_script, seed):
     problem = benchmark_script("samplers").Problem(seed, budget=30_000, blocks=1)
     rng = np.random.default_rng(seed)
     values = [problem.value(problem.region.draw(rng)) for _ in range(200)]
@@ -30,7 +30,7 @@ def test_the_bound_is_one_and_close(benchmark_script, seed):
     assert problem.reached > 0.8 * problem.optimum
 
 
-def test_the_bound_holds_for_all_architectures_of_a_few_parameters(benchmark_script):
+def test_problem_bound_holds_for_all_architectures(benchmark_script):
     problem = benchmark_script("samplers").Problem(0, budget=30_000, blocks=1)
     dimensions = problem.space.dimensions
     rest = {d.name: d.choices[0] for d in dimensions}
@@ -45,7 +45,7 @@ def test_the_bound_holds_for_all_architectures_of_a_few_parameters(benchmark_scr
     assert 0 < best <= problem.optimum
 
 
-def test_the_hypervolume_of_two_points(benchmark_script):
+def test_score_of_two_points_is_their_hypervolume(benchmark_script):
     module = benchmark_script("samplers")
     problem = module.Problem(0, budget=30_000, blocks=1)
     half = problem.optimum / 2

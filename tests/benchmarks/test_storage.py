@@ -1,7 +1,7 @@
 import json
 
 
-def test_small_mode_prints_a_table_and_writes_json(benchmark_script, tmp_path, capsys):
+def test_storage_small_prints_table_and_writes_json(benchmark_script, tmp_path, capsys):
     out = tmp_path / "out.json"
     benchmark_script("storage", "--small", f"--out={out}")
     rows = json.loads(out.read_text())["rows"]
@@ -17,7 +17,7 @@ def test_small_mode_prints_a_table_and_writes_json(benchmark_script, tmp_path, c
     ]
     assert all(row["median_ms"] > 0 for row in rows)
     loaded = [row["load"]["trials"] for row in rows if row["size"] == 20]
-    assert loaded == [24] * 4  # those before, a first trial and three that were measured
+    assert loaded == [24] * 4  # 20 earlier trials, a first one and three measured ones
     printed = capsys.readouterr().out
-    assert "ms a trial" in printed
+    assert "ms per trial" in printed
     assert f"python benchmarks/storage.py --small --out={out}" in printed

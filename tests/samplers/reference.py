@@ -1,4 +1,4 @@
-"""The sampler for one objective as plainly as it can be written: everything anew for each trial."""
+"""A reference of the sampler for one objective, without caches."""
 
 import numpy as np
 from optuna.distributions import CategoricalDistribution
@@ -14,23 +14,23 @@ def propose(
     seed,
     population_size,
     n_parents,
-    share,
-    probability,
+    mutation_fraction,
+    mutation_prob,
     sign=1.0,
     region=None,
 ):
-    """Parameters of trial ``number``, seen all trials of the study."""
-    fresh, positions = 0, []
+    """Return the parameters of trial ``number``, given all trials of the study."""
+    n_positions, positions = 0, []
     for trial in trials:
         first = trial.system_attrs.get("failed_trial")
-        positions.append(fresh if first is None else positions[first])
-        fresh += first is None
+        positions.append(n_positions if first is None else positions[first])
+        n_positions += first is None
     position = positions[number]
-    generation, place = divmod(position, population_size)
+    generation, index = divmod(position, population_size)
     rng = np.random.default_rng([seed, position])
     earlier = [t for t in trials if positions[t.number] < generation * population_size]
-    parents = rank([t for t in earlier if t.state == TrialState.COMPLETE], n_parents, sign)
-    seen = [
+    parents = sort([t for t in earlier if t.state == TrialState.COMPLETE], n_parents, sign)
+    evaluated = [
         [t.params.get(name) for name in space]
         for t in trials
         if t.number != number and t.state != TrialState.FAIL
@@ -46,10 +46,10 @@ def propose(
         if not parents:
             params = {n: gene(n, d) for n, d in space.items()} if region is None else {}
             params |= {} if region is None else region.draw(rng)
-        elif place < share * population_size or attempt >= 10:
+        elif index < mutation_fraction * population_size or attempt >= 10:
             parent = parents[int(rng.integers(len(parents)))]
             params = {
-                n: gene(n, d) if rng.random() < probability else parent.params[n]
+                n: gene(n, d) if rng.random() < mutation_prob else parent.params[n]
                 for n, d in space.items()
             }
         else:
@@ -57,12 +57,12 @@ def propose(
             params = {n: parents[pair[rng.integers(2)]].params[n] for n in space}
         if region is not None:
             params = region.repair(params, rng)
-        if [params[name] for name in space] not in seen:
+        if [params[name] for name in space] not in evaluated:
             break
     return params
 
 
-def rank(trials, n_parents, sign):
+def sort(trials, n_parents, sign):
     def key(trial):
         violation = sum(max(0.0, value) for value in trial.constraints.values())
         return violation, sign * trial.value, trial.number
@@ -75,7 +75,7 @@ def rank(trials, n_parents, sign):
 
 
 def constrained_fronts(points, violations):
-    """Fronts by brute force: each holds those that nothing left dominates."""
+    """Return the non-dominated fronts by brute force."""
 
     def dominates(i, j):
         if violations[i] != violations[j] or violations[i] > 0:
@@ -91,8 +91,8 @@ def constrained_fronts(points, violations):
     return fronts
 
 
-def crowding(points):
-    """Crowding distances of distinct values in each objective, point by point."""
+def crowding_distances(points):
+    """Return the crowding distances of points with distinct values in each objective."""
     distances = []
     for point in points:
         total = 0.0

@@ -1,4 +1,4 @@
-"""With one objective a seed gives the proposals that published figures were made with."""
+"""The trials of a seed: recorded ones, and those of a reference sampler."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ SPACE = {
 
 
 def digest(study):
-    """A few letters for all parameters of all trials."""
+    """Return a digest of all parameters of all trials."""
     params = [
         {name: round(v, 9) if isinstance(v, float) else v for name, v in sorted(t.params.items())}
         for t in study.trials
@@ -47,7 +47,7 @@ def mixed(trial):
 @pytest.mark.parametrize(
     ("known", "recorded"), [(SPACE, "34d7d907fe2cd608"), (None, "7997c6b6501ef388")]
 )
-def test_trials_are_those_that_were_recorded(known, recorded):
+def test_sampler_with_seed_repeats_recorded_trials(known, recorded):
     sampler = EvolutionSampler(population_size=10, n_parents=3, search_space=known, seed=7)
     study = optuna.create_study(sampler=sampler)
     study.optimize(mixed, n_trials=60, catch=ZeroDivisionError)
@@ -64,7 +64,7 @@ def region():
     return FeasibleRegion(space, space.maximum // 10)
 
 
-def test_trials_in_a_region_are_those_that_were_recorded(region):
+def test_sampler_with_seed_and_region_repeats_recorded_trials(region):
     space = region.space.distributions()
     study = optuna.create_study(
         direction="maximize",
@@ -91,10 +91,10 @@ SMALL = {
 
 @st.composite
 def histories(draw):
-    """Trials of any state with parameters of the space, some of them retries, some unfinished."""
+    """Draw trials of any state, some of them retries."""
     trials = []
     for number in range(draw(st.integers(0, 20))):
-        kept = {
+        params = {
             name: draw(
                 st.sampled_from(d.choices)
                 if isinstance(d, CategoricalDistribution)
@@ -104,16 +104,16 @@ def histories(draw):
         }
         state = draw(st.sampled_from([*[TrialState.COMPLETE] * 4, *TrialState]))
         if state in (TrialState.WAITING, TrialState.RUNNING) and draw(st.booleans()):
-            kept = {"a": kept["a"]}
-        retried = draw(st.integers(0, 4)) == 0 and number > 0
+            params = {"a": params["a"]}
+        is_retry = draw(st.integers(0, 4)) == 0 and number > 0
         trials.append(
             optuna.create_trial(
                 state=state,
                 value=draw(st.integers(-3, 3)) if state == TrialState.COMPLETE else None,
-                params=kept,
-                distributions={name: SMALL[name] for name in kept},
+                params=params,
+                distributions={name: SMALL[name] for name in params},
                 constraints={"c": float(draw(st.integers(-1, 1)))} if draw(st.booleans()) else {},
-                system_attrs={"failed_trial": draw(st.integers(0, number - 1))} if retried else {},
+                system_attrs={"failed_trial": draw(st.integers(0, number - 1))} if is_retry else {},
             )
         )
     return trials
@@ -125,29 +125,29 @@ def histories(draw):
     direction=st.sampled_from(["minimize", "maximize"]),
     population_size=st.integers(1, 8),
     n_parents=st.integers(1, 4),
-    share=st.sampled_from([0.0, 0.5, 1.0]),
+    mutation_fraction=st.sampled_from([0.0, 0.5, 1.0]),
     at_once=st.booleans(),
 )
-def test_proposals_are_those_of_the_reference(
-    trials, direction, population_size, n_parents, share, at_once
+def test_sampler_on_random_history_equals_reference(
+    trials, direction, population_size, n_parents, mutation_fraction, at_once
 ):
     sampler = EvolutionSampler(
         population_size=population_size,
         n_parents=n_parents,
-        mutation_fraction=share,
+        mutation_fraction=mutation_fraction,
         search_space=SMALL,
         seed=5,
     )
     study = optuna.create_study(direction=direction, sampler=sampler)
     for trial in trials:
         study.add_trial(trial)
-        if not at_once:  # what the sampler keeps from earlier looks must not matter
-            check(study, sampler, population_size, n_parents, share)
-    check(study, sampler, population_size, n_parents, share)
+        if not at_once:  # the cache of the sampler must not matter
+            check(study, sampler, population_size, n_parents, mutation_fraction)
+    check(study, sampler, population_size, n_parents, mutation_fraction)
 
 
-def check(study, sampler, population_size, n_parents, share):
-    trial = study.ask()  # the first in the queue, if there is one
+def check(study, sampler, population_size, n_parents, mutation_fraction):
+    trial = study.ask()  # the first enqueued trial, if any
     expected = propose(
         study.get_trials(),
         trial.number,
@@ -155,8 +155,8 @@ def check(study, sampler, population_size, n_parents, share):
         seed=5,
         population_size=population_size,
         n_parents=n_parents,
-        share=share,
-        probability=0.2,
+        mutation_fraction=mutation_fraction,
+        mutation_prob=0.2,
         sign=1.0 if study.direction == optuna.study.StudyDirection.MINIMIZE else -1.0,
     )
     assert sampler.sample_relative(study, trial._cached_frozen_trial, dict(SMALL)) == expected

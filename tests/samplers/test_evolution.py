@@ -31,7 +31,7 @@ class TestOptunaSuite(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObject
 
 @pytest.fixture(scope="module", autouse=True)
 def silence():
-    """Optuna says a line about each trial."""
+    """Log no line per trial."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     yield
@@ -47,7 +47,7 @@ def suggest(trial, space=SPACE):
 
 
 def objective(trial):
-    """Separable, with another best value for each parameter."""
+    """A separable objective with another best value for each parameter."""
     return float(sum((value - i) ** 2 for i, value in enumerate(suggest(trial).values())))
 
 
@@ -67,21 +67,21 @@ def params(study):
     return [trial.params for trial in study.trials]
 
 
-# What a trial is
+# Seeds
 
 
-def test_the_same_seed_gives_the_same_trials_and_another_one_others():
+def test_sampler_with_equal_seed_repeats_trials():
     first = params(run(sampler(), 40))
     assert params(run(sampler(), 40)) == first
     assert params(run(sampler(seed=1), 40)) != first
 
 
-def test_without_a_seed_samplers_differ():
+def test_sampler_without_seed_draws_other_trials():
     first, second = (run(sampler(seed=None), 10) for _ in range(2))
     assert params(first) != params(second)
 
 
-def test_the_state_of_the_process_plays_no_part():
+def test_sampler_ignores_global_random_state():
     np.random.seed(1)  # noqa: NPY002
     first = sampler()
     first.reseed_rng()
@@ -89,8 +89,8 @@ def test_the_state_of_the_process_plays_no_part():
     assert params(run(first, 20)) == params(run(sampler(), 20))
 
 
-def go_on(url, trials, known):
-    """What each of the processes does."""
+def resume(url, trials, known):
+    """Resume a study in a process."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
         study_name="a",
@@ -101,19 +101,19 @@ def go_on(url, trials, known):
     study.optimize(objective, n_trials=trials)
 
 
-@pytest.mark.parametrize("known", [True, False], ids=["space known", "space found out"])
-def test_samplers_that_take_turns_on_one_file_give_the_trials_of_one(tmp_path, known):
+@pytest.mark.parametrize("known", [True, False], ids=["given space", "inferred space"])
+def test_samplers_in_turns_on_one_file_equal_one_sampler(tmp_path, known):
     url = f"sqlite:///{tmp_path / 'a.db'}"
     for trials in (7, 20, 8):
-        go_on(url, trials, known)
+        resume(url, trials, known)
     found = optuna.load_study(study_name="a", storage=url)
     assert params(found) == params(run(sampler(search_space=SPACE if known else None), 35))
 
 
-def test_three_processes_on_one_file_give_the_trials_of_one(tmp_path):
+def test_processes_in_turns_on_one_file_equal_one_process(tmp_path):
     url = f"sqlite:///{tmp_path / 'a.db'}"
     for trials in (25, 5, 30):
-        process = start(go_on, url, trials, True, folder=tmp_path)
+        process = start(resume, url, trials, True, folder=tmp_path)
         assert process.wait() == 0, process.err
     found = optuna.load_study(study_name="a", storage=url)
     assert params(found) == params(run(sampler(), 60))
@@ -123,7 +123,7 @@ def test_three_processes_on_one_file_give_the_trials_of_one(tmp_path):
 
 
 def requeue(study):
-    """What a worker does with the trials that another one left behind."""
+    """Enqueue the stale trials again, as a worker does."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         retry = RetryHeartbeatStaleTrialCallback()
@@ -137,7 +137,7 @@ def complete(study):
 
 
 def interrupted(stops, suggested, known):
-    """A study of 45 complete trials whose worker was killed after so many of them."""
+    """Return a study of 45 complete trials whose worker was killed after each of the stops."""
     study = optuna.create_study()
     for stop in [*stops, 45]:
         study.sampler = sampler(search_space=SPACE if known else None)
@@ -150,10 +150,10 @@ def interrupted(stops, suggested, known):
     return study
 
 
-@pytest.mark.parametrize("known", [True, False], ids=["space known", "space found out"])
+@pytest.mark.parametrize("known", [True, False], ids=["given space", "inferred space"])
 @pytest.mark.parametrize("suggested", [0, 3, 6])
 @pytest.mark.parametrize("stops", [[0], [4], [10], [23], [4, 13, 30], [23, 23, 23]], ids=str)
-def test_an_interrupted_study_has_the_trials_of_an_uninterrupted_one(stops, suggested, known):
+def test_sampler_after_interruptions_repeats_uninterrupted_trials(stops, suggested, known):
     study = interrupted(stops, suggested, known)
     assert complete(study) == complete(run(sampler(search_space=SPACE if known else None), 45))
     states = [trial.state for trial in study.trials]
@@ -167,7 +167,7 @@ TICKETS = {name: CategoricalDistribution(range(1000)) for name in NAMES}
 
 
 class Tickets:
-    """A region whose draws are all 0, all 1, all 2, ...: each gene tells where it comes from."""
+    """A region whose draws are all 0, all 1, all 2, ..., so each gene names its origin."""
 
     def __init__(self):
         self.numbers = count()
@@ -181,8 +181,8 @@ class Tickets:
 
 
 def ticket_study(trials, value, **options):
-    """The genes of each trial, where a trial is worth ``value(trial, params)``."""
-    made = EvolutionSampler(
+    """Return the genes of each trial of a study with objective ``value(trial, params)``."""
+    sampler = EvolutionSampler(
         **{
             "population_size": 8,
             "n_parents": 3,
@@ -193,7 +193,7 @@ def ticket_study(trials, value, **options):
             **options,
         }
     )
-    study = optuna.create_study(sampler=made)
+    study = optuna.create_study(sampler=sampler)
     study.optimize(
         lambda trial: value(trial, suggest(trial, TICKETS)),
         n_trials=trials,
@@ -206,17 +206,17 @@ def genes_of(trials):
     return {gene for trial in trials for gene in trial}
 
 
-def test_the_first_generation_is_drawn_from_the_region():
+def test_first_generation_is_drawn_from_region():
     genes = ticket_study(8, lambda trial, _: 0.0)
     assert genes == [(number,) * 6 for number in range(8)]
 
 
-def test_children_come_from_the_best_of_the_earlier_trials():
+def test_children_have_genes_of_best_earlier_trials():
     best = ticket_study(16, lambda trial, x: float(abs(x["x0"] - 4)))
     assert genes_of(best[8:]) == {3, 4, 5}
 
 
-def test_the_direction_of_the_study_tells_what_is_best():
+def test_parents_of_maximized_objective_have_highest_values():
     study = optuna.create_study(
         direction="maximize",
         sampler=EvolutionSampler(
@@ -232,18 +232,18 @@ def test_the_direction_of_the_study_tells_what_is_best():
     assert {gene for trial in study.trials[8:] for gene in trial.params.values()} == {6, 7}
 
 
-def test_a_crossover_has_two_parents():
+def test_crossover_has_genes_of_two_parents():
     children = ticket_study(
         64, lambda trial, _: float(trial.number), population_size=32, n_parents=32
     )[32:]
     assert all(len(set(child)) <= 2 for child in children)
     assert sum(len(set(child)) == 2 for child in children) > 24
-    # Which parent gives which gene is drawn anew for each child.
+    # The parent of each gene is drawn for each child.
     patterns = {tuple(gene == child[0] for gene in child) for child in children}
     assert len(patterns) > 10
 
 
-def test_a_mutation_has_one_parent_and_some_fresh_genes():
+def test_mutation_has_genes_of_one_parent_and_new_ones():
     genes = ticket_study(
         64,
         lambda trial, _: float(trial.number),
@@ -253,28 +253,28 @@ def test_a_mutation_has_one_parent_and_some_fresh_genes():
     )
     inherited = [[gene for gene in child if gene < 32] for child in genes[32:]]
     kept = [max(map(of_child.count, of_child), default=0) for of_child in inherited]
-    # A fresh gene is hardly ever one of the 32 old ones.
+    # A new gene is rarely one of the 32 old ones.
     assert sum(map(len, inherited)) - sum(kept) < 5
-    # Each of the 6 genes is kept with probability 0.8, of 192 in all.
+    # Each of the 192 genes is kept with probability 0.8.
     assert 130 < sum(kept) < 180
 
 
-def test_the_mutation_probability_is_that_of_each_gene():
+def test_mutation_prob_applies_to_each_gene():
     everything = ticket_study(
         48, lambda trial, _: 0.0, population_size=24, mutation_fraction=1.0, mutation_prob=1.0
     )
-    # 1000 values: a fresh gene hardly ever equals one of the 24 old ones.
-    fresh = [gene for child in everything[24:] for gene in child if gene >= 24]
-    assert len(fresh) > 120
+    # Of 1000 values, a new gene is rarely one of the 24 old ones.
+    new = [gene for child in everything[24:] for gene in child if gene >= 24]
+    assert len(new) > 120
     nothing = ticket_study(
         16, lambda trial, x: float(x["x0"]), mutation_fraction=1.0, mutation_prob=0.0
     )
-    # Copies were seen before, but no redraw can be anything else: the bound ends it.
+    # Copies are duplicates, but every attempt is a copy, up to the last one.
     assert set(nothing[8:]) <= {(0,) * 6, (1,) * 6, (2,) * 6}
     assert len(set(nothing[8:])) > 1
 
 
-def test_the_first_part_of_a_generation_is_mutated_the_rest_crossed_over():
+def test_mutation_fraction_sets_mutations_per_generation():
     genes = ticket_study(
         24,
         lambda trial, x: float(x["x0"]),
@@ -286,8 +286,8 @@ def test_the_first_part_of_a_generation_is_mutated_the_rest_crossed_over():
     assert genes_of(genes[15:]) == {0, 1, 2}
 
 
-def test_parents_are_of_earlier_generations_only():
-    # Mutants bring fresh genes, and whoever has them is better than all before.
+def test_parents_are_of_earlier_generations():
+    # Mutations have new genes, and each new gene is better than all earlier ones.
     genes = ticket_study(
         36,
         lambda trial, x: -float(max(x.values())),
@@ -301,7 +301,7 @@ def test_parents_are_of_earlier_generations_only():
     assert genes_of(genes[30:36]) & (second - first)
 
 
-def test_infeasible_trials_are_no_parents_where_enough_feasible_ones_are():
+def test_parents_with_enough_feasible_trials_are_feasible():
     def value(trial, x):
         odd = x["x0"] % 2
         trial.set_constraint("size", 1.0 if odd else -1.0)
@@ -310,7 +310,7 @@ def test_infeasible_trials_are_no_parents_where_enough_feasible_ones_are():
     assert genes_of(ticket_study(16, value)[8:]) == {0, 2, 4}
 
 
-def test_where_nothing_is_feasible_the_least_violation_is_best():
+def test_parents_without_feasible_trials_have_least_violation():
     def value(trial, x):
         trial.set_constraint("size", 10.0 - x["x0"])
         return float(x["x0"])
@@ -318,7 +318,7 @@ def test_where_nothing_is_feasible_the_least_violation_is_best():
     assert genes_of(ticket_study(16, value)[8:]) == {5, 6, 7}
 
 
-def test_failed_and_pruned_trials_are_no_parents():
+def test_parents_exclude_failed_and_pruned_trials():
     def value(trial, x):
         if x["x0"] == 1:
             raise ZeroDivisionError
@@ -332,8 +332,8 @@ def test_failed_and_pruned_trials_are_no_parents():
     assert genes_of(ticket_study(16, value)[8:]) == {0, 4, 5}
 
 
-def test_an_architecture_that_was_evaluated_twice_takes_one_place():
-    made = EvolutionSampler(
+def test_parents_exclude_duplicates():
+    sampler = EvolutionSampler(
         population_size=8,
         n_parents=2,
         mutation_fraction=0.0,
@@ -341,7 +341,7 @@ def test_an_architecture_that_was_evaluated_twice_takes_one_place():
         region=Tickets(),
         seed=0,
     )
-    study = optuna.create_study(sampler=made)
+    study = optuna.create_study(sampler=sampler)
     for number in (900, 900, 900, 899):
         study.enqueue_trial(dict.fromkeys(NAMES, number))
     study.optimize(lambda trial: -suggest(trial, TICKETS)["x0"], n_trials=16)
@@ -349,7 +349,7 @@ def test_an_architecture_that_was_evaluated_twice_takes_one_place():
     assert genes == {899, 900}
 
 
-def test_values_that_are_no_choices_any_more_are_not_inherited():
+def test_children_in_smaller_space_have_only_its_choices():
     study = run(sampler(), 10)
     smaller = {name: CategoricalDistribution([3, 4]) for name in NAMES}
     study.sampler = sampler(search_space=smaller)
@@ -370,13 +370,13 @@ def region():
     return FeasibleRegion(space, space.maximum // 10)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_every_proposal_lies_in_the_region(region, share):
+@pytest.mark.parametrize("mutation_fraction", [0.0, 0.5, 1.0])
+def test_sampler_with_region_proposes_inside(region, mutation_fraction):
     space = region.space
     made = EvolutionSampler(
         population_size=15,
         n_parents=4,
-        mutation_fraction=share,
+        mutation_fraction=mutation_fraction,
         mutation_prob=0.5,
         search_space=space.distributions(),
         region=region,
@@ -386,7 +386,7 @@ def test_every_proposal_lies_in_the_region(region, share):
 
     def objective(trial):
         counts.append(space.count(suggest(trial, space.distributions())))
-        return -counts[-1]  # the bigger the better: evolution presses against the budget
+        return -counts[-1]  # larger architectures are better, up to the budget
 
     run(made, 60, objective)
     assert max(counts) <= region.budget
@@ -397,7 +397,7 @@ def test_every_proposal_lies_in_the_region(region, share):
 # Duplicates
 
 
-def test_proposals_that_were_seen_are_drawn_anew():
+def test_sampler_proposes_no_duplicates():
     space = {f"b{i}": CategoricalDistribution([0, 1]) for i in range(8)}
     made = sampler(population_size=100, search_space=space)
     # 100 draws among 256 points would repeat about 17 of them.
@@ -405,7 +405,7 @@ def test_proposals_that_were_seen_are_drawn_anew():
     assert len({tuple(p.items()) for p in params(study)}) == 100
 
 
-def test_a_space_that_is_used_up_still_gives_trials():
+def test_sampler_in_exhausted_space_repeats_trials():
     space = {"b": CategoricalDistribution([0, 1])}
     study = run(sampler(search_space=space), 50, lambda trial: suggest(trial, space)["b"])
     assert len(study.trials) == 50
@@ -428,22 +428,22 @@ def test_a_space_that_is_used_up_still_gives_trials():
     ],
     ids=str,
 )
-def test_arguments_out_of_range_are_refused(wrong):
+def test_sampler_with_argument_out_of_range_raises(wrong):
     ((name, value),) = wrong.items()
-    with pytest.raises(ValueError, match=rf"The `{name}` of EvolutionSampler must.*got {value}"):
+    with pytest.raises(ValueError, match=rf"^`{name}` must.*got {value}\. .*`{name}`"):
         EvolutionSampler(**wrong)
 
 
-def test_two_workers_share_a_study():
+def test_sampler_with_two_workers_completes_all_trials():
     study = optuna.create_study(sampler=sampler())
     study.optimize(objective, n_trials=60, n_jobs=2)
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 60
-    # The first generation depends on nothing but the seed, whoever evaluates it.
-    alone = params(run(sampler(), 10))
-    assert sum(p == q for p, q in zip(params(study), alone, strict=False)) == 10
+    # The first generation depends only on the seed.
+    expected = params(run(sampler(), 10))
+    assert sum(p == q for p, q in zip(params(study), expected, strict=False)) == 10
 
 
-def test_queued_trials_keep_the_parameters_that_they_were_given():
+def test_sampler_keeps_enqueued_parameters():
     study = run(sampler(), 12)
     study.enqueue_trial({"x1": 4, "x3": 0})
     study.enqueue_trial(dict.fromkeys(NAMES, 2))
@@ -453,7 +453,7 @@ def test_queued_trials_keep_the_parameters_that_they_were_given():
     assert params(study)[13] == dict.fromkeys(NAMES, 2)
 
 
-def test_numbers_are_evolved_as_well():
+def test_sampler_optimizes_numerical_parameters():
     def objective(trial):
         x = trial.suggest_float("x", -10, 10)
         y = trial.suggest_int("y", 0, 100, step=5)
@@ -464,7 +464,7 @@ def test_numbers_are_evolved_as_well():
     assert study.best_value < 1
 
 
-def test_evolution_beats_random_search():
+def test_sampler_beats_random_search():
     space = {f"x{i:02}": CategoricalDistribution(range(4)) for i in range(20)}
 
     def objective(trial):
@@ -482,7 +482,7 @@ def test_evolution_beats_random_search():
     assert evolved < 0.6 * drawn
 
 
-def test_few_trials_are_repeated_when_parents_have_become_alike():
+def test_sampler_after_convergence_proposes_few_duplicates():
     study = optuna.create_study(sampler=EvolutionSampler(population_size=10, n_parents=3, seed=0))
     study.optimize(
         lambda t: sum(t.suggest_categorical(f"x{i}", list(range(5))) for i in range(6)),
@@ -495,16 +495,16 @@ def test_few_trials_are_repeated_when_parents_have_become_alike():
 
 
 def trade_off(trial):
-    """Half of the parameters cost and are worth nothing."""
+    """Two objectives; half of the parameters have a cost and no value."""
     values = suggest(trial).values()
     return float(sum(v for i, v in enumerate(values) if i % 2)), float(sum(values))
 
 
-def test_several_objectives_are_evolved_together():
+def test_sampler_with_several_objectives_beats_random_search():
     def dominated(make):
         study = optuna.create_study(directions=["maximize", "minimize"], sampler=make)
         study.optimize(trade_off, n_trials=200)
-        # The front is where nothing is spent in vain.
+        # On the Pareto front the cost equals the value.
         return sum(t.values[1] - t.values[0] for t in study.trials[100:])
 
     assert dominated(sampler(population_size=20, n_parents=8)) < 0.5 * dominated(
@@ -512,7 +512,7 @@ def test_several_objectives_are_evolved_together():
     )
 
 
-def test_parents_of_several_objectives_are_the_front():
+def test_parents_with_several_objectives_are_pareto_front():
     study = optuna.create_study(
         directions=["minimize", "maximize"],
         sampler=EvolutionSampler(
@@ -530,11 +530,11 @@ def test_parents_of_several_objectives_are_the_front():
         return values[suggest(trial, TICKETS)["x0"] % 8]
 
     study.optimize(objective, n_trials=16)
-    # Of the front {0, 2, 4, 7} these are the extreme points and the one with more room around it.
+    # Of the front {0, 2, 4, 7} these are the extreme points and the least crowded one.
     assert genes_of(t.params.values() for t in study.trials[8:]) == {0, 2, 4}
 
 
-def test_constraints_come_before_objectives():
+def test_sampler_with_several_objectives_reduces_violation():
     study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler(n_parents=3))
 
     def objective(trial):
@@ -547,44 +547,44 @@ def test_constraints_come_before_objectives():
     assert np.mean(late) < 0.5 * np.mean([sum(t.constraints.values()) for t in study.trials[:10]])
 
 
-def test_an_interrupted_study_of_several_objectives_goes_on_as_if_it_had_not_been():
-    def go(parts):
+def test_sampler_with_several_objectives_resumes_equally():
+    def resume(parts):
         study = optuna.create_study(directions=["maximize", "minimize"])
         for part in parts:
             study.sampler = sampler()
             study.optimize(trade_off, n_trials=part)
         return params(study)
 
-    assert go([7, 20, 8]) == go([35])
+    assert resume([7, 20, 8]) == resume([35])
 
 
-# Hand-picked first proposals
+# Initial proposals
 
 
-def test_initial_proposals_take_the_first_places():
-    picked = [dict.fromkeys(NAMES, 4), {"x1": 0, "x4": 3}]
-    found = params(run(sampler(initial=picked), 12))
+def test_initial_proposals_are_first_trials():
+    initial = [dict.fromkeys(NAMES, 4), {"x1": 0, "x4": 3}]
+    found = params(run(sampler(initial=initial), 12))
     plain = params(run(sampler(), 12))
-    assert found[0] == picked[0]
-    assert {name: found[1][name] for name in ("x1", "x4")} == picked[1]
+    assert found[0] == initial[0]
+    assert {name: found[1][name] for name in ("x1", "x4")} == initial[1]
     assert found[2:10] == plain[2:10]
 
 
-def test_initial_proposals_do_not_need_the_search_space():
-    picked = [dict.fromkeys(NAMES, 4), {"x1": 0, "unheard of": 3}]
-    found = params(run(sampler(search_space=None, initial=picked), 3))
-    assert found[0] == picked[0]
+def test_initial_proposals_without_search_space_are_used():
+    initial = [dict.fromkeys(NAMES, 4), {"x1": 0, "unknown": 3}]
+    found = params(run(sampler(search_space=None, initial=initial), 3))
+    assert found[0] == initial[0]
     assert found[1]["x1"] == 0
 
 
-def test_initial_values_that_a_trial_cannot_take_are_drawn_with_a_warning():
+def test_initial_value_outside_distribution_warns_and_is_drawn():
     with pytest.warns(UserWarning, match=r"`initial`.*for 'x0', got 17"):
         found = params(run(sampler(search_space=None, initial=[{"x0": 17, "x1": 2}]), 1))
     assert found[0]["x0"] in range(5)
     assert found[0]["x1"] == 2
 
 
-def test_initial_proposals_are_repaired_into_the_region(region):
+def test_initial_proposals_are_repaired_into_region(region):
     space = region.space
     largest = {d.name: d.choices[int(np.argmax(d.costs))] for d in space.dimensions}
     smallest = {d.name: d.choices[int(np.argmin(d.costs))] for d in space.dimensions}
@@ -596,7 +596,7 @@ def test_initial_proposals_are_repaired_into_the_region(region):
     assert study.trials[1].params == smallest
 
 
-def test_an_initial_number_becomes_what_the_distribution_gives():
+def test_initial_number_is_converted_to_distribution():
     space = {"f": FloatDistribution(0, 9), "i": IntDistribution(0, 9)}
     study = optuna.create_study(sampler=sampler(search_space=space, initial=[{"f": 3, "i": 4}]))
     found = study.ask(space).params
@@ -607,26 +607,26 @@ def test_an_initial_number_becomes_what_the_distribution_gives():
 @pytest.mark.parametrize(
     ("initial", "message"),
     [
-        ([{}] * 11, "at most 10 proposals, the `population`, got 11"),
-        ([{"x9": 1}], "name parameters such as x0, x1.*, got 'x9'"),
-        ([{}, {"x1": 5}], "for 'x1', got 5"),
+        ([{}] * 11, "at most 10 proposals, got 11. .*`population_size`"),
+        ([{"x9": 1}], "name parameters of `search_space`, got 'x9'. .*such as x0, x1"),
+        ([{}, {"x1": 5}], "values of `search_space`, got 5 for 'x1'"),
     ],
 )
-def test_initial_proposals_that_cannot_be_meant_are_refused(initial, message):
-    with pytest.raises(ValueError, match=rf"The `initial` of EvolutionSampler must.*{message}"):
+def test_initial_proposals_outside_search_space_raise(initial, message):
+    with pytest.raises(ValueError, match=rf"^`initial` must.*{message}"):
         sampler(initial=initial)
 
 
-# Any space
+# Search spaces
 
 
-def test_spaces_of_any_kind_are_searched():
+def test_sampler_in_conditional_space_completes_trials():
     def objective(trial):
         kind = trial.suggest_categorical("kind", ["a", "b", None, 3, 1.5, True])
         depth = trial.suggest_int("depth", 1, 64, log=True)
         total = trial.suggest_float("rate", 1e-6, 1.0, log=True)
         for i in range(depth % 4):
-            total += trial.suggest_float(f"width{i}", 0, 1 + depth)  # a range that moves
+            total += trial.suggest_float(f"width{i}", 0, 1 + depth)  # a range that depends on depth
         total += trial.suggest_int("one", 7, 7) + trial.suggest_float("step", 0, 1, step=0.25)
         if depth > 60:
             raise optuna.TrialPruned
@@ -638,7 +638,7 @@ def test_spaces_of_any_kind_are_searched():
 
 
 @pytest.mark.filterwarnings("ignore:Choices for a categorical")
-def test_choices_that_cannot_be_hashed_are_searched():
+def test_sampler_optimizes_unhashable_choices():
     def objective(trial):
         return sum(sum(trial.suggest_categorical(f"x{i}", [[0], [1, 2], [3]])) for i in range(3))
 
@@ -646,19 +646,19 @@ def test_choices_that_cannot_be_hashed_are_searched():
     assert study.best_value == 0
 
 
-def test_pruned_proposals_are_not_made_again():
+def test_sampler_does_not_repeat_pruned_proposals():
     space = {"b": CategoricalDistribution(range(30))}
-    seen = []
+    evaluated = []
 
     def objective(trial):
-        seen.append(trial.suggest_categorical("b", range(30)))
+        evaluated.append(trial.suggest_categorical("b", range(30)))
         raise optuna.TrialPruned
 
     run(sampler(search_space=space, population_size=20), 12, objective)
-    assert len(set(seen)) == 12
+    assert len(set(evaluated)) == 12
 
 
-def test_brackets_of_a_pruner_share_one_evolution():
+def test_sampler_with_hyperband_ignores_brackets():
     pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=9)
     study = run(sampler(), 60, pruner=pruner)
     assert params(study) == params(run(sampler(), 60))

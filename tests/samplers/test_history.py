@@ -43,10 +43,10 @@ def params(study):
     ),
     st.booleans(),
 )
-def test_a_sampler_that_has_looked_before_says_what_a_fresh_one_says(steps, known):
-    """Trials finish in any order, between one look and the next."""
+def test_sampler_with_history_equals_new_sampler(steps, known):
+    """Trials finish in any order between two updates."""
     options = {"search_space": SPACE if known else None}
-    old = sampler(**options)
+    used = sampler(**options)
     study = optuna.create_study(sampler=sampler(**options))
     running = []
     for step, which, value in steps:
@@ -62,17 +62,17 @@ def test_a_sampler_that_has_looked_before_says_what_a_fresh_one_says(steps, know
             else:
                 study.tell(trial, state=states[step])
         trial = study.ask()._cached_frozen_trial
-        space = old.infer_relative_search_space(study, trial)
-        fresh = sampler(**options)
-        assert space == fresh.infer_relative_search_space(study, trial)
-        proposal = old.sample_relative(study, trial, space)
-        assert proposal == fresh.sample_relative(study, trial, space)
+        space = used.infer_relative_search_space(study, trial)
+        new = sampler(**options)
+        assert space == new.infer_relative_search_space(study, trial)
+        proposal = used.sample_relative(study, trial, space)
+        assert proposal == new.sample_relative(study, trial, space)
         study.tell(trial.number, state=TrialState.FAIL)
-        with old._histories.read(study) as history:
+        with used._histories.read(study) as history:
             assert history.positions == trial_positions(study.trials)
 
 
-def test_the_space_found_out_is_that_of_optuna():
+def test_history_space_equals_intersection_search_space():
     study = optuna.create_study()
     histories = Histories()
     spaces = [SPACE, {**SPACE, "y": CategoricalDistribution("ab")}, dict(list(SPACE.items())[1:])]
@@ -87,7 +87,7 @@ def test_the_space_found_out_is_that_of_optuna():
                 assert history.space() == intersection_search_space(study.trials)
 
 
-def test_one_sampler_can_take_turns_on_studies_and_storages():
+def test_sampler_shared_by_studies_keeps_them_apart():
     storages = [InMemoryStorage(), InMemoryStorage()]
     shared = sampler()
     studies = [
@@ -104,10 +104,10 @@ def test_one_sampler_can_take_turns_on_studies_and_storages():
         assert params(study) == params(standalone)
 
 
-def test_the_successor_of_a_deleted_study_is_another_study(tmp_path):
+def test_sampler_after_deleted_study_starts_anew(tmp_path):
     storage = optuna.storages.get_storage(f"sqlite:///{tmp_path / 'a.db'}")
     shared = sampler()
-    for offset in (0, 3):  # SQLite gives the successor the same numbers
+    for offset in (0, 3):  # SQLite reuses the ids
         study = optuna.create_study(storage=storage, study_name="a", sampler=shared)
         study.optimize(lambda t, i=offset: (objective(t) - i) ** 2, n_trials=15)
         standalone = optuna.create_study(sampler=sampler())
@@ -116,7 +116,7 @@ def test_the_successor_of_a_deleted_study_is_another_study(tmp_path):
         optuna.delete_study(study_name="a", storage=storage)
 
 
-def test_a_study_that_was_replaced_between_two_looks_is_noticed():
+def test_history_of_replaced_study_is_cleared():
     histories = Histories()
     study = optuna.create_study()
     trials = study._storage._studies[study._study_id].trials
@@ -133,7 +133,7 @@ def test_a_study_that_was_replaced_between_two_looks_is_noticed():
     assert after == [(5,), (6,), (7,), (8,)]
 
 
-def test_threads_give_the_trials_that_they_would_give_alone():
+def test_sampler_shared_by_threads_keeps_studies_apart():
     shared = sampler(search_space=SPACE)
     studies = [optuna.create_study(sampler=shared) for _ in range(6)]
     threads = [threading.Thread(target=s.optimize, args=(objective, 40)) for s in studies]
@@ -149,42 +149,42 @@ def test_threads_give_the_trials_that_they_would_give_alone():
 COPIES = {
     "copy": copy.copy,
     "deepcopy": copy.deepcopy,
-    "pickle": lambda made: pickle.loads(pickle.dumps(made)),
+    "pickle": lambda sampler: pickle.loads(pickle.dumps(sampler)),
 }
 
 
 @pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
-def test_copies_go_on_as_the_original(copied):
+def test_copied_sampler_equals_original(copied):
     study = optuna.create_study(sampler=sampler(seed=None))
     study.optimize(objective, n_trials=12)
     trial = study.ask()._cached_frozen_trial
-    copy_of_it = copied(study.sampler)
-    space = copy_of_it.infer_relative_search_space(study, trial)
+    other = copied(study.sampler)
+    space = other.infer_relative_search_space(study, trial)
     assert space == study.sampler.infer_relative_search_space(study, trial) == SPACE
     proposal = study.sampler.sample_relative(study, trial, space)
-    assert copy_of_it.sample_relative(study, trial, space) == proposal
+    assert other.sample_relative(study, trial, space) == proposal
 
 
-def test_copies_carry_no_trials():
-    made = sampler(search_space=SPACE)
-    before = len(pickle.dumps(made))
-    study = optuna.create_study(sampler=made)
+def test_pickled_sampler_has_no_trials():
+    used = sampler(search_space=SPACE)
+    before = len(pickle.dumps(used))
+    study = optuna.create_study(sampler=used)
     study.optimize(objective, n_trials=50)
-    assert len(pickle.dumps(made)) == before
+    assert len(pickle.dumps(used)) == before
 
 
-def test_a_storage_that_is_gone_is_forgotten():
+def test_histories_of_deleted_storage_are_dropped():
     histories = Histories()
     study = optuna.create_study()
     with histories.read(study):
         pass
-    assert len(histories._kept) == 1
+    assert len(histories._by_storage) == 1
     del study
     gc.collect()
-    assert len(histories._kept) == 0
+    assert len(histories._by_storage) == 0
 
 
-def test_parameters_drawn_one_by_one_do_not_read_the_study_each_time(monkeypatch):
+def test_independent_sampling_reads_study_once(monkeypatch):
     study = optuna.create_study(sampler=sampler())
     reads = []
     original = InMemoryStorage.get_all_trials
@@ -197,7 +197,7 @@ def test_parameters_drawn_one_by_one_do_not_read_the_study_each_time(monkeypatch
     assert reads.count(None) <= 4
 
 
-def test_a_retry_of_a_trial_that_is_not_here_is_a_trial_of_its_own():
+def test_trial_positions_of_unknown_retry_are_new():
     study = optuna.create_study(sampler=sampler())
     for attribute in (900, -1, "x", None):
         study.add_trial(optuna.create_trial(value=0.0, system_attrs={"failed_trial": attribute}))

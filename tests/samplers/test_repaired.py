@@ -1,5 +1,6 @@
-"""Optuna's samplers under a budget."""
+"""Samplers of Optuna with repair."""
 
+import pickle
 from functools import partial
 
 import numpy as np
@@ -17,7 +18,7 @@ SPACE = {f"x{i}": CategoricalDistribution([0, 1, 2, 3]) for i in range(10)} | {
 
 
 class Total:
-    """The sum must not be above a limit."""
+    """A region of parameters with a sum up to a limit."""
 
     limit = 8
 
@@ -50,15 +51,15 @@ def objective(trial):
     return sum(trial.suggest_categorical(name, dist.choices) for name, dist in SPACE.items())
 
 
-def study_of(maker, storage=None, seed=0):
+def create_study(maker, storage=None, seed=0):
     sampler = RepairedSampler(MAKERS[maker], SPACE, Total(), seed)
     return optuna.create_study(sampler=sampler, storage=storage, direction="maximize")
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 @pytest.mark.parametrize("maker", MAKERS)
-def test_no_proposal_leaves_the_region(maker):
-    study = study_of(maker)
+def test_repaired_sampler_proposes_inside_region(maker):
+    study = create_study(maker)
     study.optimize(objective, n_trials=25)
     values = [trial.value for trial in study.trials]
     assert max(values) <= Total.limit
@@ -68,10 +69,10 @@ def test_no_proposal_leaves_the_region(maker):
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 @pytest.mark.parametrize("maker", ["tpe", "multivariate tpe", "random"])
-def test_an_interrupted_study_goes_on_as_if_it_had_not_been(maker, tmp_path):
-    whole = study_of(maker)
+def test_repaired_sampler_after_interruption_repeats_trials(maker, tmp_path):
+    whole = create_study(maker)
     whole.optimize(objective, n_trials=14)
-    first = study_of(maker, storage=f"sqlite:///{tmp_path}/a.db")
+    first = create_study(maker, storage=f"sqlite:///{tmp_path}/a.db")
     first.optimize(objective, n_trials=8)
     again = optuna.load_study(
         study_name=first.study_name,
@@ -82,10 +83,10 @@ def test_an_interrupted_study_goes_on_as_if_it_had_not_been(maker, tmp_path):
     assert [t.params for t in again.trials] == [t.params for t in whole.trials]
 
 
-def test_the_sampler_learns_from_what_was_evaluated():
-    """TPE finds more of what pays than chance does."""
+def test_repaired_sampler_learns_from_repaired_trials():
+    """TPE finds better parameters than random search."""
 
-    def pays(trial):
+    def first_three(trial):
         objective(trial)
         return sum(trial.params[f"x{i}"] for i in range(3))
 
@@ -93,32 +94,30 @@ def test_the_sampler_learns_from_what_was_evaluated():
     for maker in ("tpe", "random"):
         values = []
         for seed in range(3):
-            study = study_of(maker, seed=seed)
-            study.optimize(pays, n_trials=60)
+            study = create_study(maker, seed=seed)
+            study.optimize(first_three, n_trials=60)
             values.append(np.mean([t.value for t in study.trials[30:]]))
         found[maker] = np.mean(values)
     assert found["tpe"] > found["random"] + 0.5
 
 
-def test_enqueued_values_are_kept():
-    study = study_of("random")
+def test_repaired_sampler_keeps_enqueued_parameters():
+    study = create_study("random")
     study.enqueue_trial({"x0": 3, "x1": 3})
     study.optimize(objective, n_trials=1)
     assert (study.trials[0].params["x0"], study.trials[0].params["x1"]) == (3, 3)
     assert study.trials[0].value <= Total.limit
 
 
-def test_failed_and_pruned_trials_do_no_harm():
-    study = study_of("tpe")
+def test_repaired_sampler_after_failed_and_pruned_trials_continues():
+    study = create_study("tpe")
     for state in (TrialState.FAIL, TrialState.PRUNED):
         study.tell(study.ask(), state=state)
     study.optimize(objective, n_trials=8)
     assert len(study.trials) == 10
-    assert not study.sampler._samplers, "nothing is kept of trials that are finished"
+    assert not study.sampler._samplers, "samplers of finished trials are dropped"
 
 
-def test_it_goes_to_other_processes():
-    import pickle
-
+def test_repaired_sampler_is_picklable():
     sampler = RepairedSampler(partial(TPESampler, n_startup_trials=3), SPACE, Total(), 1)
     assert pickle.loads(pickle.dumps(sampler))._seed == 1

@@ -1,6 +1,7 @@
-"""Artifact stores: verified downloads, nothing half-written, S3."""
+"""Artifact stores: verified downloads, interrupted uploads, S3."""
 
 import errno
+import io
 import shutil
 
 import optuna
@@ -25,7 +26,7 @@ def file(tmp_path):
 
 @pytest.fixture
 def s3(monkeypatch):
-    """Location in an S3 of this process, and its client."""
+    """A location in a mock S3, and its client."""
     moto = pytest.importorskip("moto", reason="needs moto[s3]")
     boto3 = pytest.importorskip("boto3", reason="needs boto3")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -49,12 +50,10 @@ def artifacts(request, tmp_path):
 def alter(artifacts, reference, content):
     artifacts.remove(reference)
     if content is not None:
-        import io
-
         artifacts._store.write(reference.id, io.BytesIO(content))
 
 
-def test_what_is_uploaded_comes_back_and_is_listed(artifacts, study, file):
+def test_upload_lists_and_fetch_returns_file(artifacts, study, file):
     reference = artifacts.upload(file, study)
     assert reference.size == 7000
     assert artifacts.fetch(reference).read_bytes() == file.read_bytes()
@@ -62,18 +61,18 @@ def test_what_is_uploaded_comes_back_and_is_listed(artifacts, study, file):
     assert (meta.artifact_id, meta.filename) == (reference.id, file.name)
 
 
-def test_what_is_only_stored_is_not_listed(artifacts, study, file):
+def test_store_does_not_list_file(artifacts, study, file):
     reference = artifacts.store(file)
     assert artifacts.fetch(reference).read_bytes() == file.read_bytes()
     assert get_all_artifact_meta(study) == []
     artifacts.remove(reference)
-    artifacts.remove(reference)  # gone already, which is fine
+    artifacts.remove(reference)  # without an error
     with pytest.raises(CheckpointError):
         open_artifacts(artifacts.location, cache=file.parent / "other").fetch(reference)
 
 
 @pytest.mark.parametrize("content", [b"other", b"", None], ids=["altered", "empty", "missing"])
-def test_what_is_not_what_it_was_is_refused(artifacts, study, file, content, tmp_path):
+def test_fetch_of_altered_file_raises_one_line(artifacts, study, file, content, tmp_path):
     reference = artifacts.upload(file, study)
     alter(artifacts, reference, content)
     with pytest.raises(CheckpointError) as caught:
@@ -82,48 +81,54 @@ def test_what_is_not_what_it_was_is_refused(artifacts, study, file, content, tmp
     assert "\n" not in message
     assert reference.id in message
     assert artifacts.location in message
-    if content is not None:
+    if content is None:
+        assert "Set `artifacts` to the store of the study." in message
+    else:
         assert reference.sha256[:16] in message
+        assert "altered or cut short. Restore it" in message
     assert not list((tmp_path / "cache").glob("*.artifact"))
     assert not list((tmp_path / "cache").glob(".*.tmp"))
 
 
-def test_a_download_is_kept_by_its_digest_and_mended(s3, study, file, tmp_path):
+def test_fetch_of_altered_download_repeats_it(s3, study, file, tmp_path):
     artifacts = open_artifacts(s3[0], cache=tmp_path / "cache")
     reference = artifacts.upload(file, study)
     path = artifacts.fetch(reference)
     assert path.parent == tmp_path / "cache"
     assert path.stem == reference.sha256
-    path.write_bytes(b"rotten")
+    path.write_bytes(b"altered")
     assert artifacts.fetch(reference).read_bytes() == file.read_bytes()
     artifacts.remove(reference)
     assert artifacts.fetch(reference).read_bytes() == file.read_bytes()
 
 
-def test_the_prefix_is_kept(s3, study, file, tmp_path):
+def test_upload_to_s3_keeps_prefix(s3, study, file, tmp_path):
     location, client = s3
     reference = open_artifacts(location, cache=tmp_path).upload(file, study)
     (entry,) = client.list_objects_v2(Bucket="bucket")["Contents"]
     assert entry["Key"] == f"some/where/{reference.id}"
 
 
-def test_the_name_comes_after_the_bytes(tmp_path, study, file, monkeypatch):
-    """A worker that is killed while it uploads leaves no name of what is not there."""
+def test_upload_that_fails_lists_nothing(tmp_path, study, file, monkeypatch):
+    """A worker that is killed during an upload leaves no metadata of a missing file."""
     artifacts = open_artifacts(str(tmp_path / "store"), cache=tmp_path / "cache")
-    seen = []
+    listed = []
 
     def write(self, artifact_id, content):
-        seen.append(get_all_artifact_meta(study))
+        listed.append(get_all_artifact_meta(study))
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(FileSystemArtifactStore, "write", write)
-    with pytest.raises(StorageError, match=r"No space left on device; make room"):
+    with pytest.raises(
+        StorageError,
+        match=r"`artifacts` must be writable, .*No space left on device\. Free disk space",
+    ):
         artifacts.upload(file, study)
-    assert seen == [[]]
+    assert listed == [[]]
     assert get_all_artifact_meta(study) == []
 
 
-def test_a_full_disk_leaves_nothing_half_written(tmp_path, study, file, monkeypatch):
+def test_upload_to_full_disk_leaves_no_file(tmp_path, study, file, monkeypatch):
     artifacts = open_artifacts(str(tmp_path / "store"), cache=tmp_path / "cache")
 
     def copy(source, target):
@@ -136,7 +141,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, study, file, monkeypa
     assert list((tmp_path / "store").iterdir()) == []
 
 
-def test_a_reference_reaches_nothing_outside_of_the_folder(tmp_path, study, file):
+def test_fetch_outside_folder_raises(tmp_path, study, file):
     artifacts = open_artifacts(str(tmp_path / "store"), cache=tmp_path / "cache")
     reference = artifacts.upload(file, study)
     with pytest.raises(CheckpointError, match="missing"):
@@ -151,17 +156,24 @@ def test_a_reference_reaches_nothing_outside_of_the_folder(tmp_path, study, file
         ("gs://bucket/x", "folder or s3://bucket/prefix"),
     ],
 )
-def test_a_wrong_location_is_one_line(s3, location, words, tmp_path):
+def test_open_artifacts_with_wrong_location_raises_one_line(s3, location, words, tmp_path):
     with pytest.raises(StorageError, match=words) as caught:
         open_artifacts(location, cache=tmp_path)
     assert "\n" not in str(caught.value)
-    assert "--artifacts" in str(caught.value)
+    assert str(caught.value).startswith("`artifacts` must be ")
+    assert "another `artifacts`" in str(caught.value)
 
 
-def test_a_file_in_the_place_of_the_folder_is_one_line(tmp_path, file):
-    with pytest.raises(StorageError, match="--artifacts"):
+def test_open_artifacts_on_file_raises(tmp_path, file):
+    with pytest.raises(StorageError, match="Choose another `artifacts`"):
         open_artifacts(str(file), cache=tmp_path)
 
 
-def test_the_default_is_in_the_runs_folder(tmp_path):
+def test_default_artifacts_is_in_runs_folder(tmp_path):
     assert default_artifacts(tmp_path) == f"{tmp_path.as_posix()}/artifacts"
+
+
+def test_open_artifacts_without_create_in_missing_folder_raises(tmp_path):
+    with pytest.raises(StorageError, match=r"must be a folder of this machine.*Set `artifacts`"):
+        open_artifacts(str(tmp_path / "missing"), cache=tmp_path, create=False)
+    assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Optuna's own storage suite on the fast storage, and what it adds."""
+"""Optuna's storage suite on the fast storage, and the additions of the fast storage."""
 
 import contextlib
 import logging
@@ -37,7 +37,7 @@ def fast(url, **keywords):
 
 
 def empty(url):
-    """The URL of a PostgreSQL database, after everything in it is dropped."""
+    """Drop everything in a PostgreSQL database and return its URL."""
     engine = sqlalchemy.create_engine(url)
     with engine.begin() as connection:
         connection.execute(sqlalchemy.text("drop schema public cascade"))
@@ -46,13 +46,13 @@ def empty(url):
     return url
 
 
-@pytest.fixture(params=["sqlite", "sqlite cached", "sqlite held", "postgresql", "postgresql held"])
+@pytest.fixture(params=["sqlite", "sqlite cached", "sqlite hold", "postgresql", "postgresql hold"])
 def storage(request, tmp_path):
     url = f"sqlite:///{tmp_path}/a.db"
     if "postgresql" in request.param:
         url = empty(request.getfixturevalue("postgresql"))
     opened = fast(url)
-    with opened.hold() if "held" in request.param else contextlib.nullcontext():
+    with opened.hold() if "hold" in request.param else contextlib.nullcontext():
         yield _CachedStorage(opened) if "cached" in request.param else opened
     opened.engine.dispose()
 
@@ -70,12 +70,12 @@ RANDOM = optuna.samplers.RandomSampler(seed=0)  # reads no history
 CHOICES = CategoricalDistribution(("none", "vector"))
 
 
-def is_stock(trial):
+def is_plain(trial):
     return type(trial.storage._backend) is RDBStorage
 
 
 def objective(trial):
-    with contextlib.nullcontext() if is_stock(trial) else trial.storage._backend.hold():
+    with contextlib.nullcontext() if is_plain(trial) else trial.storage._backend.hold():
         names = [f"blocks.{i}.A" for i in range(30)]
         vectors = sum(trial.suggest_categorical(n, CHOICES.choices) == "vector" for n in names)
         trial.set_constraint("budget", vectors - 20)
@@ -83,12 +83,12 @@ def objective(trial):
     return vectors
 
 
-class Watch:
-    """What a storage asks of its database from now on."""
+class StatementLog:
+    """The statements and transactions of a storage from now on."""
 
     def __init__(self, storage):
         self.statements = []
-        self.transactions = []  # those that wrote, as the tables they wrote to
+        self.transactions = []  # with writes, as sets of tables
         self._tables = []
         sqlalchemy.event.listen(storage.engine, "before_cursor_execute", self._execute)
         sqlalchemy.event.listen(storage.engine, "commit", self._commit)
@@ -109,20 +109,20 @@ class Watch:
         return [s for s in self.statements if s.startswith("SELECT") and f"FROM {table} " in s]
 
 
-def test_stock_optuna_reads_what_was_written(url):
+def test_optuna_reads_trials_of_fast_storage(url):
     study = optuna.create_study(study_name="s", storage=fast(url))
     study.optimize(objective, n_trials=5)
-    stock = optuna.load_study(study_name="s", storage=url)
-    assert stock.trials == study.trials
-    assert [t.constraints for t in stock.trials] == [t.constraints for t in study.trials]
-    stock.optimize(objective, n_trials=2)
+    plain = optuna.load_study(study_name="s", storage=url)
+    assert plain.trials == study.trials
+    assert [t.constraints for t in plain.trials] == [t.constraints for t in study.trials]
+    plain.optimize(objective, n_trials=2)
     assert len(study.trials) == 7
 
 
-def test_the_same_seed_gives_the_same_study_as_stock(tmp_path):
+def test_fast_storage_with_equal_seed_repeats_study_of_optuna(tmp_path):
     found = []
     for name, storage in (
-        ("stock", RDBStorage(f"sqlite:///{tmp_path}/stock.db")),
+        ("optuna", RDBStorage(f"sqlite:///{tmp_path}/optuna.db")),
         ("fast", fast(f"sqlite:///{tmp_path}/fast.db")),
     ):
         sampler = optuna.samplers.TPESampler(seed=1, n_startup_trials=3)
@@ -132,68 +132,68 @@ def test_the_same_seed_gives_the_same_study_as_stock(tmp_path):
     assert found[0] == found[1]
 
 
-def test_parameters_cost_one_transaction_together(url):
+def test_hold_writes_all_parameters_in_one_transaction(url):
     storage = fast(url)
     study = optuna.create_study(storage=storage)
     study.optimize(objective, n_trials=1)
     trial = study.ask()
-    watch = Watch(storage)
+    log = StatementLog(storage)
     with storage.hold():
         for i in range(30):
             trial.suggest_categorical(f"blocks.{i}.A", CHOICES.choices)
         trial.set_constraint("budget", -1)
         for i in range(10):
             trial.set_user_attr(f"attr{i}", i)
-        assert watch.transactions == []
-    assert watch.transactions == [
+        assert log.transactions == []
+    assert log.transactions == [
         {"trials", "trial_params", "trial_user_attributes", "trial_system_attributes"}
     ]
 
 
-def test_the_trial_is_read_once_in_a_block(url):
+def test_hold_reads_trial_once(url):
     storage = fast(url)
     study = optuna.create_study(storage=storage, sampler=RANDOM)
     study.optimize(objective, n_trials=1)
     trial = study.ask()
-    watch = Watch(storage)
+    log = StatementLog(storage)
     with storage.hold():
         for i in range(30):
             trial.suggest_categorical(f"blocks.{i}.A", CHOICES.choices)
         trial.set_constraint("budget", -1)
         trial.set_user_attr("note", [1])
-        seen = storage.get_trial(trial._trial_id)
-        assert seen.params == trial.params
-        assert seen.distributions == trial.distributions
+        found = storage.get_trial(trial._trial_id)
+        assert found.params == trial.params
+        assert found.distributions == trial.distributions
         assert trial.constraints == {"budget": -1}
         assert storage.get_trial_user_attrs(trial._trial_id) == {"note": [1]}
-        assert storage.get_trial_system_attrs(trial._trial_id) == seen.system_attrs
+        assert storage.get_trial_system_attrs(trial._trial_id) == found.system_attrs
         for name, value in trial.params.items():
             internal = storage.get_trial_param(trial._trial_id, name)
             assert CHOICES.to_external_repr(internal) == value
-    assert len(watch.reads_of("trial_params")) == 1
-    assert storage.get_trial(trial._trial_id) == seen
+    assert len(log.reads_of("trial_params")) == 1
+    assert storage.get_trial(trial._trial_id) == found
 
 
-def test_telling_is_one_transaction_and_reads_once(url):
+def test_tell_in_hold_is_one_transaction(url):
     storage = fast(url)
     study = optuna.create_study(directions=["minimize", "maximize"], storage=storage)
     trial = study.ask()
     trial.suggest_float("x", 0, 1)
-    watch = Watch(storage)
+    log = StatementLog(storage)
     with storage.hold():
         trial.set_user_attr("loss", 0.5)
-        told = study.tell(trial, [1.5, float("inf")])
-    assert watch.transactions == [{"trials", "trial_user_attributes", "trial_values"}]
-    assert len(watch.reads_of("trial_params")) == 1
-    assert told == RDBStorage(url).get_trial(trial._trial_id)
-    assert told.values == [1.5, float("inf")]
+        finished = study.tell(trial, [1.5, float("inf")])
+    assert log.transactions == [{"trials", "trial_user_attributes", "trial_values"}]
+    assert len(log.reads_of("trial_params")) == 1
+    assert finished == RDBStorage(url).get_trial(trial._trial_id)
+    assert finished.values == [1.5, float("inf")]
 
 
-def test_attributes_values_and_state_are_written_together_or_not_at_all(url):
+def test_tell_in_hold_that_fails_writes_nothing(url):
     storage = fast(url)
     study = optuna.create_study(storage=storage)
     trial = study.ask()
-    stock = RDBStorage(url)
+    plain = RDBStorage(url)
 
     def fail(connection, cursor, statement, *_):
         if statement.startswith("UPDATE trials SET state"):
@@ -204,11 +204,11 @@ def test_attributes_values_and_state_are_written_together_or_not_at_all(url):
         trial.set_user_attr("loss", 0.5)
         with pytest.raises(ZeroDivisionError):
             study.tell(trial, 1.0)
-        found = stock.get_trial(trial._trial_id)
+        found = plain.get_trial(trial._trial_id)
     assert (found.state, found.values, found.user_attrs) == (TrialState.RUNNING, None, {})
 
 
-def test_what_is_read_in_the_block_may_be_changed(url):
+def test_get_trial_in_hold_returns_copy(url):
     storage = fast(url)
     study = optuna.create_study(storage=storage)
     trial = study.ask()
@@ -216,58 +216,58 @@ def test_what_is_read_in_the_block_may_be_changed(url):
         trial.suggest_float("x", 0, 1)
         trial.set_user_attr("list", [1])
         trial.report(0.5, 1)
-        mine = storage.get_trial(trial._trial_id)
-        mine.params.clear()
-        mine.distributions.clear()
-        mine.user_attrs["list"].append(2)
-        mine.intermediate_values.clear()
+        changed = storage.get_trial(trial._trial_id)
+        changed.params.clear()
+        changed.distributions.clear()
+        changed.user_attrs["list"].append(2)
+        changed.intermediate_values.clear()
         storage.get_trial_user_attrs(trial._trial_id)["list"].append(3)
         storage.get_trial_system_attrs(trial._trial_id)["a"] = 1
-        kept = storage.get_trial(trial._trial_id)
-    assert kept == RDBStorage(url).get_trial(trial._trial_id)
-    assert (set(kept.params), kept.user_attrs, kept.intermediate_values) == (
+        found = storage.get_trial(trial._trial_id)
+    assert found == RDBStorage(url).get_trial(trial._trial_id)
+    assert (set(found.params), found.user_attrs, found.intermediate_values) == (
         {"x"},
         {"list": [1]},
         {1: 0.5},
     )
 
 
-def test_in_the_block_the_trial_is_as_it_was_first_and_others_as_they_are(url):
+def test_get_trial_in_hold_hides_writes_of_other_workers(url):
     storage, other = fast(url), RDBStorage(url)
     study = optuna.create_study(storage=storage)
-    mine, theirs = study.ask(), study.ask()
+    first, second = study.ask(), study.ask()
     with storage.hold():
-        mine.set_user_attr("a", 1)
-        other.set_trial_user_attr(mine._trial_id, "b", 2)
-        assert storage.get_trial(mine._trial_id).user_attrs == {"a": 1}
-        assert storage.get_trial(theirs._trial_id).state == TrialState.RUNNING
-        other.set_trial_state_values(theirs._trial_id, TrialState.FAIL)
-        assert storage.get_trial(theirs._trial_id).state == TrialState.FAIL
-    assert storage.get_trial(mine._trial_id).user_attrs == {"a": 1, "b": 2}
+        first.set_user_attr("a", 1)
+        other.set_trial_user_attr(first._trial_id, "b", 2)
+        assert storage.get_trial(first._trial_id).user_attrs == {"a": 1}
+        assert storage.get_trial(second._trial_id).state == TrialState.RUNNING
+        other.set_trial_state_values(second._trial_id, TrialState.FAIL)
+        assert storage.get_trial(second._trial_id).state == TrialState.FAIL
+    assert storage.get_trial(first._trial_id).user_attrs == {"a": 1, "b": 2}
 
 
-def test_the_list_of_trials_shows_what_is_held_and_writes_nothing(url):
+def test_get_trials_in_hold_returns_pending_writes(url):
     storage, other = fast(url), RDBStorage(url)
     study = optuna.create_study(storage=storage)
-    mine, theirs = study.ask(), study.ask()
-    watch = Watch(storage)
+    first, second = study.ask(), study.ask()
+    log = StatementLog(storage)
     with storage.hold():
-        for trial in (mine, theirs):
+        for trial in (first, second):
             trial.suggest_float("x", 0, 1)
-            trial.set_user_attr("note", "held")
-        watch.transactions.clear()
-        other.set_trial_state_values(theirs._trial_id, TrialState.FAIL)
-        first, second = study.get_trials()
-        assert (first.params, first.user_attrs) == (mine.params, {"note": "held"})
-        # Somebody has finished it, and what is finished does not change.
-        assert second == other.get_trial(theirs._trial_id)
-        assert watch.transactions == []
+            trial.set_user_attr("note", "pending")
+        log.transactions.clear()
+        other.set_trial_state_values(second._trial_id, TrialState.FAIL)
+        found = study.get_trials()
+        assert (found[0].params, found[0].user_attrs) == (first.params, {"note": "pending"})
+        # Another worker finished it, and finished trials do not change.
+        assert found[1] == other.get_trial(second._trial_id)
+        assert log.transactions == []
         with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
-            storage.set_trial_state_values(theirs._trial_id, TrialState.COMPLETE, [1.0])
+            storage.set_trial_state_values(second._trial_id, TrialState.COMPLETE, [1.0])
     assert study.get_trials()[1].user_attrs == {}
 
 
-def test_a_trial_cannot_be_finished_twice(url):
+def test_tell_of_finished_trial_raises(url):
     storage, other = fast(url), RDBStorage(url)
     study = optuna.create_study(storage=storage)
     trial = study.ask()
@@ -276,7 +276,7 @@ def test_a_trial_cannot_be_finished_twice(url):
         other.set_trial_state_values(trial._trial_id, TrialState.FAIL)
         with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
             study.tell(trial, 1.0)
-        # Told once; from then on the thread sees the truth.
+        # Raised once; then the thread reads the database.
         assert storage.get_trial(trial._trial_id).state == TrialState.FAIL
         with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
             trial.set_user_attr("loss", 0.5)
@@ -284,7 +284,7 @@ def test_a_trial_cannot_be_finished_twice(url):
     assert (found.state, found.values, found.user_attrs) == (TrialState.FAIL, None, {})
 
 
-def test_nobody_gets_between_looking_at_a_state_and_setting_it(url):
+def test_set_state_locks_trial(url):
     storage = fast(url)
     other = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 0}})
     study = optuna.create_study(storage=storage)
@@ -304,14 +304,14 @@ def test_nobody_gets_between_looking_at_a_state_and_setting_it(url):
 
 
 @pytest.mark.parametrize("state", [None, TrialState.COMPLETE])
-def test_what_a_lost_connection_kept_back_is_written_by_the_next_call(url, state):
+def test_hold_after_lost_connection_writes_at_next_call(url, state):
     storage = FastRDBStorage(url, engine_kwargs={"connect_args": {"timeout": 0}})
     study = optuna.create_study(storage=storage)
     trial = study.ask()
 
     def write():
         if state is None:
-            storage._flush()
+            storage.flush()
         else:
             storage.set_trial_state_values(trial._trial_id, state, [1.0])
 
@@ -324,8 +324,8 @@ def test_what_a_lost_connection_kept_back_is_written_by_the_next_call(url, state
             with pytest.raises(optuna.exceptions.StorageInternalError) as caught:
                 write()
             assert lost_connection(caught.value)
-            seen = storage.get_trial(trial._trial_id)
-            assert (seen.state, seen.params) == (TrialState.RUNNING, trial.params)
+            found = storage.get_trial(trial._trial_id)
+            assert (found.state, found.params) == (TrialState.RUNNING, trial.params)
         blocker.execute("rollback")
         write()
     blocker.close()
@@ -335,7 +335,7 @@ def test_what_a_lost_connection_kept_back_is_written_by_the_next_call(url, state
 
 
 @pytest.mark.parametrize("state", [None, TrialState.COMPLETE])
-def test_a_server_that_drops_the_connection_loses_nothing(postgresql, state):
+def test_hold_after_dropped_connection_writes_at_next_call(postgresql, state):
     storage = fast(empty(postgresql))
     study = optuna.create_study(storage=storage)
     trial = study.ask()
@@ -352,7 +352,7 @@ def test_a_server_that_drops_the_connection_loses_nothing(postgresql, state):
 
     def write():
         if state is None:
-            storage._flush()
+            storage.flush()
         else:
             storage.set_trial_state_values(trial._trial_id, state, [1.0])
 
@@ -371,48 +371,48 @@ def test_a_server_that_drops_the_connection_loses_nothing(postgresql, state):
     storage.engine.dispose()
 
 
-def test_other_databases_are_written_by_optunas_code(url, monkeypatch):
-    monkeypatch.setattr(_fast, "_INSERT", {})
-    test_stock_optuna_reads_what_was_written(url)
+def test_hold_on_other_database_uses_code_of_optuna(url, monkeypatch):
+    monkeypatch.setattr(_schema, "_INSERT", {})
+    test_optuna_reads_trials_of_fast_storage(url)
     study = optuna.load_study(study_name="s", storage=fast(url))
     trial = study.ask()
     with study._storage._backend.hold():
         trial.suggest_float("x", 0, 1)
         other = RDBStorage(url)
-        there = optuna.distributions.FloatDistribution(0, 1)
-        other.set_trial_param(trial._trial_id, "x", 2.0, there)
+        distribution = optuna.distributions.FloatDistribution(0, 1)
+        other.set_trial_param(trial._trial_id, "x", 2.0, distribution)
         study.tell(trial, 1.0)
     found = other.get_trial(trial._trial_id)
     assert (found.params, found.value) == ({"x": 2.0}, 1.0)
 
 
-def test_what_another_worker_set_first_stays(url):
+def test_hold_keeps_parameter_of_other_worker(url):
     storage, other = fast(url), RDBStorage(url)
     study = optuna.create_study(storage=storage)
     trial = study.ask()
     with storage.hold():
         trial.suggest_float("y", 0, 1)
         trial.suggest_float("x", 0, 1)
-        there = optuna.distributions.FloatDistribution(0, 1)
-        other.set_trial_param(trial._trial_id, "x", 0.25, there)
+        distribution = optuna.distributions.FloatDistribution(0, 1)
+        other.set_trial_param(trial._trial_id, "x", 0.25, distribution)
     assert study.trials[0].params == {"x": 0.25, "y": trial.params["y"]}
 
 
 @pytest.mark.parametrize("before", [0, 2])
-def test_the_first_trial_of_a_process_asks_for_all_distributions_at_once(url, before):
+def test_first_trial_of_process_reads_all_distributions_at_once(url, before):
     study = optuna.create_study(study_name="s", storage=fast(url))
     study.optimize(objective, n_trials=before)
     storage = fast(url)
     study = optuna.load_study(study_name="s", storage=storage, sampler=RANDOM)
     trial = study.ask()
-    watch = Watch(storage)
+    log = StatementLog(storage)
     with storage.hold():
         for i in range(30):
             trial.suggest_categorical(f"blocks.{i}.A", CHOICES.choices)
-    assert sum(s.startswith("SELECT") for s in watch.statements) <= 8  # not some for each of 30
+    assert sum(s.startswith("SELECT") for s in log.statements) <= 8  # not per parameter
 
 
-def test_a_distribution_of_any_earlier_trial_counts(url):
+def test_set_param_incompatible_with_any_trial_raises(url):
     study = optuna.create_study(study_name="s", storage=fast(url))
     study.ask().suggest_float("x", 0, 1)
     study.ask().suggest_float("y", 0, 1)
@@ -426,7 +426,7 @@ def test_a_distribution_of_any_earlier_trial_counts(url):
     assert storage.get_trial(trial_id).params == {"z": "none"}
 
 
-def test_trials_of_many_kinds_are_read_as_stock_reads_them(url, monkeypatch):
+def test_get_all_trials_equals_optuna(url, monkeypatch):
     monkeypatch.setattr(_schema, "CHUNK", 3)
     monkeypatch.setattr(_fast, "CHUNK", 3)
     study = optuna.create_study(directions=["minimize"] * 3, storage=RDBStorage(url))
@@ -447,18 +447,18 @@ def test_trials_of_many_kinds_are_read_as_stock_reads_them(url, monkeypatch):
         else:
             for step, value in enumerate((inf, -inf, float("nan"), 0.5)):
                 trial.storage.set_trial_intermediate_value(trial._trial_id, step, value)
-    storage, stock = fast(url), RDBStorage(url)
+    storage, plain = fast(url), RDBStorage(url)
     for number in (study._study_id, other._study_id):
         for states in (None, (TrialState.COMPLETE,), (TrialState.RUNNING,)):
             found = storage.get_all_trials(number, states=states)
-            assert repr(found) == repr(stock.get_all_trials(number, states=states))
-        found = stock.get_all_trials(number)
+            assert repr(found) == repr(plain.get_all_trials(number, states=states))
+        found = plain.get_all_trials(number)
         ids = [trial._trial_id for trial in found]
-        chosen = storage._get_trials(number, None, set(ids[:5]), ids[4])
-        assert repr(chosen) == repr(stock._get_trials(number, None, set(ids[:5]), ids[4]))
+        included = storage._get_trials(number, None, set(ids[:5]), ids[4])
+        assert repr(included) == repr(plain._get_trials(number, None, set(ids[:5]), ids[4]))
 
 
-def test_changing_a_copy_of_a_trial_changes_no_other(url):
+def test_get_all_trials_returns_independent_dictionaries(url):
     study = optuna.create_study(study_name="s", storage=fast(url))
     study.optimize(objective, n_trials=2)
     first, second = optuna.load_study(study_name="s", storage=fast(url)).trials
@@ -467,7 +467,7 @@ def test_changing_a_copy_of_a_trial_changes_no_other(url):
     assert len(second.params) == len(second.distributions) == 30
 
 
-def test_a_study_can_be_deleted_in_a_block(url):
+def test_delete_study_in_hold_drops_pending_writes(url):
     storage = fast(url)
     study_id = storage.create_new_study([StudyDirection.MINIMIZE])
     trial_id = storage.create_new_trial(study_id)
@@ -481,21 +481,21 @@ def test_a_study_can_be_deleted_in_a_block(url):
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def beating(request, url):
-    """A storage with heartbeats, and a function that makes those which are there old."""
+def with_heartbeats(request, url):
+    """A storage with heartbeats, and a function that sets their times to the past."""
     if request.param == "postgresql":
         url = empty(request.getfixturevalue("postgresql"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         storage = fast(url, heartbeat_interval=60)
 
-    def age():
+    def expire():
         with storage.engine.begin() as connection:
             connection.execute(
                 sqlalchemy.text("update trial_heartbeats set heartbeat = '2000-01-01 00:00:00'")
             )
 
-    yield storage, age
+    yield storage, expire
     storage.engine.dispose()
 
 
@@ -506,56 +506,56 @@ def stale(storage, study_id):
 @pytest.mark.parametrize(
     "template", [None, optuna.trial.create_trial(state=TrialState.RUNNING, system_attrs={"w": 1})]
 )
-def test_a_trial_has_a_heartbeat_from_the_transaction_on_that_creates_it(beating, template):
-    storage, age = beating
+def test_create_trial_writes_heartbeat_in_same_transaction(with_heartbeats, template):
+    storage, expire = with_heartbeats
     study_id = storage.create_new_study([StudyDirection.MINIMIZE])
-    watch = Watch(storage)
+    log = StatementLog(storage)
     trial_id = storage.create_new_trial(study_id, template)
-    assert len(watch.transactions) == 1
-    assert "trial_heartbeats" in watch.transactions[0]
+    assert len(log.transactions) == 1
+    assert "trial_heartbeats" in log.transactions[0]
     assert stale(storage, study_id) == []
-    age()  # its worker was killed at once
+    expire()  # its worker was killed at once
     assert stale(storage, study_id) == [trial_id]
     storage.record_heartbeat(trial_id)
     assert stale(storage, study_id) == []
 
 
-def test_a_trial_that_leaves_the_queue_has_a_fresh_heartbeat(beating):
-    storage, age = beating
+def test_start_of_waiting_trial_writes_new_heartbeat(with_heartbeats):
+    storage, expire = with_heartbeats
     study_id = storage.create_new_study([StudyDirection.MINIMIZE])
     waiting = optuna.trial.create_trial(state=TrialState.WAITING)
     new, used = (storage.create_new_trial(study_id, waiting) for _ in range(2))
     storage.record_heartbeat(used)
-    age()
-    watch = Watch(storage)
+    expire()
+    log = StatementLog(storage)
     for trial_id in (new, used):
         assert storage.set_trial_state_values(trial_id, TrialState.RUNNING)
         assert not storage.set_trial_state_values(trial_id, TrialState.RUNNING)
-    with_heartbeat = [tables for tables in watch.transactions if "trial_heartbeats" in tables]
-    assert with_heartbeat == [{"trials", "trial_heartbeats"}] * 2
+    started = [tables for tables in log.transactions if "trial_heartbeats" in tables]
+    assert started == [{"trials", "trial_heartbeats"}] * 2
     assert stale(storage, study_id) == []
-    age()
+    expire()
     assert stale(storage, study_id) == [new, used]
     storage.record_heartbeat(used)
     assert stale(storage, study_id) == [new]
 
 
-def test_without_an_interval_and_for_trials_that_do_not_run_there_is_no_heartbeat(beating):
-    storage, _ = beating
+def test_trial_without_interval_or_waiting_has_no_heartbeat(with_heartbeats):
+    storage, _ = with_heartbeats
     study_id = storage.create_new_study([StudyDirection.MINIMIZE])
-    watch = Watch(storage)
+    log = StatementLog(storage)
     trial_id = storage.create_new_trial(
         study_id, optuna.trial.create_trial(state=TrialState.WAITING)
     )
     storage.heartbeat_interval = None
     storage.set_trial_state_values(trial_id, TrialState.RUNNING)
     storage.create_new_trial(study_id)
-    assert not any("trial_heartbeats" in tables for tables in watch.transactions)
+    assert not any("trial_heartbeats" in tables for tables in log.transactions)
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_of_workers_at_one_queue_each_trial_goes_to_one(beating, count):
-    storage, _ = beating
+def test_start_of_waiting_trial_by_many_workers_succeeds_once(with_heartbeats, count):
+    storage, _ = with_heartbeats
     study_id = storage.create_new_study([StudyDirection.MINIMIZE])
     waiting = optuna.trial.create_trial(state=TrialState.WAITING)
     ids = [storage.create_new_trial(study_id, waiting) for _ in range(4 * count)]
@@ -574,28 +574,28 @@ def test_of_workers_at_one_queue_each_trial_goes_to_one(beating, count):
     assert sorted(taken) == ids
 
 
-def test_outside_of_the_block_every_write_is_optunas(url):
+def test_set_param_outside_hold_writes_at_once(url):
     study = optuna.create_study(study_name="s", storage=fast(url))
     study.ask().suggest_float("x", 0, 1)
     (trial,) = optuna.load_study(study_name="s", storage=url).trials
     assert set(trial.params) == {"x"}
 
 
-def test_reading_in_the_block_shows_what_is_held_back(url):
+def test_study_in_hold_returns_pending_writes(url):
     storage = fast(url)
     study = optuna.create_study(study_name="s", storage=storage)
     trial = study.ask()
-    stock = RDBStorage(url)
+    plain = RDBStorage(url)
     with storage.hold():
         trial.suggest_float("x", 0, 1)
         trial.set_user_attr("note", {"a": [1]})
-        assert stock.get_trial(trial._trial_id).params == {}
+        assert plain.get_trial(trial._trial_id).params == {}
         assert study.trials[0].params == trial.params
-    assert stock.get_trial(trial._trial_id).params == trial.params
-    assert stock.get_trial(trial._trial_id).user_attrs == {"note": {"a": [1]}}
+    assert plain.get_trial(trial._trial_id).params == trial.params
+    assert plain.get_trial(trial._trial_id).user_attrs == {"note": {"a": [1]}}
 
 
-def test_what_was_set_before_an_error_is_written_and_the_error_told(url):
+def test_hold_after_error_writes_and_raises(url):
     storage = fast(url)
     study = optuna.create_study(storage=storage)
     trial = study.ask()
@@ -605,7 +605,7 @@ def test_what_was_set_before_an_error_is_written_and_the_error_told(url):
     assert set(study.trials[0].params) == {"x"}
 
 
-def test_blocks_may_be_nested_and_the_outer_one_writes(url):
+def test_nested_hold_writes_at_outer_end(url):
     storage = fast(url)
     study = optuna.create_study(storage=storage)
     trial = study.ask()
@@ -616,7 +616,7 @@ def test_blocks_may_be_nested_and_the_outer_one_writes(url):
     assert set(study.trials[0].params) == {"x"}
 
 
-def test_an_attribute_is_what_it_was_when_it_was_set(url):
+def test_set_attr_in_hold_copies_value(url):
     storage = fast(url)
     study = optuna.create_study(storage=storage)
     trial = study.ask()
@@ -629,7 +629,7 @@ def test_an_attribute_is_what_it_was_when_it_was_set(url):
     assert study.trials[0].user_attrs == {"list": [1]}
 
 
-def test_values_that_are_equal_but_not_the_same_are_kept_apart(url):
+def test_set_param_distinguishes_one_and_true(url):
     storage = fast(url)
     study = optuna.create_study(storage=storage)
     trial = study.ask()
@@ -641,7 +641,7 @@ def test_values_that_are_equal_but_not_the_same_are_kept_apart(url):
     assert found.params["b"] is True
 
 
-def test_an_incompatible_distribution_is_refused_at_once(url):
+def test_set_incompatible_param_in_hold_raises_at_once(url):
     storage = fast(url)
     study = optuna.create_study(storage=storage)
     study.ask().suggest_float("x", 0, 1)
@@ -650,24 +650,24 @@ def test_an_incompatible_distribution_is_refused_at_once(url):
         storage.set_trial_param(trial_id, "x", 0.0, CHOICES)
 
 
-def test_a_trial_that_another_worker_finished_is_told_once(url):
+def test_hold_of_trial_finished_by_other_worker_raises_once(url):
     storage = fast(url)
     study = optuna.create_study(study_name="s", storage=storage)
     trial = study.ask()
 
-    def lose():
+    def interfere():
         with storage.hold():
             trial.suggest_float("x", 0, 1)
             optuna.load_study(study_name="s", storage=url).tell(0, state=TrialState.FAIL)
 
     with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
-        lose()
+        interfere()
     assert study.trials[0].state == TrialState.FAIL
     study.optimize(objective, n_trials=1)
     assert study.trials[1].state == TrialState.COMPLETE
 
 
-def test_a_write_that_fails_does_not_stop_later_ones(url):
+def test_hold_after_refused_write_continues(url):
     storage = fast(url)
     study = optuna.create_study(storage=storage)
     trial = study.ask()
@@ -682,18 +682,18 @@ def test_a_write_that_fails_does_not_stop_later_ones(url):
     assert study.trials[1].state == TrialState.COMPLETE
 
 
-def test_it_can_be_pickled_with_what_it_holds(url):
+def test_pickled_storage_flushes_pending_writes(url):
     storage = fast(url)
     study = optuna.create_study(study_name="s", storage=storage)
     trial = study.ask()
     with storage.hold():
         trial.suggest_float("x", 0, 1)
-        held = pickle.dumps(storage)
-    copy = pickle.loads(held)
+        pickled = pickle.dumps(storage)
+    copy = pickle.loads(pickled)
     assert set(copy.get_all_trials(study._study_id)[0].params) == {"x"}
 
 
-def test_threads_do_not_lose_trials(url):
+def test_storage_with_threads_keeps_all_trials(url):
     study = optuna.create_study(storage=fast(url))
     study.optimize(objective, n_trials=24, n_jobs=4)
     assert len(study.trials) == 24
@@ -701,7 +701,7 @@ def test_threads_do_not_lose_trials(url):
     assert threading.active_count() < 20
 
 
-def test_another_optuna_is_used_with_its_own_storage(url, monkeypatch, caplog):
+def test_open_storage_with_unsupported_optuna_falls_back(url, monkeypatch, caplog):
     with caplog.at_level(logging.WARNING):
         monkeypatch.setattr(_schema, "_EXPECTED", {"RDBStorage._set_trial_param": ("trial_id",)})
         storage = open_storage(url)
@@ -713,7 +713,7 @@ def test_another_optuna_is_used_with_its_own_storage(url, monkeypatch, caplog):
     assert len(study.trials) == 2
 
 
-def test_every_expectation_is_checked(monkeypatch):
+def test_unsupported_names_changed_part(monkeypatch):
     assert _schema.unsupported() is None
     monkeypatch.setitem(_schema._COLUMNS, "TrialModel", ("colour",))
     assert _schema.unsupported() == "TrialModel.colour is missing"

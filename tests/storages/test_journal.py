@@ -1,4 +1,4 @@
-"""Journal files: torn lines, and what is no journal."""
+"""Journal files: incomplete lines and other files."""
 
 import json
 import multiprocessing
@@ -30,28 +30,30 @@ def fill(storage, trials=3):
     return study
 
 
-def test_stock_optuna_reads_it(path):
+def test_optuna_reads_journal(path):
     study = fill(open_storage(str(path)))
-    stock = JournalStorage(JournalFileBackend(str(path)))
-    assert optuna.load_study(study_name="s", storage=stock).trials == study.trials
+    plain = JournalStorage(JournalFileBackend(str(path)))
+    assert optuna.load_study(study_name="s", storage=plain).trials == study.trials
 
 
-@pytest.mark.parametrize("torn", [b'{"op_code":5,"wor', b"{", b'{"op_code":4}' + b" " * 70_000])
-def test_a_torn_last_line_is_cut_off_with_a_warning(path, torn, caplog):
+@pytest.mark.parametrize(
+    "incomplete", [b'{"op_code":5,"wor', b"{", b'{"op_code":4}' + b" " * 70_000]
+)
+def test_open_journal_with_incomplete_line_removes_it_and_warns(path, incomplete, caplog):
     trials = fill(open_storage(str(path))).trials
     whole = path.read_bytes()
-    path.write_bytes(whole + torn)
+    path.write_bytes(whole + incomplete)
     study = fill(open_storage(str(path)), trials=0)
     assert study.trials == trials
     assert path.read_bytes().startswith(whole)
-    assert f"{len(torn)} bytes" in caplog.text
+    assert f"{len(incomplete)} bytes" in caplog.text
     assert not path.with_suffix(".log.lock").exists()
 
 
-def test_a_line_torn_by_another_worker_is_cut_off_before_the_next(path, caplog):
+def test_append_after_incomplete_line_removes_it(path, caplog):
     study = fill(open_storage(str(path)))
     with path.open("ab") as file:
-        file.write(b'{"op_code":5')  # killed in the middle of it
+        file.write(b'{"op_code":5')  # an interrupted write
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
     for line in path.read_text(encoding="utf-8").splitlines():
         json.loads(line)
@@ -60,7 +62,7 @@ def test_a_line_torn_by_another_worker_is_cut_off_before_the_next(path, caplog):
     assert "12 bytes" in caplog.text
 
 
-def test_who_only_reads_cuts_nothing_off(path):
+def test_open_journal_for_reading_keeps_incomplete_line(path):
     fill(open_storage(str(path)))
     with path.open("ab") as file:
         file.write(b'{"op_code":5')
@@ -70,7 +72,7 @@ def test_who_only_reads_cuts_nothing_off(path):
     assert path.read_bytes() == before
 
 
-def test_a_file_with_nothing_but_a_torn_line_is_empty(path):
+def test_open_journal_with_only_incomplete_line_is_empty(path):
     path.write_bytes(b'{"op_co')
     assert optuna.get_all_study_names(open_storage(str(path))) == []
     assert path.read_bytes() == b""
@@ -80,7 +82,7 @@ def add(path, count):
     fill(open_storage(path), count)
 
 
-def test_several_processes_add_to_it(path):
+def test_journal_with_several_processes_keeps_all_trials(path):
     fill(open_storage(str(path)), 0)
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=add, args=(str(path), 10)) for _ in range(3)]
@@ -99,14 +101,14 @@ def test_several_processes_add_to_it(path):
     ids=lambda text: text[:8].strip(),
 )
 @pytest.mark.parametrize("write", [True, False])
-def test_something_else_is_refused_and_left_alone(path, text, write):
+def test_open_journal_on_other_file_raises_and_keeps_it(path, text, write):
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(StorageError, match="no journal"):
+    with pytest.raises(StorageError, match="not a journal"):
         open_storage(str(path), write=write)
     assert path.read_text(encoding="utf-8") == text
 
 
-def test_a_missing_file_is_made_only_if_it_may_be(path, tmp_path):
+def test_open_journal_without_create_raises(path, tmp_path):
     with pytest.raises(StorageError, match="no such file"):
         open_storage(str(path), create=False)
     with pytest.raises(StorageError, match="no folder"):
@@ -116,12 +118,12 @@ def test_a_missing_file_is_made_only_if_it_may_be(path, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_one_line_and_leaves_whole_lines(path, monkeypatch):
+def test_append_to_full_disk_raises_one_line_and_keeps_whole_lines(path, monkeypatch):
     study = fill(open_storage(str(path)))
     whole = path.read_bytes()
 
     def full(descriptor):
-        with path.open("rb+") as file:  # of the line that is written now, a part fits
+        with path.open("rb+") as file:  # a part of the written line fits
             file.truncate(len(whole) + 10)
         raise OSError(28, "No space left on device")
 

@@ -22,7 +22,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def opened():
-    """Opens storages and closes their connections at the end."""
+    """A function that opens storages, whose connections are closed at the end."""
     storages = []
 
     def open_(*args, **kwargs):
@@ -34,13 +34,15 @@ def opened():
         storage.engine.dispose()
 
 
-def refused(url, **kwargs):
-    """The one line with which the storage is refused."""
+def error_message(url, **kwargs):
+    """Return the message with which a storage is refused."""
     with pytest.raises(StorageError) as caught:
         open_storage(url, **kwargs)
     message = str(caught.value)
     assert "\n" not in message
     assert url in message
+    assert message.startswith("`storage` must be the URL of a database")
+    assert message.endswith("Choose another `storage`.")
     return message
 
 
@@ -51,7 +53,7 @@ def pragmas(connection):
     )
 
 
-def test_every_connection_has_a_write_ahead_log_and_patience(path, opened):
+def test_sqlite_connections_have_write_ahead_log_and_timeout(path, opened):
     storage = opened(url_of(path))
     found = []
 
@@ -67,31 +69,31 @@ def test_every_connection_has_a_write_ahead_log_and_patience(path, opened):
     assert found == [("wal", normal, 60_000)] * 4
 
 
-def test_what_is_written_is_there_when_it_is_opened_again(path, opened):
+def test_reopened_storage_has_trials(path, opened):
     study = optuna.create_study(study_name="a", storage=opened(url_of(path)))
     study.optimize(lambda trial: trial.suggest_categorical("x", ["b", "c"]) == "b", n_trials=3)
     again = optuna.load_study(study_name="a", storage=opened(url_of(path), create=False))
     assert [t.params for t in again.trials] == [t.params for t in study.trials]
 
 
-def test_stock_optuna_opens_the_same_file_and_the_other_way_round(path, opened):
+def test_optuna_and_open_storage_read_each_other(path, opened):
     optuna.create_study(study_name="ours", storage=opened(url_of(path)))
-    stock = RDBStorage(url_of(path))
-    assert optuna.get_all_study_names(stock) == ["ours"]
-    study = optuna.create_study(study_name="stock", storage=stock)
+    plain = RDBStorage(url_of(path))
+    assert optuna.get_all_study_names(plain) == ["ours"]
+    study = optuna.create_study(study_name="plain", storage=plain)
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
-    stock.engine.dispose()
-    found = optuna.load_study(study_name="stock", storage=opened(url_of(path)))
+    plain.engine.dispose()
+    found = optuna.load_study(study_name="plain", storage=opened(url_of(path)))
     assert len(found.trials) == 2
 
 
-def test_an_empty_file_becomes_a_storage(path, opened):
+def test_open_storage_on_empty_file_creates_tables(path, opened):
     path.touch()
     optuna.create_study(study_name="a", storage=opened(url_of(path)))
     assert optuna.get_all_study_names(url_of(path)) == ["a"]
 
 
-def test_two_writers_wait_for_each_other(path, opened):
+def test_storage_with_two_writers_keeps_all_trials(path, opened):
     url = url_of(path)
     optuna.create_study(study_name="a", storage=opened(url))
     failures = []
@@ -100,7 +102,7 @@ def test_two_writers_wait_for_each_other(path, opened):
         try:
             study = optuna.load_study(study_name="a", storage=storage)
             study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=10)
-        except Exception as error:  # told by the assertion below
+        except Exception as error:  # raised by the assertion below
             failures.append(error)
 
     threads = [threading.Thread(target=work, args=(opened(url),)) for _ in range(2)]
@@ -113,40 +115,40 @@ def test_two_writers_wait_for_each_other(path, opened):
     assert numbers == list(range(20))
 
 
-def test_a_text_file_is_refused_and_left_alone(path):
+def test_open_storage_on_text_file_raises_and_keeps_it(path):
     path.write_text("not a database, but long enough to be looked at as if it were one\n" * 20)
     before = path.read_bytes()
-    assert "not a database" in refused(url_of(path))
+    assert "not a database" in error_message(url_of(path))
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_database_of_something_else_is_refused_and_left_alone(path):
+def test_open_storage_on_foreign_database_raises_and_keeps_it(path):
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE wages (name TEXT, wage INTEGER)")
         connection.execute("INSERT INTO wages VALUES ('a', 1)")
     connection.close()
     before = path.read_bytes()
-    assert "'wages'" in refused(url_of(path))
+    assert "'wages'" in error_message(url_of(path))
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_missing_file_is_not_created_unless_it_may_be(path, opened):
-    assert "no such file" in refused(url_of(path), create=False)
+def test_open_storage_without_create_raises(path, opened):
+    assert "no such file" in error_message(url_of(path), create=False)
     assert list(path.parent.iterdir()) == []
     opened(url_of(path))
     opened(url_of(path), create=False)
     assert path.exists()
 
 
-def test_a_missing_folder_is_refused_and_not_made(tmp_path):
-    assert "no folder" in refused(url_of(tmp_path / "missing" / "studies.db"))
+def test_open_storage_in_missing_folder_raises(tmp_path):
+    assert "no folder" in error_message(url_of(tmp_path / "missing" / "studies.db"))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_in_the_place_of_the_file_is_refused(tmp_path):
-    assert "unable to open" in refused(url_of(tmp_path))
+def test_open_storage_on_folder_raises(tmp_path):
+    assert "unable to open" in error_message(url_of(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -161,19 +163,19 @@ def test_a_folder_in_the_place_of_the_file_is_refused(tmp_path):
         "postgresql://localhost:port/studies",
     ],
 )
-def test_a_misspelt_url_is_refused_and_makes_no_file(url, tmp_path, monkeypatch):
+def test_open_storage_with_malformed_url_raises(url, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert "must be the URL of a database" in refused(url)
+    error_message(url)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_storage_of_another_optuna_is_refused(path, opened):
+def test_open_storage_of_other_schema_version_raises(path, opened):
     opened(url_of(path)).engine.dispose()
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE alembic_version SET version_num = 'v99.0.0.a'")
         connection.execute("UPDATE version_info SET schema_version = 99")
     connection.close()
-    refused(url_of(path))
+    error_message(url_of(path))
 
 
 as_root = pytest.mark.skipif(
@@ -182,35 +184,35 @@ as_root = pytest.mark.skipif(
 
 
 @as_root
-def test_a_read_only_folder_is_refused(tmp_path):
+def test_open_storage_in_read_only_folder_raises(tmp_path):
     tmp_path.chmod(0o555)
     try:
-        refused(url_of(tmp_path / "studies.db"))
+        error_message(url_of(tmp_path / "studies.db"))
         assert list(tmp_path.iterdir()) == []
     finally:
         tmp_path.chmod(0o755)
 
 
 @as_root
-def test_a_read_only_file_is_refused(path):
+def test_open_storage_on_read_only_file_raises(path):
     path.touch()
     path.chmod(0o444)
-    refused(url_of(path))
+    error_message(url_of(path))
     assert path.read_bytes() == b""
 
 
-def test_the_default_is_a_file_in_the_runs_folder(tmp_path, opened):
+def test_default_url_is_in_runs_folder(tmp_path, opened):
     storage = opened(default_url(tmp_path))
     assert (tmp_path / "studies.db").exists()
     assert str(storage.engine.url) == default_url(tmp_path)
 
 
-def test_what_a_database_raises_in_the_middle_of_work_becomes_one_line(path, opened):
+def test_storage_errors_of_database_raise_one_line(path, opened):
     storage = opened(url_of(path))
     study = optuna.create_study(storage=storage)
     with storage.engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE trials")
-    line = r"no such table: trials.*run the same command"
+    line = r"`storage` must stay.*no such table: trials.*Repeat the call to resume\."
     with pytest.raises(StorageError, match=line) as caught, storage_errors():
         study.ask()
     assert "\n" not in str(caught.value)
@@ -220,18 +222,18 @@ def test_what_a_database_raises_in_the_middle_of_work_becomes_one_line(path, ope
         connection.execute(query)
 
 
-def test_other_errors_pass_through():
+def test_storage_errors_reraises_other_errors():
     with pytest.raises(KeyError), storage_errors():
         raise KeyError
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
-def test_a_database_in_memory_is_refused(url):
+def test_open_storage_in_memory_raises(url):
     with pytest.raises(StorageError, match="name a file"):
         open_storage(url)
 
 
-def test_a_password_is_never_shown():
+def test_open_storage_with_password_hides_it():
     with pytest.raises(StorageError) as caught:
         open_storage("sqlite+nothing://me:geheim@localhost/x")
     assert "geheim" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Databases that go away and come back."""
+"""Databases that are temporarily unreachable."""
 
 import pickle
 import sqlite3
@@ -19,27 +19,27 @@ from glora_automl.storages._patience import lost_connection
 
 
 class ServerError(Exception):
-    """What a driver of a server raises."""
+    """An error of the driver of a server."""
 
 
-def gone():
+def connection_error():
     return OperationalError("select 1", None, ServerError("server closed the connection"))
 
 
 class Flaky(RDBStorage):
-    """A database that is away for some calls of a method, before or after it has done its work."""
+    """A database that is unreachable for some calls, before or after their work."""
 
-    away: int = 0
+    n_failures: int = 0
     method: str = ""
     after: bool = False
 
     def _flaky(self, method, call):
-        if method != self.method or self.away == 0:
+        if method != self.method or self.n_failures == 0:
             return call()
-        self.away -= 1
+        self.n_failures -= 1
         if self.after:
             call()
-        raise StorageInternalError("lost") from gone()
+        raise StorageInternalError("lost") from connection_error()
 
     def set_trial_state_values(self, *args, **kwargs):
         call = super().set_trial_state_values
@@ -76,55 +76,55 @@ class TestOptunaSuite(StorageTestCase):
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("method", ["set_trial_state_values", "set_trial_user_attr"])
-def test_a_call_is_tried_again_until_the_database_is_back(flaky, method, after, caplog):
+def test_call_with_unreachable_database_is_retried(flaky, method, after, caplog):
     study = optuna.create_study(storage=flaky)
     trial = study.ask()
     backend = flaky._backend
-    backend.method, backend.away, backend.after = method, 4, after
+    backend.method, backend.n_failures, backend.after = method, 4, after
     trial.set_user_attr("a", 1)
     study.tell(trial, 0.5)
     (found,) = study.trials
     assert (found.state, found.value, found.user_attrs) == (TrialState.COMPLETE, 0.5, {"a": 1})
-    # A state that was set before the answer was lost is found at the second attempt.
+    # The second attempt finds a state that was set before the answer was lost.
     assert len(flaky.slept) == (1 if after and method == "set_trial_state_values" else 4)
-    assert sorted(flaky.slept) == flaky.slept, "it waits longer each time"
+    assert sorted(flaky.slept) == flaky.slept, "delays grow"
     assert caplog.text.count("does not answer") == 1
 
 
-def test_a_trial_whose_answer_was_lost_stays_behind_and_the_caller_has_another(flaky):
+def test_create_trial_with_lost_answer_creates_another(flaky):
     study = optuna.create_study(storage=flaky)
     backend = flaky._backend
-    backend.method, backend.away, backend.after = "create", 1, True
+    backend.method, backend.n_failures, backend.after = "create", 1, True
     trial = study.ask()
     study.tell(trial, 0.5)
     assert [t.state for t in study.trials] == [TrialState.RUNNING, TrialState.COMPLETE]
 
 
-def test_a_state_that_somebody_else_has_set_is_told(flaky):
+def test_set_state_after_other_worker_raises(flaky):
     study = optuna.create_study(storage=flaky)
     trial = study.ask()
     other = PatientStorage(RDBStorage(str(flaky.engine.url)))
     other.set_trial_state_values(trial._trial_id, TrialState.FAIL)
     backend = flaky._backend
-    backend.method, backend.away = "set_trial_state_values", 1
+    backend.method, backend.n_failures = "set_trial_state_values", 1
     with pytest.raises(UpdateFinishedTrialError):
         flaky.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [0.5])
 
 
-def test_patience_ends(tmp_path):
+def test_call_after_patience_raises(tmp_path):
     storage = PatientStorage(Flaky(f"sqlite:///{tmp_path}/a.db"), patience=0.3)
     study = optuna.create_study(storage=storage)
     trial = study.ask()
-    storage._backend.method, storage._backend.away = "set_trial_user_attr", 1000
+    storage._backend.method, storage._backend.n_failures = "set_trial_user_attr", 1000
     begin = time.monotonic()
-    message = "server closed the connection; run the same command again"
+    message = r"server closed the connection\. Repeat the call"
     with pytest.raises(StorageError, match=message), storage_errors():
         trial.set_user_attr("a", 1)
     assert time.monotonic() - begin >= 0.25
     storage.engine.dispose()
 
 
-def test_what_a_block_holds_survives_a_lost_connection(tmp_path, monkeypatch):
+def test_hold_writes_after_lost_connection_keeps_writes(tmp_path, monkeypatch):
     storage = open_storage(f"sqlite:///{tmp_path}/a.db", patience=60)
     study = optuna.create_study(storage=storage)
     monkeypatch.setattr("glora_automl.storages._patience.time.sleep", lambda seconds: None)
@@ -134,12 +134,12 @@ def test_what_a_block_holds_survives_a_lost_connection(tmp_path, monkeypatch):
         nonlocal left
         if left:
             left -= 1
-            raise gone()
+            raise connection_error()
 
     def objective(trial):
         with hold_writes(storage):
             x = trial.suggest_categorical("x", ["a", "b"])
-            trial.set_user_attr("seen", x)
+            trial.set_user_attr("x", x)
             sqlalchemy.event.listen(storage.engine, "before_cursor_execute", fail)
         return 1.0
 
@@ -148,20 +148,20 @@ def test_what_a_block_holds_survives_a_lost_connection(tmp_path, monkeypatch):
     assert left == 0
     (trial,) = study.trials
     assert trial.state == TrialState.COMPLETE
-    assert trial.user_attrs["seen"] == trial.params["x"]
+    assert trial.user_attrs["x"] == trial.params["x"]
     storage.engine.dispose()
 
 
 def sqlite_error(name):
-    error = sqlite3.OperationalError("it says so")
+    error = sqlite3.OperationalError("message")
     error.sqlite_errorname = name
     return error
 
 
 @pytest.mark.parametrize(
-    ("error", "passes"),
+    ("error", "expected"),
     [
-        (gone(), True),
+        (connection_error(), True),
         (InterfaceError("q", None, ServerError()), True),
         (sqlalchemy.exc.TimeoutError("pool"), True),
         (OperationalError("q", None, sqlite_error("SQLITE_BUSY")), True),
@@ -172,14 +172,14 @@ def sqlite_error(name):
         (KeyError("x"), False),
     ],
 )
-def test_only_what_may_pass_by_itself_is_waited_for(error, passes):
-    assert lost_connection(error) == passes
+def test_lost_connection_is_true_for_temporary_errors(error, expected):
+    assert lost_connection(error) == expected
     wrapped = StorageInternalError("wrapped")
     wrapped.__cause__ = error
-    assert lost_connection(wrapped) == passes
+    assert lost_connection(wrapped) == expected
 
 
-def test_it_goes_to_another_process(tmp_path):
+def test_patient_storage_is_picklable(tmp_path):
     storage = open_storage(f"sqlite:///{tmp_path}/a.db", patience=7)
     optuna.create_study(study_name="s", storage=storage)
     again = pickle.loads(pickle.dumps(storage))

@@ -15,17 +15,17 @@ NAMES = [f"x{i}" for i in range(6)]
 
 
 class Total:
-    """Shows the sum of a trial's parameters, and counts how often it is asked."""
+    """A projection onto the sum of the parameters, which counts its calls."""
 
     distributions = {"sum": IntDistribution(0, 60)}  # noqa: RUF012
 
     def __init__(self):
-        self.asked = 0
+        self.n_calls = 0
 
     def __call__(self, params):
-        self.asked += 1
+        self.n_calls += 1
         if "other" in params:
-            raise ValueError("not ours")
+            raise ValueError("foreign")
         return {"sum": sum(params.values())} if len(params) == len(NAMES) else {}
 
     def describe(self, attributes):
@@ -47,7 +47,7 @@ def study(storage):
     return optuna.create_study(study_name="s", storage=storage, direction="maximize")
 
 
-def add(study, value, *, state=TrialState.COMPLETE, over=None, params=None):
+def add(study, value, *, state=TrialState.COMPLETE, violation=None, params=None):
     params = dict.fromkeys(NAMES, 1) if params is None else params
     study.add_trial(
         create_trial(
@@ -55,17 +55,17 @@ def add(study, value, *, state=TrialState.COMPLETE, over=None, params=None):
             value=value if state == TrialState.COMPLETE else None,
             params=params,
             distributions=dict.fromkeys(params, IntDistribution(0, 10)),
-            constraints=None if over is None else {"size": over},
+            constraints=None if violation is None else {"size": violation},
             system_attrs={"fixed_params": dict(params)},
         )
     )
 
 
-def test_trials_have_the_projected_parameters_and_constraints(study):
+def test_view_trials_have_projected_parameters_and_constraints(study):
     total = Total()
     view = StudyView(study._storage, lambda study: total)
-    add(study, 0.5, over=-2.0)
-    add(study, 0.7, over=3.0)
+    add(study, 0.5, violation=-2.0)
+    add(study, 0.7, violation=3.0)
     for trial in view.get_all_trials(study._study_id):
         assert trial.params == {"sum": 6}
         assert trial.distributions == total.distributions
@@ -78,36 +78,36 @@ def test_trials_have_the_projected_parameters_and_constraints(study):
     assert "constraints" not in study.trials[0].system_attrs
 
 
-def test_finished_trials_are_projected_once_and_running_ones_each_time(study):
+def test_view_projects_finished_trials_once(study):
     total = Total()
     view = StudyView(study._storage, lambda study: total)
     for value in range(5):
         add(study, value)
     running = study.ask()
     view.get_all_trials(study._study_id)
-    assert total.asked == 6
+    assert total.n_calls == 6
     assert view.get_all_trials(study._study_id)[-1].params == {}
-    assert total.asked == 7
+    assert total.n_calls == 7
     for name in NAMES:
         running.suggest_int(name, 0, 10)
     expected = sum(running.params.values())
     assert view.get_all_trials(study._study_id)[-1].params == {"sum": expected}
     study.tell(running, 1.0)
     add(study, 9)
-    before = total.asked
+    before = total.n_calls
     assert len(view.get_all_trials(study._study_id)) == 7
     view.get_all_trials(study._study_id)
-    assert total.asked == before + 2
+    assert total.n_calls == before + 2
 
 
-def test_trials_without_parameters_hide_no_parameters_of_others(study):
-    """The dashboard shows those that all trials have."""
+def test_view_of_trial_without_parameters_has_distributions(study):
+    """The dashboard shows the parameters that all trials have."""
     view = StudyView(study._storage, lambda study: Total())
     study.ask()
     assert view.get_all_trials(study._study_id)[0].distributions == Total.distributions
 
 
-def test_another_study_with_the_same_numbers_is_not_mistaken_for_it(storage):
+def test_view_of_study_with_reused_ids_projects_again(storage):
     total = Total()
     view = StudyView(storage, lambda study: total)
     first = optuna.create_study(study_name="s", storage=storage)
@@ -119,59 +119,59 @@ def test_another_study_with_the_same_numbers_is_not_mistaken_for_it(storage):
     assert view.get_all_trials(second._study_id)[0].params == {"sum": 12}
 
 
-def test_the_projection_follows_the_settings(study):
+def test_view_after_changed_attribute_projects_again(study):
     first, second = Total(), Total()
     view = StudyView(study._storage, lambda s: second if "changed" in s.user_attrs else first)
     add(study, 1.0)
     view.get_all_trials(study._study_id)
     study.set_user_attr("changed", True)
     view.get_all_trials(study._study_id)
-    assert (first.asked, second.asked) == (1, 1)
+    assert (first.n_calls, second.n_calls) == (1, 1)
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
-def test_the_best_trial_is_the_best_feasible_one(direction):
+def test_view_best_trial_is_best_feasible(direction):
     study = optuna.create_study(direction=direction)
     view = StudyView(study._storage, lambda study: Total())
     sign = 1 if direction == "maximize" else -1
     with pytest.raises(ValueError, match="No trials are completed"):
         view.get_best_trial(study._study_id)
-    add(study, sign * 5.0, over=2.0)
-    add(study, sign * 9.0, over=4.0)
-    assert view.get_best_trial(study._study_id).number == 0, "it violates least"
-    add(study, sign * 1.0, over=0.0)
-    add(study, sign * 3.0, over=-1.0)
-    add(study, sign * 3.0, over=-1.0)
+    add(study, sign * 5.0, violation=2.0)
+    add(study, sign * 9.0, violation=4.0)
+    assert view.get_best_trial(study._study_id).number == 0, "least violation"
+    add(study, sign * 1.0, violation=0.0)
+    add(study, sign * 3.0, violation=-1.0)
+    add(study, sign * 3.0, violation=-1.0)
     add(study, 0.0, state=TrialState.FAIL)
     assert view.get_best_trial(study._study_id).number == 3
     assert study.best_trial.number == 3
 
 
-def test_several_objectives_have_no_best_trial():
+def test_view_best_trial_of_several_objectives_raises():
     study = optuna.create_study(directions=["maximize", "minimize"])
     view = StudyView(study._storage, lambda study: Total())
     with pytest.raises(RuntimeError, match="several objectives"):
         view.get_best_trial(study._study_id)
 
 
-def test_other_studies_are_as_they_are(study):
+def test_view_without_projection_equals_storage(study):
     view = StudyView(study._storage, lambda study: None)
     study.set_user_attr("a", 1)
-    add(study, 0.5, over=2.0)
-    add(study, 0.4, over=-2.0)
+    add(study, 0.5, violation=2.0)
+    add(study, 0.4, violation=-2.0)
     assert view.get_all_trials(study._study_id) == study.trials
     assert view.get_best_trial(study._study_id) == study._storage.get_best_trial(study._study_id)
-    (shown,) = view.get_all_studies()
-    assert shown.user_attrs == {"a": 1}
+    (found,) = view.get_all_studies()
+    assert found.user_attrs == {"a": 1}
 
 
-def test_trials_with_parameters_of_their_own_keep_them(study):
+def test_view_of_foreign_trial_keeps_parameters(study):
     view = StudyView(study._storage, lambda study: Total())
     add(study, 1.0, params={"other": 3})
     assert view.get_all_trials(study._study_id)[0].params == {"other": 3}
 
 
-def test_studies_are_listed_in_order_with_readable_attributes(storage):
+def test_view_lists_studies_in_order_with_described_attributes(storage):
     for name in ("b", "b/stages", "a"):
         optuna.create_study(study_name=name, storage=storage)
 
@@ -201,19 +201,21 @@ def writes(view, study, trial_id):
     }
 
 
-def test_nothing_is_written_unless_that_is_allowed(study):
+def test_view_writes_only_attributes_if_writable(study):
     trial = study.ask()
     before = copy.deepcopy(study.trials), study.user_attrs, study._storage.get_all_studies()
     for name, write in writes(StudyView(study._storage, lambda s: None), study, 0).items():
-        with pytest.raises(StorageError):
+        with pytest.raises(
+            StorageError, match=r"^`writable` must be|^A view of a storage must not"
+        ):
             write()
-        now = study.trials, study.user_attrs, study._storage.get_all_studies()
-        assert [s.__dict__ for s in now[2]] == [s.__dict__ for s in before[2]], name
-        assert now[:2] == before[:2], name
+        after = study.trials, study.user_attrs, study._storage.get_all_studies()
+        assert [s.__dict__ for s in after[2]] == [s.__dict__ for s in before[2]], name
+        assert after[:2] == before[:2], name
     view = StudyView(study._storage, lambda s: None, writable=True)
     allowed = writes(view, study, trial._trial_id)
     for name in ("new study", "new trial", "parameter", "value", "intermediate", "delete"):
-        with pytest.raises(StorageError, match="neither makes nor deletes"):
+        with pytest.raises(StorageError, match="must not create or delete"):
             allowed[name]()
     for name in ("study attribute", "study system attribute", "trial attribute"):
         allowed[name]()
@@ -221,18 +223,18 @@ def test_nothing_is_written_unless_that_is_allowed(study):
     assert study.trials[0].user_attrs == {"c": 1}
 
 
-def test_optuna_itself_works_on_a_view(study):
+def test_optuna_loads_study_from_view(study):
     view = StudyView(study._storage, lambda study: Total())
     for value in (1.0, 2.0):
-        add(study, value, over=-1.0)
-    seen = optuna.load_study(study_name="s", storage=view)
-    assert seen.best_value == 2.0
-    assert [trial.params for trial in seen.trials] == [{"sum": 6}] * 2
-    assert isinstance(seen.trials[0].datetime_complete, datetime.datetime)
+        add(study, value, violation=-1.0)
+    found = optuna.load_study(study_name="s", storage=view)
+    assert found.best_value == 2.0
+    assert [trial.params for trial in found.trials] == [{"sum": 6}] * 2
+    assert isinstance(found.trials[0].datetime_complete, datetime.datetime)
     assert view.get_n_trials(study._study_id) == 2
 
 
-def test_a_journal_is_a_storage_of_views_too(tmp_path):
+def test_view_of_journal_projects_once(tmp_path):
     storage = open_storage(f"{tmp_path}/a.log")
     assert isinstance(storage, JournalStorage)
     study = optuna.create_study(study_name="s", storage=storage)
@@ -241,4 +243,4 @@ def test_a_journal_is_a_storage_of_views_too(tmp_path):
     view = StudyView(storage, lambda study: total)
     view.get_all_trials(study._study_id)
     view.get_all_trials(study._study_id)
-    assert total.asked == 1
+    assert total.n_calls == 1

@@ -1,4 +1,4 @@
-"""EvolutionSampler of glora_automl, as OptunaHub loads it."""
+"""EvolutionSampler of glora_automl as an OptunaHub package."""
 
 from glora_automl.samplers import EvolutionSampler
 

@@ -1,7 +1,7 @@
-"""The paper's formula as its reference code computes it, written anew; and a plain LoRA layer.
+"""Reference layers for comparisons: the paper's formula, plain LoRA and PEFT.
 
-For each batch the reference rebuilds the weight of each layer from five dense tensors, also where
-a tensor is none (arXiv 2306.07967, equation 10). It is here to be compared with.
+Like the paper's code, the reference rebuilds the weight of each layer for each batch. It builds it
+from five dense tensors, even for a choice of none (arXiv 2306.07967, equation 10).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from glora_automl.adapters import GLoRALinear, adapted_layers
 
 
 class ReferenceLinear(nn.Module):
-    """A layer with the parameters of an adapted one, and the reference's arithmetic."""
+    """A layer with the parameters of an adapted layer and the arithmetic of the paper's code."""
 
     def __init__(self, layer: GLoRALinear) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class ReferenceLinear(nn.Module):
 
 
 class LoRALinear(nn.Module):
-    """LoRA as it is usually written: two thin products beside the frozen layer."""
+    """Plain LoRA: two thin products beside the frozen layer."""
 
     def __init__(self, linear: nn.Linear, rank: int) -> None:
         super().__init__()
@@ -61,27 +61,27 @@ class LoRALinear(nn.Module):
         return self.linear(x) + F.linear(F.linear(x, self.down), self.up)
 
 
-def replace(model: nn.Module, made: dict[str, nn.Module]) -> nn.Module:
-    """Put modules into a model."""
-    for name, module in made.items():
+def replace(model: nn.Module, modules: dict[str, nn.Module]) -> nn.Module:
+    """Replace modules of a model by name, and return the model."""
+    for name, module in modules.items():
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, module)
     return model
 
 
 def reference_of(model: nn.Module) -> nn.Module:
-    """An adapted model with the reference's arithmetic, on the same parameters."""
+    """Replace the adapted layers of a model by reference layers on the same parameters."""
     layers = {n: m for n, m in adapted_layers(model).items() if not m.is_convolution}
     return replace(model, {name: ReferenceLinear(layer) for name, layer in layers.items()})
 
 
 def lora_of(model: nn.Module, names: list[str], rank: int) -> nn.Module:
-    """A model with LoRA in the named layers."""
+    """Add plain LoRA to the named layers."""
     return replace(model, {name: LoRALinear(model.get_submodule(name), rank) for name in names})
 
 
 def peft_of(model: nn.Module, names: list[str], kind: str, rank: int) -> nn.Module | None:
-    """A model with PEFT's LoRA or GLoRA in the named layers; None where PEFT is not installed."""
+    """Add PEFT's LoRA or GLoRA to the named layers; return None if PEFT is not installed."""
     try:
         import peft
     except ImportError:

@@ -1,4 +1,4 @@
-"""What the benchmarks of speed share: models, ways that are timed in turn, tables and files."""
+"""Common parts of the speed benchmarks: models, timing of methods in turn, tables and files."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def create(name: str, device: torch.device) -> nn.Module:
-    """A model with random weights, the same each time."""
+    """Create a model with the same random weights in each call."""
     timm_name, keywords = MODELS[name]
     with seeded(0):
         model = timm.create_model(timm_name, num_classes=CLASSES, **keywords)
@@ -61,7 +61,7 @@ def create(name: str, device: torch.device) -> nn.Module:
 
 
 def images_for(name: str, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Random images in the model's size, and labels."""
+    """Return random images in the model's size, and labels."""
     size = MODELS[name][1].get("img_size", 224)
     with seeded(1):
         images = torch.randn(count, 3, size, size)
@@ -69,7 +69,7 @@ def images_for(name: str, count: int, device: torch.device) -> tuple[Tensor, Ten
 
 
 def supernet_of(model: nn.Module, images: Tensor) -> tuple[Supernet, SearchSpace]:
-    """The supernet of the search space `default` on a model, with non-zero adapters."""
+    """Create a supernet of the search space `default` with non-zero adapters."""
     shapes = linear_shapes(model, example=images[:1])
     space = SearchSpace(load_search_space("default"), shapes)
     supernet = Supernet(model, space.layer_choices())
@@ -80,7 +80,7 @@ def supernet_of(model: nn.Module, images: Tensor) -> tuple[Supernet, SearchSpace
 
 
 def architectures(space: SearchSpace) -> Iterator[Architecture]:
-    """Architectures drawn uniformly, again and again the same; to draw them takes no time."""
+    """Yield the same 20 uniformly drawn architectures in a cycle, which takes no time."""
     rng = np.random.default_rng(0)
     region = FeasibleRegion(space, sys.maxsize)
     return itertools.cycle([space.architecture(region.draw_uniform(rng)) for _ in range(20)])
@@ -89,54 +89,55 @@ def architectures(space: SearchSpace) -> Iterator[Architecture]:
 Timings = dict[str, list[float]]
 
 
-def in_turn(ways: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> Timings:
-    """Seconds of each way in each round; another one comes first each time.
+def in_turn(
+    methods: Mapping[str, Callable[[], object]], rounds: int, device: torch.device
+) -> Timings:
+    """Return the seconds of each method in each round; the first method changes per round.
 
-    On a CPU it is the processor time of the process, so that what else the machine does counts for
-    less; torch has one thread.
+    On a CPU the time is processor time, which other programs of the machine affect less.
     """
     cuda = device.type == "cuda"
     clock = time.perf_counter if cuda else time.process_time
-    for way in ways.values():  # allocators, caches, compilers
-        way()
-    seconds: Timings = {name: [] for name in ways}
-    names = list(ways)
+    for method in methods.values():  # warms up allocators, caches and compilers
+        method()
+    seconds: Timings = {name: [] for name in methods}
+    names = list(methods)
     for index in range(rounds):
         for name in names[index % len(names) :] + names[: index % len(names)]:
             if cuda:
                 torch.cuda.synchronize(device)
             begin = clock()
-            ways[name]()
+            methods[name]()
             if cuda:
                 torch.cuda.synchronize(device)
             seconds[name].append(clock() - begin)
     return seconds
 
 
-def peak_memory(way: Callable[[], object], device: torch.device) -> int | None:
-    """Bytes that a way allocates at most beyond what there is; None on a CPU."""
+def peak_memory(method: Callable[[], object], device: torch.device) -> int | None:
+    """Return the peak of bytes that a method allocates additionally; None on a CPU."""
     if device.type != "cuda":
         return None
-    way()
+    method()
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
-    way()
+    method()
     torch.cuda.synchronize(device)
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def summarised(
+def summarize(
     seconds: Timings, base: str, images: int, memory: Mapping[str, int | None]
 ) -> dict[str, dict[str, Any]]:
-    """Medians, and quotients to the base way in the same round with their quartiles."""
+    """Return medians, and ratios to the base method in the same round with quartiles."""
     figures = {}
     for name, values in seconds.items():
-        quotients = np.array(values) / np.array(seconds[base])
-        low, middle, high = np.percentile(quotients, [25, 50, 75])
+        ratios = np.array(values) / np.array(seconds[base])
+        low, median, high = np.percentile(ratios, [25, 50, 75])
         figures[name] = {
             "images_per_second": round(images / float(np.median(values)), 2),
-            "ratio": round(float(middle), 4),
+            "ratio": round(float(median), 4),
             "quartiles": [round(float(low), 4), round(float(high), 4)],
             "memory": memory.get(name),
             "seconds": [round(value, 6) for value in values],
@@ -145,10 +146,10 @@ def summarised(
 
 
 def show(title: str, base: str, models: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print a table a model."""
+    """Print one table per model."""
     for model, figures in models.items():
         table = Table(
-            "way",
+            "method",
             "images/s",
             f"time, {base} = 1 (quartiles)",
             "peak MB",
@@ -163,7 +164,7 @@ def show(title: str, base: str, models: Mapping[str, Mapping[str, Any]]) -> None
 
 
 def parser_of(doc: str | None, models: list[str], rounds: int) -> argparse.ArgumentParser:
-    """The options that all of them have."""
+    """Create a parser with the common options."""
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -171,7 +172,7 @@ def parser_of(doc: str | None, models: list[str], rounds: int) -> argparse.Argum
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--out", type=Path, help="file for the figures as JSON")
-    parser.add_argument("--small", action="store_true", help="seconds: one tiny model")
+    parser.add_argument("--small", action="store_true", help="one tiny model, for a few seconds")
     return parser
 
 

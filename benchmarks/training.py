@@ -1,19 +1,19 @@
-"""What a training step of the supernet takes, beside LoRA's and the frozen backbone's.
+"""Time of a supernet's training step, compared with LoRA and with the frozen backbone.
 
-A round takes a step of AdamW on the same images in each way:
+Each round runs one step of AdamW on the same images with each method:
 
-- limit: the frozen backbone forward and backward to its first activations, and the head. No
-  adapter in all layers can take less;
-- supernet: a new random path of the search space `default`, as the search trains it;
-- supernet, LoRA r=8: the path that is LoRA in every layer;
-- supernet, recompute: random paths with `training.recompute`;
+- limit: forward and backward pass of the frozen backbone to its first activations, and the head;
+  adapters in all layers cannot take less;
+- supernet: a new random path of the search space `default`, as in a search;
+- supernet, LoRA r=8: the path with LoRA in all layers;
+- supernet, grad_checkpointing: random paths with `training.grad_checkpointing`;
 - reference: the same random paths with the paper's formula, which autograd differentiates through
-  every dense weight;
+  all dense weights;
 - LoRA r=8, PEFT LoRA r=8, PEFT GLoRA: fixed adapters in all layers (`pip install -e ".[peft]"`).
 
-Told are images a second, and the time as a multiple of the limit's in the same round, as median
-and quartiles. On a CPU it is processor time on one thread; on CUDA all run under autocast in
-bfloat16, and the peak memory is told, too.
+The tables show images per second, and the time relative to the limit in the same round as median
+and quartiles. On a CPU the time is processor time of one thread. On CUDA all methods run under
+autocast in bfloat16, and the tables show peak memory, too.
 
     python benchmarks/training.py --out benchmarks/results/training-cpu.json
     python benchmarks/training.py --device cuda --models vit-s vit-b vit-l swin-t convnext-t \\
@@ -37,7 +37,7 @@ from _speed import (
     parser_of,
     peak_memory,
     show,
-    summarised,
+    summarize,
     supernet_of,
     write,
 )
@@ -57,21 +57,21 @@ def step_of(
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
-    before: Callable[[], object] | None = None,
+    before_step: Callable[[], object] | None = None,
     *,
-    to_inputs: bool = False,
+    input_gradient: bool = False,
 ) -> Callable[[], object]:
-    """A step of a model's trainable parameters."""
+    """Return a function that runs one training step of a model."""
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4)
-    x = images.clone().requires_grad_(to_inputs)
+    x = images.clone().requires_grad_(input_gradient)
     device = images.device.type
     model.train()
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        if before is not None:
-            before()
+        if before_step is not None:
+            before_step()
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             loss = F.cross_entropy(model(x), labels)
         loss.backward()
@@ -81,19 +81,19 @@ def step_of(
 
 
 def with_head(model: nn.Module) -> nn.Module:
-    """A model whose head is trained, besides what is already."""
+    """Make the head of a model trainable, and return the model."""
     for head in classifiers(getattr(model, "base_model", model)) or classifiers(model):
         head.requires_grad_(True)
     return model
 
 
-def ways_of(name: str, images: Tensor, labels: Tensor) -> dict[str, Callable[[], object]]:
-    """The ways to train adapters of a model."""
+def create_methods(name: str, images: Tensor, labels: Tensor) -> dict[str, Callable[[], object]]:
+    """Create the training step of each method on a model."""
     device = images.device
     frozen = with_head(create(name, device).requires_grad_(False))
     supernet, space = supernet_of(create(name, device), images)
     fixed, _ = supernet_of(create(name, device), images)
-    saving, _ = supernet_of(create(name, device), images)
+    recomputing, _ = supernet_of(create(name, device), images)
     other, _ = supernet_of(create(name, device), images)
     reference = reference_of(other.model)
     shapes = linear_shapes(create(name, device), example=images[:1])
@@ -107,8 +107,8 @@ def ways_of(name: str, images: Tensor, labels: Tensor) -> dict[str, Callable[[],
         drawn = architectures(space)
         return lambda: supernet.activate(next(drawn))
 
-    ways = {
-        "limit": step_of(frozen, images, labels, to_inputs=True),
+    methods = {
+        "limit": step_of(frozen, images, labels, input_gradient=True),
         "supernet": step_of(
             supernet.model,
             images,
@@ -117,27 +117,27 @@ def ways_of(name: str, images: Tensor, labels: Tensor) -> dict[str, Callable[[],
         ),
         f"supernet, LoRA r={RANK}": step_of(fixed.model, images, labels),
     }
-    if hasattr(saving.model, "set_grad_checkpointing"):
-        saving.model.set_grad_checkpointing(True)
-        ways["supernet, recompute"] = step_of(
-            saving.model,
+    if hasattr(recomputing.model, "set_grad_checkpointing"):
+        recomputing.model.set_grad_checkpointing(True)
+        methods["supernet, grad_checkpointing"] = step_of(
+            recomputing.model,
             images,
             labels,
-            path_of(saving),
+            path_of(recomputing),
         )
-    ways["reference"] = step_of(reference, images, labels, path_of(other))
+    methods["reference"] = step_of(reference, images, labels, path_of(other))
     bare = with_head(create(name, device).requires_grad_(False))
-    ways[f"LoRA r={RANK}"] = step_of(lora_of(bare, linear, RANK).to(device), images, labels)
+    methods[f"LoRA r={RANK}"] = step_of(lora_of(bare, linear, RANK).to(device), images, labels)
     for kind in ("LoRA", "GLoRA"):
         adapted = peft_of(create(name, device), linear, kind, RANK)
         if adapted is not None:
-            ways[f"PEFT {kind} r={RANK}"] = step_of(with_head(adapted), images, labels)
-    return ways
+            methods[f"PEFT {kind} r={RANK}"] = step_of(with_head(adapted), images, labels)
+    return methods
 
 
 def main() -> None:
     parser = parser_of(__doc__, MODELS, rounds=15)
-    parser.add_argument("--batch", type=int, help="images a step; 8 for models at 224 pixels")
+    parser.add_argument("--batch", type=int, help="images per step; 8 for models at 224 pixels")
     arguments = parser.parse_args()
     if arguments.small:
         arguments.models, arguments.rounds, arguments.batch = ["test"], 2, 4
@@ -147,10 +147,10 @@ def main() -> None:
     figures: dict[str, Any] = {}
     for name in arguments.models:
         count = arguments.batch or BATCHES.get(name, 8)
-        ways = ways_of(name, *images_for(name, count, device))
-        memory = {way: peak_memory(partial(f), device) for way, f in ways.items()}
-        seconds = in_turn(ways, arguments.rounds, device)
-        figures[name] = summarised(seconds, "limit", count, memory)
+        methods = create_methods(name, *images_for(name, count, device))
+        memory = {method: peak_memory(partial(f), device) for method, f in methods.items()}
+        seconds = in_turn(methods, arguments.rounds, device)
+        figures[name] = summarize(seconds, "limit", count, memory)
         show("A training step", "limit", {name: figures[name]})
         write(arguments.out, "training", device, figures)
 

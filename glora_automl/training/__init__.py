@@ -11,19 +11,15 @@ from glora_automl.training._checkpoint import (
 )
 from glora_automl.training._evaluation import (
     Score,
+    ScoreFunction,
+    efficient_batch_size,
     evaluate,
-    paying_batch_size,
     temperature_scaled_loss,
 )
 from glora_automl.training._process_group import ProcessGroup
-from glora_automl.training._train import (
-    SupernetSettings,
-    TrainingResult,
-    TrainingSettings,
-    seeded,
-    stage_rng,
-    train,
-)
+from glora_automl.training._seeding import seeded, stage_rng
+from glora_automl.training._settings import TrainingSettings
+from glora_automl.training._train import TrainingResult, train
 
 __all__ = [
     "CheckpointFiles",
@@ -33,14 +29,14 @@ __all__ = [
     "ProcessGroup",
     "Reordered",
     "Score",
-    "SupernetSettings",
+    "ScoreFunction",
     "TrainingResult",
     "TrainingSettings",
     "batches",
+    "efficient_batch_size",
     "evaluate",
     "load_checkpoint",
     "load_tensors",
-    "paying_batch_size",
     "save_checkpoint",
     "save_tensors",
     "seeded",

@@ -1,4 +1,4 @@
-"""Images in batches: a tensor, or something that makes them when they are asked for."""
+"""Images in batches: a tensor, or an object that reads them on demand."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ Index = Tensor | slice
 
 
 class ImageBatches(Protocol):
-    """Normalised images ``(n, channels, height, width)`` on a device; a tensor is one.
+    """Normalised images ``(n, channels, height, width)`` on a device, such as a tensor.
 
-    Others make a batch when they are indexed with a slice or with an index tensor, for images that
-    do not fit the memory. What takes long to make one says so with an attribute ``slow``.
+    Other classes read a batch when they are indexed, for images that exceed the memory. A class
+    that reads slowly has an attribute ``slow = True``.
     """
 
     @property
     def device(self) -> torch.device:
-        """Where the batches are."""
+        """Device of the batches."""
 
     def __getitem__(self, index: Index, /) -> Tensor:
-        """The images of a slice, or of some indices ``(m,)``, as one batch."""
+        """Return the images of a slice, or of indices ``(m,)``, as one batch."""
 
     def __len__(self) -> int: ...
 
 
 class Reordered:
-    """The same images in another order, without a copy of them.
+    """Images in another order, without a copy.
 
     Args:
         images: The images.
-        order: Where each comes from, ``(n,)`` on their device.
+        order: Index of each image in ``images``, ``(n,)`` on their device.
 
     Example:
         >>> Reordered(torch.tensor([5, 6, 7]), torch.tensor([2, 0, 1]))[0:2].tolist()
@@ -50,7 +50,7 @@ class Reordered:
 
     @property
     def device(self) -> torch.device:
-        """Where the batches are."""
+        """Device of the batches."""
         return self._images.device
 
     def __getitem__(self, index: Index) -> Tensor:
@@ -61,7 +61,7 @@ class Reordered:
 
 
 class Converted:
-    """The same images in another type.
+    """Images in another type.
 
     Args:
         images: The images.
@@ -79,7 +79,7 @@ class Converted:
 
     @property
     def device(self) -> torch.device:
-        """Where the batches are."""
+        """Device of the batches."""
         return self._images.device
 
     def __getitem__(self, index: Index) -> Tensor:
@@ -90,7 +90,7 @@ class Converted:
 
 
 class Joined:
-    """The images of two sets one after the other, without a copy of them.
+    """Images of two sets one after the other, without a copy.
 
     Args:
         first: Images ``(m, ...)``.
@@ -109,20 +109,20 @@ class Joined:
 
     @property
     def device(self) -> torch.device:
-        """Where the batches are."""
+        """Device of the batches."""
         return self._first.device
 
     def __getitem__(self, index: Index) -> Tensor:
         indices = torch.arange(len(self), device=self.device)[index]
-        of_second = indices >= len(self._first)
-        if not of_second.any():
+        in_second = indices >= len(self._first)
+        if not in_second.any():
             return self._first[indices]
-        if of_second.all():
+        if in_second.all():
             return self._second[indices - len(self._first)]
-        second = self._second[indices[of_second] - len(self._first)]
+        second = self._second[indices[in_second] - len(self._first)]
         joined = second.new_empty((len(indices), *second.shape[1:]))
-        joined[of_second] = second
-        joined[~of_second] = self._first[indices[~of_second]]
+        joined[in_second] = second
+        joined[~in_second] = self._first[indices[~in_second]]
         return joined
 
     def __len__(self) -> int:
@@ -130,7 +130,7 @@ class Joined:
 
 
 def batches(images: ImageBatches, indices: Iterable[Index]) -> Iterator[Tensor]:
-    """The batches of some indices, in their order; slow ones are made one ahead, in a thread.
+    """Yield the batches of some indices in order; a thread reads slow ones one batch ahead.
 
     Args:
         images: The images.
@@ -144,14 +144,14 @@ def batches(images: ImageBatches, indices: Iterable[Index]) -> Iterator[Tensor]:
         for index in indices:
             yield images[index]
         return
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="images") as ahead:
-        coming = None
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="images") as reader:
+        following = None
         for index in indices:
-            ready, coming = coming, ahead.submit(images.__getitem__, index)
-            if ready is not None:
-                yield ready.result()
-        if coming is not None:
-            yield coming.result()
+            current, following = following, reader.submit(images.__getitem__, index)
+            if current is not None:
+                yield current.result()
+        if following is not None:
+            yield following.result()
 
 
 def _is_slow(images: ImageBatches) -> bool:

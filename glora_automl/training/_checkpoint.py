@@ -1,4 +1,4 @@
-"""Checkpoints: tensors in safetensors, the rest in JSON, written by rename, read with sha256."""
+"""Checkpoints: tensors in safetensors and state in JSON, renamed into place, with sha256."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ __all__ = [
 
 
 def _pack(tensors: Mapping[str, Tensor]) -> bytes:
-    # safetensors refuses views that share memory, and other strides than the plain ones.
-    plain = {k: t.detach().cpu().clone().contiguous() for k, t in tensors.items()}
-    return safetensors.torch.save(plain)
+    # safetensors refuses tensors with common memory or non-contiguous strides.
+    copies = {k: t.detach().cpu().clone().contiguous() for k, t in tensors.items()}
+    return safetensors.torch.save(copies)
 
 
 def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 of tensors: names, types, shapes and bytes, in whatever order they are given.
+    """Return the sha256 of tensors: names, types, shapes and bytes, in any order.
 
     Example:
         >>> import torch
@@ -46,13 +46,13 @@ def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write tensors as one safetensors file, whose sha256 is their :func:`tensor_digest`.
+    """Write one safetensors file, whose sha256 is the :func:`tensor_digest`.
 
     Returns:
         The digest.
 
     Raises:
-        StorageError: If it cannot be written.
+        StorageError: If the file cannot be written.
     """
     data = _pack(dict(sorted(tensors.items())))
     write_atomic(path, lambda file: file.write_bytes(data))
@@ -60,22 +60,24 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file whose digest was checked already.
+    """Read a safetensors file without a check of its digest.
 
     Raises:
-        CheckpointError: If it is none.
+        CheckpointError: If the file is not safetensors.
     """
     try:
         return safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
-        raise CheckpointError(f"The file {str(path)!r} must be safetensors: {error}.") from None
+        raise CheckpointError(
+            f"The file {str(path)!r} must be safetensors, got: {error}. Replace the file."
+        ) from None
 
 
 class CheckpointFiles(NamedTuple):
-    """A checkpoint as it goes to another machine: one file, and what the JSON says of it.
+    """Files of a checkpoint, to be copied to another machine.
 
     Attributes:
-        weights: The safetensors file.
+        weights: Safetensors file.
         record: Content of the JSON file.
     """
 
@@ -83,23 +85,24 @@ class CheckpointFiles(NamedTuple):
     record: dict[str, Any]
 
     @classmethod
-    def of(cls, path: Path) -> CheckpointFiles:
-        """The files of a checkpoint that :func:`save_checkpoint` has written."""
+    def read(cls, path: Path) -> CheckpointFiles:
+        """Read the JSON file of a checkpoint that :func:`save_checkpoint` wrote."""
         record = json.loads(path.read_text(encoding="utf-8"))
         return cls(path.with_name(record["weights"]), record)
 
     def place(self, path: Path) -> None:
-        """Put them where :func:`load_checkpoint` finds them, which checks the weights' sha256.
+        """Copy the files to ``path``, for :func:`load_checkpoint`, which checks their sha256.
 
         Raises:
-            CheckpointError: If the weights are gone.
-            StorageError: If they cannot be written.
+            CheckpointError: If the weights cannot be read.
+            StorageError: If the copies cannot be written.
         """
         try:
             data = self.weights.read_bytes()
         except OSError as error:
             raise CheckpointError(
-                f"The checkpoint file {str(self.weights)!r} cannot be read: {error.strerror}."
+                f"The checkpoint file {str(self.weights)!r} must be readable, got "
+                f"{error.strerror}. Restore the file."
             ) from None
         name = f"{path.stem}-{str(self.record['sha256'])[:16]}.safetensors"
         write_atomic(path.with_name(name), lambda file: file.write_bytes(data))
@@ -110,14 +113,14 @@ class CheckpointFiles(NamedTuple):
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> str:
     """Write a checkpoint: ``path`` (JSON) and a safetensors file beside it.
 
-    The JSON names the safetensors file with its sha256 and is renamed last, so what it names is
-    always whole; then the weights of earlier checkpoints are removed.
+    The JSON holds the name and the sha256 of the safetensors file. It is renamed into place last,
+    so its weights are always complete. The weights of earlier checkpoints are then deleted.
 
     Returns:
         The sha256 of the safetensors file.
 
     Raises:
-        StorageError: If it cannot be written.
+        StorageError: If a file cannot be written.
     """
     data = _pack(tensors)
     digest = hashlib.sha256(data).hexdigest()
@@ -125,44 +128,48 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[st
     write_atomic(weights, lambda file: file.write_bytes(data))
     record = {"weights": weights.name, "sha256": digest, "state": dict(state)}
     write_atomic(path, lambda file: file.write_text(json.dumps(record), encoding="utf-8"))
-    # Exactly ours: the weights of "a-b.json" begin like those of "a.json".
-    ours = re.compile(re.escape(path.stem) + r"-[0-9a-f]{16}\.safetensors")
+    # A full match, as the weights of "a-b.json" begin like those of "a.json".
+    pattern = re.compile(re.escape(path.stem) + r"-[0-9a-f]{16}\.safetensors")
     for old in path.parent.iterdir():
-        if old != weights and ours.fullmatch(old.name):
+        if old != weights and pattern.fullmatch(old.name):
             old.unlink(missing_ok=True)
     return digest
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Read a checkpoint: its tensors and its state, or None where there is none.
+    """Read the tensors and the state of a checkpoint; return None if it does not exist.
 
     Raises:
-        CheckpointError: If it is there but altered, cut short or no checkpoint.
+        CheckpointError: If the checkpoint is altered, cut short or no checkpoint.
     """
     if not path.exists():
         return None
-    way_out = f"delete {str(path)!r} to train anew."
+    hint = "Delete the checkpoint to restart the training."
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        # .name: a checkpoint names a file beside it and reaches nothing else.
+        # .name: a checkpoint names a file beside it and reads no other.
         weights = path.with_name(Path(record["weights"]).name)
         digest, state = str(record["sha256"]), dict(record["state"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise CheckpointError(f"The checkpoint {str(path)!r} cannot be read; {way_out}") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"The checkpoint {str(path)!r} must be readable, got {type(error).__name__}. {hint}"
+        ) from None
     if not weights.is_file():
         raise CheckpointError(
-            f"The checkpoint {str(path)!r} names {weights.name!r}, which is missing; {way_out}"
+            f"The weights of the checkpoint {str(path)!r} must exist, got no file "
+            f"{weights.name!r}. {hint}"
         )
     data = weights.read_bytes()
-    found = hashlib.sha256(data).hexdigest()
-    if found != digest:
+    data_digest = hashlib.sha256(data).hexdigest()
+    if data_digest != digest:
         raise CheckpointError(
-            f"The checkpoint file {str(weights)!r} must have sha256 {digest[:16]}..., got "
-            f"{found[:16]}...: it was altered or cut short; {way_out}"
+            f"The weights of the checkpoint {str(path)!r} must have sha256 {digest[:16]}..., got "
+            f"{data_digest[:16]}... (altered or cut short). {hint}"
         )
     try:
         return safetensors.torch.load(data), state
     except safetensors.SafetensorError:
         raise CheckpointError(
-            f"The checkpoint file {str(weights)!r} must be safetensors and is not; {way_out}"
+            f"The weights of the checkpoint {str(path)!r} must be safetensors, got "
+            f"{weights.name!r}. {hint}"
         ) from None

@@ -1,12 +1,13 @@
-"""Scoring a plain model on images that come to its device."""
+"""Evaluation of a model on images."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
@@ -14,50 +15,56 @@ from torch.nn import functional as F
 
 from glora_automl.adapters import evaluation_mode
 from glora_automl.training._batches import ImageBatches, batches
-from glora_automl.training._memory import Pieces
+from glora_automl.training._memory import MicroBatching
 
 __all__ = [
     "Score",
+    "ScoreFunction",
+    "batch_logits",
+    "efficient_batch_size",
     "evaluate",
-    "logits_of",
-    "paying_batch_size",
     "temperature_scaled_loss",
 ]
 
 CUDA_BATCH = 512
-"""Images a forward pass on a GPU: enough for any to be busy."""
+"""Images per forward pass on a GPU; enough to keep any GPU busy."""
 
-CACHED = 2**20
-"""Numbers in the widest activation of a batch on a CPU. With more of them (4 MB in float32) layers
-read their inputs from memory instead of a cache."""
+CACHE_ELEMENTS = 2**20
+"""Maximum elements of a batch's largest activation on a CPU. With more of them (4 MB in float32)
+layers read their inputs from memory instead of the cache."""
 
-FEWEST = 8
-"""Images a forward pass on a CPU, however wide: with fewer, weights are read too often."""
+MIN_CPU_BATCH = 8
+"""Minimum images per forward pass on a CPU; smaller batches read the weights too often."""
+
+
+ScoreFunction = Callable[[np.ndarray, np.ndarray], float]
+"""A score of labels ``(n,)`` and class probabilities ``(n, classes)``; higher is better."""
 
 
 class Score(NamedTuple):
-    """What a model reached on a set of images.
+    """Accuracy and loss of a model on a set of images.
 
     Attributes:
-        accuracy: Share of images whose most likely class is right, in 0 to 1.
+        accuracy: Fraction of correctly classified images, 0 to 1.
         loss: Mean cross-entropy in nats.
         n_images: Number of images.
-        scaled_loss: :func:`temperature_scaled_loss` on them; None where it was not asked for.
+        scaled_loss: :func:`temperature_scaled_loss`; None if it was not computed.
+        custom: Value of a caller's score function; None without one.
     """
 
     accuracy: float
     loss: float
     n_images: int
     scaled_loss: float | None = None
+    custom: float | None = None
 
 
 def temperature_scaled_loss(logits: Tensor, labels: Tensor) -> float:
-    """Mean cross-entropy at the temperature that makes it smallest, in nats.
+    """Return the mean cross-entropy at the temperature that minimises it, in nats.
 
-    Adapters that are trained for long are overconfident on other images, each in its own measure,
-    so their losses say little of which is better. Divided by a temperature, which changes no
-    decision (Guo et al., On calibration of modern neural networks, 2017), they do; and they tell
-    adapters apart that are right on equally many images.
+    Long training makes adapters overconfident to different degrees, so their plain losses cannot
+    be compared. Temperature scaling removes that and changes no prediction (Guo et al., On
+    calibration of modern neural networks, 2017). The loss also orders adapters of equal accuracy.
 
     Args:
         logits: ``(n, classes)``.
@@ -76,72 +83,73 @@ def temperature_scaled_loss(logits: Tensor, labels: Tensor) -> float:
     def loss(exponent: float) -> float:
         return F.cross_entropy(logits * math.exp(exponent), labels).item()
 
-    # Convex in the inverse temperature, so there is one minimum in its logarithm, too.
-    found = minimize_scalar(loss, bounds=(-_WIDEST, _WIDEST), method="bounded")
-    return min(float(found.fun), loss(0.0))
+    # The loss is convex in the inverse temperature, so its logarithm has one minimum, too.
+    result = minimize_scalar(
+        loss, bounds=(-_MAX_LOG_TEMPERATURE, _MAX_LOG_TEMPERATURE), method="bounded"
+    )
+    return min(float(result.fun), loss(0.0))
 
 
-_WIDEST = math.log(1000)
-"""Temperatures are from a thousandth to a thousand."""
+_MAX_LOG_TEMPERATURE = math.log(1000)
+"""Temperatures range from 1/1000 to 1000."""
 
 
 @torch.inference_mode()
-def paying_batch_size(model: nn.Module, image: Tensor) -> int:
-    """The batch size beyond which larger ones do not pay.
+def efficient_batch_size(model: nn.Module, image: Tensor) -> int:
+    """Return the batch size beyond which throughput does not grow.
 
-    On a CPU it is the number of images whose widest activation stays in the cache, which one
-    forward pass tells; it depends on the model alone, so that the same seed gives the same
-    figures.
+    On a CPU it is the number of images whose largest activation fits into the cache, measured by
+    one forward pass. It depends on the model alone, so the same seed gives the same scores.
 
     Args:
         model: In evaluation mode.
         image: One image ``(1, channels, height, width)``.
 
     Example:
-        >>> paying_batch_size(nn.Conv2d(3, 64, 1), torch.zeros(1, 3, 128, 128))
+        >>> efficient_batch_size(nn.Conv2d(3, 64, 1), torch.zeros(1, 3, 128, 128))
         8
     """
     if image.device.type != "cpu":
         return CUDA_BATCH
-    widest = image.numel()
+    largest = image.numel()
 
-    def note(module: nn.Module, args: object, output: object) -> None:
-        nonlocal widest
+    def record(module: nn.Module, args: object, output: object) -> None:
+        nonlocal largest
         if isinstance(output, Tensor):
-            widest = max(widest, output.numel())
+            largest = max(largest, output.numel())
 
-    hooks = [module.register_forward_hook(note) for module in model.modules()]
+    hooks = [module.register_forward_hook(record) for module in model.modules()]
     try:
         model(image)
     finally:
         for hook in hooks:
             hook.remove()
-    return min(CUDA_BATCH, max(FEWEST, CACHED // widest))
+    return min(CUDA_BATCH, max(MIN_CPU_BATCH, CACHE_ELEMENTS // largest))
 
 
-def logits_of(
-    model: nn.Module, images: ImageBatches, parts: Iterable[slice]
+def batch_logits(
+    model: nn.Module, images: ImageBatches, slices: Iterable[slice]
 ) -> Iterator[tuple[slice, Tensor]]:
-    """The logits of some parts of the images, in float32.
+    """Yield the logits of each batch of images, in float32.
 
-    Where memory does not hold a part, the model gets it in pieces.
+    A batch that memory does not hold goes through the model in micro-batches.
 
     Args:
         model: In evaluation mode; gives logits ``(batch, classes)``.
         images: Normalised images ``(n, channels, height, width)`` on the model's device.
-        parts: What goes through the model together.
+        slices: Slice of each batch.
     """
-    parts = list(parts)
-    pieces = Pieces("evaluation")
-    for part, x in zip(parts, batches(images, parts), strict=True):
-        yield part, pieces.run(len(x), partial(_forward, model, x))
+    slices = list(slices)
+    micro_batching = MicroBatching("evaluation")
+    for batch, x in zip(slices, batches(images, slices), strict=True):
+        yield batch, micro_batching.run(len(x), partial(_forward, model, x))
 
 
-def _forward(model: nn.Module, x: Tensor, most: int) -> Tensor:
-    if most >= len(x):
+def _forward(model: nn.Module, x: Tensor, micro_batch_size: int) -> Tensor:
+    if micro_batch_size >= len(x):
         return model(x).float()  # type: ignore[no-any-return]
-    pieces = (x[start : start + most] for start in range(0, len(x), most))
-    return torch.cat([model(piece).float() for piece in pieces])
+    starts = range(0, len(x), micro_batch_size)
+    return torch.cat([model(x[start : start + micro_batch_size]).float() for start in starts])
 
 
 @torch.inference_mode()
@@ -153,41 +161,49 @@ def evaluate(
     *,
     among: Tensor | None = None,
     scale_temperature: bool = False,
+    score_function: ScoreFunction | None = None,
 ) -> Score:
-    """Score a model; the modes of its modules are restored afterwards.
+    """Evaluate a model in evaluation mode; each module's mode is restored afterwards.
 
     Args:
         model: Gives logits ``(batch, classes)`` for images.
         images: Normalised images ``(n, channels, height, width)`` on the model's device.
         labels: Class indices ``(n,)`` on the same device.
-        batch_size: Images a forward pass; None takes :func:`paying_batch_size`. It is halved, and
-            that is logged, where memory does not hold so many.
-        among: Classes ``(m,)`` that the decision is among, for images of some of the classes; the
-            logits of the others count for nothing. None is all of them.
-        scale_temperature: Whether the score has a calibrated loss, for which all logits are kept.
+        batch_size: Images per forward pass; None takes :func:`efficient_batch_size`. It is halved,
+            with a warning, as long as memory runs out.
+        among: Classes ``(m,)`` that may be predicted; the logits of the others are ignored. None
+            allows all classes.
+        scale_temperature: Compute ``scaled_loss``, for which all logits are stored.
+        score_function: Compute ``custom`` from labels ``(n,)`` and class probabilities
+            ``(n, classes)``.
 
     Example:
         >>> evaluate(nn.Flatten(), torch.eye(3)[:, :, None, None], torch.tensor([0, 1, 0]))
         ... # doctest: +ELLIPSIS
-        Score(accuracy=0.666..., loss=0.884..., n_images=3, calibrated=None)
+        Score(accuracy=0.666..., loss=0.884..., n_images=3, scaled_loss=None, custom=None)
     """
-    # Sums stay on the device: the host waits once, at the end.
-    right = torch.zeros((), dtype=torch.int64, device=labels.device)
+    # Sums stay on the device, so the host waits only once, at the end.
+    n_correct = torch.zeros((), dtype=torch.int64, device=labels.device)
     loss = torch.zeros((), dtype=torch.float64, device=labels.device)
-    kept: list[Tensor] = []
+    all_logits: list[Tensor] = []
     with evaluation_mode(model):
-        size = batch_size or paying_batch_size(model, images[0:1])
-        parts = [slice(start, start + size) for start in range(0, len(labels), size)]
-        for part, logits in logits_of(model, images, parts):
-            y = labels[part]
+        size = batch_size or efficient_batch_size(model, images[0:1])
+        slices = [slice(start, start + size) for start in range(0, len(labels), size)]
+        for batch, logits in batch_logits(model, images, slices):
+            y = labels[batch]
             if among is not None:
                 others = torch.ones(logits.shape[1], dtype=torch.bool, device=labels.device)
                 others[among] = False
                 logits = logits.masked_fill(others, -torch.inf)
-            if scale_temperature:
-                kept.append(logits)
-            right += (logits.argmax(1) == y).sum()
+            if scale_temperature or score_function is not None:
+                all_logits.append(logits)
+            n_correct += (logits.argmax(1) == y).sum()
             loss += F.cross_entropy(logits, y, reduction="sum").double()
     count = len(labels)
-    scaled_loss = temperature_scaled_loss(torch.cat(kept), labels) if scale_temperature else None
-    return Score(int(right.item()) / count, loss.item() / count, count, scaled_loss)
+    scaled_loss, custom = None, None
+    if scale_temperature:
+        scaled_loss = temperature_scaled_loss(torch.cat(all_logits), labels)
+    if score_function is not None:
+        probabilities = torch.cat(all_logits).softmax(1)
+        custom = float(score_function(labels.cpu().numpy(), probabilities.cpu().numpy()))
+    return Score(int(n_correct.item()) / count, loss.item() / count, count, scaled_loss, custom)

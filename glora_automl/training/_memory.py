@@ -1,8 +1,9 @@
-"""Going on with smaller batches where memory ends."""
+"""Micro-batches: smaller forward passes where memory does not hold a batch."""
 
 from __future__ import annotations
 
 import logging
+import textwrap
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -10,67 +11,69 @@ import torch
 
 from glora_automl.errors import TrainingError
 
-__all__ = ["Pieces"]
+__all__ = ["MicroBatching"]
 
 T = TypeVar("T")
 _logger = logging.getLogger(__name__)
 
 
-class Pieces:
-    """How many images go through a model at a time: all that are given, or what memory holds.
+class MicroBatching:
+    """Number of images per forward pass: the whole batch, or as many as memory holds.
 
     Args:
-        purpose: What they go through it for, as it is told.
+        purpose: Purpose of the forward passes, for messages.
 
     Attributes:
-        most: Images at a time; None until memory has ended.
+        size: Images per micro-batch; None until memory ran out.
 
     Example:
-        >>> pieces = Pieces("doctest")
-        >>> def attempt(most):
-        ...     if most > 16:
+        >>> micro_batching = MicroBatching("doctest")
+        >>> def attempt(size):
+        ...     if size > 16:
         ...         raise torch.OutOfMemoryError
-        ...     return most
-        >>> pieces.run(64, attempt), pieces.most
+        ...     return size
+        >>> micro_batching.run(64, attempt), micro_batching.size
         (16, 16)
     """
 
     def __init__(self, purpose: str) -> None:
         self._purpose = purpose
-        self.most: int | None = None
+        self.size: int | None = None
 
-    def run(self, images: int, attempt: Callable[[int], T]) -> T:
-        """Call ``attempt`` with a number of images at a time, halved while memory does not hold.
+    def run(self, n_images: int, attempt: Callable[[int], T]) -> T:
+        """Call ``attempt`` with a micro-batch size, halved as long as memory runs out.
 
         Args:
-            images: How many there are in all.
-            attempt: Goes through all of them; called again from the start.
+            n_images: Images in the batch.
+            attempt: Passes the whole batch through the model in micro-batches of the given size.
+                It starts over in each call.
 
         Raises:
             TrainingError: If memory does not hold a single image.
         """
         while True:
-            most = max(1, min(images, self.most or images))
+            size = max(1, min(n_images, self.size or n_images))
             try:
-                return attempt(most)
+                return attempt(size)
             except RuntimeError as error:
                 if not _is_out_of_memory(error):
                     raise
-                reason = str(error).splitlines()[0] if str(error) else "out of memory"
+                reason = textwrap.shorten(str(error), 120, placeholder="...") or "out of memory"
             # Outside of the except block nothing holds the tensors of the attempt any more.
-            if most <= 1:
+            if size <= 1:
                 raise TrainingError(
-                    f"The memory of the device must hold at least one image ({self._purpose}): "
-                    f"{reason}; free it, or take a smaller backbone or image size."
+                    f"The device must have memory for at least one image ({self._purpose}), got: "
+                    f"{reason.rstrip('.')}. Free memory, or choose a smaller backbone or image "
+                    "size."
                 )
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            self.most = most // 2
+            self.size = size // 2
             _logger.warning(
-                "Out of memory with %d images at a time (%s); going on with %d.",
-                most,
+                "Out of memory with %d images per forward pass (%s). Retrying with %d.",
+                size,
                 self._purpose,
-                self.most,
+                self.size,
             )
 
 

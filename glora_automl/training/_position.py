@@ -1,4 +1,4 @@
-"""How far a training is, and the checkpoint that holds it."""
+"""Position of a training and the checkpoint that holds it."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from glora_automl.errors import CheckpointError, TrainingError
 from glora_automl.training._checkpoint import load_checkpoint, save_checkpoint
 from glora_automl.training._process_group import ProcessGroup
 
-__all__ = ["Keeper", "Position"]
+__all__ = ["CheckpointManager", "Position"]
 
 
 @dataclass
 class Position:
-    """How far a training is.
+    """Position of a training.
 
     Attributes:
-        losses: Mean loss of each epoch that is done.
-        step: Steps done of the epoch after those.
-        loss_sum: Their losses times their images, summed as float32.
+        losses: Mean loss per finished epoch.
+        step: Finished steps of the current epoch.
+        loss_sum: Sum of that epoch's losses over its images so far, in float32.
         seconds: Wall time.
     """
 
@@ -35,91 +35,101 @@ class Position:
     seconds: float = 0.0
 
     @classmethod
-    def pop(cls, state: dict[str, Any], steps: int) -> Position | None:
-        """Take the position out of a checkpoint's state; None if there is none.
+    def pop(cls, state: dict[str, Any], n_steps: int) -> Position | None:
+        """Remove the position from a checkpoint's state; return None if it is missing or invalid.
 
         Args:
-            state: The state, of which the rest says what training it is.
-            steps: Steps of an epoch.
+            state: State of a checkpoint; the key of the training remains.
+            n_steps: Steps per epoch.
         """
         losses, seconds = state.pop("losses", None), state.pop("seconds", None)
-        # Between epochs nothing is written of them.
+        # A state between epochs has neither step nor sum.
         step, loss_sum = state.pop("step", 0), state.pop("loss_sum", 0.0)
         if not isinstance(losses, list) or not isinstance(seconds, int | float):
             return None
-        if type(step) is not int or not 0 <= step < max(steps, 1):
+        if type(step) is not int or not 0 <= step < max(n_steps, 1):
             return None
         if not isinstance(loss_sum, float) or not math.isfinite(loss_sum):
             return None
         return cls([float(loss) for loss in losses], step, loss_sum, float(seconds))
 
     def state(self) -> dict[str, Any]:
-        """The position as a part of a checkpoint's state."""
+        """Return the position as a part of a checkpoint's state."""
         within = {"step": self.step, "loss_sum": self.loss_sum} if self.step else {}
         return {"losses": self.losses, "seconds": self.seconds, **within}
 
+    def end_epoch(self, loss: float) -> None:
+        """Move to the start of the next epoch.
 
-class Keeper:
-    """Writes and reads the checkpoint of a training, on rank 0 and for all ranks.
+        Args:
+            loss: Mean loss of the finished epoch.
+        """
+        self.losses.append(loss)
+        self.step, self.loss_sum = 0, 0.0
+
+
+class CheckpointManager:
+    """Writes and resumes the checkpoint of a training, in the main process for all processes.
 
     Args:
-        path: JSON file of the checkpoint; None keeps none.
-        training: What a checkpoint must agree in to be of this training.
-        parameters: What is trained, by name.
-        norms: Statistics that training moves, by name.
+        path: JSON file of the checkpoint; None writes none.
+        key: Values that a checkpoint must match to be resumed.
+        parameters: Trained parameters by name, in the optimiser's order.
+        statistics: Batch norm statistics that training moves, by name.
         optimizer: AdamW on the parameters.
-        process_group: Who trains.
-        on_checkpoint: Called on rank 0 with ``path`` after each checkpoint.
+        process_group: Processes that train together.
+        on_checkpoint: Called with ``path`` after each checkpoint, in the main process.
     """
 
     def __init__(
         self,
         path: Path | None,
-        training: dict[str, Any],
+        key: dict[str, Any],
         parameters: Mapping[str, nn.Parameter],
-        norms: Mapping[str, Tensor],
+        statistics: Mapping[str, Tensor],
         optimizer: torch.optim.Optimizer,
         process_group: ProcessGroup,
         on_checkpoint: Callable[[Path], object] | None,
     ) -> None:
         self._path = path
-        self._training = training
+        self._key = key
         self._parameters = parameters
-        self._targets: dict[str, Tensor] = {**parameters, **norms}
+        self._targets: dict[str, Tensor] = {**parameters, **statistics}
         self._optimizer = optimizer
-        self._ranks = process_group
+        self._group = process_group
         self._on_checkpoint = on_checkpoint
 
     def write(self, position: Position) -> None:
-        """Write a checkpoint, if there is to be one."""
-        with self._ranks.together():
-            if self._path is not None and self._ranks.is_main:
-                save_checkpoint(self._path, self._tensors(), {**self._training, **position.state()})
+        """Write a checkpoint if there is a path for it."""
+        with self._group.propagate_errors():
+            if self._path is not None and self._group.is_main:
+                save_checkpoint(self._path, self._tensors(), {**self._key, **position.state()})
                 if self._on_checkpoint is not None:
                     self._on_checkpoint(self._path)
 
-    def resume(self, steps: int) -> Position:
-        """Take over rank 0's checkpoint, if there is one; returns where it left off.
+    def resume(self, n_steps: int) -> Position:
+        """Load the main process's checkpoint if it exists, and return its position.
 
         Args:
-            steps: Steps of an epoch.
+            n_steps: Steps per epoch.
         """
         found = None
-        main = self._ranks.broadcast(self._training)
-        with self._ranks.together():
-            if differs := _difference(main, self._training):
+        main_key = self._group.broadcast(self._key)
+        with self._group.propagate_errors():
+            if name := _difference(main_key, self._key):
                 raise TrainingError(
-                    f"All ranks must be of one training, but {differs} differ between rank 0 and "
-                    f"rank {self._ranks.index}; start the same command on the same data everywhere."
+                    f"All processes must run the same training, got other {name} in process "
+                    f"{self._group.index} than in process 0. Start the same command on the same "
+                    "data everywhere."
                 )
-            if self._path is not None and self._ranks.is_main:
+            if self._path is not None and self._group.is_main:
                 found = load_checkpoint(self._path)
-        state = self._ranks.broadcast(None if found is None else found[1])
+        state = self._group.broadcast(None if found is None else found[1])
         if state is None:
             return Position()
-        tensors = self._ranks.broadcast_tensors({} if found is None else found[0])
-        with self._ranks.together():
-            return self._take_over(tensors, state, steps)
+        tensors = self._group.broadcast_tensors({} if found is None else found[0])
+        with self._group.propagate_errors():
+            return self._restore(tensors, state, n_steps)
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"model.{name}": value for name, value in self._targets.items()}
@@ -129,19 +139,19 @@ class Keeper:
         return tensors
 
     @torch.no_grad()
-    def _take_over(self, tensors: dict[str, Tensor], state: dict[str, Any], steps: int) -> Position:
-        shapes = {f"model.{name}": value.shape for name, value in self._targets.items()}
-        got = {name: value.shape for name, value in tensors.items() if name.startswith("model.")}
-        position = Position.pop(state, steps)
-        if state != self._training or got != shapes or position is None:
-            differs = _difference(state, self._training) or ("tensors" if position else "position")
+    def _restore(self, tensors: dict[str, Tensor], state: dict[str, Any], n_steps: int) -> Position:
+        expected = {f"model.{name}": value.shape for name, value in self._targets.items()}
+        shapes = {name: value.shape for name, value in tensors.items() if name.startswith("model.")}
+        position = Position.pop(state, n_steps)
+        if state != self._key or shapes != expected or position is None:
+            name = _difference(state, self._key) or ("tensors" if position else "position")
             raise CheckpointError(
-                f"The checkpoint {str(self._path)!r} must be of this training, but "
-                f"{differs} differ; delete it to train anew."
+                f"The checkpoint {str(self._path)!r} must be of this training, got other {name}. "
+                "Delete it to restart the training."
             )
         for name, target in self._targets.items():
             target.copy_(tensors[f"model.{name}"])
-        # AdamW keeps no state for what has had no gradient yet, so a name may be missing.
+        # AdamW has no state for a parameter before its first gradient, so names may be missing.
         slots = {}
         for index, name in enumerate(self._parameters):
             keys = ("step", "exp_avg", "exp_avg_sq")
@@ -153,7 +163,7 @@ class Keeper:
 
 
 def _difference(state: dict[str, Any], expected: dict[str, Any]) -> str | None:
-    """The first thing in which a checkpoint's state is another one."""
+    """Return the name of the first value that differs, or None."""
     for key, value in expected.items():
         other = state.get(key)
         if isinstance(value, dict) and isinstance(other, dict):

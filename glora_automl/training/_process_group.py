@@ -1,4 +1,4 @@
-"""Training on several GPUs of one or many machines: what the processes tell each other."""
+"""Process groups: training on several GPUs of one or more machines."""
 
 from __future__ import annotations
 
@@ -19,35 +19,39 @@ __all__ = ["ProcessGroup"]
 T = TypeVar("T")
 
 TIMEOUT = timedelta(days=7)
-"""How long a process waits for the others: as long as rank 0 may search alone.
+"""Maximum wait for the other processes, as the main process may search alone for days.
 
-A process that died is noticed long before: torchrun ends those beside it, and to those on other
-machines its connection breaks.
+A dead process ends the others much earlier: torchrun stops those on the same machine, and broken
+connections stop those on other machines.
 """
 
 
 class ProcessGroup:
-    """The processes that train together; as made here, this process alone.
+    """Processes that train together; an instance of this class is a group of one process.
 
-    ``torchrun`` starts the same program once a GPU, and gives each process a rank, counted from
-    0. Rank 0 does what must be done once: it writes checkpoints and talks to databases. All
-    methods but :meth:`share` must be called on every rank, in the same order. Nothing of
-    accelerate or ``torch.distributed`` is imported for a process alone.
+    ``torchrun`` starts one process per GPU and numbers them from 0. Process 0 is the main process,
+    which writes checkpoints and accesses databases. Each process draws its own path for its shard
+    of the batch. The gradient is that of the mean loss of the whole batch, so settings mean the
+    same for any number of GPUs. Batch norms see one shard. All processes end with the same weights.
+    A training may resume with another number of processes; its paths then differ.
+
+    Every process must call the methods in the same order, except :meth:`shard`. A single process
+    imports neither accelerate nor ``torch.distributed``.
 
     Args:
-        device: Where this process trains.
+        device: Device of this process.
 
     Attributes:
-        index: The rank of this process.
-        size: How many processes there are.
-        device: Where this process trains.
+        index: Index of this process.
+        size: Number of processes.
+        device: Device of this process.
 
     Example:
         >>> process_group = ProcessGroup.from_environment(torch.device("cpu"))
         >>> process_group.index, process_group.size, process_group.is_main
         (0, 1, True)
-        >>> process_group.from_main(lambda: "what only rank 0 can know")
-        'what only rank 0 can know'
+        >>> process_group.from_main(lambda: "from the main process")
+        'from the main process'
     """
 
     index = 0
@@ -58,56 +62,56 @@ class ProcessGroup:
 
     @staticmethod
     def from_environment(device: torch.device) -> ProcessGroup:
-        """The processes that ``torchrun`` started, or this one alone.
+        """Return the group that ``torchrun`` started, or a group of this process alone.
 
         Args:
-            device: ``cpu``, or ``cuda`` for the GPU of each process's local rank.
+            device: ``cpu``, or ``cuda`` for the GPU with each process's ``LOCAL_RANK``.
 
         Raises:
             TrainingError: If accelerate is not installed, or there are fewer GPUs than processes.
         """
-        # Slurm and the like set WORLD_SIZE, too, for programs that are not theirs to connect.
+        # Slurm sets WORLD_SIZE, too, for programs that open no connection.
         if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "LOCAL_RANK" not in os.environ:
             return ProcessGroup(device)
         local = int(os.environ["LOCAL_RANK"])
         if device.type == "cuda" and local >= torch.cuda.device_count():
             raise TrainingError(
-                f"torchrun must start at most one process a GPU, but local rank {local} finds "
-                f"{torch.cuda.device_count()} GPU(s); set --nproc-per-node to that or use "
-                "--device cpu."
+                "torchrun must start at most one process per GPU, got LOCAL_RANK="
+                f"{local} on a machine with {torch.cuda.device_count()} GPU(s). Start fewer "
+                "processes per machine, or set `device` to cpu."
             )
         return _Connected(device)
 
     @property
     def is_main(self) -> bool:
-        """Whether this is rank 0."""
+        """True in process 0."""
         return self.index == 0
 
     @property
     def address(self) -> tuple[int, ...]:
-        """What this rank adds to the address of its random numbers; rank 0 draws as one alone."""
+        """Position of this process's random numbers; the main process draws like a single one."""
         return (self.index,) if self.index else ()
 
-    def share(self, batch: Tensor) -> Tensor:
-        """This rank's part of a batch; it may be empty, but never on rank 0."""
+    def shard(self, batch: Tensor) -> Tensor:
+        """Return this process's shard of a batch; it is never empty in the main process."""
         return batch[self.index :: self.size]
 
     @contextmanager
     def sum_gradients(self, parameters: Sequence[nn.Parameter], loss: Tensor) -> Iterator[None]:
-        """After the block, sum over the ranks in place: the gradients and the loss.
+        """Sum the gradients and the loss over the processes in place, after the block.
 
-        A parameter that has no gradient on any rank keeps none, so that the optimizer leaves it.
-        All ranks raise if the block fails on one.
+        A parameter without a gradient in any process keeps none, so the optimiser skips it. All
+        processes raise if the block fails in one.
         """
         yield
 
-    def any(self, ask: Callable[[], bool]) -> bool:
-        """Whether the answer is yes on any rank; all ranks raise if asking fails on one."""
-        return bool(ask())
+    def any(self, condition: Callable[[], bool]) -> bool:
+        """Return True if the condition holds in any process; all raise if it fails in one."""
+        return bool(condition())
 
     @contextmanager
-    def together(self) -> Iterator[None]:
-        """A block that all ranks leave together: if it fails on one, it raises on all.
+    def propagate_errors(self) -> Iterator[None]:
+        """Raise an error of the block in all processes; they leave the block together.
 
         The others raise the same error if it is one of :mod:`glora_automl.errors`, otherwise a
         :class:`~glora_automl.errors.TrainingError` that names it.
@@ -115,43 +119,42 @@ class ProcessGroup:
         yield
 
     def broadcast(self, value: T) -> T:
-        """Rank 0's value, on every rank; it is pickled on the way."""
+        """Return the main process's value; it is pickled for the others."""
         return value
 
     def broadcast_tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Rank 0's tensors, on every rank's device; what the others give is ignored."""
+        """Return the main process's tensors on this device; those of the others are ignored."""
         return dict(tensors)
 
     def copy_from_main(self, tensors: Iterable[Tensor]) -> None:
-        """Set the others' tensors, of the same shapes, to rank 0's."""
+        """Copy the main process's tensors into those of the others, of the same shapes."""
 
-    def from_main(self, ask: Callable[[], T]) -> T:
-        """What ``ask`` gives on rank 0, which alone calls it, while the others wait."""
-        answer: T | None = None
-        with self.together():
+    def from_main(self, function: Callable[[], T]) -> T:
+        """Call ``function`` in the main process only, and return its result in all."""
+        result: T | None = None
+        with self.propagate_errors():
             if self.is_main:
-                answer = ask()
-        return self.broadcast(answer)  # type: ignore[return-value]
+                result = function()
+        return self.broadcast(result)  # type: ignore[return-value]
 
     def barrier(self) -> None:
-        """Wait until every rank is here."""
-        with self.together():
+        """Wait for all processes."""
+        with self.propagate_errors():
             pass
 
     def close(self) -> None:
-        """End the connection, when a program ends well; after an error torchrun ends it."""
+        """Close the connection of a successful program; after an error torchrun closes it."""
 
 
 class _Connected(ProcessGroup):
-    """Processes that torchrun started, through Hugging Face accelerate.
+    """Processes that torchrun started, connected by Hugging Face accelerate.
 
-    accelerate rather than Lightning Fabric: it adds one small package beside huggingface_hub and
-    safetensors, which timm already brings, and works on plain PyTorch objects.
+    accelerate works on plain PyTorch objects. It adds one small package to huggingface_hub and
+    safetensors, which timm requires anyway; Lightning Fabric adds more.
 
-    Gradients are summed here and not by DistributedDataParallel: that one wants a forward pass on
-    each rank, also on one without an image, and would give the weights on that rank's path a zero
-    gradient, for AdamW to decay them, where there must be none. It hides the transfer behind the
-    backward pass, which is worth little for adapters.
+    DistributedDataParallel does not fit. It requires a forward pass in each process, even for an
+    empty shard. That would give weights on its path a zero gradient instead of none, and AdamW
+    would decay them. Its overlap of transfer and backward pass saves little for adapters.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -159,11 +162,11 @@ class _Connected(ProcessGroup):
             from accelerate import PartialState
         except ImportError:
             raise TrainingError(
-                "Training under torchrun with WORLD_SIZE > 1 needs accelerate, which is not "
-                'installed; pip install "glora-automl[distributed]".'
+                "Training in several processes must have accelerate installed, got no such "
+                'package. Run pip install "glora-automl[distributed]".'
             ) from None
         self._state = PartialState(cpu=device.type == "cpu", timeout=TIMEOUT)
-        # accelerate says cpu:1 where torch says cpu.
+        # accelerate names it cpu:1, torch names it cpu.
         super().__init__(device if device.type == "cpu" else self._state.device)
         self.index = self._state.process_index
         self.size = self._state.num_processes
@@ -175,35 +178,35 @@ class _Connected(ProcessGroup):
             yield
         except BaseException as caught:
             error = caught
-        # In one vector, for one exchange a step: failures, on how many ranks each parameter has a
-        # gradient, the loss and the gradients.
+        # One vector, for one exchange per step: failures, number of processes with a gradient of
+        # each parameter, loss and gradients.
         counts = [float(error is not None), *(float(p.grad is not None) for p in parameters)]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         parts = [torch.tensor(counts, device=self.device), loss, *gradients]
-        whole = self._sum(torch.cat([part.detach().flatten() for part in parts]))
-        found, total, *sums = torch.split(whole, [part.numel() for part in parts])
-        failed, *users = found.tolist()
+        vector = self._sum(torch.cat([part.detach().flatten() for part in parts]))
+        count_sums, total, *sums = torch.split(vector, [part.numel() for part in parts])
+        failed, *n_gradients = count_sums.tolist()
         if failed:
             self._raise(error)
         loss.copy_(total.view_as(loss))
-        for parameter, count, gradient in zip(parameters, users, sums, strict=True):
+        for parameter, count, gradient in zip(parameters, n_gradients, sums, strict=True):
             if count:
                 parameter.grad = gradient.view_as(parameter).to(parameter.dtype)
 
-    def any(self, ask: Callable[[], bool]) -> bool:
-        answer, error = False, None
+    def any(self, condition: Callable[[], bool]) -> bool:
+        holds, error = False, None
         try:
-            answer = bool(ask())
+            holds = bool(condition())
         except BaseException as caught:
             error = caught
-        return self._exchange(answer, error)
+        return self._exchange(holds, error)
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def propagate_errors(self) -> Iterator[None]:
         error = None
         try:
             yield
-        except BaseException as caught:  # a KeyboardInterrupt must not leave the others waiting
+        except BaseException as caught:  # the others would wait after a KeyboardInterrupt
             error = caught
         self._exchange(False, error)
 
@@ -244,9 +247,9 @@ class _Connected(ProcessGroup):
         return total
 
     def _exchange(self, flag: bool, error: BaseException | None) -> bool:
-        """Whether the flag is set on any rank; raises where there is an error on any rank."""
-        mine = torch.tensor([float(flag), float(error is not None)], device=self.device)
-        flags, failures = self._sum(mine).tolist()
+        """Return True if any process sets the flag; raise if any process has an error."""
+        local = torch.tensor([float(flag), float(error is not None)], device=self.device)
+        flags, failures = self._sum(local).tolist()
         if failures:
             self._raise(error)
         return bool(flags)
@@ -254,13 +257,13 @@ class _Connected(ProcessGroup):
     def _raise(self, error: BaseException | None) -> None:
         from accelerate.utils import gather_object
 
-        mine = [] if error is None else [(self.index, type(error).__name__, str(error))]
-        rank, name, message = gather_object(mine)[0]
+        local = [] if error is None else [(self.index, type(error).__name__, str(error))]
+        index, name, message = gather_object(local)[0]
         if error is not None:
             raise error
         if name in errors.__all__:
             raise getattr(errors, name)(message)
         raise TrainingError(
-            f"All {self.size} processes must get through, but rank {rank} failed with {name}: "
-            f"{message}; the output of rank {rank} says where."
+            f"All {self.size} processes must succeed, got {name} in process {index}: {message}. "
+            f"Read the output of process {index}."
         )

@@ -1,36 +1,19 @@
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from glora_automl.adapters import linear_shapes
+from glora_automl.adapters import MergedModel
 from glora_automl.errors import TrainingError
-from glora_automl.supernet import Scorer, Supernet
-from glora_automl.supernet._stem import split_stem
+from glora_automl.supernet import Scorer
 from glora_automl.training import Reordered, evaluate
-from glora_automl.training._batches import Converted
-from glora_automl.training._evaluation import CACHED, FEWEST, paying_batch_size
 from tests import models
-
-COUNT = 22
-
-
-@pytest.fixture(params=models.MODELS)
-def case(request):
-    """A supernet with non-zero parameters, the shapes of its layers, images and labels."""
-    return make(request.param)
+from tests.supernet.cases import COUNT, create_case
 
 
-def make(name: str):
-    model = models.backbone(name)
-    shapes = linear_shapes(model, example=models.images())
-    supernet = Supernet(model, models.choices_of(shapes))
-    models.randomise(model)
-    labels = torch.arange(COUNT) % 3
-    return supernet, shapes, models.images(count=COUNT), labels
-
-
-def test_scores_are_those_of_the_unmerged_supernet(case):
+def test_scorer_gives_the_scores_of_the_unmerged_supernet(case):
     supernet, shapes, images, labels = case
     scorer = Scorer(supernet, images, labels)
     for seed in (0, 1, 0):
@@ -43,7 +26,7 @@ def test_scores_are_those_of_the_unmerged_supernet(case):
         assert score.accuracy == pytest.approx(expected.accuracy, abs=1.01 / COUNT)
 
 
-def test_follows_weights_that_change(case):
+def test_scorer_follows_changed_weights(case):
     supernet, shapes, images, labels = case
     scorer = Scorer(supernet, images, labels)
     architecture = models.random_architecture(shapes, 0)
@@ -56,38 +39,21 @@ def test_follows_weights_that_change(case):
     assert scorer.score(architecture).loss == pytest.approx(expected.loss, rel=1e-5)
 
 
-def test_bfloat16_scores_almost_alike(case):
+def test_scorer_in_bfloat16_gives_almost_the_same_losses(case):
     supernet, shapes, images, labels = case
-    exact = Scorer(supernet, images, labels)
-    rough = Scorer(supernet, images, labels, dtype=torch.bfloat16)
+    float32 = Scorer(supernet, images, labels)
+    bfloat16 = Scorer(supernet, images, labels, dtype=torch.bfloat16)
     losses = []
     for seed in range(4):
         architecture = models.random_architecture(shapes, seed)
-        losses.append([scorer.score(architecture).loss for scorer in (exact, rough)])
-    one, other = np.transpose(losses)
-    assert (one != other).any()
-    np.testing.assert_allclose(other, one, rtol=0.05)
+        losses.append([scorer.score(architecture).loss for scorer in (float32, bfloat16)])
+    expected, rounded = np.transpose(losses)
+    assert (rounded != expected).any()
+    np.testing.assert_allclose(rounded, expected, rtol=0.05)
 
 
-def stem_of(supernet):
-    merged = supernet.merged_model()
-    merged.write()
-    return split_stem(merged.model, models.images()[:1], merged.changing)
-
-
-def test_the_stem_is_what_no_adapter_changes(case):
-    supernet, shapes, images, _ = case
-    split = stem_of(supernet)
-    assert split is not None
-    theirs = {id(p) for p in split.stem.parameters()}
-    assert theirs
-    assert not theirs & supernet.merged_model().changing
-    with supernet.merged(models.random_architecture(shapes, 1)) as plain, torch.no_grad():
-        assert torch.equal(split.rest(split.stem(images)), plain(images))
-
-
-def test_the_stem_sees_the_images_once():
-    supernet, shapes, images, labels = make("vit")
+def test_scorer_runs_the_stem_once():
+    supernet, shapes, images, labels = create_case("vit")
     calls = []
     embed = supernet.model.patch_embed
     supernet.merged_model().model.patch_embed.register_forward_hook(
@@ -101,38 +67,8 @@ def test_the_stem_sees_the_images_once():
     assert calls == []
 
 
-class SeesTheImagesTwice(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.head = nn.Conv2d(3, 2, 1), nn.Linear(2, 3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.stem(x).mean((2, 3)) + x.mean((1, 2, 3))[:, None])
-
-
-class TwoStems(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.one, self.other = nn.Conv2d(3, 2, 1), nn.Conv2d(3, 2, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return (self.one(x) + self.other(x)).mean((2, 3))
-
-
-@pytest.mark.parametrize("kind", [SeesTheImagesTwice, TwoStems])
-def test_images_that_do_not_go_through_one_module_alone_are_kept(kind):
-    assert split_stem(kind(), torch.randn(1, 3, 4, 4)) is None
-
-
-def test_a_stem_that_is_adapted_is_not_split_off():
-    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(16, 2))
-    changing = {id(p) for p in model[0].parameters()}
-    assert split_stem(model, torch.randn(1, 3, 2, 2), changing) is None
-    assert split_stem(model, torch.randn(1, 3, 2, 2)) is not None
-
-
-def test_images_that_are_made_batch_by_batch_are_scored_alike():
-    supernet, shapes, images, labels = make("vit")
+def test_scorer_with_slow_images_gives_the_same_loss():
+    supernet, shapes, images, labels = create_case("vit")
 
     class Slow(Reordered):
         def __init__(self) -> None:
@@ -146,8 +82,8 @@ def test_images_that_are_made_batch_by_batch_are_scored_alike():
     )
 
 
-def test_a_compiled_model_scores_alike_and_is_compiled_once(monkeypatch):
-    supernet, shapes, images, labels = make("vit")
+def test_scorer_with_compilation_compiles_once_and_gives_the_same_losses(monkeypatch):
+    supernet, shapes, images, labels = create_case("vit")
     compiled = []
 
     def backend(graph: torch.fx.GraphModule, example: list[torch.Tensor]):
@@ -158,36 +94,51 @@ def test_a_compiled_model_scores_alike_and_is_compiled_once(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda model, mode: original(model, backend=backend))
     scorer = Scorer(supernet, images, labels, compiled=True)
     plain = Scorer(supernet, images, labels)
-    seen = []
+    n_compiled = []
     for seed in range(3):
         architecture = models.random_architecture(shapes, seed)
         expected = plain.score(architecture).loss
         assert scorer.score(architecture).loss == pytest.approx(expected, rel=1e-5)
-        seen.append(len(compiled))
-    assert 1 <= seen[0] == seen[-1]
+        n_compiled.append(len(compiled))
+    assert 1 <= n_compiled[0] == n_compiled[-1]
 
 
-def test_a_model_that_cannot_be_compiled_is_told(monkeypatch):
-    supernet, shapes, images, labels = make("vit")
+def test_scorer_with_a_failed_compilation_raises(monkeypatch):
+    supernet, shapes, images, labels = create_case("vit")
 
     def fails(model, mode):
         raise RuntimeError("no C++ compiler\nwas found")
 
     monkeypatch.setattr(torch, "compile", fails)
     scorer = Scorer(supernet, images, labels, compiled=True)
-    with pytest.raises(TrainingError, match=r"RuntimeError: no C\+\+ compiler; leave it out"):
+    with pytest.raises(TrainingError, match=r"RuntimeError: no C\+\+ compiler\. Remove `search"):
         scorer.score(models.random_architecture(shapes, 0))
 
 
-def test_batches_on_a_cpu_stay_in_the_cache():
-    image = torch.zeros(1, 3, 8, 8)
-    narrow, wide = nn.Conv2d(3, 64, 1), nn.Conv2d(3, 20000, 1)
-    assert paying_batch_size(narrow, image) == CACHED // (64 * 64)
-    assert paying_batch_size(wide, image) == FEWEST
+def test_scorer_in_two_threads_gives_the_serial_scores(monkeypatch):
+    supernet, shapes, images, labels = create_case("vit")
+    architectures = [models.random_architecture(shapes, seed) for seed in range(12)]
+    serial = [Scorer(supernet, images, labels).score(a) for a in architectures]
+    assert len({score.loss for score in serial}) == len(serial)
+    write = MergedModel.write
+
+    def write_and_wait(merged):
+        model = write(merged)
+        time.sleep(0.005)  # lets the other thread run between write and evaluation
+        return model
+
+    monkeypatch.setattr(MergedModel, "write", write_and_wait)
+    scorer = Scorer(supernet, images, labels)
+    with ThreadPoolExecutor(max_workers=2) as threads:
+        assert list(threads.map(scorer.score, architectures)) == serial
 
 
-def test_converted_images_keep_their_order_and_number():
-    images = Converted(torch.tensor([0.5, 1.5]), torch.bfloat16)
-    assert len(images) == 2
-    assert images.device == torch.device("cpu")
-    assert images[torch.tensor([1, 0])].tolist() == [1.5, 0.5]
+def test_scorers_of_one_supernet_in_two_threads_give_the_serial_scores():
+    supernet, shapes, images, labels = create_case("vit")
+    architectures = [models.random_architecture(shapes, seed) for seed in range(12)]
+    scorers = [Scorer(supernet, images, labels), Scorer(supernet, images.flip(3), labels)]
+    serial = [[scorer.score(a) for a in architectures] for scorer in scorers]
+    with ThreadPoolExecutor(max_workers=2) as threads:
+        futures = [[threads.submit(scorer.score, a) for scorer in scorers] for a in architectures]
+        scores = [[future.result() for future in pair] for pair in futures]
+    assert [list(column) for column in zip(*scores, strict=True)] == serial

@@ -22,7 +22,7 @@ def vit(name="vit_tiny_patch16_224", seed=0, **kwargs):
         return timm.create_model(name, num_classes=3, **{**SMALL, **kwargs}).eval()
 
 
-# Every kind of choice, several ranks of each tensor that has ranks.
+# Each kind of choice, with several ranks.
 SPEC = SearchSpaceSpec(
     choices={
         "A": ("none", "scalar", "vector", "lora-1", "lora-4"),
@@ -45,7 +45,7 @@ def random_architectures(space, count, seed=0):
 
 
 def randomise(supernet, seed=0):
-    """Give every trainable tensor values, so that architectures differ in what they compute."""
+    """Set all trainable tensors to random values, so that architectures have other outputs."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in supernet.trainable().values():
@@ -73,7 +73,7 @@ def images():
 
 
 class Decoys(nn.Module):
-    """Names that a search for substrings would take for adapters or heads."""
+    """A model with names that contain those of adapters and heads."""
 
     def __init__(self):
         super().__init__()
@@ -101,35 +101,35 @@ class Decoys(nn.Module):
     ],
     ids=["vit", "distilled", "decoys"],
 )
-def test_exactly_adapters_and_heads_are_trainable(build, heads):
+def test_supernet_trains_exactly_adapters_and_heads(build, heads):
     model = build()
     before = {id(p): name for name, p in model.named_parameters()}
     supernet = Supernet(model, space_of(model).layer_choices())
     for parameter in model.parameters():
         added = id(parameter) not in before
         assert parameter.requires_grad == (added or before[id(parameter)] in heads)
-    wanted = {name: id(p) for name, p in model.named_parameters() if p.requires_grad}
-    assert {name: id(p) for name, p in supernet.trainable().items()} == wanted
+    expected = {name: id(p) for name, p in model.named_parameters() if p.requires_grad}
+    assert {name: id(p) for name, p in supernet.trainable().items()} == expected
     adapters = [layer for layer in model.modules() if isinstance(layer, GLoRALinear)]
     added = sum(id(p) not in before for p in model.parameters())
     assert added == sum(len(list(layer.parameters(recurse=False))) for layer in adapters) > 0
-    assert heads <= set(wanted)
+    assert heads <= set(expected)
 
 
-def test_a_model_without_classifier_trains_its_adapters_alone():
+def test_supernet_without_a_classifier_trains_only_adapters():
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
     supernet = Supernet(model, {"0": {"E": [Choice.parse("vector")]}})
     assert set(supernet.trainable()) == {"0.E_vector"}
 
 
-def test_the_head_is_no_part_of_the_count(supernet, space):
+def test_count_excludes_the_head(supernet, space):
     none = Architecture.uniform(space.shapes)
     supernet.activate(none)
     assert none.count(space.shapes) == 0
     assert set(supernet.active_state_dict()) == {"head.weight", "head.bias"}
 
 
-def test_active_tensors_have_as_many_elements_as_are_counted(supernet, space):
+def test_active_state_dict_has_as_many_elements_as_the_count(supernet, space):
     head = sum(p.numel() for p in supernet.model.head.parameters())
     counts = set()
     for architecture in random_architectures(space, 20):
@@ -140,25 +140,25 @@ def test_active_tensors_have_as_many_elements_as_are_counted(supernet, space):
     assert len(counts) > 10
 
 
-def test_active_tensors_alone_reproduce_the_subnet(supernet, space, images):
+def test_active_state_dict_in_a_new_supernet_reproduces_the_subnet(supernet, space, images):
     randomise(supernet)
     for architecture in random_architectures(space, 5):
         supernet.activate(architecture)
         with torch.no_grad():
-            wanted = supernet.model(images)
-        # A supernet of this architecture alone, its tensors cut to the active ranks.
-        only = {
+            expected = supernet.model(images)
+        # A supernet of this architecture alone, with tensors of the active ranks.
+        active_choices = {
             name: {t: [c] for t, c in zip("ABCDE", choices, strict=True)}
             for name, choices in architecture.items()
         }
-        standalone = Supernet(vit(), only, seed=99)
+        standalone = Supernet(vit(), active_choices, seed=99)
         standalone.load_state_dict(supernet.active_state_dict())
         standalone.activate(architecture)
         with torch.no_grad():
-            torch.testing.assert_close(standalone.model(images), wanted, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(standalone.model(images), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_active_tensors_are_copies(supernet, space):
+def test_active_state_dict_returns_copies(supernet, space):
     randomise(supernet)
     supernet.activate(Architecture.uniform(space.shapes, B="lora-2", E="vector"))
     before = supernet.active_state_dict()
@@ -168,15 +168,15 @@ def test_active_tensors_are_copies(supernet, space):
     assert tensor_digest(supernet.active_state_dict()) != digest
 
 
-def test_a_new_supernet_computes_what_the_backbone_computes(supernet, space, images):
+def test_supernet_at_initialisation_equals_the_backbone(supernet, space, images):
     with torch.no_grad():
-        wanted = vit()(images)
+        expected = vit()(images)
         for architecture in random_architectures(space, 5):
             supernet.activate(architecture)
-            torch.testing.assert_close(supernet.model(images), wanted)
+            torch.testing.assert_close(supernet.model(images), expected)
 
 
-def test_state_goes_round_to_another_supernet(supernet, space):
+def test_load_state_dict_in_another_supernet_gives_the_same_state(supernet, space):
     randomise(supernet)
     state = supernet.state_dict()
     other = Supernet(vit(seed=1), space.layer_choices(), seed=5)
@@ -185,7 +185,7 @@ def test_state_goes_round_to_another_supernet(supernet, space):
     assert tensor_digest(other.state_dict()) == tensor_digest(state)
 
 
-def test_state_is_a_copy_and_loading_keeps_the_parameters_themselves(supernet):
+def test_state_dict_is_a_copy_and_loading_keeps_the_parameter_objects(supernet):
     before = {name: id(p) for name, p in supernet.model.named_parameters()}
     state = supernet.state_dict()
     digest = tensor_digest(state)
@@ -204,12 +204,12 @@ def with_more(state):
 
 
 def misshapen(state):
-    name = list(state)[-1]  # the last: whatever stands before must not be set either
+    name = list(state)[-1]  # the last one, as no tensor before it may be set either
     state[name] = state[name].repeat(2)
 
 
 @pytest.mark.parametrize("spoil", [without, with_more, misshapen])
-def test_a_wrong_state_is_refused_and_nothing_is_set(supernet, spoil):
+def test_load_state_dict_with_a_wrong_state_raises_and_sets_nothing(supernet, spoil):
     before = tensor_digest(supernet.state_dict())
     state = {name: torch.full_like(t, 7.0) for name, t in supernet.state_dict().items()}
     spoil(state)
@@ -218,7 +218,7 @@ def test_a_wrong_state_is_refused_and_nothing_is_set(supernet, spoil):
     assert tensor_digest(supernet.state_dict()) == before
 
 
-def test_the_seed_alone_gives_the_initial_values(space):
+def test_supernet_takes_initial_values_from_the_seed_alone(space):
     digests = []
     for seed, process_seed in ((0, 0), (0, 1), (1, 0)):
         model = vit()
@@ -232,7 +232,7 @@ def test_the_seed_alone_gives_the_initial_values(space):
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_merged_gives_a_plain_model_for_the_block(supernet, space, images):
+def test_merged_gives_a_plain_model_inside_the_block(supernet, space, images):
     randomise(supernet)
     names = list(supernet.model.state_dict())
     first, second = random_architectures(space, 2)
@@ -246,7 +246,7 @@ def test_merged_gives_a_plain_model_for_the_block(supernet, space, images):
     assert list(supernet.model.state_dict()) == names
 
 
-def test_merging_leaves_the_trainable_tensors_and_marks_alone(supernet, space):
+def test_merged_keeps_trainable_tensors_and_requires_grad(supernet, space):
     randomise(supernet)
     before = tensor_digest(supernet.state_dict())
     trainable = set(supernet.trainable())
@@ -257,7 +257,7 @@ def test_merging_leaves_the_trainable_tensors_and_marks_alone(supernet, space):
 
 
 class Reader(nn.Module):
-    """Reads the weights of ``fc`` without calling it, as torch's attention does."""
+    """A model that reads the weight of ``fc`` without a call, like torch's attention."""
 
     def __init__(self):
         super().__init__()
@@ -274,16 +274,16 @@ def choices_of(*names):
     return {name: {"E": [Choice.parse("vector")]} for name in names}
 
 
-def test_choices_without_effect_are_refused():
-    with pytest.raises(LayerError, match=r"its E .*'fc' it reads the weight.*space\.exclude"):
+def test_supernet_with_choices_without_effect_raises():
+    with pytest.raises(LayerError, match=r"for E, got 'fc'.*only the weight.*space\.exclude"):
         Supernet(Reader(), choices_of("before", "fc"), example=torch.zeros(1, 4))
-    with pytest.raises(LayerError, match=r"'unused' it does not; .*space\.exclude"):
+    with pytest.raises(LayerError, match=r"got unused layer 'unused'.*space\.exclude"):
         Supernet(Reader(), choices_of("before", "unused"), example=torch.zeros(1, 4))
     of_weight = {"fc": {"B": [Choice.parse("lora-2")]}}
     assert set(Supernet(Reader(), of_weight, example=torch.zeros(1, 4)).layers) == {"fc"}
 
 
-def test_a_model_that_calls_the_adapted_layers_passes_and_is_left_as_it_was(images):
+def test_supernet_with_an_example_leaves_mode_and_hooks_unchanged(images):
     supernet = Supernet(Reader(), choices_of("before"), example=torch.zeros(1, 4))
     assert set(supernet.layers) == {"before"}
     for training in (True, False):
@@ -293,7 +293,7 @@ def test_a_model_that_calls_the_adapted_layers_passes_and_is_left_as_it_was(imag
         assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_unknown_layers_and_choices_are_refused(model):
+def test_supernet_with_unknown_layers_or_choices_raises(model):
     with pytest.raises(LayerError, match="blocks"):
         Supernet(model, choices_of("blocks.0.attn.kqv"))
     with pytest.raises(ArchitectureError, match="lora-17"):

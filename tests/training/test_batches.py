@@ -4,25 +4,25 @@ import pytest
 import torch
 from torch import nn
 
-from glora_automl.training import Reordered, TrainingSettings, batches, evaluate, train
+from glora_automl.training import Converted, Reordered, TrainingSettings, batches, evaluate, train
 
 
 class Slow:
-    """Images that are made when they are asked for, and tell when and where."""
+    """Images that are read on demand and record the indices and threads of the reads."""
 
     slow = True
 
     def __init__(self, images):
         self.images = images
         self.device = images.device
-        self.asked = []
+        self.indices = []
         self.threads = set()
 
     def __len__(self):
         return len(self.images)
 
     def __getitem__(self, index):
-        self.asked.append(index)
+        self.indices.append(index)
         self.threads.add(threading.current_thread())
         return self.images[index].clone()
 
@@ -43,71 +43,68 @@ def model():
         return nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
 
 
-def test_batches_come_in_order_and_one_is_made_ahead(images):
+def test_batches_of_slow_images_are_read_in_order_and_one_ahead(images):
     slow = Slow(images)
-    parts = [slice(i, i + 10) for i in range(0, 50, 10)]
-    coming = batches(slow, parts)
-    for number, part in enumerate(parts):
-        assert torch.equal(next(coming), images[part])
-        assert number + 1 <= len(slow.asked) <= number + 2
-    assert next(coming, None) is None
+    slices = [slice(i, i + 10) for i in range(0, 50, 10)]
+    iterator = batches(slow, slices)
+    for number, batch in enumerate(slices):
+        assert torch.equal(next(iterator), images[batch])
+        assert number + 1 <= len(slow.indices) <= number + 2
+    assert next(iterator, None) is None
     assert threading.main_thread() not in slow.threads
 
 
-def test_no_batch_is_none(images):
+def test_batches_without_indices_yield_nothing(images):
     assert list(batches(Slow(images), [])) == []
     assert list(batches(images, [])) == []
 
 
-def test_what_fails_in_the_thread_fails_where_the_batch_is_wanted(images):
+def test_batches_with_an_error_in_the_thread_raise_it_at_that_batch(images):
     class Broken(Slow):
         def __getitem__(self, index):
             if index.start == 20:
                 raise ValueError("torn")
             return super().__getitem__(index)
 
-    coming = batches(Broken(images), [slice(i, i + 10) for i in range(0, 50, 10)])
-    next(coming)
-    next(coming)
+    iterator = batches(Broken(images), [slice(i, i + 10) for i in range(0, 50, 10)])
+    next(iterator)
+    next(iterator)
     with pytest.raises(ValueError, match="torn"):
-        next(coming)
+        next(iterator)
 
 
-def test_who_stops_early_leaves_no_thread(images):
+def test_batches_closed_early_leave_no_thread(images):
     before = threading.active_count()
-    coming = batches(Slow(images), [slice(0, 10)] * 5)
-    next(coming)
-    coming.close()
+    iterator = batches(Slow(images), [slice(0, 10)] * 5)
+    next(iterator)
+    iterator.close()
     assert threading.active_count() == before
 
 
-def test_training_and_evaluation_see_no_difference(images, labels):
-    found = []
-    for given in (images, Slow(images)):
+def test_train_and_evaluate_with_slow_images_give_the_same_results(images, labels):
+    results = []
+    for source in (images, Slow(images)):
         net = model()
         settings = TrainingSettings(epochs=3, batch_size=16, lr=1e-2)
         result = train(
-            net, dict(net.named_parameters()), given, labels, settings, seed=0, stage="x"
+            net, dict(net.named_parameters()), source, labels, settings, seed=0, stage="x"
         )
-        score = evaluate(net, given, labels, batch_size=7)
-        found.append((result.losses, score))
-    assert found[0] == found[1]
+        score = evaluate(net, source, labels, batch_size=7)
+        results.append((result.losses, score))
+    assert results[0] == results[1]
 
 
-def test_another_order_is_that_of_the_index(images):
+def test_reordered_images_follow_the_order(images):
     order = torch.randperm(50, generator=torch.Generator().manual_seed(1))
-    for given in (images, Slow(images)):
-        other = Reordered(given, order)
-        assert (len(other), other.device) == (50, images.device)
-        assert torch.equal(other[3:9], images[order[3:9]])
-        assert torch.equal(other[torch.tensor([4, 4])], images[order[[4, 4]]])
+    for source in (images, Slow(images)):
+        reordered = Reordered(source, order)
+        assert (len(reordered), reordered.device) == (50, images.device)
+        assert torch.equal(reordered[3:9], images[order[3:9]])
+        assert torch.equal(reordered[torch.tensor([4, 4])], images[order[[4, 4]]])
 
 
-def test_the_decision_can_be_among_some_classes_alone():
-    logits = torch.tensor([[5.0, 1.0, 2.0], [5.0, 2.0, 1.0]])[:, :, None, None]
-    labels = torch.tensor([2, 1])
-    assert evaluate(nn.Flatten(), logits, labels).accuracy == 0
-    score = evaluate(nn.Flatten(), logits, labels, among=torch.tensor([1, 2]))
-    assert score.accuracy == 1
-    expected = nn.functional.cross_entropy(torch.tensor([[2.0, 1.0]]), torch.tensor([0]))
-    assert score.loss == pytest.approx(expected.item())
+def test_converted_images_keep_their_order_and_number():
+    images = Converted(torch.tensor([0.5, 1.5]), torch.bfloat16)
+    assert len(images) == 2
+    assert images.device == torch.device("cpu")
+    assert images[torch.tensor([1, 0])].tolist() == [1.5, 0.5]

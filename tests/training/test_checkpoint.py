@@ -40,33 +40,34 @@ def weights_of(path):
 
 @pytest.fixture
 def path(tmp_path):
-    """A checkpoint that is there."""
+    """Path of an existing checkpoint."""
     path = tmp_path / "supernet.json"
     save_checkpoint(path, tensors(), STATE)
     return path
 
 
-def refused(path):
-    """The one line with which the checkpoint is refused; it says where it is and what to do."""
+def error_of(path):
+    """Return the error message of an invalid checkpoint: one line with its path and a hint."""
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(path)
     message = str(caught.value)
     assert "\n" not in message
-    assert f"delete {str(path)!r} to train anew" in message
+    assert repr(str(path)) in message
+    assert "Delete the checkpoint to restart the training." in message
     return message
 
 
-def test_a_checkpoint_comes_back_as_it_was_saved(path):
-    found, state = load_checkpoint(path)
-    assert same(found, tensors())
+def test_load_checkpoint_returns_the_saved_tensors_and_state(path):
+    loaded, state = load_checkpoint(path)
+    assert same(loaded, tensors())
     assert state == STATE
 
 
-def test_no_checkpoint_is_none(tmp_path):
+def test_load_checkpoint_without_a_file_returns_none(tmp_path):
     assert load_checkpoint(tmp_path / "supernet.json") is None
 
 
-def test_folders_are_made_and_views_of_one_memory_are_saved(tmp_path):
+def test_save_checkpoint_creates_folders_and_saves_views_of_one_tensor(tmp_path):
     path = tmp_path / "a" / "b" / "x.json"
     base = torch.arange(6.0).requires_grad_()
     views = {"all": base, "rows": base.view(2, 3), "some": base[2:4]}
@@ -74,13 +75,13 @@ def test_folders_are_made_and_views_of_one_memory_are_saved(tmp_path):
     assert same(load_checkpoint(path)[0], {k: v.detach() for k, v in views.items()})
 
 
-def test_the_returned_digest_is_that_of_the_file(tmp_path):
+def test_save_checkpoint_returns_the_digest_of_the_weights_file(tmp_path):
     path = tmp_path / "x.json"
     digest = save_checkpoint(path, tensors(), {})
     assert digest == hashlib.sha256(weights_of(path).read_bytes()).hexdigest()
 
 
-def test_earlier_weights_are_removed_and_files_of_others_stay(path):
+def test_save_checkpoint_deletes_only_its_earlier_weights(path):
     others = [path.with_name(n) for n in ("winner-0123456789abcdef.safetensors", "notes.txt")]
     for other in others:
         other.write_bytes(b"x")
@@ -90,14 +91,14 @@ def test_earlier_weights_are_removed_and_files_of_others_stay(path):
     assert set(path.parent.iterdir()) == {path, weights_of(path), *others}
 
 
-def test_saving_the_same_tensors_again_keeps_them(path):
+def test_save_checkpoint_with_the_same_tensors_keeps_them(path):
     save_checkpoint(path, tensors(), {"epoch": 2})
-    found, state = load_checkpoint(path)
-    assert same(found, tensors())
+    loaded, state = load_checkpoint(path)
+    assert same(loaded, tensors())
     assert state == {"epoch": 2}
 
 
-def test_any_altered_byte_of_the_weights_is_noticed(path):
+def test_load_checkpoint_with_an_altered_byte_raises(path):
     weights = weights_of(path)
     data = weights.read_bytes()
     rng = random.Random(0)
@@ -105,22 +106,22 @@ def test_any_altered_byte_of_the_weights_is_noticed(path):
         altered = bytearray(data)
         altered[position] ^= 1 << rng.randrange(8)
         weights.write_bytes(bytes(altered))
-        assert "altered" in refused(path)
+        assert "altered" in error_of(path)
     weights.write_bytes(data)
     assert load_checkpoint(path) is not None
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100, -1])
-def test_truncated_weights_are_noticed(path, keep):
+def test_load_checkpoint_with_truncated_weights_raises(path, keep):
     weights = weights_of(path)
     weights.write_bytes(weights.read_bytes()[:keep])
-    assert "cut short" in refused(path)
+    assert "cut short" in error_of(path)
 
 
-def test_missing_weights_are_noticed(path):
+def test_load_checkpoint_with_missing_weights_raises(path):
     weights = weights_of(path)
     weights.unlink()
-    assert weights.name in refused(path)
+    assert weights.name in error_of(path)
 
 
 @pytest.mark.parametrize(
@@ -141,26 +142,26 @@ def test_missing_weights_are_noticed(path):
         b"\xff\xfe\x00",
     ],
 )
-def test_garbage_in_the_json_is_noticed(path, text):
+def test_load_checkpoint_with_invalid_json_raises(path, text):
     path.write_bytes(text)
-    refused(path)
+    error_of(path)
 
 
-def test_a_folder_in_the_place_of_the_json_is_noticed(tmp_path):
+def test_load_checkpoint_of_a_folder_raises(tmp_path):
     path = tmp_path / "supernet.json"
     path.mkdir()
-    refused(path)
+    error_of(path)
 
 
 @pytest.mark.parametrize("name", ["../stolen.safetensors", "{folder}/stolen.safetensors", ".."])
-def test_a_checkpoint_reaches_no_file_elsewhere(tmp_path, name):
+def test_load_checkpoint_with_weights_in_another_folder_raises(tmp_path, name):
     path = tmp_path / "run" / "supernet.json"
     save_checkpoint(path, tensors(), STATE)
     record = json.loads(path.read_text(encoding="utf-8"))
-    # The digest is right: only where the file is speaks against it.
+    # The digest matches; only the folder is wrong.
     weights_of(path).rename(tmp_path / "stolen.safetensors")
     path.write_text(json.dumps({**record, "weights": name.format(folder=tmp_path)}))
-    refused(path)
+    error_of(path)
 
 
 def no_space(*args, **kwargs):
@@ -168,7 +169,7 @@ def no_space(*args, **kwargs):
 
 
 def failing_at(call, real):
-    """A function that does what ``real`` does until its ``call``-th call, which finds no space."""
+    """Return a function that calls ``real``, but whose ``call``-th call finds no disk space."""
     calls = 0
 
     def function(*args, **kwargs):
@@ -183,21 +184,21 @@ def failing_at(call, real):
 @pytest.mark.parametrize(
     "broken", [(os, "fsync"), (Path, "replace")], ids=["while writing", "while renaming"]
 )
-def test_a_full_disk_leaves_the_previous_checkpoint(path, monkeypatch, broken, call):
+def test_save_checkpoint_on_a_full_disk_keeps_the_previous_one(path, monkeypatch, broken, call):
     with monkeypatch.context() as patch:
         patch.setattr(*broken, failing_at(call, getattr(*broken)))
         with pytest.raises(StorageError, match="No space left on device"):
             save_checkpoint(path, tensors(1), {})
-    found, state = load_checkpoint(path)
-    assert same(found, tensors())
+    loaded, state = load_checkpoint(path)
+    assert same(loaded, tensors())
     assert state == STATE
     assert not [p for p in path.parent.iterdir() if p.suffix not in (".json", ".safetensors")]
-    # Whatever was left behind goes with the next save.
+    # The next save deletes incomplete files.
     save_checkpoint(path, tensors(2), {})
     assert set(path.parent.iterdir()) == {path, weights_of(path)}
 
 
-def test_digest_does_not_depend_on_order_layout_or_grad():
+def test_tensor_digest_does_not_depend_on_order_layout_or_grad():
     a = tensors()
     assert tensor_digest(dict(reversed(a.items()))) == tensor_digest(a)
     assert tensor_digest({**a, "w": torch.cat([a["w"], a["w"]], 1)[:, :4]}) == tensor_digest(a)
@@ -217,13 +218,13 @@ def test_digest_does_not_depend_on_order_layout_or_grad():
         lambda t: t.update(step=-torch.zeros(()), count=torch.tensor(0)),
     ],
 )
-def test_digest_depends_on_names_types_shapes_and_bits(change):
+def test_tensor_digest_depends_on_names_types_shapes_and_bits(change):
     changed = tensors()
     change(changed)
     assert tensor_digest(changed) != tensor_digest(tensors())
 
 
-def test_digest_tells_swapped_tensors_and_signs_of_zero_apart():
+def test_tensor_digest_of_swapped_tensors_or_negative_zero_differs():
     a, b = torch.zeros(2), torch.ones(2)
     assert tensor_digest({"a": a, "b": b}) != tensor_digest({"a": b, "b": a})
     assert tensor_digest({"a": a}) != tensor_digest({"a": -a})
@@ -241,30 +242,30 @@ def test_digest_tells_swapped_tensors_and_signs_of_zero_apart():
     ),
     st.randoms(use_true_random=False),
 )
-def test_digest_is_the_same_for_the_same_tensors_in_any_order(values, shuffler):
+def test_tensor_digest_of_any_order_is_the_same(values, shuffler):
     a = {name: torch.tensor(v, dtype=torch.float32) for name, v in values.items()}
     names = list(a)
     shuffler.shuffle(names)
     assert tensor_digest({name: a[name].clone() for name in names}) == tensor_digest(a)
 
 
-def test_a_checkpoint_leaves_others_with_a_similar_name_alone(tmp_path):
+def test_save_checkpoint_keeps_checkpoints_with_a_similar_name(tmp_path):
     save_checkpoint(tmp_path / "a-b.json", {"x": torch.zeros(2)}, {})
     save_checkpoint(tmp_path / "a.json", {"x": torch.ones(2)}, {})
-    found = load_checkpoint(tmp_path / "a-b.json")
-    assert found is not None
-    assert torch.equal(found[0]["x"], torch.zeros(2))
+    checkpoint = load_checkpoint(tmp_path / "a-b.json")
+    assert checkpoint is not None
+    assert torch.equal(checkpoint[0]["x"], torch.zeros(2))
 
 
-def test_tensors_of_any_stride_are_kept(tmp_path):
+def test_save_checkpoint_with_other_strides_keeps_the_tensors(tmp_path):
     value = torch.arange(6.0).reshape(2, 3).T
     save_checkpoint(tmp_path / "a.json", {"x": value}, {})
-    found = load_checkpoint(tmp_path / "a.json")
-    assert found is not None
-    assert torch.equal(found[0]["x"], value)
+    checkpoint = load_checkpoint(tmp_path / "a.json")
+    assert checkpoint is not None
+    assert torch.equal(checkpoint[0]["x"], value)
 
 
-def test_weights_that_are_no_safetensors_are_told(tmp_path):
+def test_load_checkpoint_with_weights_in_another_format_raises(tmp_path):
     save_checkpoint(tmp_path / "a.json", {"x": torch.zeros(2)}, {})
     (weights,) = tmp_path.glob("*.safetensors")
     weights.write_bytes(b"no tensors")

@@ -1,4 +1,4 @@
-"""Training and scoring on a GPU; the tests say why they are skipped elsewhere."""
+"""Training and evaluation on a GPU; skipped without one."""
 
 import pytest
 import timm
@@ -25,7 +25,7 @@ def supernet():
     return Supernet(model, space.layer_choices()), space
 
 
-def test_training_lowers_the_loss_and_merged_scores_as_unmerged(supernet):
+def test_train_on_cuda_lowers_the_loss_and_merged_scores_equal_unmerged(supernet):
     supernet, space = supernet
     generator = torch.Generator("cuda").manual_seed(0)
     x = torch.randn(64, 3, 32, 32, device="cuda", generator=generator)

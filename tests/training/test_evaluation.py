@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from glora_automl.training import evaluate, temperature_scaled_loss
+from glora_automl.training import efficient_batch_size, evaluate, temperature_scaled_loss
+from glora_automl.training._evaluation import CACHE_ELEMENTS, MIN_CPU_BATCH
 
 
 @pytest.fixture
@@ -21,24 +22,24 @@ def data():
 def model():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        # Dropout and batch norm: the score is another one in training mode.
+        # Dropout and batch norm give another score in training mode.
         return nn.Sequential(nn.Flatten(), nn.Linear(16, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
 
 
-def plainly(model, images, labels):
-    """The definition, an image at a time in float64."""
+def reference(model, images, labels):
+    """Return accuracy and loss by definition, one image at a time in float64."""
     model.eval()
-    right, loss = 0, 0.0
+    n_correct, loss = 0, 0.0
     with torch.no_grad():
         for image, label in zip(images, labels, strict=True):
             logits = model(image[None])[0].double()
-            right += int(logits.argmax() == label)
+            n_correct += int(logits.argmax() == label)
             loss -= math.log(torch.softmax(logits, 0)[label])
-    return right / len(labels), loss / len(labels)
+    return n_correct / len(labels), loss / len(labels)
 
 
-def test_score_is_what_the_definition_gives(model, data):
-    accuracy, loss = plainly(model, *data)
+def test_evaluate_equals_the_definition(model, data):
+    accuracy, loss = reference(model, *data)
     assert 0 < accuracy < 1
     score = evaluate(model, *data)
     assert score.accuracy == accuracy
@@ -48,7 +49,7 @@ def test_score_is_what_the_definition_gives(model, data):
     assert score.scaled_loss is None
 
 
-def test_a_calibrated_loss_is_that_at_the_best_temperature(model, data):
+def test_evaluate_with_temperature_scaling_gives_the_loss_at_the_best_temperature(model, data):
     score = evaluate(model, *data, batch_size=5, scale_temperature=True)
     with torch.no_grad():
         logits = model.eval()(data[0]).double()
@@ -65,33 +66,33 @@ def test_a_calibrated_loss_is_that_at_the_best_temperature(model, data):
     classes=st.integers(2, 5),
     factor=st.floats(0.2, 20),
 )
-def test_confidence_does_not_matter_to_a_calibrated_loss(seed, count, classes, factor):
+def test_temperature_scaled_loss_of_scaled_logits_is_the_same(seed, count, classes, factor):
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(count, classes, generator=generator, dtype=torch.float64)
     labels = torch.randint(0, classes, (count,), generator=generator)
     loss = temperature_scaled_loss(logits, labels)
-    # Whoever knows nothing has a temperature without end.
+    # Logits without information have an infinite temperature.
     assert 0 <= loss <= min(F.cross_entropy(logits, labels).item(), math.log(classes) + 0.01)
     wrong = (logits.argmax(1) != labels).any()
-    if wrong and loss < 0.99 * math.log(classes):  # elsewhere temperatures are at their bounds
+    if wrong and loss < 0.99 * math.log(classes):  # otherwise the temperature is at its bound
         assert temperature_scaled_loss(factor * logits, labels) == pytest.approx(loss, abs=1e-3)
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 36, 37, 1000])
-def test_the_batch_size_does_not_matter(model, data, batch_size):
-    whole, cut = evaluate(model, *data), evaluate(model, *data, batch_size=batch_size)
-    assert cut.accuracy == whole.accuracy
-    assert cut.loss == pytest.approx(whole.loss, rel=1e-6)
+def test_evaluate_with_any_batch_size_gives_the_same_score(model, data, batch_size):
+    expected, score = evaluate(model, *data), evaluate(model, *data, batch_size=batch_size)
+    assert score.accuracy == expected.accuracy
+    assert score.loss == pytest.approx(expected.loss, rel=1e-6)
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_training_mode_is_restored(model, data, training):
+def test_evaluate_restores_the_training_mode(model, data, training):
     model.train(training)
     evaluate(model, *data)
     assert [module.training for module in model.modules()] == [training] * 5
 
 
-def test_the_model_is_looked_at_and_not_changed(model, data):
+def test_evaluate_changes_neither_model_nor_random_state(model, data):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
     evaluate(model.train(), *data)
@@ -100,14 +101,14 @@ def test_the_model_is_looked_at_and_not_changed(model, data):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_perfect_and_hopeless_models_score_one_and_zero():
+def test_evaluate_with_all_right_or_all_wrong_gives_accuracy_one_or_zero():
     labels = torch.tensor([0, 1, 2])
     images = torch.eye(3)[:, :, None, None] * 50
     assert evaluate(nn.Flatten(), images, labels).accuracy == 1.0
     assert evaluate(nn.Flatten(), images, (labels + 1) % 3)[:3] == (0.0, pytest.approx(50.0), 3)
 
 
-def test_each_module_has_its_own_mode_back_even_after_a_failure():
+def test_evaluate_after_a_failure_restores_the_mode_of_each_module():
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2))
     model.train()
     model[1].eval()
@@ -116,3 +117,20 @@ def test_each_module_has_its_own_mode_back_even_after_a_failure():
     with pytest.raises(RuntimeError):
         evaluate(model, torch.zeros(3, 5, 1, 1), torch.tensor([0, 1, 0]))
     assert [module.training for module in model] == [True, False, True]
+
+
+def test_evaluate_among_some_classes_ignores_the_other_logits():
+    logits = torch.tensor([[5.0, 1.0, 2.0], [5.0, 2.0, 1.0]])[:, :, None, None]
+    labels = torch.tensor([2, 1])
+    assert evaluate(nn.Flatten(), logits, labels).accuracy == 0
+    score = evaluate(nn.Flatten(), logits, labels, among=torch.tensor([1, 2]))
+    assert score.accuracy == 1
+    expected = nn.functional.cross_entropy(torch.tensor([[2.0, 1.0]]), torch.tensor([0]))
+    assert score.loss == pytest.approx(expected.item())
+
+
+def test_efficient_batch_size_on_a_cpu_keeps_activations_in_the_cache():
+    image = torch.zeros(1, 3, 8, 8)
+    narrow, wide = nn.Conv2d(3, 64, 1), nn.Conv2d(3, 20000, 1)
+    assert efficient_batch_size(narrow, image) == CACHE_ELEMENTS // (64 * 64)
+    assert efficient_batch_size(wide, image) == MIN_CPU_BATCH

@@ -1,0 +1,50 @@
+"""Settings of a training, as recipes declare them."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from glora_automl._declarations import Bool, Declaration, Float, Int
+
+__all__ = ["TrainingSettings"]
+
+
+class TrainingSettings(Declaration):
+    """Settings of AdamW, its cosine schedule and the augmentation.
+
+    Attributes:
+        epochs: Passes over the images; may be 0.
+        batch_size: Images per step; the last batch of an epoch may be smaller.
+        lr: Peak learning rate.
+        scaling_lr_ratio: Learning rate of the vectors and scalars that multiply frozen weights
+            (``A`` and ``D``), as a multiple of ``lr``. LoRA+ (arXiv 2402.12354) has such a ratio
+            for one of LoRA's factors.
+        weight_decay: AdamW's decoupled weight decay.
+        warmup_epochs: Epochs of linear warm-up; they count among ``epochs``.
+        clip_grad: Maximum norm of the gradient; 0 turns clipping off.
+        checkpoint_every: Epochs between checkpoints.
+        shift: Maximum random shift in each direction, as a fraction of height and width; 0 turns
+            shifts off.
+        hflip: Mirror each image from left to right with probability 0.5.
+        mixup: Parameter of the beta distribution that mixes pairs of images and their labels
+            (arXiv 1710.09412); 0 turns mixup off.
+        cutmix: The same for rectangles that are pasted from one image into another (arXiv
+            1905.04899). With ``mixup``, each image takes one of both at random.
+        grad_checkpointing: Recompute activations in the backward pass. It takes a third more
+            computation and a fraction of the memory, and gives the same weights. The backbone
+            must have timm's ``set_grad_checkpointing``.
+    """
+
+    epochs: Int = Field(ge=0)
+    batch_size: Int = Field(default=64, ge=1)
+    lr: Float = Field(default=1e-4, gt=0, allow_inf_nan=False)
+    scaling_lr_ratio: Float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    weight_decay: Float = Field(default=1e-4, ge=0, allow_inf_nan=False)
+    warmup_epochs: Int = Field(default=0, ge=0)
+    clip_grad: Float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    checkpoint_every: Int = Field(default=10, ge=1)
+    shift: Float = Field(default=0.0, ge=0, le=0.5)
+    hflip: Bool = False
+    mixup: Float = Field(default=0.0, ge=0, le=100)
+    cutmix: Float = Field(default=0.0, ge=0, le=100)
+    grad_checkpointing: Bool = False

@@ -1,0 +1,101 @@
+"""One training step: forward and backward pass of a shard, and the optimiser's update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from glora_automl.training._augmentation import BatchTransform
+from glora_automl.training._memory import MicroBatching
+from glora_automl.training._process_group import ProcessGroup
+
+__all__ = ["LossFunction", "TrainingStep", "cross_entropy"]
+
+LossFunction = Callable[[nn.Module, Tensor, Tensor], Tensor]
+"""Mean loss of a model on transformed images and labels; it runs the forward pass itself."""
+
+
+def cross_entropy(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean cross-entropy of a model's logits."""
+    return F.cross_entropy(model(images), labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingStep:
+    """A training step of one process of a group.
+
+    Attributes:
+        model: Model in training mode.
+        parameters: Trained parameters.
+        transform: Transform of each shard's images and labels.
+        loss_function: Mean loss of the model on a micro-batch.
+        optimizer: Optimiser of the parameters.
+        clip_grad: Maximum norm of the gradient; 0 turns clipping off.
+        process_group: Processes that train together.
+        micro_batching: Sizes of the forward passes.
+    """
+
+    model: nn.Module
+    parameters: Sequence[nn.Parameter]
+    transform: BatchTransform
+    loss_function: LossFunction
+    optimizer: torch.optim.Optimizer
+    clip_grad: float
+    process_group: ProcessGroup
+    micro_batching: MicroBatching
+
+    def run(
+        self,
+        images: Iterator[Tensor],
+        labels: Tensor,
+        batch_size: int,
+        activate_path: Callable[[], object] | None,
+    ) -> Tensor:
+        """Update the parameters once.
+
+        Args:
+            images: Gives the images of the shard. They are read where an error reaches all
+                processes.
+            labels: Class indices ``(n,)`` of the shard.
+            batch_size: Images in the shards of all processes.
+            activate_path: Called before the forward pass.
+
+        Returns:
+            The summed loss of the whole batch, as a scalar in float32.
+        """
+        loss = torch.zeros((), device=labels.device)
+        with self.process_group.sum_gradients(self.parameters, loss):
+            if activate_path is not None:
+                activate_path()
+            x, y = self.transform(next(images), labels)
+            loss += self.micro_batching.run(len(y), partial(self._backward, x, y, batch_size))
+        if self.clip_grad:
+            nn.utils.clip_grad_norm_(self.parameters, self.clip_grad)
+        self.optimizer.step()
+        return loss
+
+    def _backward(
+        self, images: Tensor, labels: Tensor, batch_size: int, micro_batch_size: int
+    ) -> Tensor:
+        """Set the gradient to the shard's part of the mean loss of the batch.
+
+        Returns:
+            The summed loss of the shard.
+        """
+        for parameter in self.parameters:
+            parameter.grad = None  # an attempt with larger micro-batches may have left gradients
+        device = labels.device.type
+        total = torch.zeros((), device=labels.device)
+        # No iteration at all in a process whose shard is empty.
+        for start in range(0, len(labels), micro_batch_size):
+            x, y = (part[start : start + micro_batch_size] for part in (images, labels))
+            with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+                loss = self.loss_function(self.model, x, y)
+            torch.autograd.backward(loss * (len(y) / batch_size))
+            total += loss.detach().float() * len(y)
+        return total

@@ -1,4 +1,4 @@
-"""Processes of a benchmark: a server that has imported torch once forks them in a moment."""
+"""Processes of a benchmark, forked by a server that has imported torch once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CONTEXT.set_forkserver_preload(
         "glora_automl.report",
         "glora_automl.storages._fast",
         "glora_automl.commands",
-        # What these import late, and each process would import again.
+        # Late imports of these packages, which each process would repeat.
         "alembic.command",
         "plotly.graph_objs._figure",
         "psycopg",

@@ -1,11 +1,10 @@
-"""Workers that are killed, paused and cut off from their database, and what becomes of the study.
+"""Faults of workers and database during a search, and the study that results.
 
-Several workers run one study, as if each were on a machine of its own. At
-random moments one is killed with SIGKILL, ended with SIGTERM, or paused for longer than its
-heartbeat allows; the database is restarted in between. Each is started again until the study is
-finished. Then it is counted: exactly the wanted trials are complete, each place among them once,
-nothing is left running or waiting, each stage was done once, and the test images were reported on
-once.
+Several workers run one study, as if each were on its own machine. Faults come at random moments: a
+worker gets SIGKILL or SIGTERM, or is suspended until its trial is stale; the database restarts.
+Each worker is started again until the study is finished. The study must then have exactly the
+target number of complete trials, one per position. No trial is running or queued, each stage was
+done once, and the result is that of the only test.
 
     python benchmarks/faults.py --kills 300 --out benchmarks/results/faults.json
     python benchmarks/faults.py --small
@@ -44,7 +43,7 @@ budget = "20%"
 source = "digits"
 classes = [5, 6, 7]
 pretraining_classes = [0, 1, 2]
-fit_per_class = 8
+train_per_class = 8
 validation_per_class = 20
 
 [backbone]
@@ -62,106 +61,118 @@ lr = 1e-2
 checkpoint_every = 5
 
 [search]
-n_trials = {trials}
-population = 10
-top = 4
+n_trials = {n_trials}
+population_size = 10
+n_parents = 4
 
 [selection]
 n_candidates = 3
-finetune_epochs = 10
+epochs_ratio = 0.2
 """
 NAME = "faults"
 HEARTBEAT = 1.0
+STAGES = {
+    "backbone",
+    "supernet",
+    "selection",
+    "refit",
+    "baseline-linear-probe",
+    "baseline-BitFit",
+    "test",
+}
+"""Stages that the study must have done."""
 
 
 def work(arguments: list[str], folder: str, machine: str, pause: float, log: str) -> None:
-    """What a worker's process does: the command line, in a folder as if on its own machine."""
-    from glora_automl.cli import _app as cli
-    from glora_automl.pipeline import _objective as _proposals
+    """Run the command line in its own process and folder, as if on its own machine."""
+    from glora_automl.cli import main
+    from glora_automl.supernet import Scorer
     from glora_automl.workers import _worker
 
     os.chdir(folder)
     with open(log, "a", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    # Elsewhere a process id says nothing, and an evaluation takes long enough to be hit.
+    # The process ids of another machine do not show that a process has ended.
     _worker._scope = lambda: machine
-    score = _proposals.Scorer.score
+    score = Scorer.score
 
-    def slowly(*args: Any, **keywords: Any) -> Any:
-        time.sleep(pause)
+    def score_slowly(*args: Any, **keywords: Any) -> Any:
+        time.sleep(pause)  # So that faults come during evaluations.
         return score(*args, **keywords)
 
-    _proposals.Scorer.score = slowly  # type: ignore[method-assign]
+    Scorer.score = score_slowly  # type: ignore[method-assign]
     sys.argv = ["glora", *arguments]
-    cli.main()
+    main()
 
 
 @dataclass
-class Crew:
+class Workers:
     """Workers of one study, started again when they end.
 
     Attributes:
-        folder: Where their folders are.
-        storage: What they are given as ``--storage``.
-        size: How many there are.
-        trials: Complete trials that they are to reach.
+        folder: Parent of their folders.
+        storage: Location of the storage.
+        n_workers: Number of workers.
+        n_trials: Complete trials to reach.
         epochs: Epochs of the supernet's training.
-        pause: Seconds by which an evaluation is longer.
-        codes: Exit codes of the workers that ended.
+        pause: Additional seconds per evaluation.
+        codes: Number of ended processes by exit code.
+        processes: Last process of each worker.
+        finished: Workers whose process has ended without a fault.
     """
 
     folder: Path
     storage: str
-    size: int
-    trials: int
+    n_workers: int
+    n_trials: int
     epochs: int = 60
     pause: float = 0.03
     codes: Counter[int] = field(default_factory=Counter)
-    workers: dict[int, Any] = field(default_factory=dict)
+    processes: dict[int, Any] = field(default_factory=dict)
     finished: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        text = RECIPE.format(trials=self.trials, epochs=self.epochs)
+        text = RECIPE.format(n_trials=self.n_trials, epochs=self.epochs)
         (self.folder / f"{NAME}.toml").write_text(text, encoding="utf-8")
 
-    def log(self, place: int) -> Path:
-        """File with all that the workers of a place have printed."""
-        return self.folder / f"worker{place}.log"
+    def log(self, index: int) -> Path:
+        """Return the file with the output of a worker."""
+        return self.folder / f"worker{index}.log"
 
-    def start(self, place: int) -> None:
-        """Start the worker of a place."""
-        # Two of them share a machine's folder, as workers do that one shell starts.
-        home = self.folder / f"machine{max(place, 1)}"
+    def start(self, index: int) -> None:
+        """Start a process for a worker."""
+        # Workers 0 and 1 share a folder, as workers on one machine do.
+        home = self.folder / f"machine{max(index, 1)}"
         home.mkdir(exist_ok=True)
         arguments = ["search", str(self.folder / f"{NAME}.toml"), "--storage", self.storage]
         arguments += ["--artifacts", str(self.folder / "artifacts"), "--heartbeat", str(HEARTBEAT)]
         process = CONTEXT.Process(
             target=work,
-            args=(arguments, str(home), f"machine{place}", self.pause, str(self.log(place))),
+            args=(arguments, str(home), f"machine{index}", self.pause, str(self.log(index))),
         )
         process.start()
-        self.workers[place] = process
+        self.processes[index] = process
 
-    def keep(self) -> bool:
-        """Start again who ended by a fault; returns whether anybody is still at work."""
-        for place in set(range(self.size)) - self.finished:
-            process = self.workers.get(place)
+    def restart_ended(self) -> bool:
+        """Start workers that ended by a fault; return whether any worker is not finished."""
+        for index in set(range(self.n_workers)) - self.finished:
+            process = self.processes.get(index)
             if process is not None and process.exitcode is not None:
                 self.codes[process.exitcode] += 1
                 if process.exitcode == 0:
-                    self.finished.add(place)
+                    self.finished.add(index)
                     continue
             if process is None or process.exitcode is not None:
-                self.start(place)
-        return len(self.finished) < self.size
+                self.start(index)
+        return len(self.finished) < self.n_workers
 
     def alive(self) -> list[Any]:
-        """The processes that run now."""
-        return [process for process in self.workers.values() if process.exitcode is None]
+        """Return the running processes."""
+        return [process for process in self.processes.values() if process.exitcode is None]
 
-    def end(self) -> None:
-        """Leave no process behind."""
+    def kill(self) -> None:
+        """Kill all processes."""
         for process in self.alive():
             process.kill()
             process.join()
@@ -169,7 +180,7 @@ class Crew:
 
 @contextmanager
 def database(kind: str, folder: Path) -> Iterator[tuple[str, Any]]:
-    """Location of an empty storage, and what restarts it, if it is a server."""
+    """Yield the location of an empty storage, and a function that restarts its server, if any."""
     if kind == "sqlite":
         yield f"sqlite:///{folder}/studies.db", None
         return
@@ -191,137 +202,146 @@ def database(kind: str, folder: Path) -> Iterator[tuple[str, Any]]:
         server.cleanup()
 
 
-def torment(crew: Crew, plan: list[str], rate: float, rng: random.Random, restart: Any) -> Counter:
-    """Let the workers suffer the planned faults at random moments, until they are done."""
-    done: Counter[str] = Counter()
-    paused: list[tuple[float, Any]] = []
-    following = time.monotonic() + 1.0
-    while crew.keep():
+def inject_faults(
+    workers: Workers, faults: list[str], rate: float, rng: random.Random, restart: Any
+) -> Counter[str]:
+    """Inject faults at random moments until all workers are finished.
+
+    Args:
+        workers: The workers.
+        faults: The faults to inject, last one first; the injected ones are removed.
+        rate: Faults per second.
+        rng: Random numbers.
+        restart: Restarts the database.
+
+    Returns:
+        Number of injected faults by type.
+    """
+    injected: Counter[str] = Counter()
+    suspended: list[tuple[float, Any]] = []
+    next_fault = time.monotonic() + 1.0
+    while workers.restart_ended():
         now = time.monotonic()
-        for entry in [e for e in paused if e[0] <= now]:
-            paused.remove(entry)
+        for entry in [e for e in suspended if e[0] <= now]:
+            suspended.remove(entry)
             os.kill(entry[1].pid, signal.SIGCONT)
-        victims = [p for p in crew.alive() if p not in [e[1] for e in paused]]
-        if plan and now >= following and victims:
-            fault, victim = plan.pop(), rng.choice(victims)
+        running = [p for p in workers.alive() if p not in [e[1] for e in suspended]]
+        if faults and now >= next_fault and running:
+            fault, process = faults.pop(), rng.choice(running)
             if fault == "restart":
                 restart()
             elif fault == "pause":
-                os.kill(victim.pid, signal.SIGSTOP)
-                paused.append((now + 4.5 * HEARTBEAT, victim))
+                os.kill(process.pid, signal.SIGSTOP)
+                suspended.append((now + 4.5 * HEARTBEAT, process))
             else:
                 number = signal.SIGKILL if fault == "kill" else signal.SIGTERM
-                os.kill(victim.pid, number)
-                victim.join(timeout=30)
-            done[fault] += 1
-            following = time.monotonic() + rng.expovariate(rate)
+                os.kill(process.pid, number)
+                process.join(timeout=30)
+            injected[fault] += 1
+            next_fault = time.monotonic() + rng.expovariate(rate)
         time.sleep(0.02)
-    return done
+    return injected
 
 
-def tally(storage: str, trials: int) -> dict[str, Any]:
-    """What became of the study, and whether it is what it has to be."""
+def count_study(storage: str, n_trials: int) -> dict[str, Any]:
+    """Return the counts of a finished study, for :func:`find_errors`."""
     import optuna
     from optuna.trial import TrialState
 
     opened = open_storage(storage, create=False, write=False)
     study = optuna.load_study(study_name=NAME, storage=opened)
     stages = optuna.load_study(study_name=f"{NAME}/stages", storage=opened)
-    found = study.get_trials(deepcopy=False)
-    positions = trial_positions(found)
-    complete = [t for t in found if t.state == TrialState.COMPLETE]
-    places = Counter(positions[t.number] for t in complete)
-    done = [t for t in stages.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
-    done_stages = Counter(
-        # What is done as often as somebody wants it.
-        t.user_attrs["stage"]
-        for t in done
-        if t.user_attrs["stage"] not in ("settings", "report")
-    )
+    trials = study.get_trials(deepcopy=False)
+    stage_trials = stages.get_trials(deepcopy=False)
+    positions = trial_positions(trials)
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    filled = Counter(positions[t.number] for t in complete)
+    done = [t for t in stage_trials if t.state == TrialState.COMPLETE]
+    done_stages = Counter(t.user_attrs["stage"] for t in done)
+    for repeated in ("settings", "report"):
+        del done_stages[repeated]
     result = study.user_attrs.get("glora:result")
     (test,) = [t for t in done if t.user_attrs["stage"] == "test"] or [None]
     return {
-        "wanted": trials,
+        "target": n_trials,
         "complete": len(complete),
-        "places": len(places),
-        "places beyond the target": sum(place >= trials for place in places),
-        "failed": sum(t.state == TrialState.FAIL for t in found),
-        "retries": sum("retry_history" in t.system_attrs for t in found),
-        "unfinished": sum(not t.state.is_finished() for t in found)
-        + sum(not t.state.is_finished() for t in stages.get_trials(deepcopy=False)),
+        "positions": len(filled),
+        "positions beyond the target": sum(position >= n_trials for position in filled),
+        "failed": sum(t.state == TrialState.FAIL for t in trials),
+        "retries": sum("retry_history" in t.system_attrs for t in trials),
+        "unfinished": sum(not t.state.is_finished() for t in [*trials, *stage_trials]),
         "architectures": len({tuple(sorted(t.params.items())) for t in complete}),
         "stages": dict(done_stages),
         "workers": len({t.user_attrs["worker"] for t in complete}),
-        "result is that of the one test": test is not None
+        "result is that of the only test": test is not None
         and test.user_attrs["outcome"]["rows"] == result,
     }
 
 
-def verdict(counts: dict[str, Any]) -> list[str]:
-    """What is wrong; nothing, if all is well."""
+def find_errors(counts: dict[str, Any]) -> list[str]:
+    """Return the errors of a study; an empty list if it is right."""
     expected = {
-        "complete": counts["wanted"],
-        "places": counts["wanted"],
-        "places beyond the target": 0,
+        "complete": counts["target"],
+        "positions": counts["target"],
+        "positions beyond the target": 0,
         "unfinished": 0,
-        "result is that of the one test": True,
+        "result is that of the only test": True,
     }
-    wrong = [
+    errors = [
         f"{key}: {counts[key]}, not {value}"
         for key, value in expected.items()
         if counts[key] != value
     ]
-    names = {"backbone", "supernet", "selection", "control-linear-probe", "control-BitFit", "test"}
-    for stage in sorted(names | set(counts["stages"])):
+    for stage in sorted(STAGES | set(counts["stages"])):
         if counts["stages"].get(stage) != 1:
-            wrong.append(f"stage {stage}: done {counts['stages'].get(stage, 0)} times")
-    return wrong
+            errors.append(f"stage {stage}: done {counts['stages'].get(stage, 0)} times")
+    return errors
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run a study with faults, and return its counts."""
     rng = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
         with database(arguments.database, folder) as (storage, restart):
-            plan = ["kill"] * arguments.kills + ["terminate"] * arguments.terminations
-            plan += ["pause"] * arguments.pauses
-            plan += ["restart"] * (arguments.restarts if restart else 0)
-            rng.shuffle(plan)
-            # Long enough for all of them, however fast the machine is.
-            lasting = 1.5 * len(plan) / arguments.rate
-            pause = max(0.03, lasting * arguments.workers / arguments.trials)
-            crew = Crew(folder, storage, arguments.workers, arguments.trials, pause=pause)
+            faults = ["kill"] * arguments.kills + ["terminate"] * arguments.terminations
+            faults += ["pause"] * arguments.pauses
+            faults += ["restart"] * (arguments.restarts if restart else 0)
+            rng.shuffle(faults)
+            # Long enough for all faults on a machine of any speed.
+            seconds = 1.5 * len(faults) / arguments.rate
+            pause = max(0.03, seconds * arguments.workers / arguments.n_trials)
+            workers = Workers(folder, storage, arguments.workers, arguments.n_trials, pause=pause)
             begin = time.monotonic()
             try:
-                faults = torment(crew, plan, arguments.rate, rng, restart)
+                injected = inject_faults(workers, faults, arguments.rate, rng, restart)
             finally:
-                crew.end()
+                workers.kill()
             seconds = time.monotonic() - begin
-            counts = tally(storage, arguments.trials)
-            logs = "".join(crew.log(place).read_text() for place in range(crew.size))
+            counts = count_study(storage, arguments.n_trials)
+            logs = "".join(workers.log(i).read_text() for i in range(workers.n_workers))
             counts["tracebacks"] = logs.count("Traceback")
-            # Who starts while the database is away is told so at once.
+            # A worker that starts during a restart of the database exits with this error.
             counts["errors"] = [
                 line
                 for line in logs.splitlines()
-                if line.startswith("Error: ") and "cannot be opened" not in line
+                if line.startswith("Error: ") and "that can be opened, got" not in line
             ]
             if counts["tracebacks"] or arguments.keep_logs:
                 print(logs, file=sys.stderr)
-    wrong = verdict(counts)
-    if plan:
-        wrong.append(f"{len(plan)} faults came too late; raise --n-trials")
+    wrong = find_errors(counts)
+    if faults:
+        wrong.append(f"{len(faults)} faults came too late; raise --n-trials")
     wrong += counts["errors"]
-    unknown = set(crew.codes) - {0, 2, -signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM}
-    if unknown:
-        wrong.append(f"exit codes {sorted(unknown)}")
+    expected = {0, 2, -signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM}
+    if unexpected := set(workers.codes) - expected:
+        wrong.append(f"exit codes {sorted(unexpected)}")
     if counts["tracebacks"]:
         wrong.append(f"{counts['tracebacks']} tracebacks")
-    codes = {str(code): count for code, count in sorted(crew.codes.items())}
     return {
-        "faults": dict(faults),
+        "faults": dict(injected),
         "seconds": seconds,
-        "exit codes": codes,
+        "exit codes": {str(code): n for code, n in sorted(workers.codes.items())},
         **counts,
         "wrong": wrong,
     }
@@ -340,18 +360,18 @@ def main() -> None:
     parser.add_argument("--terminations", type=int, default=40)
     parser.add_argument("--pauses", type=int, default=20)
     parser.add_argument("--restarts", type=int, default=5)
-    parser.add_argument("--rate", type=float, default=1.0, help="faults a second")
+    parser.add_argument("--rate", type=float, default=1.0, help="faults per second")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="where to make the temporary folder")
+    parser.add_argument("--folder", type=Path, help="parent of the temporary folder")
     parser.add_argument("--keep-logs", action="store_true", help="print the workers' logs")
-    parser.add_argument("--out", type=Path, help="file for the tally as JSON")
-    parser.add_argument("--small", action="store_true", help="20 kills, one restart: a minute")
+    parser.add_argument("--out", type=Path, help="JSON file for the counts")
+    parser.add_argument("--small", action="store_true", help="a minute: 20 kills, one restart")
     arguments = parser.parse_args()
     if arguments.small:
-        arguments.trials, arguments.kills, arguments.terminations = 150, 20, 3
+        arguments.n_trials, arguments.kills, arguments.terminations = 150, 20, 3
         arguments.pauses, arguments.restarts, arguments.rate = 2, 1, 2.0
     counts = run(arguments)
-    table = Table("what", "count", title=f"{arguments.workers} workers on {arguments.database}")
+    table = Table("name", "count", title=f"{arguments.workers} workers on {arguments.database}")
     for key, value in counts.items():
         table.add_row(key, json.dumps(value) if isinstance(value, dict | list) else str(value))
     Console(width=100).print(table)

@@ -1,8 +1,8 @@
-"""How trials per second grow with the number of workers.
+"""Trials per second by number of workers.
 
-Each worker is a process that takes part in one study whose evaluation sleeps, so that cores do not
-matter: what is measured is how much workers are in each other's way in the database. All of them
-start at the same moment; the rate is that of the trials between it and the last one's end.
+Each worker is a process on the same study, whose evaluation sleeps, so the number of cores does not
+matter. The rate shows how much workers delay each other in the database. It is the number of trials
+per second from the common start of all workers to the end of the last trial.
 
     python benchmarks/workers.py --out benchmarks/results/workers.json
     python benchmarks/workers.py --small
@@ -38,8 +38,8 @@ from glora_automl.workers._worker import Worker
 CHOICES = ("none", "scalar", "vector", "lora-2", "lora-4", "lora-8")
 
 
-def take_part(url: str, name: str, trials: int, names: list[str], sleep: float, gate: Any) -> None:
-    """What a worker's process does."""
+def work(url: str, name: str, n_trials: int, names: list[str], sleep: float, gate: Any) -> None:
+    """Run one worker, in its own process."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = open_storage(url)
     study = optuna.load_study(study_name=name, storage=storage, sampler=EvolutionSampler(seed=0))
@@ -58,17 +58,19 @@ def take_part(url: str, name: str, trials: int, names: list[str], sleep: float, 
 
     with Worker(storage) as worker:
         gate.wait()
-        run_trials(study, propose, worker=worker, target=lambda: trials, progress=Progress())
+        run_trials(study, propose, worker=worker, target=lambda: n_trials, progress=Progress())
 
 
-def measure(url: str, name: str, workers: int, trials: int, names: list[str], sleep: float) -> dict:
-    """Rate of a study with so many workers."""
+def measure(
+    url: str, name: str, n_workers: int, n_trials: int, names: list[str], sleep: float
+) -> dict[str, Any]:
+    """Return the rate of a study with a number of workers."""
     storage = open_storage(url)
     study = optuna.create_study(study_name=name, storage=storage, direction="maximize")
-    gate = CONTEXT.Barrier(workers + 1)
+    gate = CONTEXT.Barrier(n_workers + 1)
     processes = [
-        CONTEXT.Process(target=take_part, args=(url, name, trials, names, sleep, gate))
-        for _ in range(workers)
+        CONTEXT.Process(target=work, args=(url, name, n_trials, names, sleep, gate))
+        for _ in range(n_workers)
     ]
     for process in processes:
         process.start()
@@ -76,23 +78,23 @@ def measure(url: str, name: str, workers: int, trials: int, names: list[str], sl
     begin = time.perf_counter()
     for process in processes:
         process.join()
-    found = study.get_trials(deepcopy=False)
-    complete = [t for t in found if t.state == TrialState.COMPLETE]
-    assert len(complete) == trials
-    seconds = max(t.datetime_complete for t in complete) - min(t.datetime_start for t in complete)
+    trials = study.get_trials(deepcopy=False)
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    assert len(complete) == n_trials
+    duration = max(t.datetime_complete for t in complete) - min(t.datetime_start for t in complete)
     return {
-        "workers": workers,
-        "trials": trials,
+        "n_workers": n_workers,
+        "n_trials": n_trials,
         "wall": time.perf_counter() - begin,
-        "rate": trials / seconds.total_seconds(),
-        "surplus": len(found) - trials,
-        "share": sorted(Counter(t.user_attrs["worker"] for t in complete).values()),
+        "rate": n_trials / duration.total_seconds(),
+        "n_surplus": len(trials) - n_trials,
+        "n_trials_per_worker": sorted(Counter(t.user_attrs["worker"] for t in complete).values()),
     }
 
 
 @contextmanager
 def location(kind: str, folder: Path) -> Iterator[str]:
-    """Location of an empty storage."""
+    """Yield the location of an empty storage."""
     if kind == "sqlite":
         yield f"sqlite:///{folder}/studies.db"
     elif kind == "journal":
@@ -114,57 +116,57 @@ def main() -> None:
     )
     parser.add_argument("--databases", nargs="+", default=["sqlite", "postgresql"])
     parser.add_argument("--workers", nargs="+", type=int, default=[1, 2, 4])
-    parser.add_argument("--n-trials", type=int, default=25, help="trials for each worker")
-    parser.add_argument("--parameters", type=int, default=240)
-    parser.add_argument("--sleep", type=float, default=1.0, help="seconds of an evaluation")
+    parser.add_argument("--n-trials", type=int, default=25, help="trials per worker")
+    parser.add_argument("--n-parameters", type=int, default=240, help="parameters per trial")
+    parser.add_argument("--sleep", type=float, default=1.0, help="seconds per evaluation")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="file for the figures as JSON")
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
     parser.add_argument("--small", action="store_true", help="seconds: SQLite, short sleeps")
     arguments = parser.parse_args()
     if arguments.small:
-        arguments.databases, arguments.workers, arguments.trials = ["sqlite"], [1, 2], 4
-        arguments.parameters, arguments.sleep, arguments.repeats = 10, 0.05, 1
-    names = [f"layer{i // 5}.{'ABCDE'[i % 5]}" for i in range(arguments.parameters)]
+        arguments.databases, arguments.workers, arguments.n_trials = ["sqlite"], [1, 2], 4
+        arguments.n_parameters, arguments.sleep, arguments.repeats = 10, 0.05, 1
+    names = [f"layer{i // 5}.{'ABCDE'[i % 5]}" for i in range(arguments.n_parameters)]
     rows = []
     table = Table(
         "database",
         "workers",
         "trials/s",
-        "of linear",
-        "trials of each worker",
-        title=f"{arguments.parameters} parameters, evaluations of {arguments.sleep} s, medians",
+        "of linear scaling",
+        "trials per worker",
+        title=f"{arguments.n_parameters} parameters, {arguments.sleep} s per evaluation, medians",
     )
     for kind in arguments.databases:
-        runs: dict[int, list[dict]] = {workers: [] for workers in arguments.workers}
+        runs: dict[int, list[dict[str, Any]]] = {n_workers: [] for n_workers in arguments.workers}
         for repeat in range(arguments.repeats):
-            for workers in arguments.workers:  # interleaved: the machine is noisy
+            for n_workers in arguments.workers:  # Interleaved, as the machine's load varies.
                 with tempfile.TemporaryDirectory() as folder, location(kind, Path(folder)) as url:
-                    count = arguments.trials * workers
-                    run = measure(url, "s", workers, count, names, arguments.sleep)
-                runs[workers].append(run)
+                    n_trials = arguments.n_trials * n_workers
+                    run = measure(url, "s", n_workers, n_trials, names, arguments.sleep)
+                runs[n_workers].append(run)
                 print(f"{kind}, repeat {repeat}: {run}", file=sys.stderr, flush=True)
-        single = statistics.median(run["rate"] for run in runs[arguments.workers[0]])
-        for workers, measured in runs.items():
+        first_rate = statistics.median(run["rate"] for run in runs[arguments.workers[0]])
+        for n_workers, measured in runs.items():
             rate = statistics.median(run["rate"] for run in measured)
-            linear = rate / (single * workers / arguments.workers[0])
+            of_linear = rate / (first_rate * n_workers / arguments.workers[0])
             rows.append(
                 {
                     "database": kind,
-                    "workers": workers,
+                    "n_workers": n_workers,
                     "rate": rate,
-                    "of_linear": linear,
+                    "of_linear": of_linear,
                     "runs": measured,
                 }
             )
-            share = ", ".join(map(str, measured[-1]["share"]))
-            table.add_row(kind, str(workers), f"{rate:.2f}", f"{linear:.2f}", share)
+            counts = ", ".join(map(str, measured[-1]["n_trials_per_worker"]))
+            table.add_row(kind, str(n_workers), f"{rate:.2f}", f"{of_linear:.2f}", counts)
     Console(width=100).print(table)
     if arguments.out is not None:
         document = {
             "benchmark": "workers",
             "command": command_line(),
             "machine": MACHINE,
-            "parameters": arguments.parameters,
+            "n_parameters": arguments.n_parameters,
             "sleep": arguments.sleep,
             "rows": rows,
         }

@@ -1,4 +1,4 @@
-"""What a piece of work takes from this machine besides its time."""
+"""Memory and energy of a stage."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ __all__ = ["Meter"]
 
 
 class Meter:
-    """Peak memory and energy from its creation on.
+    """Peak memory and energy since its creation.
 
-    Memory of the process is its peak since it was started, as the system counts it; that of the
-    GPU what torch has had allocated at most meanwhile. Energy is that of the whole GPU, if it
-    tells (NVIDIA's since Volta, with the package ``nvidia-ml-py``): what others do on it counts.
+    The peak of the process counts from the start of the process, as the system reports it. The
+    peak of the GPU is the most memory that torch allocates. The energy is that of the whole GPU,
+    so it includes other processes. NVIDIA GPUs since Volta report it through ``nvidia-ml-py``.
+
+    Args:
+        device: Device of the work.
 
     Example:
         >>> Meter(torch.device("cpu")).read()["peak_mib"] > 10
@@ -30,15 +33,15 @@ class Meter:
         self._begin = None if self._joules is None else self._joules()
 
     def read(self) -> dict[str, float]:
-        """Mebibytes and joules by name; what cannot be told is left out."""
-        found = {}
+        """Return ``peak_mib``, ``gpu_mib`` and ``joules``, as far as they are known."""
+        usage = {}
         if (peak := _peak_mib()) is not None:
-            found["peak_mib"] = round(peak, 1)
+            usage["peak_mib"] = round(peak, 1)
         if self._device.type == "cuda":
-            found["gpu_mib"] = round(torch.cuda.max_memory_allocated(self._device) / 2**20, 1)
+            usage["gpu_mib"] = round(torch.cuda.max_memory_allocated(self._device) / 2**20, 1)
         if self._joules is not None and self._begin is not None:
-            found["joules"] = round(self._joules() - self._begin, 3)
-        return found
+            usage["joules"] = round(self._joules() - self._begin, 3)
+        return usage
 
 
 def _peak_mib() -> float | None:
@@ -47,6 +50,7 @@ def _peak_mib() -> float | None:
     except ImportError:  # Windows
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # The unit is bytes on macOS and KiB on Linux.
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
@@ -54,7 +58,7 @@ _counters: dict[str, Callable[[], float] | None] = {}
 
 
 def _energy_counter(device: torch.device) -> Callable[[], float] | None:
-    """Reads the joules that a GPU has used since some moment; None if it does not tell."""
+    """Return a function that reads the joules used by a GPU; None if the GPU reports none."""
     if device.type != "cuda":
         return None
     if str(device) not in _counters:
@@ -74,6 +78,6 @@ def _open_counter(device: torch.device) -> Callable[[], float] | None:
             return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000
 
         joules()
-    except Exception:  # of the driver, whose errors are many
+    except Exception:  # The driver raises many types of error.
         return None
     return joules

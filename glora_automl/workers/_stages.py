@@ -1,12 +1,13 @@
-"""What is done once for a study, by whichever worker comes first."""
+"""Stages: units of work that one of several workers does once per study."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import optuna
 import torch
@@ -20,16 +21,28 @@ from glora_automl.progress import Progress
 from glora_automl.workers._meter import Meter
 from glora_automl.workers._worker import Worker, fail
 
-__all__ = ["Claim", "Stages", "Work", "stage_study_name"]
+__all__ = ["Claim", "Outcome", "Stages", "Work", "stage_study_name"]
 
-_Result = TypeVar("_Result")
 _CPU = torch.device("cpu")
-Outcome = dict[str, Any]
-"""What a stage leaves behind; JSON."""
+
+
+class Outcome(Protocol):
+    """Result of a stage, as a study keeps it."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+
+    @classmethod
+    def from_json(cls, table: object, /) -> Self:
+        """Return the outcome that :meth:`to_json` described."""
+
+
+O = TypeVar("O", bound=Outcome)  # noqa: E741
+_Result = TypeVar("_Result")
 
 
 def stage_study_name(name: str) -> str:
-    """Name of the Optuna study that holds the stages of a study.
+    """Return the name of the Optuna study that holds the stages of a study.
 
     Example:
         >>> stage_study_name("digits")
@@ -39,11 +52,11 @@ def stage_study_name(name: str) -> str:
 
 
 class Claim:
-    """A stage that this worker is at, as a running trial of the study of stages.
+    """A running attempt of this worker at a stage, as a trial of the study of stages.
 
     Attributes:
-        earlier: Attributes of the attempts of others at the stage, oldest first.
-        afterwards: Called when the stage is done and will not be begun again.
+        earlier: Attributes of other attempts at the stage, oldest first.
+        afterwards: Called when the stage is done for good.
     """
 
     def __init__(self, storage: BaseStorage, trial_id: int, earlier: list[dict[str, Any]]) -> None:
@@ -53,39 +66,47 @@ class Claim:
         self.afterwards: list[Callable[[], object]] = []
 
     def note(self, key: str, value: Any) -> None:
-        """Write something of the attempt for those who may have to go on with it.
+        """Write an attribute of the attempt, for workers that may take over.
 
         Raises:
-            UpdateFinishedTrialError: If this worker was taken for dead.
+            UpdateFinishedTrialError: If another worker has failed the attempt as stale.
         """
         self._storage.set_trial_user_attr(self._trial_id, key, value)
 
 
-Work = Callable[[Claim], Outcome]
-"""What does a stage."""
+@dataclass(frozen=True)
+class Work(Generic[O]):
+    """A stage that can be done.
+
+    Attributes:
+        kind: Type of its outcome.
+        do: Does the stage.
+    """
+
+    kind: type[O]
+    do: Callable[[Claim], O]
 
 
 class Stages:
-    """The stages of a study, each done once although any number of workers could do it.
+    """The stages of a study, each done once by any number of workers.
 
-    An attempt at a stage is a trial of the study ``<name>/stages`` in the same storage, so it has
-    a heartbeat, and its ends are as atomic as those of any trial, on every storage: of attempts
-    that run at the same time the first created goes on; one that was failed, because its worker
-    seemed dead, cannot be completed any more. What a stage has found, its outcome, counts from
-    the moment at which its trial is complete.
+    An attempt at a stage is a trial of the study ``<name>/stages`` in the same storage. So it has
+    heartbeats, and it ends atomically on every storage. Of concurrent attempts the first one goes
+    on. A stale attempt that another worker has failed cannot complete any more. The outcome of a
+    stage counts as soon as its trial is complete.
 
     Args:
         name: Name of the study.
         storage: Its storage.
-        worker: Who works here.
-        folder: Folder for the stage's files on this machine.
-        progress: Told what is waited for.
-        key: Outcomes of attempts with another key do not count; a digest of the settings.
-        device: Whose memory and energy are counted.
+        worker: The worker of this process.
+        folder: Folder of the stages' files on this machine.
+        progress: Display.
+        key: Digest of the settings. Outcomes of attempts with another key do not count.
+        device: Device whose memory and energy are measured.
 
     Attributes:
         study: The study of the stages.
-        key: See above; the one that the study keeps, as soon as it is there.
+        key: See above.
     """
 
     def __init__(
@@ -115,104 +136,120 @@ class Stages:
         trials = self.study.get_trials(deepcopy=False)
         return [trial for trial in trials if trial.user_attrs.get("stage") == stage]
 
-    def outcome(self, stage: str) -> Outcome | None:
-        """What a stage has found, if it is done."""
-        for trial in self._trials(stage):
-            if trial.state == TrialState.COMPLETE and trial.user_attrs["key"] == self.key:
-                return dict(trial.user_attrs["outcome"])
-        return None
-
-    def running(self) -> list[FrozenTrial]:
-        """Attempts of living workers."""
-        self._worker.fail_dead(self.study, at_once=True)
-        return self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-
-    def run(self, works: Mapping[str, Work]) -> dict[str, Outcome]:
-        """See to it that stages are done: those that are free here, the others by waiting.
-
-        Args:
-            works: What to do for each stage; returns its outcome.
-
-        Returns:
-            The outcomes.
+    def outcome(self, stage: str, kind: type[O]) -> O | None:
+        """Return the outcome of a stage; None until it is done.
 
         Raises:
-            Stopped: If that was asked for meanwhile.
+            StudyError: If the kept outcome is not of this kind.
         """
-        told: set[str] = set()
+        for trial in self._trials(str(stage)):
+            if trial.state == TrialState.COMPLETE and trial.user_attrs["key"] == self.key:
+                return kind.from_json(trial.user_attrs["outcome"])
+        return None
+
+    def is_done(self, stage: str) -> bool:
+        """Return whether a stage is done."""
+        return any(
+            trial.state == TrialState.COMPLETE and trial.user_attrs["key"] == self.key
+            for trial in self._trials(str(stage))
+        )
+
+    def running(self) -> list[FrozenTrial]:
+        """Return the running attempts of live workers."""
+        self._worker.fail_stale(self.study, at_once=True)
+        return self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
+    def run_one(self, stage: str, work: Work[O]) -> O:
+        """Return the outcome of one stage; see :meth:`run`."""
+        outcome: O = self.run({str(stage): work})[str(stage)]
+        return outcome
+
+    def run(self, works: Mapping[str, Work[Any]]) -> dict[str, Any]:
+        """Do stages: the free ones here, the others by waiting for their workers.
+
+        Args:
+            works: The stages by name.
+
+        Returns:
+            Their outcomes by name.
+
+        Raises:
+            Stopped: If the workspace asked to stop.
+        """
+        logged: set[str] = set()
 
         def log(line: str) -> None:
-            if line not in told:
-                told.add(line)
+            if line not in logged:
+                logged.add(line)
                 self._progress.log(line)
 
         while True:
             self._worker.check_stop()
-            self._worker.fail_dead(self.study)
-            found = {stage: self.outcome(stage) for stage in works}
-            outcomes = {stage: out for stage, out in found.items() if out is not None}
-            if len(outcomes) == len(works):
-                return outcomes
-            missing = [stage for stage in works if stage not in outcomes]
+            self._worker.fail_stale(self.study)
+            missing = [stage for stage in works if not self.is_done(stage)]
+            if not missing:
+                return {stage: self.outcome(stage, work.kind) for stage, work in works.items()}
             holders = {stage: self._holder(stage) for stage in missing}
             free = [stage for stage in missing if holders[stage] is None]
-            if any(self._attempt(stage, self.key, works[stage]) for stage in free):
-                continue  # one at a time: others may have done the next meanwhile
+            if any(self._attempt(stage, self.key, works[stage].do) for stage in free):
+                continue  # one at a time: another worker may have done the next one meanwhile
             for stage, holder in holders.items():
                 log(
-                    f"Waiting for {holder}, which is at the stage {stage!r}."
+                    f"Waiting for the stage {stage!r} of worker {holder}."
                     if holder is not None
-                    else f"Waiting for another process, which has the files of the stage "
-                    f"{stage!r} in {str(self._folder)!r}."
+                    else f"Waiting for the stage {stage!r} of another process, which holds its "
+                    f"files in {str(self._folder)!r}."
                 )
             self._worker.wait()
 
     def exclusively(self, stage: str, work: Callable[[], _Result]) -> _Result:
-        """Do something while no other worker does something under the same name.
+        """Call a function while no other worker calls one under the same name.
 
         Raises:
-            Stopped: If that was asked for meanwhile.
+            Stopped: If the workspace asked to stop.
         """
         results: list[_Result] = []
 
-        def once(claim: Claim) -> Outcome:
+        def once(claim: Claim) -> _Nothing:
             results.append(work())
-            return {}
+            return _Nothing()
 
         while not results:
             self._worker.check_stop()
-            self._worker.fail_dead(self.study)
+            self._worker.fail_stale(self.study)
             if self._holder(stage) is not None or not self._attempt(stage, self._worker.name, once):
                 self._worker.wait()
         return results[0]
 
     def unless_taken(self, stage: str, work: Callable[[], object]) -> None:
-        """Do something once more, unless another worker is at it now."""
+        """Call a function again, unless another worker is calling one under the same name."""
 
-        def once(claim: Claim) -> Outcome:
+        def once(claim: Claim) -> _Nothing:
             work()
-            return {}
+            return _Nothing()
 
         if self._holder(stage) is None:
-            # Each time under another key: it is never done.
+            # A new key per call: such a stage is never done.
             self._attempt(stage, f"{self._worker.name} {time.time_ns()}", once)
 
     def _holder(self, stage: str) -> str | None:
-        """The worker that is at a stage."""
+        """Return the worker that runs a stage."""
         for trial in self._trials(stage):
             if trial.state == TrialState.RUNNING:
                 return str(trial.user_attrs["worker"])
         return None
 
     def _attempt(self, stage: str, key: str, work: Callable[[Claim], Outcome]) -> bool:
-        """Do a stage, unless another worker has it; returns whether its files were free here.
+        """Do a stage, unless another worker has it.
 
-        They are not where a process of this machine, which others took for dead, is still at it.
+        Returns:
+            Whether the stage's files were free. A process of this machine that others took for
+            stale may still hold them.
         """
         make_folder(self._folder)
         try:
             with file_lock(self._folder / f".{stage}.lock", wait=False):
-                remove_torn(self._folder, f"{stage}*")
+                remove_torn(self._folder, f"{stage}.*")
                 self._claim(stage, key, work)
         except Timeout:
             return False
@@ -221,9 +258,9 @@ class Stages:
     def _claim(self, stage: str, key: str, work: Callable[[Claim], Outcome]) -> None:
         trial_id = self._worker.create(self.study, stage=stage, key=key)
         try:
-            with self._worker.beating(trial_id):
+            with self._worker.heartbeats(trial_id):
                 others = [t for t in self._trials(stage) if t._trial_id != trial_id]
-                # Numbers have one order for everybody: whoever created the first goes on.
+                # Every worker sees the same order of ids: the first attempt goes on.
                 if any(
                     (t.state == TrialState.RUNNING and t._trial_id < trial_id)
                     or (t.state == TrialState.COMPLETE and t.user_attrs["key"] == key)
@@ -237,11 +274,11 @@ class Stages:
                 try:
                     outcome = work(claim)
                 except Stopped:
-                    if self._worker.has_lost(trial_id):
+                    if self._worker.was_failed(trial_id):
                         raise UpdateFinishedTrialError from None
                     raise
                 claim.note("cost", meter.read())
-                claim.note("outcome", outcome)
+                claim.note("outcome", outcome.to_json())
                 seconds = round(time.monotonic() - begin, 3)
                 self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [seconds])
             for call in claim.afterwards:
@@ -249,11 +286,10 @@ class Stages:
             self._clear(stage)
         except UpdateFinishedTrialError:
             self._progress.log(
-                f"This worker was taken for dead at the stage {stage!r}; what it did there is "
-                "dropped."
+                f"Another worker took the stage {stage!r} over; the work done here is dropped."
             )
         except BaseException:
-            # The next worker need not wait until this one seems dead.
+            # The next worker need not wait until this attempt is stale.
             with contextlib.suppress(Exception):
                 fail(self._storage, trial_id)
             raise
@@ -261,5 +297,16 @@ class Stages:
     def _clear(self, stage: str) -> None:
         """Remove the checkpoints of a stage that is done."""
         for path in self._folder.iterdir():
-            if path.name.startswith((f"{stage}.", f"{stage}-")):
+            if path.name.startswith(f"{stage}."):
                 path.unlink(missing_ok=True)
+
+
+class _Nothing:
+    """Outcome of work that leaves no result."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def from_json(cls, table: object, /) -> _Nothing:
+        return cls()

@@ -1,22 +1,51 @@
-"""Stages: each is done once, by whoever comes first."""
+"""Stages: one of several workers does each of them once."""
 
 import threading
 import time
+from dataclasses import asdict, dataclass
 
 import optuna
 import pytest
 from filelock import FileLock
 from optuna.trial import TrialState
 
-from glora_automl.errors import Stopped, TrainingError
+from glora_automl.errors import Stopped, StudyError, TrainingError
 from glora_automl.progress import LineProgress, Progress
-from glora_automl.workers._stages import Stages, stage_study_name
+from glora_automl.workers._stages import Stages, Work, stage_study_name
 from glora_automl.workers._worker import Worker
 
 
+@dataclass(frozen=True)
+class Answer:
+    """A small outcome."""
+
+    x: int
+
+    def to_json(self):
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, table, /):
+        if set(table) != {"x"}:
+            raise StudyError("An answer must have `x`.")
+        return cls(**table)
+
+
+class Other(Answer):
+    """An outcome of another type, of the same form."""
+
+
+def work_of(do, kind=Answer):
+    return Work(kind, do)
+
+
+def answering(x):
+    return work_of(lambda claim: Answer(x))
+
+
 @pytest.fixture
-def member(storage, tmp_path):
-    """Makes workers of one study, each in a folder of its own."""
+def make_stages(storage, tmp_path):
+    """Make the stages of one study for several workers, each in its own folder."""
     workers = []
 
     def make(key="k", progress=None, stop=None):
@@ -35,125 +64,159 @@ def trials(storage):
     return study.get_trials(deepcopy=False)
 
 
-def test_an_outcome_is_found_by_others(member):
-    calls = []
-    work = {"a": lambda claim: calls.append(1) or {"x": 1}}
-    assert member().run(work) == {"a": {"x": 1}}
-    assert member().run(work) == {"a": {"x": 1}}
-    assert member().outcome("a") == {"x": 1}
-    assert len(calls) == 1
-
-
-def test_of_many_who_start_together_one_does_it(member):
-    members = [member() for _ in range(4)]
-    calls, found = [], []
-    gate = threading.Barrier(4)
-
-    def work(claim):
-        calls.append(threading.get_ident())
-        time.sleep(0.3)
-        return {"by": threading.get_ident()}
-
-    def take_part(stages):
-        gate.wait()
-        found.append(stages.run({"a": work, "b": work}))
-
-    threads = [threading.Thread(target=take_part, args=(m,)) for m in members]
+def run_together(function, members):
+    """Call a function with each of the members at the same time."""
+    threads = [threading.Thread(target=function, args=(member,)) for member in members]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def test_stages_run_done_stage_returns_the_kept_outcome(make_stages):
+    calls = []
+    works = {"a": work_of(lambda claim: calls.append(1) or Answer(1))}
+    assert make_stages().run(works) == {"a": Answer(1)}
+    assert make_stages().run(works) == {"a": Answer(1)}
+    assert make_stages().run_one("a", works["a"]) == Answer(1)
+    assert make_stages().outcome("a", Answer) == Answer(1)
+    assert len(calls) == 1
+
+
+def test_stages_outcome_is_read_as_the_given_type(make_stages):
+    stages = make_stages()
+    assert type(stages.run_one("a", work_of(lambda claim: Other(1)))) is Answer
+    assert type(stages.outcome("a", Other)) is Other
+    assert stages.outcome("b", Answer) is None
+
+
+def test_stages_is_done_only_after_a_complete_attempt(make_stages):
+    stages = make_stages()
+    states = []
+    assert not stages.is_done("a")
+    stages.run({"a": work_of(lambda claim: states.append(stages.is_done("a")) or Answer(1))})
+    assert states == [False]
+    assert stages.is_done("a")
+    assert not stages.is_done("b")
+    assert not make_stages("other").is_done("a")
+
+
+def test_stages_outcome_of_another_form_raises(make_stages, storage):
+    class Text(Answer):
+        def to_json(self):
+            return {"text": "x"}
+
+    with pytest.raises(StudyError, match="must have `x`"):
+        make_stages().run({"a": work_of(lambda claim: Text(1))})
+    assert [t.state for t in trials(storage)] == [TrialState.COMPLETE]
+
+
+def test_stages_run_by_many_workers_at_once_does_each_once(make_stages):
+    calls, outcomes = [], []
+    gate = threading.Barrier(4)
+
+    def do(claim):
+        calls.append(threading.get_ident())
+        time.sleep(0.3)
+        return Answer(threading.get_ident())
+
+    def run(stages):
+        gate.wait()
+        outcomes.append(stages.run({"a": work_of(do), "b": work_of(do)}))
+
+    run_together(run, [make_stages() for _ in range(4)])
     assert len(calls) == 2
-    assert len(found) == 4
-    assert all(outcome == found[0] for outcome in found)
+    assert len(outcomes) == 4
+    assert all(outcome == outcomes[0] for outcome in outcomes)
 
 
-def test_free_stages_are_done_while_others_are_at_the_rest(member):
-    first, second = member(), member()
-    started, goon = threading.Event(), threading.Event()
+def test_stages_run_while_another_worker_has_one_does_the_free_ones(make_stages):
+    first, second = make_stages(), make_stages()
+    started, released = threading.Event(), threading.Event()
 
     def slow(claim):
         started.set()
-        assert goon.wait(10)
-        return {"who": "first"}
+        assert released.wait(10)
+        return Answer(1)
 
-    thread = threading.Thread(target=first.run, args=({"a": slow},))
+    thread = threading.Thread(target=first.run, args=({"a": work_of(slow)},))
     thread.start()
     started.wait(10)
     lines = []
     second._progress = LineProgress(lines.append)
 
     def quick(claim):
-        goon.set()
-        return {"who": "second"}
+        released.set()
+        return Answer(2)
 
-    outcomes = second.run({"a": quick, "b": quick})
+    outcomes = second.run({"a": work_of(quick), "b": work_of(quick)})
     thread.join()
-    assert outcomes == {"a": {"who": "first"}, "b": {"who": "second"}}
-    assert all(line.startswith(f"Waiting for {first._worker.name}") for line in lines)
+    assert outcomes == {"a": Answer(1), "b": Answer(2)}
+    waiting = f"Waiting for the stage 'a' of worker {first._worker.name}."
+    assert all(line == waiting for line in lines)
 
 
-def test_outcomes_of_other_settings_do_not_count(member):
-    assert member("k").run({"a": lambda claim: {"x": 1}}) == {"a": {"x": 1}}
-    assert member("other").run({"a": lambda claim: {"x": 2}}) == {"a": {"x": 2}}
-    assert member("k").outcome("a") == {"x": 1}
+def test_stages_run_with_another_key_does_not_count_the_outcome(make_stages):
+    assert make_stages("k").run({"a": answering(1)}) == {"a": Answer(1)}
+    assert make_stages("other").run({"a": answering(2)}) == {"a": Answer(2)}
+    assert make_stages("k").outcome("a", Answer) == Answer(1)
 
 
 @pytest.mark.parametrize("error", [TrainingError("no"), Stopped(), KeyboardInterrupt()])
-def test_a_failed_attempt_frees_the_stage_at_once(member, storage, error):
-    def work(claim):
+def test_stages_run_failed_attempt_frees_the_stage_at_once(make_stages, storage, error):
+    def failing(claim):
         claim.note("checkpoint", 7)
         raise error
 
     with pytest.raises(type(error)):
-        member().run({"a": work})
+        make_stages().run({"a": work_of(failing)})
     assert [t.state for t in trials(storage)] == [TrialState.FAIL]
-    seen = []
+    checkpoints = []
 
     def again(claim):
-        seen.extend(attempt.get("checkpoint") for attempt in claim.earlier)
-        return {}
+        checkpoints.extend(attempt.get("checkpoint") for attempt in claim.earlier)
+        return Answer(1)
 
     begin = time.monotonic()
-    member().run({"a": again})
+    make_stages().run({"a": work_of(again)})
     assert time.monotonic() < begin + 2
-    assert seen == [7]
+    assert checkpoints == [7]
 
 
-def test_who_was_taken_for_dead_cannot_finish_any_more(member, storage):
-    """A machine that was asleep wakes up after another one has taken over."""
-    asleep, awake = member(), member()
+def test_stages_run_attempt_failed_as_stale_cannot_complete(make_stages, storage):
+    """A machine resumes from suspension after another one has taken the stage over."""
+    suspended, other = make_stages(), make_stages()
     lines = []
-    asleep._progress = LineProgress(lines.append)
+    suspended._progress = LineProgress(lines.append)
     attempts = []
 
-    def work(claim):
+    def do(claim):
         attempts.append(1)
         if len(attempts) == 1:
             storage.set_trial_state_values(claim._trial_id, TrialState.FAIL)
-            awake.run({"a": lambda claim: {"who": "awake"}})
-        return {"who": "asleep"}
+            other.run({"a": answering(2)})
+        return Answer(1)
 
-    assert asleep.run({"a": work}) == {"a": {"who": "awake"}}
+    assert suspended.run({"a": work_of(do)}) == {"a": Answer(2)}
     assert attempts == [1]
-    assert "taken for dead" in lines[0]
+    assert lines[0] == "Another worker took the stage 'a' over; the work done here is dropped."
     states = [t.state for t in trials(storage)]
     assert states == [TrialState.FAIL, TrialState.COMPLETE]
 
 
-def test_notes_of_who_was_taken_for_dead_are_refused(member, storage):
-    def work(claim):
+def test_claim_note_of_attempt_failed_as_stale_raises(make_stages, storage):
+    def do(claim):
         storage.set_trial_state_values(claim._trial_id, TrialState.FAIL)
         with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
             claim.note("checkpoint", 1)
         raise Stopped
 
     with pytest.raises(Stopped):
-        member().run({"a": work})
+        make_stages().run({"a": work_of(do)})
 
 
-def test_files_of_a_stage_have_one_process(member, storage, tmp_path):
-    """Of two in one folder the first was taken for dead, and is still at it."""
+def test_stages_run_waits_for_the_process_that_holds_the_files(make_stages, storage, tmp_path):
+    """Of two workers in one folder, the first was failed as stale and still runs."""
     (tmp_path / "machine1").mkdir()
     lines = []
     lock = FileLock(tmp_path / "machine1/.a.lock", thread_local=False)
@@ -161,46 +224,59 @@ def test_files_of_a_stage_have_one_process(member, storage, tmp_path):
     timer = threading.Timer(1.0, lock.release)
     timer.start()
     begin = time.monotonic()
-    stages = member(progress=LineProgress(lines.append))
-    assert stages.run({"a": lambda claim: {"x": 1}, "b": lambda claim: {}})["a"] == {"x": 1}
+    stages = make_stages(progress=LineProgress(lines.append))
+    assert stages.run({"a": answering(1), "b": answering(2)})["a"] == Answer(1)
     assert time.monotonic() >= begin + 1.0
     assert len(lines) == 1
-    assert "another process, which has the files of the stage 'a'" in lines[0]
+    assert lines[0].startswith(
+        "Waiting for the stage 'a' of another process, which holds its files"
+    )
+    assert str(tmp_path / "machine1") in lines[0]
     assert [t.state for t in trials(storage)] == [TrialState.COMPLETE] * 2
     timer.join()
 
 
-def test_torn_files_and_finished_checkpoints_of_the_stage_alone_are_removed(member, tmp_path):
+def test_stages_run_removes_torn_files_and_checkpoints_of_the_stage_alone(make_stages, tmp_path):
     folder = tmp_path / "machine1"
     folder.mkdir()
-    kept = [folder / "b.json", folder / ".b.json.0a1b2c3d.tmp", folder / "ab.json"]
-    gone = [folder / "a.json", folder / "a-12.safetensors", folder / ".a.json.0a1b2c3d.tmp"]
-    for path in kept + gone:
+    kept = [
+        folder / name
+        for name in (
+            "b.json",
+            ".b.json.0a1b2c3d.tmp",
+            "ab.json",
+            "a-r2.12.safetensors",
+            ".a-r2.json.0a1b2c3d.tmp",
+        )
+    ]
+    removed = [folder / "a.json", folder / "a.12.safetensors", folder / ".a.json.0a1b2c3d.tmp"]
+    for path in kept + removed:
         path.touch()
-    seen = []
-    member().run({"a": lambda claim: seen.extend(p.exists() for p in gone) or {}})
-    assert seen == [True, True, False]
-    assert [path.exists() for path in kept + gone] == [True] * 3 + [False] * 3
+    during = []
+
+    def do(claim):
+        during.extend(path.exists() for path in removed)
+        return Answer(1)
+
+    make_stages().run({"a": work_of(do)})
+    assert during == [True, True, False]
+    assert all(path.exists() for path in kept)
+    assert not any(path.exists() for path in removed)
 
 
-def test_exclusive_work_is_done_by_each_and_never_at_once(member):
-    members = [member() for _ in range(3)]
-    inside, most, results = [], [], []
+def test_stages_exclusively_runs_every_call_and_never_two_at_once(make_stages):
+    active, most, results = [], [], []
 
-    def work():
-        inside.append(1)
-        most.append(len(inside))
+    def call():
+        active.append(1)
+        most.append(len(active))
         time.sleep(0.1)
-        inside.pop()
+        active.pop()
         return len(most)
 
-    def take_part(stages):
-        results.append(stages.exclusively("settings", work))
+    def run(stages):
+        results.append(stages.exclusively("settings", call))
 
-    threads = [threading.Thread(target=take_part, args=(m,)) for m in members]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_together(run, [make_stages() for _ in range(3)])
     assert most == [1, 1, 1]
     assert sorted(results) == [1, 2, 3]

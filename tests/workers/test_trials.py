@@ -1,4 +1,4 @@
-"""Trials shared out among workers: none lost, none twice."""
+"""Trials of several workers, without loss and without repetition."""
 
 import threading
 import time
@@ -14,7 +14,8 @@ from optuna.trial import TrialState
 from glora_automl.errors import Stopped, StudyError, TrainingError
 from glora_automl.progress import LineProgress, Progress
 from glora_automl.samplers import EvolutionSampler, trial_positions
-from glora_automl.workers._trials import MAX_RETRIES, Evaluation, _Places, _queue_again, run_trials
+from glora_automl.workers._positions import Positions
+from glora_automl.workers._trials import MAX_RETRIES, Evaluation, _enqueue_retries, run_trials
 from glora_automl.workers._worker import OWNER, Worker
 
 
@@ -22,15 +23,15 @@ def same_generation(first, second):
     return first // 4 == second // 4
 
 
-HOW = {"independent": None}
-"""How the trials of this module are run: what :func:`run_trials` is given."""
+OPTIONS = {"independent": None}
+"""Arguments of :func:`run_trials` in this module."""
 
 
 @pytest.fixture(scope="module", autouse=True, params=[None, same_generation])
-def _in_turn_and_overlapping(request):
-    HOW["independent"] = request.param
+def _sequential_and_overlapping(request):
+    OPTIONS["independent"] = request.param
     yield
-    HOW["independent"] = None
+    OPTIONS["independent"] = None
 
 
 SPACE = {f"x{i}": CategoricalDistribution(("a", "b", "c")) for i in range(6)}
@@ -42,8 +43,8 @@ def study_of(storage):
         storage=storage,
         direction="maximize",
         load_if_exists=True,
-        # Known from the start: it does not depend on which trials are complete.
-        sampler=EvolutionSampler(population_size=4, top=2, seed=0, search_space=SPACE),
+        # Given, so that it does not depend on the complete trials.
+        sampler=EvolutionSampler(population_size=4, n_parents=2, seed=0, search_space=SPACE),
     )
 
 
@@ -54,16 +55,18 @@ def propose(trial):
     return lambda: Evaluation((xs.count("a") / 6,), {"length": len(xs)})
 
 
-def work(storage, target=20, proposal=propose, **options):
+def search(storage, target=20, proposal=propose, **options):
     progress = options.pop("progress", Progress())
     with Worker(storage, heartbeat=1.0, **options) as worker:
         study = study_of(storage)
-        run_trials(study, proposal, worker=worker, target=lambda: target, progress=progress, **HOW)
+        run_trials(
+            study, proposal, worker=worker, target=lambda: target, progress=progress, **OPTIONS
+        )
     return study
 
 
 def complete(study):
-    """Parameters and values of the complete trials, in the order of their places."""
+    """Return parameters and values of the complete trials by position."""
     trials = study.get_trials(deepcopy=False)
     positions = trial_positions(trials)
     done = [t for t in trials if t.state == TrialState.COMPLETE]
@@ -71,23 +74,23 @@ def complete(study):
 
 
 def check(study, target):
-    """Every place once, nothing left over."""
+    """Assert one complete trial per position, and no unfinished trial."""
     trials = study.get_trials(deepcopy=False)
     assert all(t.state.is_finished() for t in trials)
     positions = trial_positions(trials)
-    places = [positions[t.number] for t in trials if t.state == TrialState.COMPLETE]
-    assert sorted(places) == list(range(target))
+    filled = [positions[t.number] for t in trials if t.state == TrialState.COMPLETE]
+    assert sorted(filled) == list(range(target))
 
 
-def test_one_worker_reaches_the_target_without_spare_trials(storage):
-    study = work(storage)
+def test_run_trials_of_one_worker_creates_no_surplus_trial(storage):
+    study = search(storage)
     assert [t.state for t in study.trials] == [TrialState.COMPLETE] * 20
     assert all(t.user_attrs["length"] == 6 for t in study.trials)
-    work(storage)
+    search(storage)
     assert len(study.trials) == 20
 
 
-def test_workers_together_reach_the_target_exactly(storage):
+def test_run_trials_of_several_workers_reaches_the_target_exactly(storage):
     def slowly(trial):
         evaluate = propose(trial)
 
@@ -101,7 +104,7 @@ def test_workers_together_reach_the_target_exactly(storage):
 
     def take_part():
         try:
-            work(storage, 30, slowly)
+            search(storage, 30, slowly)
         except BaseException as error:
             failures.append(error)
 
@@ -114,7 +117,7 @@ def test_workers_together_reach_the_target_exactly(storage):
     assert failures == []
     study = study_of(storage)
     check(study, 30)
-    assert len({t.user_attrs["worker"] for t in study.trials}) >= 2  # the journal's lock is unfair
+    assert len({t.user_attrs["worker"] for t in study.trials}) >= 2  # The journal's lock is unfair.
 
 
 class Interrupt(BaseException):
@@ -122,19 +125,19 @@ class Interrupt(BaseException):
 
 
 def interrupted(after, where):
-    """A proposal that ends its worker in the n-th trial, before or in its evaluation."""
+    """Return a proposal that ends its worker in the n-th trial, before or in its evaluation."""
     count = 0
 
     def proposal(trial):
         nonlocal count
         count += 1
-        mine = count
+        number = count
         evaluate = propose(trial)
-        if mine == after and where == "proposal":
+        if number == after and where == "proposal":
             raise Interrupt
 
         def score():
-            if mine == after:
+            if number == after:
                 raise Interrupt
             return evaluate()
 
@@ -145,17 +148,17 @@ def interrupted(after, where):
 
 @pytest.mark.parametrize("where", ["proposal", "evaluation"])
 @pytest.mark.parametrize("after", [1, 7])
-def test_an_interrupted_trial_is_evaluated_again_in_its_place(storage, after, where):
+def test_run_trials_interrupted_trial_is_retried_at_its_position(storage, after, where):
     with pytest.raises(Interrupt):
-        work(storage, proposal=interrupted(after, where))
+        search(storage, proposal=interrupted(after, where))
     queued = study_of(storage).trials[-1]
-    assert queued.state == TrialState.WAITING, "the next worker need not wait"
-    study = work(storage)
+    assert queued.state == TrialState.WAITING, "the next worker must not wait"
+    study = search(storage)
     check(study, 20)
-    assert complete(study) == complete(work(InMemoryStorage()))
+    assert complete(study) == complete(search(InMemoryStorage()))
     failed = [t for t in study.trials if t.state == TrialState.FAIL]
     retries = [t for t in study.trials if "retry_history" in t.system_attrs]
-    assert 1 <= len(retries) <= (1 if HOW["independent"] is None else 2)
+    assert 1 <= len(retries) <= (1 if OPTIONS["independent"] is None else 2)
     tried = [n for t in retries for n in t.system_attrs["retry_history"]]
     assert [t.number for t in failed] == sorted(tried)
     if where == "evaluation":
@@ -164,176 +167,184 @@ def test_an_interrupted_trial_is_evaluated_again_in_its_place(storage, after, wh
         )
 
 
-def test_parameters_are_known_to_others_during_the_evaluation(storage):
-    seen = []
+def test_run_trials_stores_parameters_before_the_evaluation(storage):
+    states = []
 
     def proposal(trial):
         evaluate = propose(trial)
 
         def score():
-            # In a thread of its own: what this one holds back, that one cannot see.
-            def look():
-                found = study_of(storage).get_trials(deepcopy=False)[trial.number]
-                seen.append((found.state, len(found.params), dict(found.constraints)))
+            # Another thread does not see the writes that this thread holds back.
+            def read():
+                stored = study_of(storage).get_trials(deepcopy=False)[trial.number]
+                states.append((stored.state, len(stored.params), dict(stored.constraints)))
 
-            thread = threading.Thread(target=look)
+            thread = threading.Thread(target=read)
             thread.start()
             thread.join()
             return evaluate()
 
         return score
 
-    work(storage, 2, proposal)
-    assert [s[:2] for s in seen] == [(TrialState.RUNNING, 6)] * 2
-    assert all("trainable_params" in s[2] for s in seen)
+    search(storage, 2, proposal)
+    assert [s[:2] for s in states] == [(TrialState.RUNNING, 6)] * 2
+    assert all("trainable_params" in s[2] for s in states)
 
 
-def test_a_result_of_a_trial_that_was_taken_over_is_dropped(storage):
-    lines, taken = [], []
+def test_run_trials_result_of_a_trial_failed_as_stale_is_dropped(storage):
+    lines, failed = [], []
 
     def proposal(trial):
         evaluate = propose(trial)
 
         def score():
-            if not taken:
-                taken.append(trial.number)
+            if not failed:
+                failed.append(trial.number)
                 storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
             return evaluate()
 
         return score
 
-    study = work(storage, 5, proposal, progress=LineProgress(lines.append))
+    study = search(storage, 5, proposal, progress=LineProgress(lines.append))
     check(study, 5)
     assert study.trials[0].state == TrialState.FAIL
-    assert any("taken for dead at trial 0" in line for line in lines)
+    assert any("failed trial 0 as stale" in line for line in lines)
 
 
-def test_a_score_that_is_no_number_is_told(storage):
-    with pytest.raises(TrainingError, match=r"trial 0 has nan.*lower training\.lr"):
-        work(
+def test_run_trials_value_not_finite_raises(storage):
+    with pytest.raises(TrainingError, match=r"got nan in trial 0\. Lower `training\.lr`"):
+        search(
             storage,
             proposal=lambda trial: propose(trial) and (lambda: Evaluation((float("nan"),), {})),
         )
     assert not complete(study_of(storage))
 
 
-def test_a_trial_that_always_dies_is_not_tried_for_ever(storage):
-    died = 0
+def test_run_trials_always_failing_trial_raises_after_max_retries(storage):
+    interruptions = 0
     with pytest.raises(StudyError, match=f"within {MAX_RETRIES} retries.*memory"):
-        while died <= 3 * MAX_RETRIES:
+        while interruptions <= 3 * MAX_RETRIES:
             try:
-                work(storage, proposal=interrupted(1, "evaluation"))
+                search(storage, proposal=interrupted(1, "evaluation"))
             except Interrupt:
-                died += 1
-    # Where two are begun at a time, either is the one that dies first.
-    assert died == MAX_RETRIES + 1 if HOW["independent"] is None else died > MAX_RETRIES
+                interruptions += 1
+    # Of two overlapping trials, either one fails first.
+    if OPTIONS["independent"] is None:
+        assert interruptions == MAX_RETRIES + 1
+    else:
+        assert interruptions > MAX_RETRIES
 
 
-def test_it_stops_between_trials(storage):
+def test_run_trials_asked_to_stop_stops_between_trials(storage):
     asked = iter([False] * 30 + [True] * 100)
     with pytest.raises(Stopped):
-        work(storage, 1000, stop=lambda: next(asked))
+        search(storage, 1000, stop=lambda: next(asked))
     trials = study_of(storage).trials
     assert 0 < len(trials) < 100
     assert all(t.state == TrialState.COMPLETE for t in trials)
 
 
-def test_the_target_can_be_raised_while_workers_are_at_it(storage):
+def test_run_trials_target_raised_meanwhile_is_reached(storage):
     targets = iter([5, 9, 9])
     with Worker(storage, heartbeat=1.0) as worker:
         study = study_of(storage)
         run_trials(
-            study, propose, worker=worker, target=lambda: next(targets), progress=Progress(), **HOW
+            study,
+            propose,
+            worker=worker,
+            target=lambda: next(targets),
+            progress=Progress(),
+            **OPTIONS,
         )
     check(study, 9)
 
 
-def test_an_enqueued_architecture_is_evaluated(storage):
-    wanted = {f"x{i}": "a" for i in range(6)}
-    study_of(storage).enqueue_trial(wanted)
-    study = work(storage, 5)
-    assert study.trials[0].params == wanted
+def test_run_trials_enqueued_architecture_is_evaluated(storage):
+    params = {f"x{i}": "a" for i in range(6)}
+    study_of(storage).enqueue_trial(params)
+    study = search(storage, 5)
+    assert study.trials[0].params == params
     check(study, 5)
 
 
-def test_spare_trials_are_evaluated_when_the_target_is_raised(storage):
-    """A worker that came too late for the last place has left a failed trial."""
-    study = work(storage, 3)
+def test_run_trials_surplus_failed_trial_is_retried_after_the_target_is_raised(storage):
+    """A worker that was too late for the last position has left a failed trial."""
+    study = search(storage, 3)
     with Worker(storage) as worker:
         trial = worker.ask(study)
-    assert not _Places.of(study, 3).may_run(trial.number)
+    assert not Positions.read(study, 3).is_needed(trial.number)
     study.tell(trial, state=TrialState.FAIL)
-    work(storage, 3)
+    search(storage, 3)
     assert len(study.trials) == 4
-    check(work(storage, 6), 6)
+    check(search(storage, 6), 6)
 
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_whatever_happens_each_place_is_filled_once(data):
-    """Any mixture of finished, dead and doubly queued trials comes to its end."""
+def test_run_trials_from_any_state_fills_each_position_once(data):
+    """The states are any mixture of finished, stale and doubly queued trials."""
     storage = InMemoryStorage()
     study = study_of(storage)
     target = data.draw(st.integers(1, 6))
     for _ in range(data.draw(st.integers(0, 8))):
-        kind = data.draw(st.sampled_from(["complete", "fail", "die", "queue", "queue twice"]))
-        places = _Places.of(study, target)
+        kind = data.draw(st.sampled_from(["complete", "fail", "stale", "queue", "queue twice"]))
+        positions = Positions.read(study, target)
         if kind.startswith("queue"):
             for _ in range(2 if kind == "queue twice" else 1):
-                _queue_again(study, places.failed())
+                _enqueue_retries(study, positions.failed())
             continue
         with Worker(storage) as worker:
-            if not places.any_waits() and not places.next_is_free():
+            if not positions.has_queued() and not positions.has_next():
                 continue
-            trial = worker.ask(study, queued=places.any_waits())
-        if not _Places.of(study, target).may_run(trial.number):
+            trial = worker.ask(study, queued=positions.has_queued())
+        if not Positions.read(study, target).is_needed(trial.number):
             study.tell(trial, state=TrialState.FAIL)
         elif kind == "complete":
             propose(trial)
             study.tell(trial, 1.0)
         elif kind == "fail":
             study.tell(trial, state=TrialState.FAIL)
-        else:  # its process is gone
+        else:  # The process has ended.
             owner = {**study.trials[trial.number].system_attrs[OWNER], "pid": 2**22 + 1}
             storage.set_trial_system_attr(trial._trial_id, OWNER, owner)
-    work(storage, target)
+    search(storage, target)
     check(study, target)
 
 
-def test_overlapping_trials_are_those_of_one_after_the_other():
+def test_run_trials_overlapping_gives_the_sequential_trials():
     runs = []
-    for HOW["independent"] in (None, same_generation):
-        study = work(InMemoryStorage(), target=30)
+    for OPTIONS["independent"] in (None, same_generation):
+        study = search(InMemoryStorage(), target=30)
         check(study, 30)
         runs.append(complete(study))
     assert runs[0] == runs[1]
 
 
-def test_the_next_of_a_generation_is_asked_for_during_an_evaluation():
-    running: list[tuple[int, int]] = []
-    asked: list[int] = []
+def test_run_trials_overlapping_proposes_the_next_trial_of_a_generation():
+    counts: list[tuple[int, int]] = []
+    proposed: list[int] = []
 
-    def noting(trial):
+    def recording(trial):
         evaluate = propose(trial)
-        asked.append(trial.number)
+        proposed.append(trial.number)
 
         def score():
             deadline = time.monotonic() + 0.2
-            while time.monotonic() < deadline and len(asked) <= trial.number + 1:
+            while time.monotonic() < deadline and len(proposed) <= trial.number + 1:
                 time.sleep(0.001)
-            running.append((trial.number, len(asked)))
+            counts.append((trial.number, len(proposed)))
             return evaluate()
 
         return score
 
-    HOW["independent"] = same_generation
-    work(InMemoryStorage(), target=10, proposal=noting)
-    # The first of a generation needs the results of all before it.
-    assert running == [(n, n + 1 if (n + 1) % 4 == 0 or n == 9 else n + 2) for n in range(10)]
+    OPTIONS["independent"] = same_generation
+    search(InMemoryStorage(), target=10, proposal=recording)
+    # The first trial of a generation depends on the results of all earlier trials.
+    assert counts == [(n, n + 1 if (n + 1) % 4 == 0 or n == 9 else n + 2) for n in range(10)]
 
 
 @pytest.mark.parametrize("at", [0, 1, 2, 5])
-def test_an_evaluation_that_fails_leaves_no_other_running(at):
+def test_run_trials_overlapping_failed_evaluation_leaves_no_running_trial(at):
     def failing(trial):
         evaluate = propose(trial)
 
@@ -344,32 +355,32 @@ def test_an_evaluation_that_fails_leaves_no_other_running(at):
 
         return score
 
-    HOW["independent"] = None
-    expected = complete(work(InMemoryStorage(), target=12))
-    HOW["independent"] = same_generation
+    OPTIONS["independent"] = None
+    expected = complete(search(InMemoryStorage(), target=12))
+    OPTIONS["independent"] = same_generation
     storage = InMemoryStorage()
     with pytest.raises(KeyboardInterrupt):
-        work(storage, target=12, proposal=failing)
+        search(storage, target=12, proposal=failing)
     left = study_of(storage).get_trials(deepcopy=False)
     assert not [t for t in left if t.state == TrialState.RUNNING]
-    study = work(storage, target=12)
+    study = search(storage, target=12)
     check(study, 12)
     again = {tuple(sorted(p.items())): v for p, v in complete(study)}
     assert again == {tuple(sorted(p.items())): v for p, v in expected}
 
 
-def test_asked_to_stop_it_ends_what_it_has_begun():
+def test_run_trials_overlapping_asked_to_stop_finishes_its_trials():
     stopping = threading.Event()
 
-    def noting(trial):
+    def recording(trial):
         evaluate = propose(trial)
         if trial.number == 2:
             stopping.set()
         return evaluate
 
-    HOW["independent"] = same_generation
+    OPTIONS["independent"] = same_generation
     storage = InMemoryStorage()
     with pytest.raises(Stopped):
-        work(storage, proposal=noting, stop=stopping.is_set)
+        search(storage, proposal=recording, stop=stopping.is_set)
     states = [t.state for t in study_of(storage).get_trials(deepcopy=False)]
     assert states == [TrialState.COMPLETE] * 3

@@ -1,4 +1,4 @@
-"""Signs of life, and what becomes of trials whose worker is dead."""
+"""Heartbeats, and the stale trials of other workers."""
 
 import os
 import signal
@@ -29,12 +29,12 @@ def worker_of(study, **options):
     return Worker(study._storage, heartbeat=1.0, **options)
 
 
-def elsewhere(monkeypatch, name):
-    """From now on, this process is on another machine."""
+def move_to(monkeypatch, name):
+    """Let this process pretend to be on another machine."""
     monkeypatch.setattr(_worker, "_scope", lambda: name)
 
 
-def test_a_trial_names_its_worker_from_its_first_moment(study):
+def test_worker_create_names_the_worker_in_the_trial(study):
     with worker_of(study) as worker:
         worker.create(study, stage="x")
     (trial,) = study.trials
@@ -43,7 +43,7 @@ def test_a_trial_names_its_worker_from_its_first_moment(study):
     assert trial.system_attrs[OWNER]["name"] == worker.name
 
 
-def test_a_queued_trial_is_taken_and_named(study):
+def test_worker_ask_queued_takes_and_names_the_queued_trial(study):
     study.enqueue_trial({"x": 0.25})
     with worker_of(study) as worker:
         trial = worker.ask(study, queued=True)
@@ -54,126 +54,126 @@ def test_a_queued_trial_is_taken_and_named(study):
     assert trial.system_attrs[OWNER]["name"] == worker.name
 
 
-def test_a_trial_that_is_told_alive_stays(study, monkeypatch):
-    elsewhere(monkeypatch, "there")
+def test_worker_fail_stale_spares_a_trial_with_heartbeats(study, monkeypatch):
+    move_to(monkeypatch, "there")
     with worker_of(study) as worker:
         trial = worker.ask(study)
-        with worker.beating(trial._trial_id):
-            elsewhere(monkeypatch, "here")
+        with worker.heartbeats(trial._trial_id):
+            move_to(monkeypatch, "here")
             other = worker_of(study)
             end = time.monotonic() + 4.5
             while time.monotonic() < end:
-                other.fail_dead(study, at_once=True)
+                other.fail_stale(study, at_once=True)
                 time.sleep(0.2)
         assert study.tell(trial, 1.0).state == TrialState.COMPLETE
 
 
-def test_a_trial_that_is_silent_too_long_is_failed(study, monkeypatch):
-    elsewhere(monkeypatch, "there")
-    worker_of(study).ask(study)  # its thread is not started: it never beats
-    elsewhere(monkeypatch, "here")
+def test_worker_fail_stale_fails_a_trial_without_heartbeats(study, monkeypatch):
+    move_to(monkeypatch, "there")
+    worker_of(study).ask(study)  # Its thread is not started, so it writes no heartbeat.
+    move_to(monkeypatch, "here")
     other = worker_of(study)
     begin = time.monotonic()
     while study.trials[0].state == TrialState.RUNNING:
-        other.fail_dead(study, at_once=True)
+        other.fail_stale(study, at_once=True)
         assert time.monotonic() < begin + 8
         time.sleep(0.1)
     assert time.monotonic() > begin + 1.9
     assert study.trials[0].state == TrialState.FAIL
 
 
-def ask_and_die(url):
+def ask_and_be_killed(url):
     study = optuna.create_study(study_name="s", storage=open_storage(url))
     Worker(study._storage, heartbeat=600).ask(study)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_process_that_died_here_is_not_waited_for(tmp_path):
+def test_worker_fail_stale_fails_a_killed_process_of_this_machine_at_once(tmp_path):
     url = f"sqlite:///{tmp_path}/a.db"
-    assert start(ask_and_die, url, folder=tmp_path).wait() == -signal.SIGKILL
+    assert start(ask_and_be_killed, url, folder=tmp_path).wait() == -signal.SIGKILL
     study = optuna.load_study(study_name="s", storage=open_storage(url))
     assert study.trials[0].state == TrialState.RUNNING
-    Worker(study._storage, heartbeat=600).fail_dead(study)
+    Worker(study._storage, heartbeat=600).fail_stale(study)
     assert study.trials[0].state == TrialState.FAIL
 
 
-def test_the_same_process_id_in_another_container_is_not_looked_at(study, monkeypatch):
-    elsewhere(monkeypatch, "there")
+def test_worker_fail_stale_ignores_process_ids_of_another_container(study, monkeypatch):
+    move_to(monkeypatch, "there")
     trial_id = worker_of(study).create(study)
     identity = dict(study.trials[0].system_attrs[OWNER], pid=2**22 + 1)
     study._storage.set_trial_system_attr(trial_id, OWNER, identity)
-    elsewhere(monkeypatch, "here")
-    worker_of(study).fail_dead(study, at_once=True)
+    move_to(monkeypatch, "here")
+    worker_of(study).fail_stale(study, at_once=True)
     assert study.trials[0].state == TrialState.RUNNING
-    elsewhere(monkeypatch, "there")
-    worker_of(study).fail_dead(study, at_once=True)
+    move_to(monkeypatch, "there")
+    worker_of(study).fail_stale(study, at_once=True)
     assert study.trials[0].state == TrialState.FAIL
 
 
-def test_a_trial_without_a_heartbeat_of_optuna_is_failed_too(tmp_path, monkeypatch):
-    """On a storage of Optuna's own a worker may die before it has written the first one."""
+def test_worker_fail_stale_fails_a_trial_without_a_heartbeat_of_optuna(tmp_path, monkeypatch):
+    """With Optuna's own storage a worker may be killed before its first heartbeat."""
     study = optuna.create_study(storage=RDBStorage(f"sqlite:///{tmp_path}/a.db"))
-    monkeypatch.setattr(_worker, "beat", lambda *args, **keywords: None)
-    elsewhere(monkeypatch, "there")
+    monkeypatch.setattr(_worker, "record_heartbeat", lambda *args, **keywords: None)
+    move_to(monkeypatch, "there")
     worker_of(study).ask(study)
     by_hand = study.ask()
-    elsewhere(monkeypatch, "here")
+    move_to(monkeypatch, "here")
     other = worker_of(study)
     end = time.monotonic() + 4.5
     while time.monotonic() < end:
-        other.fail_dead(study, at_once=True)
+        other.fail_stale(study, at_once=True)
         time.sleep(0.2)
     assert [t.state for t in study.trials] == [TrialState.FAIL, TrialState.RUNNING]
-    assert study.tell(by_hand, 1.0).state == TrialState.COMPLETE, "who asked by hand is let be"
+    assert study.tell(by_hand, 1.0).state == TrialState.COMPLETE, "trials of users are spared"
 
 
-def test_nobody_is_failed_for_a_storage_that_was_away(tmp_path, monkeypatch):
+def test_worker_fail_stale_after_a_storage_outage_fails_no_trial(tmp_path, monkeypatch):
     storage = open_storage(f"sqlite:///{tmp_path}/a.db")
     study = optuna.create_study(storage=storage)
-    elsewhere(monkeypatch, "there")
+    move_to(monkeypatch, "there")
     worker_of(study).ask(study)
-    elsewhere(monkeypatch, "here")
+    move_to(monkeypatch, "here")
     other = worker_of(study)
-    other.fail_dead(study, at_once=True)
+    other.fail_stale(study, at_once=True)
     time.sleep(3.5)
-    storage.last_trouble = time.monotonic()  # it is back now, and nobody could beat until now
-    other.fail_dead(study, at_once=True)
+    storage.last_trouble = time.monotonic()  # Available again, as of now.
+    other.fail_stale(study, at_once=True)
     assert study.trials[0].state == TrialState.RUNNING
     storage.last_trouble -= 3.5
-    other.fail_dead(study, at_once=True)
+    other.fail_stale(study, at_once=True)
     assert study.trials[0].state == TrialState.FAIL
     storage.engine.dispose()
 
 
-def test_a_worker_learns_that_its_trial_was_taken_over(study):
+def test_worker_was_failed_after_another_worker_failed_its_trial(study):
     with worker_of(study) as worker:
         trial = worker.ask(study)
-        with worker.beating(trial._trial_id):
+        with worker.heartbeats(trial._trial_id):
             assert not worker.wants_stop()
             study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
             end = time.monotonic() + 5
             while not worker.wants_stop():
                 assert time.monotonic() < end
                 time.sleep(0.05)
-            assert worker.has_lost(trial._trial_id)
+            assert worker.was_failed(trial._trial_id)
         assert not worker.wants_stop()
 
 
-def test_a_lost_answer_makes_no_second_trial(tmp_path, monkeypatch):
+def test_worker_ask_after_a_lost_answer_creates_no_second_trial(tmp_path, monkeypatch):
     storage = open_storage(f"sqlite:///{tmp_path}/a.db")
     study = optuna.create_study(storage=storage)
     create = storage._backend._create_new_trial
     lost = []
 
-    def lose(*args, **keywords):
-        found = create(*args, **keywords)
+    def lose_first_answer(*args, **keywords):
+        row = create(*args, **keywords)
         if not lost:
             lost.append(1)
-            gone = OperationalError("insert", None, RuntimeError("connection reset"))
-            raise StorageInternalError("lost") from gone
-        return found
+            reset = OperationalError("insert", None, RuntimeError("connection reset"))
+            raise StorageInternalError("lost") from reset
+        return row
 
-    monkeypatch.setattr(storage._backend, "_create_new_trial", lose)
+    monkeypatch.setattr(storage._backend, "_create_new_trial", lose_first_answer)
     worker = worker_of(study)
     trial = worker.ask(study)
     assert trial.number == 0
@@ -183,44 +183,44 @@ def test_a_lost_answer_makes_no_second_trial(tmp_path, monkeypatch):
     storage.engine.dispose()
 
 
-def test_settling_waits_for_those_who_are_alive_and_says_so(study):
+def test_worker_wait_for_running_waits_for_live_workers_and_logs_it(study):
     lines = []
     with worker_of(study) as busy:
         trial = busy.ask(study)
 
         def finish():
-            with busy.beating(trial._trial_id):
+            with busy.heartbeats(trial._trial_id):
                 time.sleep(1.0)
             study.tell(trial, 1.0)
 
         thread = threading.Thread(target=finish)
         thread.start()
         with worker_of(study, progress=LineProgress(lines.append)) as other:
-            other.settle(study)
+            other.wait_for_running(study)
         thread.join()
     assert [t.state for t in study.trials] == [TrialState.COMPLETE]
     assert lines == ["Waiting for trials of other workers (0), at most 4 s."]
 
 
-def test_settling_does_not_wait_for_trials_that_came_later(study):
+def test_worker_wait_for_running_ignores_later_trials(study):
     with worker_of(study) as busy, worker_of(study) as worker:
         first = busy.ask(study)
 
-        def go_on():
+        def ask_and_finish():
             time.sleep(0.5)
             busy.ask(study)
             study.tell(first, 1.0)
 
-        thread = threading.Thread(target=go_on)
+        thread = threading.Thread(target=ask_and_finish)
         thread.start()
         begin = time.monotonic()
-        worker.settle(study)
+        worker.wait_for_running(study)
         assert time.monotonic() < begin + 2
         thread.join()
     assert [t.state for t in study.trials] == [TrialState.COMPLETE, TrialState.RUNNING]
 
 
-def test_it_stops_where_it_is_asked_to(study):
+def test_worker_asked_to_stop_raises_stopped(study):
     worker = worker_of(study, stop=lambda: True)
     with pytest.raises(Stopped):
         worker.check_stop()

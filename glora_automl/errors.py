@@ -9,7 +9,8 @@
     ├── LayerError          a layer that is missing or cannot be adapted
     ├── RecipeError         a recipe that is missing, malformed or contradicts its study
     ├── TaskError           images or a backbone that cannot be loaded
-    ├── TrainingError       a training that failed, such as a loss that is not finite
+    ├── TrainingError       a training that failed
+    │   └── DivergenceError one whose loss or weights are not finite, or that collapsed
     ├── CheckpointError     a checkpoint that is missing, altered or foreign
     ├── StorageError        a storage or folder that cannot be opened or written
     ├── StudyError          a study that is missing, busy, finished or foreign
@@ -30,6 +31,7 @@ __all__ = [
     "ArchitectureError",
     "BudgetError",
     "CheckpointError",
+    "DivergenceError",
     "ExportError",
     "GLoRAError",
     "LayerError",
@@ -74,6 +76,10 @@ class TaskError(GLoRAError, ValueError):
 
 class TrainingError(GLoRAError, RuntimeError):
     """A training that failed, such as a loss that is not finite."""
+
+
+class DivergenceError(TrainingError):
+    """A training whose loss or weights are not finite, or that collapsed."""
 
 
 class CheckpointError(GLoRAError, RuntimeError):

@@ -16,10 +16,12 @@ import torch
 from optuna.samplers import BaseSampler
 from torch import nn
 
+from glora_automl._declarations import suggest
 from glora_automl._files import file_lock, make_folder
+from glora_automl._version import __version__
 from glora_automl.adapters import classifiers, merge
 from glora_automl.architecture import Architecture
-from glora_automl.backbones import BackboneSettings, create_model, input_format
+from glora_automl.backbones import check_outputs, create_model, module_format, name_head
 from glora_automl.budget import Budget
 from glora_automl.errors import RecipeError, TaskError
 from glora_automl.pipeline import (
@@ -42,11 +44,14 @@ from glora_automl.pipeline import (
 from glora_automl.recipes import Recipe, load_recipe
 from glora_automl.search_space import SearchSpace
 from glora_automl.storages import Artifacts
-from glora_automl.supernet import Scorer
+from glora_automl.supernet import Scorer, widest_architecture
 from glora_automl.tasks import Images, InputFormat, Task, images_of
 from glora_automl.training import ScoreFunction, load_tensors, save_tensors
 
 __all__ = ["AdapterProblem"]
+
+SECTIONS = ("backbone", "training", "supernet", "search", "selection")
+"""Sections of a recipe that a problem's settings may change."""
 
 
 class AdapterProblem:
@@ -66,7 +71,8 @@ class AdapterProblem:
         score: Value of a trial on the validation images: ``loss`` (minimized), ``accuracy`` or a
             function of labels and class probabilities (both maximized).
         seed: Seed of all randomness but the sampler's.
-        settings: Changes to the recipe ``own``, such as ``{"training": {"epochs": 50}}``.
+        settings: Changes to the recipe ``own``, such as ``{"training": {"epochs": 50}}``. With a
+            timm name, ``backbone`` has its sources and keyword arguments.
         head: Dotted name of the classifier of a module without timm's ``get_classifier``; by
             default its last linear layer. It is always trained and has no adapter.
         workspace: The environment: device, artifacts, display.
@@ -108,23 +114,32 @@ class AdapterProblem:
         head: str | None = None,
         workspace: Workspace | None = None,
     ) -> None:
+        _check_score(score)
         workspace = workspace or Workspace()
         parts = images_of(train, "train"), images_of(validation, "validation")
+        if int(parts[0].labels.min()) == int(parts[0].labels.max()):
+            raise TaskError("train must have images of at least two classes. Correct `train`.")
         n_classes = 1 + int(max(part.labels.max() for part in parts))
-        changes = dict(settings or {})
+        changes = _checked_settings(settings)
+        if isinstance(model, str):
+            changes["backbone"] = {"model": model, **changes.get("backbone", {})}
         recipe = load_recipe("own").replace(
             search_space=search_space,
             budget=Budget.parse(budget).written,
             seed=seed,
             task={"source": "arrays"},
-            **{**changes, "selection": {"refit": False, **changes.get("selection", {})}},
+            **changes,
         )
-        backbone, target = _backbone(model, parts[0], n_classes, seed, head)
+        backbone, target = _backbone(model, recipe, parts[0], n_classes, head)
+        for name, part in zip(("train", "validation"), parts, strict=True):
+            check_outputs(backbone, part, name, target, n_classes)
         task = Task(
             "data", tuple(map(str, range(n_classes))), *parts, parts[0].subset(torch.arange(0))
         )
         context = prepare_task(recipe, task, backbone, target, workspace, "problem")
-        self._init(replace(context, loaded=backbone.to(context.device)), score, workspace)
+        if isinstance(model, str):
+            backbone = context.create_backbone()
+        self._init(context.with_backbone(backbone.to(context.device)), score, workspace)
 
     def _init(
         self,
@@ -132,8 +147,6 @@ class AdapterProblem:
         score: Literal["loss", "accuracy"] | ScoreFunction,
         workspace: Workspace,
     ) -> None:
-        if not (callable(score) or score in ("loss", "accuracy")):
-            raise RecipeError(f"score must be loss, accuracy or a function, got {score!r}.")
         self._context = context
         self._score = score
         self._workspace = workspace
@@ -166,6 +179,8 @@ class AdapterProblem:
         Raises:
             GLoRAError: If a part of the recipe does not fit.
         """
+        if score is not None:
+            _check_score(score)
         workspace = workspace or Workspace()
         recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
         context = prepare(recipe, workspace, recipe.name)
@@ -215,7 +230,8 @@ class AdapterProblem:
         allowed = supernet_choices(context, trained)
         region = draw_region(self.space, self.budget, search, allowed)
         presets = preset_proposals(self.space, self.budget) if search.initial_presets else ()
-        initial = first_proposals(context, trained, presets[: search.population_size // 2])
+        with trained.supernet.lock:  # trials of another thread activate architectures, too
+            initial = first_proposals(context, trained, presets[: search.population_size // 2])
         own = self._context.recipe.seed if seed is None else seed
         return sampler_of(search, self.space, region, initial, own)
 
@@ -243,18 +259,14 @@ class AdapterProblem:
         context = self._context
         with self._lock:
             supernet = self._load().supernet
+        with supernet.lock:
             subnet = subnet_of(context, supernet, architecture)
         if train:
-            selection = context.recipe.selection
-            TrainingJob(
-                context,
-                f"build-{architecture.digest[:16]}",
-                "Train the subnet",
-                context.train,
-                selection.epochs_ratio,
-                selection.lr_ratio,
-            ).run(subnet)
+            ratio = context.recipe.selection.epochs_ratio
+            name = f"build-{architecture.digest[:16]}"
+            TrainingJob(context, name, "Train the subnet", context.train, ratio).run(subnet)
         merge(subnet.model)
+        vars(subnet.model).pop("get_classifier", None)  # of name_head
         return subnet.model.eval()
 
     def _scorer(self) -> Scorer:
@@ -281,14 +293,20 @@ class AdapterProblem:
 
     def _key(self) -> str:
         """Return the digest of everything that the supernet depends on."""
-        recipe = self._context.recipe
+        context, recipe = self._context, self._context.recipe
+        model = context.backbone()
+        heads = classifiers(model)
         parts = [
-            self._context.identity,
-            recipe.training.model_dump(mode="json"),
+            context.identity,
+            context.format,
+            # Weights alone do not tell the activation functions, or which layer is the head.
+            repr(model),
+            [name for name, module in model.named_modules() if module in heads],
+            recipe.backbone.head_init,
+            recipe.training.model_dump(mode="json", exclude={"checkpoint_every"}),
             recipe.supernet.model_dump(mode="json"),
-            recipe.selection.lr_ratio,
             recipe.seed,
-            torch.__version__,
+            [__version__, torch.__version__],
         ]
         text = json.dumps(parts, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -297,57 +315,66 @@ class AdapterProblem:
         context = self._context
         folder = context.folder / f"supernet-{key}"
         make_folder(folder)
-        trained, _ = train_supernet(
-            context, "problem", context.train, lambda part: folder / f"{part}.json"
-        )
+        trained = train_supernet(context, folder / "training.json")
         path = folder / "supernet.safetensors"
         save_tensors(path, trained.supernet.state_dict())
-        last = None if trained.architecture is None else str(trained.architecture)
-        note = {"architecture": last, "shrinks": [str(a) for a in trained.shrinks]}
-        artifacts.publish(f"supernet-{key}", path, note)
+        artifacts.publish(f"supernet-{key}", path)
         shutil.rmtree(folder)
         return trained
 
     def _fetch(self, artifacts: Artifacts, key: str) -> Trained | None:
-        found = artifacts.find(f"supernet-{key}")
-        if found is None:
+        path = artifacts.find(f"supernet-{key}")
+        if path is None:
             return None
-        path, note = found
         supernet = new_supernet(self._context)
         supernet.load_state_dict(load_tensors(path))
         supernet.model.eval()
-        last = note["architecture"]
-        return Trained(
-            supernet,
-            None if last is None else Architecture.parse(last),
-            tuple(map(Architecture.parse, note["shrinks"])),
+        wide = self._context.recipe.supernet.paths == "wide"
+        return Trained(supernet, widest_architecture(self.space) if wide else None)
+
+
+def _check_score(score: object) -> None:
+    """Raise a RecipeError for an unknown score."""
+    if not (callable(score) or score in ("loss", "accuracy")):
+        raise RecipeError(
+            f"score must be 'loss', 'accuracy' or a function of labels and class probabilities, "
+            f"got {score!r}. Correct `score`."
         )
 
 
+def _checked_settings(settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the changes of a recipe's sections.
+
+    Raises:
+        RecipeError: If there are others.
+    """
+    for key, value in (settings or {}).items():
+        if key not in SECTIONS or not isinstance(value, Mapping):
+            hint = suggest(key, list(SECTIONS)) if key not in SECTIONS else f"Correct `{key}`."
+            raise RecipeError(
+                f"settings must be tables of a recipe's sections, got {key} = {value!r}. {hint}"
+            )
+    return dict(settings or {})
+
+
 def _backbone(
-    model: nn.Module | str, images: Images, n_classes: int, seed: int, head: str | None
+    model: nn.Module | str, recipe: Recipe, images: Images, n_classes: int, head: str | None
 ) -> tuple[nn.Module, InputFormat]:
-    """Return a copy of the model with a head for the classes, and its input format.
+    """Return a copy of a module, or the modules of a timm name, and the input format.
 
     Raises:
         TaskError: If the model has no classifier.
     """
     if isinstance(model, str):
-        settings = BackboneSettings(model=model, pretrained=True)
-        created = create_model(settings, n_classes, seed)
-        return created, input_format(created, settings)
-    copied = copy.deepcopy(model)
-    if classifiers(copied):
-        settings = BackboneSettings(model=type(model).__name__)
-        return copied, input_format(copied, settings)
-    linear = [name for name, module in copied.named_modules() if isinstance(module, nn.Linear)]
-    name = head or (linear[-1] if linear else None)
-    if name is None or name not in dict(copied.named_modules()):
+        bare = recipe.backbone.model_copy(update={"pretrained": False})
+        copied = create_model(bare, n_classes, recipe.seed)
+    elif isinstance(model, nn.Module):
+        copied = copy.deepcopy(model)
+        if head is not None or not any(True for m in classifiers(copied) for _ in m.parameters()):
+            name_head(copied, head)
+    else:
         raise TaskError(
-            f"head must name a module of the model, got {name!r}. Name its classifier with `head`."
+            f"model must be a timm name or a torch.nn.Module, got {type(model).__name__}. Correct "
+            "`model`."
         )
-    # timm's convention, by which the rest of the package knows the head.
-    copied.get_classifier = lambda: copied.get_submodule(name)  # type: ignore[assignment]
-    shape = images.prepare(InputFormat((3, 1, 1), (0.0,) * 3, (1.0,) * 3), torch.device("cpu"))
-    channels, height, width = shape[0][0:1].shape[1:]
-    return copied, InputFormat((channels, height, width), (0.0,) * channels, (1.0,) * channels)
+    return copied, module_format(copied, recipe.backbone, images)

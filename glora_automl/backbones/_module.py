@@ -10,7 +10,7 @@ from torch import nn
 
 from glora_automl._declarations import suggest
 from glora_automl._messages import one_line
-from glora_automl.adapters import classifiers, evaluation_mode
+from glora_automl.adapters import evaluation_mode
 from glora_automl.backbones._model import input_format
 from glora_automl.backbones._settings import BackboneSettings
 from glora_automl.errors import TaskError
@@ -32,8 +32,8 @@ def name_head(model: nn.Module, head: str | None) -> None:
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
         >>> name_head(model, None)
-        >>> classifiers(model)
-        [Linear(in_features=3, out_features=2, bias=True)]
+        >>> model.get_classifier()
+        Linear(in_features=3, out_features=2, bias=True)
     """
     modules = dict(model.named_modules())
     linear = [name for name, module in modules.items() if isinstance(module, nn.Linear) and name]

@@ -29,8 +29,8 @@ class BackboneSettings(Declaration):
         std: Standard deviation per channel for pixels from 0 to 1; None is the model's.
         pretraining: Trains the model from scratch on the task's pretraining images. The weights are
             cached by the digest of all their inputs.
-        head_init: Initial classifier head: a ``logistic`` regression on the frozen features of the
-            training images, or ``random`` values.
+        head_init: Initial classifier head: ``random`` values, or a ``logistic`` regression on the
+            frozen features of the training images.
     """
 
     model: str
@@ -41,7 +41,7 @@ class BackboneSettings(Declaration):
     mean: tuple[Float, ...] | None = None
     std: tuple[Annotated[Float, Field(gt=0)], ...] | None = None
     pretraining: TrainingSettings | None = None
-    head_init: Literal["logistic", "random"] = "logistic"
+    head_init: Literal["random", "logistic"] = "random"
 
     @model_validator(mode="after")
     def _check_sources(self) -> BackboneSettings:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
+import optuna
 from optuna.trial import FrozenTrial
 
 from glora_automl.architecture import Architecture
 from glora_automl.budget import FeasibleRegion
 from glora_automl.commands._search import search_stages
-from glora_automl.errors import RecipeError
+from glora_automl.errors import RecipeError, SearchSpaceError
 from glora_automl.pipeline import (
     Candidate,
+    Context,
     Run,
+    Trained,
     Workspace,
     baseline_work,
     fetch_supernet,
@@ -46,8 +50,8 @@ from glora_automl.study import (
     get_setting,
     spearman,
     stage_costs,
+    trials_spent,
 )
-from glora_automl.supernet import is_truncation
 from glora_automl.workers import Claim, Work
 
 __all__ = ["compare", "random_study_name"]
@@ -106,14 +110,18 @@ def _compare(run: Run, n_architectures: int) -> Comparison:
         works[_stage(f"pair-{number}")] = work
     outcomes = run.stages.run(works)
     adapters = {s: o for s, o in outcomes.items() if isinstance(o, AdapterOutcome)}
+    parts = {_stage(label): [str(Stage.SUPERNET), _stage(label)] for label in truncations}
     if run.context.recipe.selection.refit:
+        refits: dict[str, Work[AdapterOutcome]] = {}
         for label in truncations:
             stage = _stage(label)
-            refit = f"{stage}-refit"
-            adapters[stage] = run.stages.run(refit_work(run, refit, label, adapters[stage]))[refit]
+            parts[stage].append(f"{stage}-refit")
+            refits |= refit_work(run, f"{stage}-refit", label, adapters[stage])
+        refit = run.stages.run(refits)
+        adapters |= {stage: refit[f"{stage}-refit"] for stage in parts}
     result = {row.name: row for row in map(Row.from_json, get_attribute(run.study, "result"))}
     untested = {s: o for s, o in adapters.items() if o.row.name not in result and o.artifact}
-    test = Work(TestOutcome, partial(final_test, run, untested, {}))
+    test = Work(TestOutcome, partial(final_test, run, untested, parts))
     rows = result | {r.name: r for r in run.stages.run_one(_stage("test"), test).rows}
     pairs = [(o.inherited, o.trained) for o in outcomes.values() if isinstance(o, PairOutcome)]
     labels = (SEARCHED, *truncations, SCRATCH, LONGER, *presets)
@@ -158,16 +166,32 @@ def _truncations(run: Run) -> dict[str, Candidate]:
     shapes, none = context.space.shapes, Architecture.uniform(context.space.shapes)
     fitting = loras(shapes, context.budget) or loras(attention(shapes), context.budget)
     within = [Architecture({**none, **a}) for a in fitting]
-    if trained.architecture is not None:
-        widest = trained.architecture
-        within = [a for a in within if all(is_truncation(a[n].B, widest[n].B) for n in shapes)]
+    within = [a for a in within if _has_weights(context, trained, a)]
     if within:
         found[UNIFORM] = Candidate(within[-1])
     return found
 
 
+def _has_weights(context: Context, trained: Trained, architecture: Architecture) -> bool:
+    """Return whether the supernet has weights for an architecture."""
+    try:
+        params = context.space.params(architecture)
+    except SearchSpaceError:
+        return False
+    allowed = supernet_choices(context, trained)
+    return allowed is None or all(choice in allowed[name] for name, choice in params.items())
+
+
 def _train_truncation(run: Run, label: str, candidate: Candidate, claim: Claim) -> AdapterOutcome:
-    return train_candidates(run, _stage(label), label, [candidate])
+    outcome = train_candidates(run, _stage(label), label, [candidate])
+    if label != RANDOM:
+        return outcome
+    # The random search is no stage, but its cost is that of its best truncation.
+    study = optuna.load_study(
+        study_name=random_study_name(run.study.study_name, run.stages.key),
+        storage=run.worker.storage,
+    )
+    return replace(outcome, spent=outcome.spent.plus(trials_spent(study)))
 
 
 def _from_scratch(run: Run, claim: Claim) -> AdapterOutcome:
@@ -187,7 +211,7 @@ def _longer(run: Run, claim: Claim) -> AdapterOutcome:
     if not fitting:
         return AdapterOutcome(Row(LONGER))
     architecture = Architecture({**Architecture.uniform(shapes), **fitting[-1]})
-    stages = {StageName.parse(stage).stage for stage in search_stages(run)}
+    stages = {StageName.parse(stage).stage for stage in search_stages(context.recipe)}
     cost = sum(c.forward_images for c in stage_costs(run.study) if c.stage in stages)
     one = 3 * context.recipe.training.epochs * len(context.task.train)
     return train_adapter(

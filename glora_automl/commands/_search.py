@@ -18,7 +18,6 @@ from glora_automl.pipeline import (
     baseline_architectures,
     baseline_work,
     best_outcome,
-    fetch_supernet,
     final_test,
     find_study,
     keep_winner,
@@ -38,7 +37,6 @@ from glora_automl.study import (
     Row,
     Selection,
     Stage,
-    StageName,
     TestOutcome,
 )
 from glora_automl.workers import Work
@@ -158,21 +156,19 @@ def _finish(run: Run) -> SearchResult:
     run.record("result", [row.to_json() for row in rows])
     publisher.publish()
     winner = next(
-        o for o in outcomes.values() if o.artifact and o.architecture == selection.architecture
+        outcome
+        for outcome in outcomes.values()
+        if outcome.artifact and selection.preset in (None, outcome.row.name)
     )
     return SearchResult(
         run.study, selection, rows, run.context.budget, keep_winner(run, "winner", winner)
     )
 
 
-def search_stages(run: Run) -> tuple[str, ...]:
+def search_stages(recipe: Recipe) -> tuple[str, ...]:
     """Return the stages of the searched adapter, whose costs are its own."""
-    shrinks = [
-        str(StageName(Stage.SHRINK, str(number + 1)))
-        for number in range(len(fetch_supernet(run).shrinks))
-    ]
-    last = [str(Stage.REFIT)] if run.context.recipe.selection.refit else []
-    return (str(Stage.SUPERNET), *shrinks, str(Stage.SEARCH), str(Stage.SELECTION), *last)
+    last = [str(Stage.REFIT)] if recipe.selection.refit else []
+    return (str(Stage.SUPERNET), str(Stage.SEARCH), str(Stage.SELECTION), *last)
 
 
 def _search(
@@ -207,4 +203,4 @@ def _search(
     else:
         outcomes = {str(Stage.SELECTION): searched, **outcomes}
     first = next(iter(outcomes))
-    return outcomes, {first: search_stages(run)}
+    return outcomes, {first: search_stages(run.context.recipe)}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
-from glora_automl.architecture import Architecture
 from glora_automl.budget import Budget
 from glora_automl.commands._search import SearchResult
 from glora_automl.errors import BudgetError, StudyError
@@ -26,6 +26,7 @@ from glora_automl.study import (
     SEARCHED,
     AdapterOutcome,
     SelectOutcome,
+    Spent,
     Stage,
     StageName,
     best_trials,
@@ -80,7 +81,9 @@ def _select(run: Run, budget: int) -> SearchResult:
     stage = str(StageName(Stage.SELECT, str(budget)))
 
     def train(claim: Claim) -> AdapterOutcome:
-        return train_candidates(run, stage, SEARCHED, _candidates(run, budget))
+        candidates, spent = _candidates(run, budget)
+        outcome = train_candidates(run, stage, SEARCHED, candidates)
+        return replace(outcome, spent=outcome.spent.plus(spent))
 
     outcome = run.stages.run_one(stage, Work(AdapterOutcome, train))
     parts = [Stage.SUPERNET, Stage.SEARCH, stage]
@@ -107,8 +110,8 @@ def _test(
     return SelectOutcome(budget, outcome.selection, tested.rows[0], tested.spent)
 
 
-def _candidates(run: Run, budget: int) -> list[Candidate]:
-    """Return the best architectures within a budget by validation loss, best first.
+def _candidates(run: Run, budget: int) -> tuple[list[Candidate], Spent]:
+    """Return the best architectures within a budget by validation loss, best first, and the work.
 
     Raises:
         StudyError: If nothing fits.
@@ -117,9 +120,11 @@ def _candidates(run: Run, budget: int) -> list[Candidate]:
     trials = best_trials(run.study, 10, within=budget)
     found = [Candidate(context.space.architecture(t.params), t.number) for t in trials]
     trained = fetch_supernet(run)
-    if trained.architecture is not None and budget >= context.space.minimum:
-        values = component_values(trained.supernet, trained.architecture, *context.train)
-        found.append(Candidate(truncate(context.space, trained.architecture, values, budget)))
+    if trained.widest is not None and budget >= context.space.minimum:
+        values = component_values(trained.supernet, trained.widest, *context.train)
+        truncation = truncate(context.space, trained.widest, values, budget)
+        if truncation.digest not in {c.architecture.digest for c in found}:
+            found.append(Candidate(truncation))
     if not found:
         front = pareto_trials(run.study.get_trials(deepcopy=False), run.study.directions[0])
         smallest = min(trial.user_attrs[CONSTRAINT] for trial in front)
@@ -128,10 +133,7 @@ def _candidates(run: Run, budget: int) -> list[Candidate]:
             f"{run.study.study_name!r}, got {budget}. Raise `budget`."
         )
     scorer = Scorer(trained.supernet, *context.validation)
-    losses = {_key(c.architecture): scorer.score(c.architecture).loss for c in found}
-    found.sort(key=lambda c: losses[_key(c.architecture)])
-    return found[: context.recipe.selection.n_candidates]
-
-
-def _key(architecture: Architecture) -> str:
-    return architecture.digest
+    scores = {c.architecture.digest: scorer.score(c.architecture) for c in found}
+    found.sort(key=lambda c: scores[c.architecture.digest].loss)
+    spent = Spent(n_evaluated=sum(score.n_images for score in scores.values()))
+    return found[: context.recipe.selection.n_candidates], spent

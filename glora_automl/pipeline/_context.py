@@ -18,6 +18,7 @@ from glora_automl.backbones import (
     check_pretraining,
     create_backbone,
     create_model,
+    fit_head,
     input_format,
 )
 from glora_automl.budget import FeasibleRegion
@@ -128,6 +129,17 @@ class Context:
         """Return a copy of the study's backbone."""
         assert self.loaded is not None, "load the backbone first"
         return copy.deepcopy(self.loaded)
+
+    @functools.cached_property
+    def _initial_model(self) -> nn.Module:
+        model = self.backbone()
+        if self.recipe.backbone.head_init == "logistic":
+            fit_head(model, *self.train)
+        return model
+
+    def initial_model(self) -> nn.Module:
+        """Return a copy of the backbone with the initial head, from which trainings start."""
+        return copy.deepcopy(self._initial_model)
 
     @functools.cached_property
     def train(self) -> tuple[ImageBatches, Tensor]:

@@ -12,7 +12,7 @@ from torch import nn
 from glora_automl._files import file_lock, make_folder, remove_torn
 from glora_automl.pipeline._run import Run
 from glora_automl.pipeline._standalone import load_adapted
-from glora_automl.study import AdapterOutcome, Row, Spent, TestOutcome, stage_seconds
+from glora_automl.study import AdapterOutcome, Row, Spent, TestOutcome, stage_spent
 from glora_automl.training import Score, evaluate, save_checkpoint
 from glora_automl.workers import Claim
 
@@ -33,7 +33,7 @@ def final_test(
         parts: For adapters of several stages, all stages whose seconds and images count.
         claim: The stage's attempt.
     """
-    seconds = stage_seconds(run.study, run.stages.study)
+    spent = stage_spent(run.study, run.stages.study)
     models = {stage: load_adapted(run, outcome) for stage, outcome in outcomes.items()}
     has_test = len(run.context.task.test) > 0
     images, labels = run.context.test() if has_test else (None, None)
@@ -43,8 +43,10 @@ def final_test(
     for stage, model in models.items():
         row = outcomes[stage].row
         if stage in parts:
-            total = sum(seconds.get(part, 0.0) for part in parts[stage])
-            row = replace(row, seconds=round(total, 2))
+            total = Spent()
+            for part in parts[stage]:
+                total = total.plus(spent.get(part, Spent()))
+            row = replace(row, n_images=total.n_trained, seconds=round(total.seconds or 0.0, 2))
         if model is not None:
             score = None
             if images is not None and labels is not None:

@@ -12,6 +12,7 @@ import torch
 from optuna.study import StudyDirection
 
 from glora_automl.architecture import Architecture
+from glora_automl.errors import StudyError
 from glora_automl.search_space import SearchSpace
 from glora_automl.study import CONSTRAINT
 from glora_automl.training import Score
@@ -91,7 +92,17 @@ class Objective:
         self._device = device or torch.device("cpu")
 
     def __call__(self, trial: optuna.Trial) -> float | Sequence[float]:
-        """Return the value of a trial, or its values with several objectives."""
+        """Return the value of a trial, or its values with several objectives.
+
+        Raises:
+            StudyError: If the study has other directions.
+        """
+        study = getattr(trial, "study", None)  # Optuna's FixedTrial has none
+        if study is not None and study.directions != self.directions:
+            raise StudyError(
+                f"The study must have the directions {_words(self.directions)}, got "
+                f"{_words(study.directions)}. Set `direction` of optuna.create_study."
+            )
         values, attributes = self.propose(trial)()
         for key, attribute in attributes.items():
             trial.set_user_attr(key, attribute)
@@ -130,3 +141,7 @@ class Objective:
         """Directions of the values."""
         first = StudyDirection.MINIMIZE if self._metric == "loss" else StudyDirection.MAXIMIZE
         return [first, StudyDirection.MINIMIZE] if self._multi_objective else [first]
+
+
+def _words(directions: Sequence[StudyDirection]) -> str:
+    return ", ".join(direction.name.lower() for direction in directions)

@@ -14,7 +14,13 @@ from glora_automl.pipeline._run import Run
 from glora_automl.pipeline._sampler import create_sampler
 from glora_automl.pipeline._supernet import Trained
 from glora_automl.study import get_setting
-from glora_automl.supernet import Scorer, allowed_choices, component_values, truncate
+from glora_automl.supernet import (
+    Scorer,
+    allowed_choices,
+    component_norms,
+    component_values,
+    truncate,
+)
 from glora_automl.workers import run_trials
 
 __all__ = [
@@ -46,15 +52,15 @@ def context_objective(context: Context, trained: Trained) -> Objective:
 
 def supernet_choices(context: Context, trained: Trained) -> dict[str, tuple[str, ...]] | None:
     """Return the choices that the supernet has weights for; None for all."""
-    if trained.architecture is None:
+    if trained.widest is None:
         return None
-    return allowed_choices(context.space, trained.architecture)
+    return allowed_choices(context.space, trained.widest)
 
 
 def first_proposals(
     context: Context, trained: Trained, initial: Sequence[Mapping[str, str]]
 ) -> list[Mapping[str, str]]:
-    """Return the first proposals of a search: the most valuable truncation, then the initial ones.
+    """Return the first proposals of a search: the most valuable truncations, then the initial ones.
 
     Args:
         context: The recipe on this machine.
@@ -62,11 +68,15 @@ def first_proposals(
         initial: Proposals that are known without the supernet.
     """
     search = context.recipe.search
-    if trained.architecture is None or not search.initial_presets or search.sampler != "evolution":
+    if trained.widest is None or not search.initial_presets or search.sampler != "evolution":
         return list(initial)
-    values = component_values(trained.supernet, trained.architecture, *context.train)
-    best = truncate(context.space, trained.architecture, values, context.budget)
-    return [context.space.params(best), *initial][: search.population_size]
+    by_gradient = component_values(trained.supernet, trained.widest, *context.train)
+    by_norm = component_norms(trained.supernet, trained.widest)
+    best = [
+        context.space.params(truncate(context.space, trained.widest, values, context.budget))
+        for values in (by_norm, by_gradient)
+    ]
+    return [*best, *initial][: search.population_size]
 
 
 def search_trials(

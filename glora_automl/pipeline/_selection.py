@@ -7,14 +7,16 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
+from optuna.trial import TrialState
+
 from glora_automl.adapters import merge
 from glora_automl.architecture import Architecture
 from glora_automl.errors import StudyError
 from glora_automl.pipeline._context import Context
 from glora_automl.pipeline._run import Run
 from glora_automl.pipeline._standalone import adapter_outcome, validate
-from glora_automl.pipeline._supernet import fetch_supernet, train_supernet
-from glora_automl.pipeline._training import TrainingJob, subnet_of
+from glora_automl.pipeline._supernet import fetch_supernet
+from glora_automl.pipeline._training import TrainingJob, standalone, subnet_of
 from glora_automl.study import (
     SEARCHED,
     AdapterOutcome,
@@ -27,7 +29,7 @@ from glora_automl.study import (
     get_setting,
     quality,
 )
-from glora_automl.supernet import Supernet
+from glora_automl.supernet import Supernet, component_norms, truncate
 from glora_automl.training import Score, evaluate
 from glora_automl.workers import Claim, Work
 
@@ -71,15 +73,36 @@ def _select(run: Run, claim: Claim) -> AdapterOutcome:
     """
     if len(done_trials(run.study)) < get_setting(run.study, "target"):
         raise TargetRaised  # the selection runs now, so no worker raises the target any more
-    context = run.context
-    trials = best_trials(run.study, context.recipe.selection.n_candidates)
-    if not trials:
+    candidates = _candidates(run)
+    if not candidates:
         raise StudyError(
             f"The study {run.study.study_name!r} must have a trial within its budget of "
-            f"{context.budget}, got none. Raise `search.n_trials`."
+            f"{run.context.budget}, got none. Raise `search.n_trials`."
         )
-    candidates = [Candidate(context.space.architecture(t.params), t.number) for t in trials]
     return train_candidates(run, str(Stage.SELECTION), SEARCHED, candidates)
+
+
+def _candidates(run: Run) -> list[Candidate]:
+    """Return the truncation with the largest components, then the best trials.
+
+    On digits that truncation, which needs no score, was ahead of the best trial after training on
+    by 1.9 points (three seeds, docs/quality.md), so it is always a candidate.
+    """
+    context = run.context
+    found: dict[str, Candidate] = {}
+    trained = fetch_supernet(run)
+    if trained.widest is not None:
+        norms = component_norms(trained.supernet, trained.widest)
+        largest = truncate(context.space, trained.widest, norms, context.budget)
+        params = context.space.params(largest)
+        trials = run.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        number = next((t.number for t in trials if t.params == params), None)
+        found[largest.digest] = Candidate(largest, number)
+    n_candidates = context.recipe.selection.n_candidates
+    for trial in best_trials(run.study, n_candidates):
+        architecture = context.space.architecture(trial.params)
+        found.setdefault(architecture.digest, Candidate(architecture, trial.number))
+    return list(found.values())[:n_candidates]
 
 
 def train_candidates(
@@ -105,7 +128,15 @@ def train_candidates(
         title = "Train the best subnet"
         if len(candidates) > 1:
             title = f"Train subnet {number} of {len(candidates)}"
-        job = _final_job(run, stage, title, f"-{candidate.architecture.digest[:16]}")
+        detail = f"-{candidate.architecture.digest[:16]}"
+        job = TrainingJob(
+            context,
+            f"{stage}{detail}",
+            title,
+            context.train,
+            context.recipe.selection.epochs_ratio,
+            run.checkpoint(stage, detail),
+        )
         spent = spent.plus(job.run(subnet))
         trained = validate(context, subnet)
         spent = spent.plus(Spent(n_evaluated=2 * trained.n_images))
@@ -127,62 +158,33 @@ def train_candidates(
     return adapter_outcome(run, stage, row, subnet, candidate.architecture, spent, selection)
 
 
-def _final_job(run: Run, stage: str, title: str, detail: str) -> TrainingJob:
-    """Return the training of a subnet from inherited weights, on the training images."""
-    selection = run.context.recipe.selection
-    return TrainingJob(
-        run.context,
-        f"{stage}{detail}",
-        title,
-        run.context.train,
-        selection.epochs_ratio,
-        selection.lr_ratio,
-        run.checkpoint(stage, detail),
-    )
-
-
 def refit_work(
     run: Run, stage: str, name: str, outcome: AdapterOutcome
 ) -> dict[str, Work[AdapterOutcome]]:
-    """Return the stage that refits an adapter on all labelled images, for :meth:`Stages.run`."""
+    """Return the stage that trains an adapter on with all labelled images, for `Stages.run`."""
     return {stage: Work(AdapterOutcome, partial(_refit, run, stage, name, outcome))}
 
 
 def _refit(
     run: Run, stage: str, name: str, outcome: AdapterOutcome, claim: Claim
 ) -> AdapterOutcome:
-    """Follow the path to a known architecture again, on all labelled images."""
+    """Train a selected adapter on, with training and validation images together."""
     assert outcome.architecture is not None
-    architecture = Architecture.parse(outcome.architecture)
-    subnet, spent = _train_path(run, stage, architecture, fetch_supernet(run).shrinks)
-    row = replace(outcome.row, name=name, n_images=spent.n_trained)
-    return adapter_outcome(run, stage, row, subnet, architecture, spent, outcome.selection)
-
-
-def _train_path(
-    run: Run, stage: str, architecture: Architecture, shrinks: Sequence[Architecture]
-) -> tuple[Supernet, Spent]:
-    """Train supernet, reductions and subnet on all labelled images, for the same steps."""
+    assert outcome.artifact is not None
     context = run.context
-    selection = context.recipe.selection
-    trained, spent = train_supernet(
+    architecture = Architecture.parse(outcome.architecture)
+    subnet = standalone(context, architecture)
+    subnet.load_state_dict(run.download(outcome.artifact))
+    spent = TrainingJob(
         context,
         stage,
+        "Train on all labelled images",
         context.labelled,
-        lambda part: run.checkpoint(stage, f"-{part}"),
-        shrinks=shrinks,
-    )
-    subnet = subnet_of(context, trained.supernet, architecture)
-    job = TrainingJob(
-        context,
-        f"{stage}-subnet",
-        "Train the subnet on all labelled images",
-        context.labelled,
-        selection.epochs_ratio,
-        selection.lr_ratio,
-        run.checkpoint(stage, "-subnet"),
-    )
-    return subnet, spent.plus(job.run(subnet))
+        context.recipe.selection.refit_epochs_ratio,
+        run.checkpoint(stage),
+    ).run(subnet)
+    row = replace(outcome.row, name=name)
+    return adapter_outcome(run, stage, row, subnet, architecture, spent, outcome.selection)
 
 
 def best_outcome(context: Context, outcomes: Mapping[str, AdapterOutcome]) -> Selection:

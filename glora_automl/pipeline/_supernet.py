@@ -1,8 +1,7 @@
-"""Stages ``supernet`` and ``shrink``: the weights that the study's trials are scored with."""
+"""Stage ``supernet``: the weights that the study's trials are scored with."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -12,33 +11,13 @@ from glora_automl.errors import Stopped
 from glora_automl.pipeline._context import Context
 from glora_automl.pipeline._run import Run
 from glora_automl.pipeline._shared_checkpoint import SharedCheckpoint
-from glora_automl.pipeline._training import (
-    Images,
-    TrainingJob,
-    new_supernet,
-    restrict,
-    spent_by,
-    subnet_of,
-    train_paths,
-)
-from glora_automl.study import Spent, Stage, StageName, SubnetOutcome, SupernetOutcome
-from glora_automl.supernet import (
-    Supernet,
-    component_values,
-    order_factors,
-    truncate,
-    widest_architecture,
-)
+from glora_automl.pipeline._training import TrainingJob, new_supernet, spent_by, train_paths
+from glora_automl.study import Stage, SupernetOutcome
+from glora_automl.supernet import Supernet, order_factors, widest_architecture
 from glora_automl.training import TrainingResult
 from glora_automl.workers import Claim, Work
 
-__all__ = ["Trained", "fetch_supernet", "load_supernet", "shrink_budgets", "train_supernet"]
-
-LARGE_RATIO = 5.0
-"""A wide network with more parameters than this multiple of the budget is reduced in steps."""
-
-STEP_RATIO = 3.0
-"""Each intermediate reduction leaves this multiple of the next budget."""
+__all__ = ["Trained", "fetch_supernet", "load_supernet", "train_supernet"]
 
 
 class Trained(NamedTuple):
@@ -46,30 +25,11 @@ class Trained(NamedTuple):
 
     Attributes:
         supernet: Its weights; factors are ordered, where it was trained as one network.
-        architecture: Its widest subnet; None if paths were trained.
-        shrinks: Architectures of the intermediate reductions.
+        widest: The subnet that was trained; None if paths were trained.
     """
 
     supernet: Supernet
-    architecture: Architecture | None
-    shrinks: tuple[Architecture, ...]
-
-
-def shrink_budgets(context: Context) -> tuple[int, ...]:
-    """Return the parameters after each intermediate reduction of a wide supernet.
-
-    One squeeze by ten loses much of the network; two squeezes with training between them do not
-    (docs/quality.md).
-    """
-    settings = context.recipe.supernet
-    if settings.paths != "wide":
-        return ()
-    n_wide, budget = context.space.maximum, max(1, context.budget)
-    count = settings.n_shrinks
-    if count is None:
-        count = int(n_wide > LARGE_RATIO * budget)
-    sizes = [int(budget * STEP_RATIO ** (count - i)) for i in range(count)]
-    return tuple(size for size in sizes if size < n_wide)
+    widest: Architecture | None
 
 
 def load_supernet(run: Run) -> Trained:
@@ -80,45 +40,50 @@ def load_supernet(run: Run) -> Trained:
     group = run.context.process_group
     if not group.is_main:
         _follow(run)
-    else:
+        return fetch_supernet(run)
+    try:
         work = Work(SupernetOutcome, partial(_train, run))
-        try:
-            outcome = run.stages.run_one(Stage.SUPERNET, work)
-        except BaseException:
-            group.broadcast("leave")
-            raise
-        group.broadcast("continue")
-        run.record("supernet", outcome.to_json())
-    for number, budget in enumerate(shrink_budgets(run.context), 1):
-        shrink = Work(SubnetOutcome, partial(_shrink, run, number, budget))
-        run.stages.run_one(str(StageName(Stage.SHRINK, str(number))), shrink)
+        outcome = run.stages.run_one(Stage.SUPERNET, work)
+    except BaseException:
+        group.broadcast("leave")
+        raise
+    group.broadcast("continue")
+    run.record("supernet", outcome.to_json())
     return fetch_supernet(run)
 
 
-def fetch_supernet(run: Run, n_shrinks: int | None = None) -> Trained:
-    """Return the study's supernet after its training.
-
-    Args:
-        run: The study.
-        n_shrinks: Reductions that are done; None is all of them.
-    """
-    context = run.context
+def fetch_supernet(run: Run) -> Trained:
+    """Return the study's supernet after its training."""
     outcome = run.stages.outcome(Stage.SUPERNET, SupernetOutcome)
     assert outcome is not None, "train the supernet first"
-    wide = context.recipe.supernet.paths == "wide"
-    architecture = widest_architecture(context.space) if wide else None
-    artifact, shrinks = outcome.artifact, []
-    total = len(shrink_budgets(context)) if n_shrinks is None else n_shrinks
-    for number in range(1, total + 1):
-        name = str(StageName(Stage.SHRINK, str(number)))
-        reduced = run.stages.outcome(name, SubnetOutcome)
-        assert reduced is not None, "shrink the supernet first"
-        architecture, artifact = Architecture.parse(reduced.architecture), reduced.artifact
-        shrinks.append(architecture)
-    supernet = new_supernet(context)
-    supernet.load_state_dict(run.download(artifact))
+    supernet = new_supernet(run.context)
+    supernet.load_state_dict(run.download(outcome.artifact))
     supernet.model.eval()
-    return Trained(supernet, architecture, tuple(shrinks))
+    return Trained(supernet, _widest(run.context))
+
+
+def train_supernet(context: Context, checkpoint: Path | None) -> Trained:
+    """Train a supernet outside of a study, in this process."""
+    supernet = new_supernet(context)
+    _job(context, checkpoint).train(supernet, train_paths(context, supernet))
+    return _trained(context, supernet)
+
+
+def _widest(context: Context) -> Architecture | None:
+    return widest_architecture(context.space) if context.recipe.supernet.paths == "wide" else None
+
+
+def _trained(context: Context, supernet: Supernet) -> Trained:
+    """Return a supernet after its training, with ordered factors."""
+    widest = _widest(context)
+    if widest is not None:
+        order_factors(supernet)
+    return Trained(supernet, widest)
+
+
+def _job(context: Context, checkpoint: Path | None) -> TrainingJob:
+    ratio = context.recipe.supernet.epochs_ratio
+    return TrainingJob(context, Stage.SUPERNET, "Train supernet", context.train, ratio, checkpoint)
 
 
 def _follow(run: Run) -> None:
@@ -139,118 +104,25 @@ def _train(run: Run, claim: Claim) -> SupernetOutcome:
     shared.take_over()
     run.context.process_group.broadcast("train")
     supernet, result = _train_here(run, shared)
-    if run.context.recipe.supernet.paths == "wide":
-        order_factors(supernet)
+    trained = _trained(run.context, supernet)
     return SupernetOutcome(
-        *run.upload(Stage.SUPERNET, supernet.state_dict()),
-        losses=tuple(round(loss, 5) for loss in result.losses),
+        *run.upload(Stage.SUPERNET, trained.supernet.state_dict()),
+        losses=tuple(round(loss, 5) for loss in result[0].losses),
         n_processes=run.context.process_group.size,
-        spent=spent_by(result),
+        spent=spent_by(*result),
     )
 
 
-def _train_here(run: Run, shared: SharedCheckpoint | None) -> tuple[Supernet, TrainingResult]:
+def _train_here(
+    run: Run, shared: SharedCheckpoint | None
+) -> tuple[Supernet, tuple[TrainingResult, int]]:
     """Train with all processes; the main one keeps the checkpoint."""
     context = run.context
     supernet = new_supernet(context)
-    job = TrainingJob(
-        context,
-        Stage.SUPERNET,
-        "Train supernet",
-        context.train,
-        context.recipe.supernet.epochs_ratio,
-        checkpoint=None if shared is None else shared.path,
-    )
-    result = job.train(
+    result = _job(context, None if shared is None else shared.path).train(
         supernet,
         train_paths(context, supernet),
         None if shared is None else lambda _: shared.publish(),
         context.process_group,
     )
     return supernet, result
-
-
-def _shrink(run: Run, number: int, budget: int, claim: Claim) -> SubnetOutcome:
-    """Reduce the supernet to its best truncation within a budget, and train that one."""
-    context = run.context
-    supernet, wide, _ = fetch_supernet(run, number - 1)
-    assert wide is not None, "paths are not reduced"
-    values = component_values(supernet, wide, *context.train)
-    architecture = truncate(context.space, wide, values, budget)
-    stage = str(StageName(Stage.SHRINK, str(number)))
-    job = shrink_job(context, stage, architecture, context.train, run.checkpoint(stage))
-    spent = shrink(job, supernet, architecture)
-    return SubnetOutcome(
-        *run.upload(stage, supernet.state_dict()),
-        architecture=str(architecture),
-        spent=spent.plus(Spent(n_trained=len(context.task.train))),
-    )
-
-
-def shrink_job(
-    context: Context,
-    stage: str,
-    architecture: Architecture,
-    images: Images,
-    checkpoint: Path | None,
-) -> TrainingJob:
-    """Return the training after a reduction."""
-    recipe = context.recipe
-    n_params = architecture.count(context.space.shapes)
-    title = f"Train the supernet at {n_params:,} parameters"
-    ratio, lr_ratio = recipe.supernet.shrink_epochs_ratio, recipe.selection.lr_ratio
-    return TrainingJob(context, stage, title, images, ratio, lr_ratio, checkpoint)
-
-
-def shrink(job: TrainingJob, supernet: Supernet, architecture: Architecture) -> Spent:
-    """Reduce a supernet to a subnet in place, train it and order its factors again."""
-    subnet = subnet_of(job.context, supernet, architecture)
-    spent = job.run(subnet)
-    restrict(supernet, subnet, architecture)
-    order_factors(supernet)
-    return spent
-
-
-def train_supernet(
-    context: Context,
-    stage: str,
-    images: Images,
-    checkpoint: Callable[[str], Path | None],
-    *,
-    shrinks: Sequence[Architecture] | None = None,
-) -> tuple[Trained, Spent]:
-    """Train a supernet and its reductions in one go, in this process.
-
-    Args:
-        context: The recipe on this machine.
-        stage: Prefix of the names of the trainings.
-        images: Images and labels.
-        checkpoint: Returns the checkpoint file of a part.
-        shrinks: Architectures of the reductions; None chooses them by their values.
-    """
-    supernet = new_supernet(context)
-    job = TrainingJob(
-        context,
-        f"{stage}-supernet",
-        "Train supernet",
-        images,
-        context.recipe.supernet.epochs_ratio,
-        checkpoint=checkpoint("supernet"),
-    )
-    spent = job.run(supernet, before_step=train_paths(context, supernet))
-    if context.recipe.supernet.paths != "wide":
-        return Trained(supernet, None, ()), spent
-    order_factors(supernet)
-    architecture, done = widest_architecture(context.space), []
-    for number, budget in enumerate(shrink_budgets(context)):
-        if shrinks is None:
-            values = component_values(supernet, architecture, *images)
-            architecture = truncate(context.space, architecture, values, budget)
-            spent = spent.plus(Spent(n_trained=len(images[1])))
-        else:
-            architecture = shrinks[number]
-        part = f"shrink{number + 1}"
-        again = shrink_job(context, f"{stage}-{part}", architecture, images, checkpoint(part))
-        spent = spent.plus(shrink(again, supernet, architecture))
-        done.append(architecture)
-    return Trained(supernet, architecture, tuple(done)), spent

@@ -5,15 +5,16 @@ All of them have the same recipe. They differ in length, learning rate, images a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from glora_automl.architecture import TENSORS, Architecture
+from glora_automl.errors import DivergenceError
 from glora_automl.pipeline._context import Context
 from glora_automl.study import Spent
 from glora_automl.supernet import Supernet, widest_architecture
@@ -25,15 +26,23 @@ from glora_automl.training import (
     train,
 )
 
-__all__ = ["Images", "TrainingJob", "new_supernet", "restrict", "standalone", "train_paths"]
+__all__ = ["Images", "TrainingJob", "new_supernet", "standalone", "subnet_of", "train_paths"]
 
 Images = tuple[ImageBatches, Tensor]
 """Normalized images and their labels."""
 
+MAX_RESTARTS = 2
+"""Restarts of a training that collapses."""
+
+COLLAPSED = 1.05
+"""Loss of a collapsed training, as a multiple of that of equal probabilities for all classes."""
+
 
 def new_supernet(context: Context) -> Supernet:
     """Return an untrained supernet of the search space."""
-    return Supernet(context.backbone(), context.space.layer_choices(), seed=context.recipe.seed)
+    return Supernet(
+        context.initial_model(), context.space.layer_choices(), seed=context.recipe.seed
+    )
 
 
 def standalone(context: Context, architecture: Architecture) -> Supernet:
@@ -42,7 +51,7 @@ def standalone(context: Context, architecture: Architecture) -> Supernet:
         layer: {t: (choice,) for t, choice in zip(TENSORS, choices, strict=True)}
         for layer, choices in architecture.items()
     }
-    supernet = Supernet(context.backbone(), only, seed=context.recipe.seed)
+    supernet = Supernet(context.initial_model(), only, seed=context.recipe.seed)
     supernet.activate(architecture)
     return supernet
 
@@ -53,19 +62,6 @@ def subnet_of(context: Context, supernet: Supernet, architecture: Architecture) 
     supernet.activate(architecture)
     subnet.load_state_dict(supernet.active_state_dict())
     return subnet
-
-
-@torch.no_grad()
-def restrict(supernet: Supernet, subnet: Supernet, architecture: Architecture) -> None:
-    """Copy a trained subnet back into its supernet, and set everything outside of it to zero."""
-    trained = subnet.trainable()
-    own = supernet.trainable()
-    for layer in supernet.layers.values():
-        for parameter in layer.parameters(recurse=False):
-            parameter.zero_()
-    for name, parameter in trained.items():
-        own[name][tuple(slice(0, size) for size in parameter.shape)].copy_(parameter)
-    supernet.activate(architecture)
 
 
 @dataclass(frozen=True)
@@ -79,7 +75,6 @@ class TrainingJob:
         images: Images and labels.
         ratio: Its length, as a multiple of ``training.epochs`` on the training images. On other
             images it takes the same number of steps.
-        lr_ratio: Its peak learning rate, as a multiple of ``training.lr``.
         checkpoint: Its checkpoint file; None keeps none.
     """
 
@@ -88,7 +83,6 @@ class TrainingJob:
     title: str
     images: Images
     ratio: float = 1.0
-    lr_ratio: float = 1.0
     checkpoint: Path | None = None
 
     @property
@@ -102,7 +96,6 @@ class TrainingJob:
         return training.model_copy(
             update={
                 "epochs": epochs,
-                "lr": training.lr * self.lr_ratio,
                 "warmup_epochs": min(warmup, epochs // 2),
             }
         )
@@ -126,7 +119,7 @@ class TrainingJob:
         Returns:
             The work.
         """
-        return spent_by(self.train(supernet, before_step, on_checkpoint, process_group))
+        return spent_by(*self.train(supernet, before_step, on_checkpoint, process_group))
 
     def train(
         self,
@@ -134,10 +127,58 @@ class TrainingJob:
         before_step: Callable[[np.random.Generator], object] | None = None,
         on_checkpoint: Callable[[Path], object] | None = None,
         process_group: ProcessGroup | None = None,
+    ) -> tuple[TrainingResult, int]:
+        """Like :meth:`run`; return the result and the number of restarts.
+
+        A training that collapses starts again from its initial weights, at a third of the rate. It
+        collapses if loss or weights are not finite, or if the loss after the warm-up is above that
+        of equal probabilities for all classes.
+
+        Raises:
+            DivergenceError: If the last attempt collapses, too.
+        """
+        begin = supernet.state_dict()
+        settings, checkpoint = self.settings, self.checkpoint
+        for attempt in range(MAX_RESTARTS + 1):
+            if attempt:
+                settings = settings.model_copy(update={"lr": settings.lr / 3})
+                supernet.load_state_dict(begin)
+                if checkpoint is not None and self.checkpoint is not None:
+                    checkpoint = self.checkpoint.with_stem(f"{self.checkpoint.stem}-lr{attempt}")
+            try:
+                return self._attempt(
+                    supernet, settings, checkpoint, before_step, on_checkpoint, process_group
+                ), attempt
+            except DivergenceError:
+                if attempt == MAX_RESTARTS:
+                    raise
+                self.context.progress.log(
+                    f"{self.title}: the training collapsed at a learning rate of "
+                    f"{settings.lr:.1e}. It starts again at a third of it."
+                )
+        raise AssertionError("the last attempt returns or raises")
+
+    def _attempt(
+        self,
+        supernet: Supernet,
+        settings: TrainingSettings,
+        checkpoint: Path | None,
+        before_step: Callable[[np.random.Generator], object] | None,
+        on_checkpoint: Callable[[Path], object] | None,
+        process_group: ProcessGroup | None,
     ) -> TrainingResult:
-        """Like :meth:`run`, with the losses."""
-        context, settings = self.context, self.settings
-        with context.progress.epochs(self.title, settings.epochs) as on_epoch:
+        context = self.context
+        chance = math.log(len(context.task.classes))
+        with context.progress.epochs(self.title, settings.epochs) as show:
+
+            def on_epoch(n_epochs: int, loss: float) -> None:
+                show(n_epochs, loss)
+                if n_epochs > settings.warmup_epochs + 1 and loss > COLLAPSED * chance:
+                    raise DivergenceError(
+                        f"loss must be finite and below {COLLAPSED * chance:.2f} after the "
+                        f"warm-up, got {loss:.2f} in epoch {n_epochs}. Lower `training.lr`."
+                    )
+
             return train(
                 supernet.model,
                 supernet.trainable(),
@@ -147,7 +188,7 @@ class TrainingJob:
                 stage=self.stage,
                 before_step=before_step,
                 identity=context.identity,
-                checkpoint=self.checkpoint,
+                checkpoint=checkpoint,
                 on_checkpoint=on_checkpoint,
                 on_epoch=on_epoch,
                 stop=context.stop,
@@ -155,9 +196,9 @@ class TrainingJob:
             )
 
 
-def spent_by(result: TrainingResult) -> Spent:
+def spent_by(result: TrainingResult, n_restarts: int = 0) -> Spent:
     """Return the work of a training."""
-    return Spent(n_trained=result.n_images, seconds=round(result.seconds, 3))
+    return Spent(n_trained=result.n_images, seconds=round(result.seconds, 3), n_restarts=n_restarts)
 
 
 def train_paths(context: Context, supernet: Supernet) -> Callable[[np.random.Generator], object]:

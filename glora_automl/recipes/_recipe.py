@@ -27,6 +27,9 @@ __all__ = ["NAME", "Recipe", "list_recipes", "load_recipe", "parse_recipe"]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """Names of recipes and studies: they name folders."""
 
+_WEIGHTS = ("pretrained", "checkpoint", "pretraining")
+"""Settings of a backbone that exclude each other."""
+
 
 class Recipe(Declaration):
     """Task, backbone, search space, budget, training, search and selection of a study.
@@ -80,7 +83,12 @@ class Recipe(Declaration):
         """
         if "search_space" in changes:
             changes["search_space"] = _space(changes["search_space"], Path())
-        return parse_recipe(_merge(self.model_dump(mode="json"), changes), f"recipe {self.name}")
+        table = self.model_dump(mode="json")
+        backbone = changes.get("backbone")
+        if isinstance(backbone, Mapping) and any(backbone.get(key) for key in _WEIGHTS):
+            # A source of weights replaces the recipe's.
+            table["backbone"] |= dict.fromkeys(_WEIGHTS) | {"pretrained": False, "sha256": None}
+        return parse_recipe(_merge(table, changes), f"recipe {self.name}")
 
     def epochs(self, ratio: float) -> int:
         """Return the epochs of a multiple of ``training.epochs``; at least 1 of any training."""

@@ -19,16 +19,10 @@ class SupernetSettings(Declaration):
             the widest choice of each support tensor; its subnets are truncations. ``uniform``
             draws one choice per support tensor and step, as in the paper (arXiv 2306.07967).
         epochs_ratio: Epochs of its training, as a multiple of ``training.epochs``.
-        n_shrinks: Intermediate reductions of a wide supernet before the search, each followed by
-            training. None takes one if the wide network has more than five times the budget.
-        shrink_epochs_ratio: Epochs of the training after each reduction, as a multiple of
-            ``training.epochs``.
     """
 
     paths: Literal["wide", "uniform"] = "wide"
     epochs_ratio: Float = Field(default=1.0, gt=0, le=100)
-    n_shrinks: Int | None = Field(default=None, ge=0, le=10)
-    shrink_epochs_ratio: Float = Field(default=0.5, ge=0, le=100)
 
 
 class SearchSettings(Declaration):
@@ -56,7 +50,7 @@ class SearchSettings(Declaration):
             graphs. It takes about a minute per worker, which pays for long searches.
     """
 
-    n_trials: Int = Field(default=200, ge=1)
+    n_trials: Int = Field(default=100, ge=1)
     population_size: Int = Field(default=20, ge=1)
     n_parents: Int = Field(default=5, ge=1)
     mutation_fraction: Float = Field(default=0.5, ge=0, le=1)
@@ -96,18 +90,19 @@ class SelectionSettings(Declaration):
     """What happens after the search.
 
     Attributes:
-        n_candidates: Best trials that are trained on from inherited weights before one is selected.
+        n_candidates: Architectures that are trained on from inherited weights before one is
+            selected: the truncation with the largest components, then the best trials.
         epochs_ratio: Epochs of that training, as a multiple of ``training.epochs``; 0 keeps the
             inherited weights.
-        lr_ratio: Its peak learning rate, as a multiple of ``training.lr``.
-        refit: Whether the final weights come from training and validation images together: the
-            same path for the same number of steps. Baselines are refit, too.
+        refit: Whether the selected adapter is then trained on with training and validation images
+            together. Baselines are trained again with all of them.
+        refit_epochs_ratio: Steps of that training, as a multiple of those of ``training.epochs``.
         baselines: Whether linear probe, LoRA (in attention alone where no rank fits in all layers)
             and BitFit are trained for comparison. A baseline that validates better is selected.
     """
 
-    n_candidates: Int = Field(default=1, ge=1)
-    epochs_ratio: Float = Field(default=0.5, ge=0, le=100)
-    lr_ratio: Float = Field(default=0.5, gt=0, le=100)
+    n_candidates: Int = Field(default=2, ge=1)
+    epochs_ratio: Float = Field(default=0.25, ge=0, le=100)
     refit: Bool = True
+    refit_epochs_ratio: Float = Field(default=1.25, ge=0, le=100)
     baselines: Bool = True

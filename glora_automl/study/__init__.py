@@ -2,7 +2,7 @@
 
 from glora_automl.study._architectures import find_architecture, parse_trial
 from glora_automl.study._comparison import Comparison, RankCorrelation, spearman
-from glora_automl.study._costs import STAGES, Cost, stage_costs, stage_seconds
+from glora_automl.study._costs import STAGES, Cost, stage_costs, stage_spent, trials_spent
 from glora_automl.study._outcomes import (
     AdapterOutcome,
     BackboneOutcome,
@@ -10,7 +10,6 @@ from glora_automl.study._outcomes import (
     PairOutcome,
     SelectOutcome,
     Spent,
-    SubnetOutcome,
     SupernetOutcome,
     TestOutcome,
 )
@@ -64,7 +63,6 @@ __all__ = [
     "Spent",
     "Stage",
     "StageName",
-    "SubnetOutcome",
     "SupernetOutcome",
     "TestOutcome",
     "best_row",
@@ -90,7 +88,8 @@ __all__ = [
     "set_attribute",
     "spearman",
     "stage_costs",
-    "stage_seconds",
+    "stage_spent",
     "study_key",
     "summarize",
+    "trials_spent",
 ]

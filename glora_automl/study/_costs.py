@@ -14,7 +14,15 @@ from glora_automl.study._settings import get_setting, study_key
 from glora_automl.study._stages import Stage, StageName
 from glora_automl.workers import stage_study_name
 
-__all__ = ["STAGES", "Cost", "attempts", "find_stages", "stage_costs", "stage_seconds"]
+__all__ = [
+    "STAGES",
+    "Cost",
+    "attempts",
+    "find_stages",
+    "stage_costs",
+    "stage_spent",
+    "trials_spent",
+]
 
 STAGES = tuple(stage for stage in Stage if stage not in (Stage.SETTINGS, Stage.REPORT))
 """Stages with costs, in order."""
@@ -114,15 +122,22 @@ def attempts(study: optuna.Study, stages: optuna.Study | None) -> list[FrozenTri
     return [trial for trial in done if trial.user_attrs.get("key") == key]
 
 
-def stage_seconds(study: optuna.Study, stages: optuna.Study | None) -> dict[str, float]:
-    """Return the seconds of each stage by its printed name, those of the search included."""
-    seconds = {
-        str(trial.user_attrs["stage"]): _stage_seconds(trial, _spent(trial))
-        for trial in attempts(study, stages)
-    }
-    if done := done_trials(study):
-        seconds[str(Stage.SEARCH)] = sum(map(_seconds, done))
-    return seconds
+def stage_spent(study: optuna.Study, stages: optuna.Study | None) -> dict[str, Spent]:
+    """Return the work of each stage by its printed name, that of the search included."""
+    spent = {}
+    for trial in attempts(study, stages):
+        found = _spent(trial)
+        spent[str(trial.user_attrs["stage"])] = found._replace(seconds=_stage_seconds(trial, found))
+    if done_trials(study):
+        spent[str(Stage.SEARCH)] = trials_spent(study)
+    return spent
+
+
+def trials_spent(study: optuna.Study) -> Spent:
+    """Return the work of a study's complete and pruned trials."""
+    done = done_trials(study)
+    n_evaluated = sum(int(trial.user_attrs.get("validation_images", 0)) for trial in done)
+    return Spent(0, n_evaluated, sum(map(_seconds, done)))
 
 
 def _cost_of_trial(trial: FrozenTrial) -> Cost:

@@ -16,7 +16,6 @@ __all__ = [
     "PairOutcome",
     "SelectOutcome",
     "Spent",
-    "SubnetOutcome",
     "SupernetOutcome",
     "TestOutcome",
 ]
@@ -30,11 +29,13 @@ class Spent(NamedTuple):
         n_evaluated: Images of all evaluations (forward alone).
         seconds: Wall time of the training, a resumed one included; None takes the time of the
             last attempt.
+        n_restarts: Restarts of trainings that collapsed.
     """
 
     n_trained: int = 0
     n_evaluated: int = 0
     seconds: float | None = None
+    n_restarts: int = 0
 
     def plus(self, other: Spent) -> Spent:
         """Return both together."""
@@ -43,6 +44,7 @@ class Spent(NamedTuple):
             self.n_trained + other.n_trained,
             self.n_evaluated + other.n_evaluated,
             round(sum(known), 3) if known else None,
+            self.n_restarts + other.n_restarts,
         )
 
 
@@ -91,23 +93,6 @@ class SupernetOutcome(Record):
     artifact: ArtifactReference
     losses: tuple[float, ...] = ()
     n_processes: int = 1
-    spent: Spent = NOTHING
-
-
-@dataclass(frozen=True)
-class SubnetOutcome(Record):
-    """A supernet that was reduced to one of its subnets and trained on.
-
-    Attributes:
-        digest: sha256 of the trainable tensors.
-        artifact: These tensors, in the shapes of the whole supernet.
-        architecture: The subnet; what lies outside of it is zero.
-        spent: Work of the stage.
-    """
-
-    digest: str
-    artifact: ArtifactReference
-    architecture: str
     spent: Spent = NOTHING
 
 

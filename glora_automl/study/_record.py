@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any, Self
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_jsonable_python
 
 from glora_automl.errors import StudyError
 
@@ -27,8 +30,8 @@ class Record:
     """
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        table: dict[str, Any] = _adapter(type(self)).dump_python(self, mode="json")
+        """Return plain JSON values. Named tuples become objects with the names of their fields."""
+        table: dict[str, Any] = to_jsonable_python(_named(self))
         return table
 
     @classmethod
@@ -48,6 +51,22 @@ class Record:
                 f"({str(first['msg'])[:80]}); the study was altered or comes from another version."
             ) from None
         return record
+
+
+def _named(value: Any) -> Any:
+    """Return a value with dictionaries for its dataclasses and named tuples.
+
+    Pydantic writes named tuples as lists, in which no field can be added or left out.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _named(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {key: _named(part) for key, part in value._asdict().items()}
+    if isinstance(value, Mapping):
+        return {key: _named(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_named(part) for part in value]
+    return value
 
 
 _adapters: dict[type, TypeAdapter[Any]] = {}

@@ -53,7 +53,8 @@ class Selection(Record):
     Attributes:
         architecture: Its printed form.
         n_params: Its trainable parameters.
-        trial: Number of the trial that proposed it; None for a preset.
+        trial: Number of the trial that proposed it; None for a preset, and for a truncation of the
+            supernet that is no trial.
         preset: Name of the preset, where a baseline was selected or a preset was trained.
         inherited: Score with the supernet's weights; None for a preset.
         trained: Score after training on the training images.
@@ -86,7 +87,9 @@ class Selection(Record):
             >>> Selection("fc: none", 0, score, trial=7).origin
             'trial 7'
         """
-        return f"trial {self.trial}" if self.preset is None else self.preset
+        if self.preset is not None:
+            return self.preset
+        return "truncation of the supernet" if self.trial is None else f"trial {self.trial}"
 
 
 def quality(score: Score) -> tuple[float, float]:

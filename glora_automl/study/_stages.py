@@ -14,7 +14,6 @@ class Stage(StrEnum):
     SETTINGS = "settings"
     BACKBONE = "backbone"
     SUPERNET = "supernet"
-    SHRINK = "shrink"
     SEARCH = "search"
     BASELINE = "baseline"
     SELECTION = "selection"

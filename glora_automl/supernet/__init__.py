@@ -4,6 +4,7 @@ from glora_automl.supernet._scorer import Scorer
 from glora_automl.supernet._supernet import Supernet
 from glora_automl.supernet._truncation import (
     allowed_choices,
+    component_norms,
     component_values,
     is_truncation,
     order_factors,
@@ -15,6 +16,7 @@ __all__ = [
     "Scorer",
     "Supernet",
     "allowed_choices",
+    "component_norms",
     "component_values",
     "is_truncation",
     "order_factors",

@@ -16,6 +16,7 @@ from glora_automl.training import ImageBatches
 
 __all__ = [
     "allowed_choices",
+    "component_norms",
     "component_values",
     "is_truncation",
     "order_factors",
@@ -91,7 +92,7 @@ def component_values(
     2019), equal to a diagonal empirical Fisher information.
 
     Args:
-        supernet: The trained supernet with ordered factors. It ends in evaluation mode.
+        supernet: The trained supernet with ordered factors.
         architecture: Its components are valued; it becomes the active one.
         images: Normalized images ``(n, channels, height, width)``.
         labels: Class indices ``(n,)``.
@@ -127,6 +128,52 @@ def component_values(
     }
 
 
+@torch.no_grad()
+def component_norms(
+    supernet: Supernet, architecture: Architecture
+) -> dict[str, dict[str, list[float]]]:
+    """Return the squared Frobenius norm of each component's change of weight or bias.
+
+    Args:
+        supernet: The trained supernet with ordered factors.
+        architecture: Its components are measured; it becomes the active one.
+
+    Returns:
+        As :func:`component_values`, without any images.
+    """
+    supernet.activate(architecture)
+    return {
+        name: {tensor: _norms(layer, tensor) for tensor in TENSORS}
+        for name, layer in supernet.layers.items()
+    }
+
+
+def _norms(layer: GLoRALinear, tensor: str) -> list[float]:
+    choice: Choice = getattr(layer.active, tensor)
+    if choice.kind == "none":
+        return []
+    weight = layer.linear.weight.flatten(1)
+    frozen_bias = weight[:, 0] if layer.linear.bias is None else layer.linear.bias
+    if choice.kind == "lora":
+        left = getattr(layer, f"{tensor}_left")[:, : choice.rank]
+        right = getattr(layer, f"{tensor}_right")[: choice.rank]
+        parts = [left[:, k, None] * right[None, k] for k in range(choice.rank)]
+    else:
+        parts = [getattr(layer, f"{tensor}_{choice.kind}").expand(_size(layer, tensor))[:, None]]
+    changes = {
+        "A": lambda part: weight * part,
+        "B": lambda part: part.expand_as(weight),
+        "C": lambda part: weight @ part,
+        "D": lambda part: frozen_bias[:, None] * part,
+        "E": lambda part: part,
+    }
+    return [float(changes[tensor](part).square().sum()) for part in parts]
+
+
+def _size(layer: GLoRALinear, tensor: str) -> int:
+    return layer.in_features if tensor == "C" else layer.out_features
+
+
 def _derivatives(layer: GLoRALinear, tensor: str) -> Tensor:
     """Return the derivatives of the loss with respect to factors on the active components."""
     choice: Choice = getattr(layer.active, tensor)
@@ -159,14 +206,15 @@ def truncate(
     Args:
         space: The search space.
         architecture: The architecture to truncate.
-        values: Of :func:`component_values`.
+        values: Of :func:`component_values` or :func:`component_norms`.
         budget: The most trainable parameters, at least ``space.minimum``.
 
     Example:
         >>> from glora_automl.architecture import LayerShape
         >>> from glora_automl.search_space import load_search_space
         >>> shapes = {"fc1": LayerShape(8, 8), "fc2": LayerShape(8, 8)}
-        >>> space = SearchSpace(load_search_space("lora-ranks"), shapes)
+        >>> spec = load_search_space("lean")
+        >>> space = SearchSpace(spec, shapes)
         >>> wide = Architecture.uniform(shapes, B="lora-4")
         >>> values = {"fc1": {"B": [4.0, 3.0, 0.2, 0.1]}, "fc2": {"B": [5.0, 0.3, 0.2, 0.1]}}
         >>> print(truncate(space, wide, values, budget=48))
@@ -175,8 +223,10 @@ def truncate(
     """
     allowed = allowed_choices(space, architecture)
     costs = {d.name: dict(zip(d.choices, d.costs, strict=True)) for d in space.dimensions}
+    params = {d.name: min(d.choices, key=costs[d.name].__getitem__) for d in space.dimensions}
     gains = {d.name: {c: _value(d, c, values) for c in allowed[d.name]} for d in space.dimensions}
-    params = {name: min(allowed[name], key=costs[name].__getitem__) for name in allowed}
+    for name, choice in params.items():
+        gains[name].setdefault(choice, 0.0)  # the cheapest one, where it is no truncation
     left = budget - space.count(params)
     while True:
         best: tuple[float, str, str] | None = None

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from glora_automl.adapters import evaluation_mode
-from glora_automl.errors import Stopped, TrainingError
+from glora_automl.errors import DivergenceError, Stopped
 from glora_automl.training._augmentation import create_transform
 from glora_automl.training._batches import ImageBatches
 from glora_automl.training._epoch import EpochLoop
@@ -86,8 +86,9 @@ def train(
 
     Raises:
         Stopped: If ``stop`` returned True; the checkpoint then holds the exact position.
-        TrainingError: If loss or weights are not finite, memory does not hold one image, the model
-            has no gradient checkpointing, or another process failed or runs another training.
+        DivergenceError: If loss or weights are not finite.
+        TrainingError: If memory does not hold one image, the model has no gradient checkpointing,
+            or another process failed or runs another training.
         CheckpointError: If the checkpoint is altered or belongs to another training.
         StorageError: If a checkpoint cannot be written.
     """
@@ -255,7 +256,7 @@ def _check_finite(
 ) -> None:
     norms = torch.stack([p.detach().float().norm() for p in loop.step.parameters])
     if not (math.isfinite(loss) and bool(torch.isfinite(norms).all())):
-        raise TrainingError(
+        raise DivergenceError(
             f"Loss and weights of the training {loop.stage!r} must stay finite, got loss {loss} "
             f"and {int((~torch.isfinite(norms)).sum())} non-finite tensors in epoch "
             f"{len(position.losses) + 1}. Lower `training.lr` (now {settings.lr}) or raise "

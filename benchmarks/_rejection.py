@@ -1,15 +1,15 @@
-"""The search of the GLoRA paper, written anew: evolution under a budget by drawing again."""
+"""The search of the GLoRA paper, reimplemented: evolution with a budget by drawing again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from glora_automl.search_space import SearchSpace
 
 DRAWS = 1000
-"""After so many a candidate is taken as it is; the paper's code would go on for ever."""
+"""Draws until a candidate is accepted in any case; the paper's code has no limit."""
 
 
 def rejection(
@@ -20,22 +20,30 @@ def rejection(
     evaluations: int,
     rng: np.random.Generator,
     population_size: int = 50,
-    top: int = 10,
+    n_parents: int = 10,
+    allowed: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Search for the highest value; candidates above the budget are drawn again.
 
     Args:
         space: The search space.
         budget: The most trainable parameters.
-        evaluate: Gives the value of parameters and their count; told each candidate in order.
-        evaluations: How many candidates; infeasible ones count.
-        rng: Draws.
-        population_size: Candidates a generation.
-        top: Best candidates that become parents.
+        evaluate: Returns the value of parameters and their count; called per candidate in order.
+        evaluations: Number of candidates; infeasible ones count.
+        rng: Generator of the draws.
+        population_size: Candidates per generation.
+        n_parents: Best candidates that become parents.
+        allowed: Choices by dimension; all by default.
     """
     dimensions = space.dimensions
-    widths = np.array([len(d.choices) for d in dimensions])
-    costs = np.array([[*d.costs, *[0] * (max(widths) - len(d.costs))] for d in dimensions])
+    choices = [
+        [c for c in d.choices if allowed is None or c in allowed[d.name]] for d in dimensions
+    ]
+    widths = np.array([len(names) for names in choices])
+    costs = np.zeros((len(dimensions), max(widths)), dtype=int)
+    for row, (dimension, names) in enumerate(zip(dimensions, choices, strict=True)):
+        known = dict(zip(dimension.choices, dimension.costs, strict=True))
+        costs[row, : len(names)] = [known[name] for name in names]
     rows = np.arange(len(dimensions))
 
     def size(genes: np.ndarray) -> int:
@@ -62,13 +70,13 @@ def rejection(
     done = 0
     while True:
         for genes in generation:
-            names = {d.name: d.choices[g] for d, g in zip(dimensions, genes, strict=True)}
+            params = {d.name: n[g] for d, n, g in zip(dimensions, choices, genes, strict=True)}
             count = size(genes)
-            ranking.append((count > budget, -evaluate(names, count), done, genes))
+            ranking.append((count > budget, -evaluate(params, count), done, genes))
             done += 1
             if done == evaluations:
                 return
-        ranking = sorted(ranking, key=lambda entry: entry[:3])[:top]
+        ranking = sorted(ranking, key=lambda entry: entry[:3])[:n_parents]
         parents = [genes for *_, genes in ranking]
         draws = [mutate] * (population_size // 2) + [cross] * (
             population_size - population_size // 2

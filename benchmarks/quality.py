@@ -1,31 +1,36 @@
-"""Is a search worth its cost: the searched adapter beside those that people pick by hand.
+"""Test accuracy and cost of the search, compared with presets at equal cost.
 
-Runs a recipe, or all tasks of a suite, once a seed and budget, and compares what was found as
-`glora compare` does: with the same architecture on inherited weights and trained alone, with a
-random search of the same supernet, and with the adapters that are the same in every layer: linear
-probe, BitFit, SSF-like, LoRA, GLoRA. All are trained on the same images, by the same loop, and at
-the same learning rates (`selection.lrs`), of which validation chooses. Each is tested once. One
-more is LoRA, trained for as many epochs as the whole search has trained.
+The benchmark runs a recipe, or all tasks of a suite, once per seed and budget. It compares, as
+``glora compare`` does,
 
-Told are
+- the searched adapter, and the adapter that validation selects among it and the baselines;
+- presets: linear probe, BitFit, SSF, LoRA, GLoRA, as far as they fit the budget, and the one that
+  validates best;
+- LoRA at equal cost: a longer schedule, with the cost of the whole search;
+- truncations of the same supernet: the best of as many random ones as the search has trials, one
+  random one, and LoRA of one rank;
+- the searched architecture, trained from the backbone.
 
-- for each arm its mean accuracies, what it was trained on, and the paired difference "searched
-  minus arm" with a 95% interval of Student's t over pairs of task and seed, and how often it wins;
-- the same for the hand-picked arm that validates best, which is what a search has to beat, for
-  each task, too;
-- Kendall's tau between accuracy with inherited weights and after training alone, over
-  `--architectures` random ones a pair;
-- what the search cost: images trained on and evaluated, in trainings of one hand-picked adapter.
+All methods have the same images, recipe and refit on all labelled images, end with the last epoch
+and are tested once. Costs are in trainings of LoRA on the training images. They count images:
+one for a forward pass, three for forward and backward pass.
 
-Every pair is a study of its own in the folder of runs, so an interrupted benchmark goes on where it
-stopped. Pairs that the file of figures has from an earlier run with the same settings are kept,
-whatever machine that was on: all of them take many hours. `glora suite` with the same folder of
-runs prints the suite's own table. With `--quick` there is no comparison, and searched adapters are
-beside the controls of their studies alone.
+The tables have, per method, mean parameters, accuracies and cost, and the paired difference of test
+accuracies "search minus method". Its 95 % intervals (Student's t) are over tasks, with the seeds of
+a task averaged, and over pairs of a task and a seed. Differences of at most 0.5 points are level. A
+method has collapsed on a pair if it is more than 2 points below the linear probe. Tasks on which
+all methods are within a point of the linear probe are also reported apart, and so are the tasks
+that `--tuned-on` does not name.
+
+Each pair is a study in the runs folder, and its figures are written at its end. The same command
+continues an interrupted run and keeps the pairs in the file of figures. `glora suite` with the same
+runs folder prints the suite's own table. A checkpoint that the recipe names and that does not exist
+is looked up in the folder of `--data`.
 
     python benchmarks/quality.py digits --seeds 5 --out benchmarks/results/quality-digits.json
-    python benchmarks/quality.py benchmarks/npz-suite.toml --data FOLDER \\
-        --set backbone.checkpoint=FOLDER/backbone.safetensors --seeds 3 --architectures 0
+    python benchmarks/quality.py benchmarks/npz-suite.toml --data FOLDER --seeds 3 --jobs 2 \\
+        --tuned-on sign_digits rsscn7 --out benchmarks/results/quality-npz-suite.json
+    python benchmarks/quality.py benchmarks/realnet-suite.toml --data FOLDER --seeds 3 --jobs 2
     python benchmarks/quality.py digits --small
 """
 
@@ -33,350 +38,285 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
+import os
+import shlex
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 import torch
-from _document import MACHINE, command_line, interval, write_document
+from _document import MACHINE, command_line, write_document
+from _processes import CONTEXT
+from _quality import SEARCHED, Job, Pair, measure_pair, summarize
 from rich.console import Console
 from rich.table import Table
 
-from glora_automl.commands import SearchResult, compare, search
-from glora_automl.progress import LineProgress
+from glora_automl.errors import GLoRAError
 from glora_automl.recipes import Recipe, list_recipes, load_suite, override_recipe, suite_recipes
-from glora_automl.storages import default_url, open_storage
-from glora_automl.study import CONTROLS_ASIDE, Comparison, Row, best_row, stage_costs
-from glora_automl.training import Score
 
-HAND_PICKED = "best hand-picked"
-LONGER = "LoRA, as long as the search"
-_RANKED = re.compile("LoRA r=[0-9]+")
+DECLARED = "declared"
+"""Name of the budget that the recipe declares."""
+
 SMALL: dict[str, Any] = {
     "backbone": {
         "kwargs": {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2},
         "pretraining": {"epochs": 2},
+        "head_init": "logistic",
     },
     "training": {"epochs": 4, "warmup_epochs": 1},
-    "search": {"n_trials": 6, "population_size": 4, "top": 2},
-    "selection": {"n_candidates": 2, "finetune_epochs": 2, "rounds": [2, 1], "lrs": [3e-3, 1e-2]},
+    "search": {"n_trials": 6, "population_size": 4, "n_parents": 2},
+    "selection": {"n_candidates": 1, "epochs_ratio": 0.5},
 }
 
 
-def studies(arguments: argparse.Namespace) -> list[tuple[str, Recipe]]:
-    """The task and the recipe of each study: all tasks with the first seed, then the next."""
-    found: list[tuple[str, Recipe]] = []
+def find_jobs(arguments: argparse.Namespace) -> list[Job]:
+    """Return the pairs to measure: all tasks with the first seed, then the next seed."""
+    found: list[tuple[str, Recipe]]
     if arguments.suite in list_recipes():
         recipe = override_recipe(arguments.suite, settings=arguments.settings)
-        for seed in range(arguments.seeds):
-            named = recipe.replace(seed=seed, name=f"{recipe.name}-seed{seed}")
-            found.append((recipe.name, named))
+        found = [
+            (recipe.name, recipe.replace(seed=seed, name=f"{recipe.name}-seed{seed}"))
+            for seed in range(recipe.seed, recipe.seed + arguments.seeds)
+        ]
     else:
         suite = load_suite(arguments.suite, data=arguments.data)
-        found = suite_recipes(suite, settings=arguments.settings, seeds=arguments.seeds)
+        found = suite_recipes(suite, settings=arguments.settings, n_seeds=arguments.seeds)
     found = [(task, recipe) for task, recipe in found if task in (arguments.tasks or [task])]
+    found = [(task, with_checkpoint(recipe, arguments.data)) for task, recipe in found]
     if arguments.small:
         found = [(task, recipe.replace(**SMALL)) for task, recipe in found]
+    rest = arguments.runs, arguments.device, arguments.quick, arguments.n_architectures
     if not arguments.budgets:
-        return found
+        return [Job(task, recipe, DECLARED, *rest) for task, recipe in found]
     return [
-        (task, recipe.replace(budget=budget, name=f"{recipe.name}-{budget.replace('%', 'pct')}"))
+        Job(
+            task,
+            recipe.replace(budget=budget, name=f"{recipe.name}-{budget.replace('%', 'pct')}"),
+            budget,
+            *rest,
+        )
         for budget in arguments.budgets
         for task, recipe in found
     ]
 
 
-def measured(task: str, recipe: Recipe, arguments: argparse.Namespace) -> dict[str, Any]:
-    """What a study and the comparison with others have come to."""
-    progress = LineProgress(lambda line: print(line, file=sys.stderr, flush=True), interval=60)
-    progress.log(f"study {recipe.name}")
-    place: dict[str, Any] = {"runs": arguments.runs, "device": arguments.device}
-    found = search(recipe, progress=progress, **place)
-    if arguments.quick:
-        rows = _beside(found)
-        picked = best_row(rows[2:])
-        compared = Comparison(found.budget, rows, picked.name, None)
-    else:
-        compared = compare(
-            recipe.name, architectures=arguments.architectures, progress=progress, **place
-        )
-    # That of the linear probe, as of any adapter that is trained alone at one rate.
-    training = _row(compared, "linear probe").n_images // max(1, len(recipe.selection.lrs))
-    told = compared.to_json()
-    if not arguments.quick and any(_RANKED.fullmatch(row.name) for row in compared.rows):
-        images = _row(compared, "searched").n_images
-        longer = search(_as_long(recipe, images, training), **place)
-        told["rows"].append({**longer.rows[0].to_json(), "name": LONGER})
-    storage = open_storage(default_url(arguments.runs), write=False)
-    study = optuna.load_study(study_name=recipe.name, storage=storage)
-    (evaluated,) = (cost.n_images for cost in stage_costs(study) if cost.stage == "search")
+def with_checkpoint(recipe: Recipe, data: str | None) -> Recipe:
+    """Return the recipe with its checkpoint from the folder of images, if it is only there."""
+    checkpoint = recipe.backbone.checkpoint
+    if data is None or checkpoint is None or Path(checkpoint).exists():
+        return recipe
+    beside = Path(data).expanduser() / Path(checkpoint).name
+    return recipe.replace(backbone={"checkpoint": str(beside)}) if beside.exists() else recipe
+
+
+def shared_settings(jobs: Sequence[Job]) -> dict[str, Any]:
+    """Return the settings that all pairs share, without task, budget, seed and places of files."""
+    job = jobs[0]
+    pinned = job.recipe.model_copy(update={"backbone": job.recipe.backbone.pinned()})
+    flat = {**pinned.identity(), "search.n_trials": job.recipe.search.n_trials}
+    own = ("task.", "seed", "budget")
     return {
-        "study": recipe.name,
-        "task": task,
-        "seed": recipe.seed,
-        "budget": compared.budget,
-        "comparison": told,
-        "baseline": found.selection.baseline,
-        "evaluated": evaluated,
-        "training": training,
+        "recipe": {key: value for key, value in flat.items() if not key.startswith(own)},
+        "quick": job.quick,
+        "n_architectures": 0 if job.quick else job.n_architectures,
     }
 
 
-def _beside(found: SearchResult) -> tuple[Row, ...]:
-    """The searched adapter, the same without controls that take part, and the controls."""
-    searched, *others = (row for row in found.rows if row.n_params is not None)
-    baselines = [row for row in others if row.name != CONTROLS_ASIDE]
-    if len(baselines) < len(others):
-        return searched, *others
-    images = searched.n_images
-    if found.selection.retrained is not None:
-        images -= sum(row.n_images for row in baselines)
-    return searched, replace(searched, name=CONTROLS_ASIDE, n_images=images), *baselines
-
-
-def settings_of(recipe: Recipe) -> dict[str, Any]:
-    """What all pairs have in common, whatever task, budget and seed, and wherever files are."""
-    pinned = recipe.model_copy(update={"backbone": recipe.backbone.pinned()})
-    flat = {**pinned.identity(), "search.n_trials": recipe.search.n_trials}
-    own = ("task.", "seed", "budget")
-    return {key: value for key, value in flat.items() if not key.startswith(own)}
-
-
-def kept_pairs(path: Path | None, same: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Pairs of an earlier run with the same settings, by the name of their study.
-
-    Args:
-        path: File of its figures, if there is one.
-        same: What all pairs have in common.
-    """
+def kept_pairs(path: Path | None, settings: Mapping[str, Any]) -> dict[str, Pair] | None:
+    """Return the pairs of an earlier run by study; None if it had other settings."""
     if path is None or not path.exists():
         return {}
     document = json.loads(path.read_text(encoding="utf-8"))
-    if {key: document.get(key) for key in same} != same:
-        return {}
+    plain = json.loads(json.dumps(settings))
+    if document.get("settings") != plain:
+        return None
     return {pair["study"]: pair for pair in document["pairs"]}
 
 
 def save(
-    pairs: Sequence[dict[str, Any]],
-    known: dict[str, dict[str, Any]],
-    same: dict[str, Any],
-    path: Path | None,
+    path: Path, pairs: Sequence[Pair], settings: Mapping[str, Any], arguments: argparse.Namespace
 ) -> None:
-    """Write the figures of all pairs, those of an earlier run that are not yet met included."""
-    if path is None:
-        return
-    met = {pair["study"] for pair in pairs}
-    every = [*pairs, *(pair for name, pair in known.items() if name not in met)]
+    """Write the figures."""
     document = {
         "benchmark": "quality",
-        "command": command_line(),
-        "machine": {**MACHINE, "threads": torch.get_num_threads()},
+        "command": portable_command(arguments),
+        "machine": {**MACHINE, "threads": 1 if arguments.jobs > 1 else torch.get_num_threads()},
         "torch": torch.__version__,
-        **same,
-        "pairs": every,
-        "figures": summarised(every),
+        "settings": settings,
+        "tuned_on": arguments.tuned_on,
+        "figures": summarize(pairs, arguments.tuned_on),
+        "pairs": pairs,
     }
     write_document(path, document)
 
 
-def _as_long(recipe: Recipe, images: int, training: int) -> Recipe:
-    """LoRA of the highest rank that fits, trained on so many images in all.
-
-    Args:
-        recipe: Of the search.
-        images: Those that the search was trained on.
-        training: Those of one training of an adapter.
-    """
-    selection, epochs = recipe.selection, recipe.standalone_epochs
-    longer = max(epochs, round(epochs * images / training / max(1, len(selection.lrs))))
-    return recipe.replace(
-        name=f"{recipe.name}-longer",
-        architecture="lora",
-        training={"epochs": longer - selection.finetune_epochs},
-    )
+def portable_command(arguments: argparse.Namespace) -> str:
+    """Return the command without the folders of this machine."""
+    words = []
+    for word in shlex.split(command_line()):
+        if arguments.data is not None:
+            word = word.replace(arguments.data.rstrip("/"), "FOLDER")
+        name, equals, value = word.rpartition("=")
+        if Path(value).is_absolute():
+            word = name + equals + Path(value).name
+        words.append(word)
+    return shlex.join(words)
 
 
-def _row(compared: Comparison, name: str) -> Row:
-    return next(row for row in compared.rows if row.name == name)
+def measure_all(jobs: Sequence[Job], n_processes: int) -> Iterator[tuple[Job, Pair | GLoRAError]]:
+    """Yield each pair when it is measured; a pair that fails does not end the others."""
+    if n_processes == 1:
+        for job in jobs:
+            yield job, _measure(job)
+        return
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with ProcessPoolExecutor(
+        n_processes, mp_context=CONTEXT, initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        running = {pool.submit(_measure, job): job for job in jobs}
+        for future in as_completed(running):
+            yield running[future], future.result()
 
 
-def methods(pair: dict[str, Any]) -> dict[str, Row]:
-    """The rows of a pair; ranks are what fits, and the one that validates best has a second name.
-
-    Several ranks of LoRA may fit. The highest has the arm's name, others keep theirs.
-    """
-    compared = Comparison.from_json(pair["comparison"])
-    rows = {row.name: row for row in compared.rows}
-    ranked = [name for name in rows if _RANKED.fullmatch(name)]
-    if ranked:
-        highest = max(ranked, key=lambda name: int(name.partition("=")[2]))
-        rows["LoRA, highest rank"] = rows.pop(highest)
-    for name in [name for name in rows if name.endswith(" in attention")]:
-        rows["LoRA in attention"] = rows.pop(name)
-    for name in [name for name in rows if name.startswith("GLoRA r=")]:
-        rows["GLoRA, unsearched"] = rows.pop(name)
-    rows[HAND_PICKED] = _row(compared, compared.best_uniform)
-    return rows
+def _measure(job: Job) -> Pair | GLoRAError:
+    try:
+        return measure_pair(job)
+    except GLoRAError as error:
+        return error
 
 
-def summarised(pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Means and paired differences over pairs."""
-    by_arm: dict[str, list[tuple[dict[str, Any], Row, Row]]] = {}
-    for pair in pairs:
-        rows = methods(pair)
-        for name, row in rows.items():
-            by_arm.setdefault(name, []).append((pair, row, rows["searched"]))
-    figures: dict[str, Any] = {}
-    for name, found in by_arm.items():
-        rows = [row for _, row, _ in found]
-        figures[name] = {
-            "pairs": len(found),
-            "parameters": float(np.mean([row.n_params for row in rows])),
-            "validation": float(np.mean([_accuracy(row.validation) for row in rows])),
-            "test": float(np.mean([_accuracy(row.test) for row in rows])),
-            "trainings": float(
-                np.mean([row.n_images / pair["training"] for pair, row, _ in found])
-            ),
-            **_difference(
-                [_accuracy(searched.test) - _accuracy(row.test) for _, row, searched in found]
-            ),
-        }
-    picked = by_arm[HAND_PICKED]
-    asides = [row for _, row, _ in by_arm.get(CONTROLS_ASIDE, [])]
-    differences = {"searched": _over(picked, [searched for _, _, searched in picked])}
-    if len(asides) == len(pairs):
-        differences[CONTROLS_ASIDE] = _over(picked, asides)
-    taus = [pair["comparison"]["inherited"] for pair in pairs]
-    known = [tau["tau"] for tau in taus if tau is not None and tau["tau"] is not None]
-    return {
-        "methods": figures,
-        "tasks": {
-            task: {name: found[task] for name, found in differences.items()}
-            for task in differences["searched"]
-        },
-        "tau": {"mean": float(np.mean(known)), "interval": interval(known)} if known else None,
-        "evaluated": float(np.mean([pair["evaluated"] / pair["training"] for pair in pairs])),
-        "baselines": sum(pair["baseline"] is not None for pair in pairs),
-    }
-
-
-def _over(
-    picked: Sequence[tuple[dict[str, Any], Row, Row]], rows: Sequence[Row]
-) -> dict[str, dict[str, Any]]:
-    """Paired differences of rows and those that were picked by hand, over all pairs and by task."""
-    values: dict[str, list[float]] = {"all": []}
-    for (pair, hand, _), row in zip(picked, rows, strict=True):
-        difference = _accuracy(row.test) - _accuracy(hand.test)
-        values["all"].append(difference)
-        values.setdefault(pair["task"], []).append(difference)
-    return {task: _difference(found) for task, found in values.items()}
-
-
-def _known(score: Score | None) -> Score:
-    assert score is not None, "all arms are validated and tested"
-    return score
-
-
-def _accuracy(score: Score | None) -> float:
-    return _known(score).accuracy
-
-
-def _difference(values: Sequence[float]) -> dict[str, Any]:
-    return {
-        "difference": float(np.mean(values)),
-        "interval": interval(values),
-        "wins": sum(value > 0 for value in values),
-        "ties": sum(value == 0 for value in values),
-        "of": len(values),
-    }
-
-
-def _shown(entry: dict[str, Any]) -> tuple[str, str]:
-    half = "" if np.isnan(entry["interval"]) else f" ± {100 * entry['interval']:.1f}"
-    ties = f", {entry['ties']} ties" if entry["ties"] else ""
-    return f"{100 * entry['difference']:+.1f}{half}", f"{entry['wins']} of {entry['of']}{ties}"
-
-
-def show(figures: dict[str, Any], title: str) -> None:
-    """Print the tables."""
-    console = Console(width=120)
-    columns = ("parameters", "validation %", "test %", "trainings", "searched minus arm", "wins")
-    table = Table("method", *columns, title=title)
-    for name, entry in figures["methods"].items():
-        table.add_row(
-            name if entry["pairs"] == figures["methods"]["searched"]["pairs"] else f"{name} *",
-            f"{entry['parameters']:,.0f}",
-            f"{100 * entry['validation']:.1f}",
-            f"{100 * entry['test']:.1f}",
-            f"{entry['trainings']:.1f}",
-            *(("–", "–") if name == "searched" else _shown(entry)),
+def show(figures: Mapping[str, Any], title: str) -> None:
+    """Print the tables of all budgets."""
+    console = Console(width=160)
+    for budget, found in figures.items():
+        where = f"{title}, budget {budget}"
+        for name, view in found["views"].items():
+            console.print(_method_table(view, f"{where}: {name} ({', '.join(view['tasks'])})"))
+            if any(m["n_pairs"] < view["n_pairs"] for m in view["methods"].values()):
+                console.print("* does not fit on all pairs; means of the others")
+        console.print(_task_table(found, f"{where}: mean test accuracy in %"))
+        console.print(
+            f"A baseline validated better than the searched adapter on "
+            f"{found['n_presets_selected']} of {found['n_pairs']} pairs."
         )
-    console.print(table)
-    if len({entry["pairs"] for entry in figures["methods"].values()}) > 1:
-        console.print("* does not fit all budgets: its means are of those that it fits")
-    shown = list(figures["tasks"]["all"])
-    table = Table("task", title=f"Minus {HAND_PICKED}, in points of test accuracy")
-    for name in shown:
-        table.add_column(name)
-        table.add_column("wins")
-    for task, entry in figures["tasks"].items():
-        table.add_row(task, *(text for name in shown for text in _shown(entry[name])))
-    console.print(table)
-    searched = figures["methods"]["searched"]["trainings"]
-    print(
-        f"The search was trained on as many images as {searched:.1f} trainings of one adapter; it "
-        f"has evaluated as many as {figures['evaluated']:.1f} more."
-    )
-    print(
-        f"A control validated better than what was searched, and was chosen, in "
-        f"{figures['controls']} of {figures['arms']['searched']['pairs']} pairs."
-    )
-    if figures["tau"] is not None:
-        tau = figures["tau"]
-        print(f"Kendall's tau, inherited and trained alone: {tau['mean']:.2f}, 95% interval ± "
-              f"{tau['interval']:.2f}")  # fmt: skip
+        if (rho := found["rho"]) is not None:
+            console.print(
+                f"Spearman's rho of inherited and trained accuracy: {rho['mean']:.2f}"
+                + ("" if rho["interval"] is None else f" ± {rho['interval']:.2f}")
+            )
 
 
-def main() -> None:
+def _method_table(view: Mapping[str, Any], title: str) -> Table:
+    caption = "minus: test accuracy of the search minus that of the method, and ahead/level/behind"
+    table = Table(title=title, caption=caption)
+    table.add_column("method", no_wrap=True)
+    for column in ("parameters", "validation %", "test %", "cost", "collapses"):
+        table.add_column(column, justify="right")
+    for unit in ("tasks", "pairs"):
+        table.add_column(f"minus, {unit}", justify="right", no_wrap=True)
+        table.add_column("a/l/b", no_wrap=True)
+    for name, entry in view["methods"].items():
+        differences = [_difference_cells(entry[key]) for key in ("over_tasks", "over_pairs")]
+        table.add_row(
+            name if entry["n_pairs"] == view["n_pairs"] else f"{name} *",
+            f"{entry['n_params']:,.0f}",
+            _percent(entry["validation"]),
+            _percent(entry["test"]),
+            f"{entry['cost']:.2f}",
+            str(entry["n_collapses"]),
+            *(["–"] * 4 if name == SEARCHED else [cell for cells in differences for cell in cells]),
+        )
+    return table
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _difference_cells(entry: Mapping[str, Any]) -> tuple[str, str]:
+    half = "" if entry["interval"] is None else f" ± {100 * entry['interval']:.1f}"
+    counts = "/".join(str(entry[key]) for key in ("ahead", "level", "behind"))
+    return f"{100 * entry['difference']:+.1f}{half}", counts
+
+
+def _task_table(found: Mapping[str, Any], title: str) -> Table:
+    """Return the table of tasks; in brackets, accuracy of the search minus that of the method."""
+    tasks = found["tasks"]
+    names = dict.fromkeys(name for means in tasks.values() for name in means)
+    table = Table(title=title, caption="in brackets: search minus method")
+    table.add_column("method", no_wrap=True)
+    for task in tasks:
+        table.add_column(task, justify="right")
+    for name in names:
+        cells = []
+        for means in tasks.values():
+            mean = means.get(name)
+            minus = "" if mean is None else f" ({100 * (means[SEARCHED] - mean):+.1f})"
+            cells.append(_percent(mean) + ("" if name == SEARCHED else minus))
+        table.add_row(name, *cells)
+    return table
+
+
+def create_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("suite", help="name of a recipe; or name, .toml file or folder of a suite")
-    parser.add_argument("--data", help="folder of the suite's images")
+    parser.add_argument("--data", help="folder of the suite's images, and of a checkpoint")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
     parser.add_argument("--tasks", nargs="+", metavar="NAME", help="some of the suite's tasks")
     parser.add_argument("--budgets", nargs="+", help="budgets; the recipe's by default")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--architectures", type=int, default=20, help="trained alone, for the tau")
-    parser.add_argument("--quick", action="store_true", help="only beside the study's controls")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds per task and budget")
+    parser.add_argument(
+        "--tuned-on", nargs="+", default=[], metavar="NAME", help="tasks that settings came from"
+    )
+    parser.add_argument(
+        "--n-architectures", type=int, default=0, help="architectures for Spearman's rho per pair"
+    )
+    parser.add_argument("--quick", action="store_true", help="compare with the baselines only")
+    parser.add_argument("--jobs", type=int, default=1, help="pairs at a time, one thread each")
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmark-quality"))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, help="file for the figures as JSON")
-    parser.add_argument("--small", action="store_true", help="seconds: hardly trained")
+    parser.add_argument("--small", action="store_true", help="seconds: tiny model and trainings")
+    return parser
+
+
+def main() -> None:
+    parser = create_parser()
     arguments = parser.parse_args()
     if arguments.small:
-        arguments.seeds, arguments.architectures = 1, min(arguments.architectures, 2)
+        arguments.seeds = min(arguments.seeds, 2)
+        arguments.n_architectures = min(arguments.n_architectures, 2)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    wanted = studies(arguments)
-    if not wanted:
+    jobs = find_jobs(arguments)
+    if not jobs:
         parser.error(f"--tasks must name tasks of the suite, got {' '.join(arguments.tasks)}")
-    same = {
-        "settings": settings_of(wanted[0][1]),
-        "quick": arguments.quick,
-        "architectures": 0 if arguments.quick else arguments.architectures,
-    }
-    known = kept_pairs(arguments.out, same)
-    pairs: list[dict[str, Any]] = []
-    for task, recipe in wanted:
-        pairs.append(known.get(recipe.name) or measured(task, recipe, arguments))
-        save(pairs, known, same, arguments.out)  # after each pair: all of them may take hours
-    show(summarised(pairs), f"{arguments.suite}: {len(pairs)} pairs of task and seed")
+    if unknown := set(arguments.tuned_on) - {job.task for job in jobs}:
+        parser.error(f"--tuned-on must name measured tasks, got {' '.join(sorted(unknown))}")
+    settings = shared_settings(jobs)
+    kept = kept_pairs(arguments.out, settings)
+    if kept is None:
+        parser.error(
+            f"--out must be a new file or have the same settings, got {arguments.out}. Delete it "
+            "or name another file."
+        )
+    failed = 0
+    for job, found in measure_all([j for j in jobs if j.recipe.name not in kept], arguments.jobs):
+        if isinstance(found, GLoRAError):
+            failed += 1
+            print(f"{job.recipe.name}: {found}", file=sys.stderr, flush=True)
+            continue
+        kept[found["study"]] = found
+        if arguments.out is not None:
+            save(arguments.out, [*kept.values()], settings, arguments)
+    if kept:
+        show(summarize([*kept.values()], arguments.tuned_on), arguments.suite)
+    if failed:
+        sys.exit(f"{failed} of {len(jobs)} pairs failed. Run the command again.")
 
 
 if __name__ == "__main__":

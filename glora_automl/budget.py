@@ -139,7 +139,7 @@ class FeasibleRegion:
         if budget < space.minimum:
             raise BudgetError(
                 f"The budget must be at least {space.minimum}, the smallest architecture of the "
-                f"search space, got {budget}. Raise the `budget` or allow 'none' in more choices."
+                f"search space, got {budget}. Raise `budget` or allow 'none' in more choices."
             )
         self.space = space
         self.budget = budget

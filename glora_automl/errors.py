@@ -79,7 +79,17 @@ class TrainingError(GLoRAError, RuntimeError):
 
 
 class DivergenceError(TrainingError):
-    """A training whose loss or weights are not finite, or that collapsed."""
+    """A training whose loss or weights are not finite, or that collapsed.
+
+    Attributes:
+        n_images: Images of its training steps.
+        seconds: Its wall time.
+    """
+
+    def __init__(self, message: str, n_images: int = 0, seconds: float = 0.0) -> None:
+        super().__init__(message)
+        self.n_images = n_images
+        self.seconds = seconds
 
 
 class CheckpointError(GLoRAError, RuntimeError):

@@ -140,8 +140,7 @@ def resolve_architecture(
     if count > budget:
         name = f"The preset {text!r}" if is_preset(text) else "The architecture"
         raise BudgetError(
-            f"{name} must have at most {budget} trainable parameters, got {count}. Raise the "
-            "`budget`."
+            f"{name} must have at most {budget} trainable parameters, got {count}. Raise `budget`."
         )
     return architecture
 

@@ -1,5 +1,6 @@
 import os
 import shutil
+from pathlib import Path
 
 # Tiny models are slower on many threads, and much slower beside other work. Before torch is
 # imported, so that the processes which tests start have it too.
@@ -9,46 +10,12 @@ import pytest
 from optuna.storages import InMemoryStorage
 
 from glora_automl.commands import search
-from glora_automl.recipes import Recipe, load_recipe
-from glora_automl.recipes._recipe import parse_recipe
+from glora_automl.pipeline import Workspace
+from glora_automl.recipes import Recipe, load_recipe, parse_recipe
 from glora_automl.storages import open_storage
 
-TINY = """
-description = "a few seconds"
-budget = "20%"
-search_space = "default"
-
-[task]
-source = "digits"
-classes = [5, 6, 7]
-pretraining_classes = [0, 1, 2]
-fit_per_class = 8
-validation_per_class = 20
-
-[backbone]
-model = "vit_tiny_patch16_224"
-kwargs = { img_size = 8, patch_size = 4, embed_dim = 16, depth = 2, num_heads = 2, drop_path_rate = 0.1 }
-
-[backbone.pretraining]
-epochs = 4
-lr = 1e-3
-
-[training]
-epochs = 12
-batch_size = 12
-lr = 1e-2
-warmup_epochs = 1
-checkpoint_every = 2
-
-[search]
-n_trials = 12
-population = 4
-top = 2
-
-[selection]
-n_candidates = 3
-finetune_epochs = 2
-"""  # noqa: E501
+TINY = (Path(__file__).parents[1] / "studies/smoke.toml").read_text(encoding="utf-8")
+"""The recipe that runs in seconds."""
 
 
 @pytest.fixture
@@ -65,7 +32,7 @@ def tiny(tmp_path) -> Recipe:
     from glora_automl.search_space import load_search_space
 
     table = tomllib.loads(TINY)
-    table["search_space"] = load_search_space("default").model_dump(mode="json")
+    table["search_space"] = load_search_space("lean").model_dump(mode="json")
     return parse_recipe({**table, "name": "tiny"}, "recipe tiny")
 
 
@@ -90,14 +57,14 @@ def finished_runs(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def finished(finished_runs):
-    """That run."""
+    """The result of that run."""
     path = finished_runs / "tiny.toml"
     path.write_text(TINY, encoding="utf-8")
-    return search(load_recipe(str(path)), runs=finished_runs)
+    return search(load_recipe(str(path)), workspace=Workspace(runs=finished_runs))
 
 
 @pytest.fixture
-def finished_place(finished, finished_runs, tmp_path):
-    """Where that study may be changed: arguments of whatever works on it."""
+def finished_workspace(finished, finished_runs, tmp_path):
+    """A workspace with a copy of that study, which may be changed."""
     shutil.copytree(finished_runs, tmp_path / "runs")
-    return {"runs": tmp_path / "runs", "artifacts": str(tmp_path / "runs/artifacts")}
+    return Workspace(runs=tmp_path / "runs", artifacts=str(tmp_path / "runs/artifacts"))

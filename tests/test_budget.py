@@ -404,3 +404,67 @@ def test_repair_keeps_the_dimensions_in_keep(data):
     assert space.count(found) <= max(region.budget, least)
     if space.count(params) <= region.budget:
         assert found == params
+
+
+@st.composite
+def restricted(draw):
+    """A space, a budget, and for each dimension some choices."""
+    space = draw(spaces)
+    allowed = {
+        d.name: tuple(draw(st.sets(st.sampled_from(d.choices), min_size=1)))
+        for d in space.dimensions
+    }
+    fraction = draw(st.floats(0, 1))
+    return space, space.minimum + int(fraction * (space.maximum - space.minimum)), allowed
+
+
+class TestAllowed:
+    @settings(max_examples=60, deadline=None)
+    @given(restricted(), st.integers(0, 1000))
+    def test_draw_and_repair_stay_in_allowed_choices_and_budget(self, case, seed):
+        space, budget, allowed = case
+        region = FeasibleRegion(space, budget, allowed=allowed)
+        rng = np.random.default_rng(seed)
+        for params in (region.draw(rng), region.repair(draw(space, seed), rng)):
+            assert space.count(params) <= budget
+            for d in space.dimensions:
+                cost = dict(zip(d.choices, d.costs, strict=True))[params[d.name]]
+                assert params[d.name] in allowed[d.name] or cost == min(d.costs)
+
+    @QUICK
+    @given(restricted(), st.integers(0, 1000))
+    def test_draw_uniform_stays_in_allowed_choices(self, case, seed):
+        space, budget, allowed = case
+        region = FeasibleRegion(space, budget, allowed=allowed)
+        params = region.draw_uniform(np.random.default_rng(seed))
+        for d in space.dimensions:
+            cost = dict(zip(d.choices, d.costs, strict=True))[params[d.name]]
+            assert params[d.name] in allowed[d.name] or cost == min(d.costs)
+
+    @QUICK
+    @given(spaces, st.floats(0, 1), st.integers(0, 1000))
+    def test_draw_with_all_choices_allowed_is_a_draw_without(self, space, fraction, seed):
+        budget = space.minimum + int(fraction * (space.maximum - space.minimum))
+        allowed = {d.name: d.choices for d in space.dimensions}
+        one, other = (FeasibleRegion(space, budget, allowed=a) for a in (allowed, None))
+        rngs = [np.random.default_rng(seed) for _ in range(2)]
+        assert one.draw(rngs[0]) == other.draw(rngs[1])
+
+    def test_repair_takes_the_largest_allowed_choice_below(self):
+        ranks = ("none", "lora-1", "lora-2", "lora-4")
+        space = SearchSpace(spec(B=(*ranks, "vector")), {"fc": LayerShape(8, 8)})
+        rng = np.random.default_rng(0)
+        region = FeasibleRegion(space, 1000, allowed={"fc.B": ("none", "lora-1", "lora-2")})
+        assert region.repair({"fc.B": "lora-4"}, rng) == {"fc.B": "lora-2"}
+        assert region.repair({"fc.B": "vector"}, rng) == {"fc.B": "none"}
+        assert region.repair({"fc.B": "lora-1"}, rng) == {"fc.B": "lora-1"}
+        assert region.repair({"fc.B": "lora-4"}, rng, keep=["fc.B"]) == {"fc.B": "lora-4"}
+
+    def test_draw_reaches_every_allowed_choice_and_the_largest_count(self):
+        space = SearchSpace(load_search_space("default"), {"fc": LayerShape(64, 32)})
+        allowed = {d.name: d.choices[:2] for d in space.dimensions}
+        region = FeasibleRegion(space, space.maximum, allowed=allowed)
+        rng = np.random.default_rng(0)
+        seen = [region.draw(rng) for _ in range(500)]
+        for dimension in space.dimensions:
+            assert {params[dimension.name] for params in seen} == set(allowed[dimension.name])

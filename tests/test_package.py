@@ -1,6 +1,7 @@
-"""What holds of the package as a whole."""
+"""The package as a whole: import directions, sizes, mirrored tests, public names, wheel."""
 
 import ast
+import re
 import subprocess
 import sys
 import zipfile
@@ -13,20 +14,19 @@ import glora_automl
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "glora_automl"
 
-# The floors from the ground up: each part imports from those above it in this list, besides
-# errors and the private modules that know nothing of the rest.
+# The floors from the ground up. A part imports from the parts that it lists, and from FREE.
 FLOORS = {
     "errors": set(),
     "progress": set(),
     "architecture": set(),
     "search_space": {"architecture"},
     "budget": {"search_space"},
-    "presets": {"architecture", "search_space"},
+    "presets": {"architecture"},
     "samplers": set(),
     "storages": {"samplers"},
     "adapters": {"architecture"},
     "training": {"adapters"},
-    "supernet": {"adapters", "architecture", "training"},
+    "supernet": {"adapters", "architecture", "search_space", "training"},
     "tasks": {"progress", "training"},
     "backbones": {"adapters", "architecture", "progress", "search_space", "tasks", "training"},
     "recipes": {
@@ -40,10 +40,36 @@ FLOORS = {
     },
     "workers": {"progress", "samplers", "storages"},
 }
-UPPER = ["study", "pipeline", "commands", "report", "export", "estimator", "cli"]
+UPPER = ["study", "pipeline", "problem", "commands", "report", "export", "estimator", "cli"]
 """These may import from every floor below them."""
 BELOW = FLOORS | {part: {*FLOORS, *UPPER[:place]} for place, part in enumerate(UPPER)}
-FREE = {"errors", "_declarations", "_files", "_signals", "_version"}
+FREE = {"errors", "_declarations", "_files", "_messages", "_signals", "_version"}
+"""Modules that know nothing of the rest."""
+
+NO_TORCH = ("errors", "progress", "samplers", "storages")
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+MAX_LINES, MAX_FUNCTION_LINES = 400, 80
+
+NO_MODULE = {
+    "commands/test_interrupted.py": "search, resume: killed and stopped processes",
+    "commands/test_local_backbone.py": "search: backbones from local checkpoints",
+    "commands/test_machines.py": "search, resume: several workers",
+    "commands/test_presets.py": "train: presets",
+    "commands/test_refused.py": "search, resume: studies that do not fit",
+    "commands/test_tasks.py": "search: every source of images",
+    "estimator/test_checks.py": "scikit-learn's own checks of estimators",
+    "export/test_formats.py": "timm and ONNX exports in a process without the package",
+    "recipes/test_architecture.py": "the recipe's key `architecture`",
+    "report/test_browser.py": "the dashboard in a browser",
+    "report/test_pictures.py": "the pictures, drawn by plotly and matplotlib",
+    "samplers/test_draws.py": "draws of all samplers",
+    "test_optunahub.py": "the OptunaHub package",
+    "test_package.py": "the package as a whole",
+    "test_readme.py": "the README",
+    "training/test_cuda.py": "training and evaluation on a GPU",
+}
+"""Test files of more than one module, or of none, with their subject."""
 
 
 def imports(path):
@@ -58,10 +84,9 @@ def imports(path):
 
 
 @pytest.mark.parametrize("part", sorted(BELOW))
-def test_imports_point_downwards(part):
-    paths = (
-        (PACKAGE / part).rglob("*.py") if (PACKAGE / part).is_dir() else [PACKAGE / f"{part}.py"]
-    )
+def test_part_imports_only_from_lower_floors(part):
+    folder = PACKAGE / part
+    paths = folder.rglob("*.py") if folder.is_dir() else [PACKAGE / f"{part}.py"]
     for path in paths:
         for module in imports(path):
             if module.startswith("glora_automl."):
@@ -69,16 +94,57 @@ def test_imports_point_downwards(part):
                 assert target in BELOW[part] | FREE | {part}, f"{path} imports {module}"
 
 
-def test_every_part_has_its_place():
+def test_floors_have_every_part():
     parts = {p.stem for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
-    public = {part for part in BELOW if not part.startswith("_")}
-    assert {part for part in parts if not part.startswith("_")} == public
+    assert {part for part in parts if not part.startswith("_")} == set(BELOW)
 
 
-@pytest.mark.parametrize("part", ["samplers", "storages", "progress", "errors"])
-def test_what_needs_no_torch_does_not_import_it(part):
+def test_contributing_lists_every_part():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = "".join(line.split("|")[1] for line in text.splitlines() if line.startswith("| `"))
+    named = set(re.findall(r"`(\w+)(?:/|\.py)`", rows))
+    assert set(BELOW) <= named
+
+
+@pytest.mark.parametrize("part", NO_TORCH)
+def test_part_without_torch_does_not_import_it(part):
     code = f"import sys, glora_automl.{part}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_modules_are_at_most_400_lines():
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
+    assert {path: n for path, n in lengths.items() if n > MAX_LINES} == {}
+
+
+def test_functions_are_at_most_80_lines():
+    long = {}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                first = node.body[1] if ast.get_docstring(node) and node.body[1:] else node.body[0]
+                n_lines = node.end_lineno - first.lineno + 1  # of the body without docstring
+                if n_lines > MAX_FUNCTION_LINES:
+                    long[f"{path.relative_to(ROOT)}: {node.name}"] = n_lines
+    assert long == {}
+
+
+def test_test_files_mirror_the_package():
+    """``tests/<room>/test_<module>.py`` tests ``glora_automl/<room>/_<module>.py``."""
+    without = set()
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        test = path.relative_to(ROOT / "tests")
+        module = test.stem.removeprefix("test_")
+        home = ROOT if test.parts[0] == "benchmarks" else PACKAGE
+        if not any((home / test.parent / f"{name}.py").exists() for name in (module, f"_{module}")):
+            without.add(test.as_posix())
+    assert without == set(NO_MODULE)
+
+
+def test_every_room_has_tests():
+    rooms = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    tested = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
+    assert rooms <= tested
 
 
 def test_help_imports_neither_torch_nor_optuna():
@@ -89,7 +155,7 @@ def test_help_imports_neither_torch_nor_optuna():
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
-def test_all_names_are_there_and_none_is_missing():
+def test_public_names_are_those_of_all():
     for name in glora_automl.__all__:
         assert getattr(glora_automl, name) is not None
     homes = {name for names in glora_automl._HOMES.values() for name in names}
@@ -98,7 +164,7 @@ def test_all_names_are_there_and_none_is_missing():
         _ = glora_automl.nothing
 
 
-def test_the_wheel_carries_recipes_and_search_spaces(tmp_path):
+def test_wheel_has_recipes_search_spaces_and_suites(tmp_path):
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
@@ -108,6 +174,7 @@ def test_the_wheel_carries_recipes_and_search_spaces(tmp_path):
     assert "glora_automl/py.typed" in names
     assert "glora_automl/_data/studies/digits.toml" in names
     assert "glora_automl/_data/search_spaces/default.toml" in names
+    assert "glora_automl/_data/suites/vtab1k.toml" in names
     code = "import glora_automl as g; print(g.list_search_spaces(), g.list_recipes(), g.__file__)"
     ran = subprocess.run(
         [sys.executable, "-c", code],

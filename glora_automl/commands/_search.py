@@ -82,7 +82,7 @@ def search(
         recipe: The recipe.
         name: Name of the study; by default the recipe's.
         warm_start: Name of an earlier study in the same storage with the same search space. The
-            first generation begins with its best architectures.
+            first generation contains its best architectures.
         arrays: Images and labels of a recipe with ``task.source = "arrays"``, uint8 of shape
             ``(n, height, width)`` or ``(n, height, width, channels)``, and ``(n,)``. The study
             keeps their digest alone.

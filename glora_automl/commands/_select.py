@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
 from glora_automl.budget import Budget
@@ -12,8 +11,8 @@ from glora_automl.pipeline import (
     Candidate,
     Run,
     Workspace,
-    fetch_supernet,
     final_test,
+    find_candidates,
     find_study,
     keep_winner,
     load_backbone,
@@ -26,13 +25,10 @@ from glora_automl.study import (
     SEARCHED,
     AdapterOutcome,
     SelectOutcome,
-    Spent,
     Stage,
     StageName,
-    best_trials,
     pareto_trials,
 )
-from glora_automl.supernet import Scorer, component_values, truncate
 from glora_automl.workers import Claim, Work
 
 __all__ = ["select"]
@@ -43,8 +39,8 @@ def select(
 ) -> SearchResult:
     """Select, train and test an adapter under a smaller budget, without a new search.
 
-    Candidates are the study's best trials within the budget and the best truncation of its
-    supernet. The best one is trained on and refit as at the end of a search, and tested once per
+    Candidates are the largest truncation of its supernet and its best trials within the budget.
+    The best one is trained on and refit as at the end of a search, and tested once per
     study and budget. Later calls return the kept result. A study with
     ``search.objectives = ["accuracy", "n_params"]`` has good trials for every budget.
 
@@ -81,9 +77,7 @@ def _select(run: Run, budget: int) -> SearchResult:
     stage = str(StageName(Stage.SELECT, str(budget)))
 
     def train(claim: Claim) -> AdapterOutcome:
-        candidates, spent = _candidates(run, budget)
-        outcome = train_candidates(run, stage, SEARCHED, candidates)
-        return replace(outcome, spent=outcome.spent.plus(spent))
+        return train_candidates(run, stage, SEARCHED, _candidates(run, budget))
 
     outcome = run.stages.run_one(stage, Work(AdapterOutcome, train))
     parts = [Stage.SUPERNET, Stage.SEARCH, stage]
@@ -110,21 +104,8 @@ def _test(
     return SelectOutcome(budget, outcome.selection, tested.rows[0], tested.spent)
 
 
-def _candidates(run: Run, budget: int) -> tuple[list[Candidate], Spent]:
-    """Return the best architectures within a budget by validation loss, best first, and the work.
-
-    Raises:
-        StudyError: If nothing fits.
-    """
-    context = run.context
-    trials = best_trials(run.study, 10, within=budget)
-    found = [Candidate(context.space.architecture(t.params), t.number) for t in trials]
-    trained = fetch_supernet(run)
-    if trained.widest is not None and budget >= context.space.minimum:
-        values = component_values(trained.supernet, trained.widest, *context.train)
-        truncation = truncate(context.space, trained.widest, values, budget)
-        if truncation.digest not in {c.architecture.digest for c in found}:
-            found.append(Candidate(truncation))
+def _candidates(run: Run, budget: int) -> list[Candidate]:
+    found = find_candidates(run, budget)
     if not found:
         front = pareto_trials(run.study.get_trials(deepcopy=False), run.study.directions[0])
         smallest = min(trial.user_attrs[CONSTRAINT] for trial in front)
@@ -132,8 +113,4 @@ def _candidates(run: Run, budget: int) -> tuple[list[Candidate], Spent]:
             f"budget must be at least {smallest}, the smallest trial of the study "
             f"{run.study.study_name!r}, got {budget}. Raise `budget`."
         )
-    scorer = Scorer(trained.supernet, *context.validation)
-    scores = {c.architecture.digest: scorer.score(c.architecture) for c in found}
-    found.sort(key=lambda c: scores[c.architecture.digest].loss)
-    spent = Spent(n_evaluated=sum(score.n_images for score in scores.values()))
-    return found[: context.recipe.selection.n_candidates], spent
+    return found

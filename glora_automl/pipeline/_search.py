@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import optuna
 
+from glora_automl.architecture import Architecture
 from glora_automl.pipeline._context import Context
 from glora_automl.pipeline._monitor import Monitor
 from glora_automl.pipeline._objective import Objective
@@ -18,7 +19,6 @@ from glora_automl.supernet import (
     Scorer,
     allowed_choices,
     component_norms,
-    component_values,
     truncate,
 )
 from glora_automl.workers import run_trials
@@ -26,6 +26,7 @@ from glora_automl.workers import run_trials
 __all__ = [
     "context_objective",
     "first_proposals",
+    "largest_truncation",
     "random_study",
     "search_trials",
     "supernet_choices",
@@ -60,7 +61,7 @@ def supernet_choices(context: Context, trained: Trained) -> dict[str, tuple[str,
 def first_proposals(
     context: Context, trained: Trained, initial: Sequence[Mapping[str, str]]
 ) -> list[Mapping[str, str]]:
-    """Return the first proposals of a search: the most valuable truncations, then the initial ones.
+    """Return the first proposals of a search: the largest truncation, then the initial ones.
 
     Args:
         context: The recipe on this machine.
@@ -68,15 +69,27 @@ def first_proposals(
         initial: Proposals that are known without the supernet.
     """
     search = context.recipe.search
-    if trained.widest is None or not search.initial_presets or search.sampler != "evolution":
+    largest = largest_truncation(context, trained, context.budget)
+    if largest is None or not search.initial_presets or search.sampler != "evolution":
         return list(initial)
-    by_gradient = component_values(trained.supernet, trained.widest, *context.train)
-    by_norm = component_norms(trained.supernet, trained.widest)
-    best = [
-        context.space.params(truncate(context.space, trained.widest, values, context.budget))
-        for values in (by_norm, by_gradient)
-    ]
-    return [*best, *initial][: search.population_size]
+    return [context.space.params(largest), *initial][: search.population_size]
+
+
+def largest_truncation(context: Context, trained: Trained, budget: int) -> Architecture | None:
+    """Return the truncation of a supernet with the largest components.
+
+    Args:
+        context: The recipe on this machine.
+        trained: Its supernet.
+        budget: The most trainable parameters.
+
+    Returns:
+        The architecture; None if the supernet is no wide one, or nothing fits.
+    """
+    if trained.widest is None or budget < context.space.minimum:
+        return None
+    norms = component_norms(trained.supernet, trained.widest)
+    return truncate(context.space, trained.widest, norms, budget)
 
 
 def search_trials(

@@ -14,6 +14,7 @@ from glora_automl.architecture import Architecture
 from glora_automl.errors import StudyError
 from glora_automl.pipeline._context import Context
 from glora_automl.pipeline._run import Run
+from glora_automl.pipeline._search import largest_truncation
 from glora_automl.pipeline._standalone import adapter_outcome, validate
 from glora_automl.pipeline._supernet import fetch_supernet
 from glora_automl.pipeline._training import TrainingJob, standalone, subnet_of
@@ -29,7 +30,7 @@ from glora_automl.study import (
     get_setting,
     quality,
 )
-from glora_automl.supernet import Supernet, component_norms, truncate
+from glora_automl.supernet import Supernet
 from glora_automl.training import Score, evaluate
 from glora_automl.workers import Claim, Work
 
@@ -37,6 +38,7 @@ __all__ = [
     "Candidate",
     "TargetRaised",
     "best_outcome",
+    "find_candidates",
     "refit_work",
     "select_work",
     "train_candidates",
@@ -73,7 +75,7 @@ def _select(run: Run, claim: Claim) -> AdapterOutcome:
     """
     if len(done_trials(run.study)) < get_setting(run.study, "target"):
         raise TargetRaised  # the selection runs now, so no worker raises the target any more
-    candidates = _candidates(run)
+    candidates = find_candidates(run, run.context.budget)
     if not candidates:
         raise StudyError(
             f"The study {run.study.study_name!r} must have a trial within its budget of "
@@ -82,24 +84,26 @@ def _select(run: Run, claim: Claim) -> AdapterOutcome:
     return train_candidates(run, str(Stage.SELECTION), SEARCHED, candidates)
 
 
-def _candidates(run: Run) -> list[Candidate]:
-    """Return the truncation with the largest components, then the best trials.
+def find_candidates(run: Run, budget: int) -> list[Candidate]:
+    """Return the architectures to train on: the largest truncation, then the best trials.
 
     On digits that truncation, which needs no score, was ahead of the best trial after training on
     by 1.9 points (three seeds, docs/quality.md), so it is always a candidate.
+
+    Args:
+        run: The study.
+        budget: The most trainable parameters.
     """
     context = run.context
     found: dict[str, Candidate] = {}
-    trained = fetch_supernet(run)
-    if trained.widest is not None:
-        norms = component_norms(trained.supernet, trained.widest)
-        largest = truncate(context.space, trained.widest, norms, context.budget)
+    largest = largest_truncation(context, fetch_supernet(run), budget)
+    if largest is not None:
         params = context.space.params(largest)
         trials = run.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         number = next((t.number for t in trials if t.params == params), None)
         found[largest.digest] = Candidate(largest, number)
     n_candidates = context.recipe.selection.n_candidates
-    for trial in best_trials(run.study, n_candidates):
+    for trial in best_trials(run.study, n_candidates, within=budget):
         architecture = context.space.architecture(trial.params)
         found.setdefault(architecture.digest, Candidate(architecture, trial.number))
     return list(found.values())[:n_candidates]

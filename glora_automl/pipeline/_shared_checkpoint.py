@@ -57,8 +57,15 @@ class SharedCheckpoint:
         except (OSError, ValueError, KeyError):
             return (-1, 0)
 
-    def publish(self) -> None:
-        """Upload the checkpoint, unless the last upload was too recent; always before a stop."""
+    def publish(self, path: Path) -> None:
+        """Upload the checkpoint, unless the last upload was too recent; always before a stop.
+
+        Args:
+            path: JSON file of the checkpoint. That of a restart has another path and is not
+                uploaded: another machine begins the restart again.
+        """
+        if path != self.path:
+            return
         stopping = self._run.context.stop is not None and self._run.context.stop()
         begin = time.monotonic()
         if begin < self._next_upload and not stopping:

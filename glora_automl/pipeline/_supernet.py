@@ -11,10 +11,9 @@ from glora_automl.errors import Stopped
 from glora_automl.pipeline._context import Context
 from glora_automl.pipeline._run import Run
 from glora_automl.pipeline._shared_checkpoint import SharedCheckpoint
-from glora_automl.pipeline._training import TrainingJob, new_supernet, spent_by, train_paths
-from glora_automl.study import Stage, SupernetOutcome
+from glora_automl.pipeline._training import TrainingJob, new_supernet, train_paths
+from glora_automl.study import Spent, Stage, SupernetOutcome
 from glora_automl.supernet import Supernet, order_factors, widest_architecture
-from glora_automl.training import TrainingResult
 from glora_automl.workers import Claim, Work
 
 __all__ = ["Trained", "fetch_supernet", "load_supernet", "train_supernet"]
@@ -103,26 +102,24 @@ def _train(run: Run, claim: Claim) -> SupernetOutcome:
     shared = SharedCheckpoint(run, claim, run.checkpoint(Stage.SUPERNET))
     shared.take_over()
     run.context.process_group.broadcast("train")
-    supernet, result = _train_here(run, shared)
+    supernet, losses, spent = _train_here(run, shared)
     trained = _trained(run.context, supernet)
     return SupernetOutcome(
         *run.upload(Stage.SUPERNET, trained.supernet.state_dict()),
-        losses=tuple(round(loss, 5) for loss in result[0].losses),
+        losses=tuple(round(loss, 5) for loss in losses),
         n_processes=run.context.process_group.size,
-        spent=spent_by(*result),
+        spent=spent,
     )
 
 
-def _train_here(
-    run: Run, shared: SharedCheckpoint | None
-) -> tuple[Supernet, tuple[TrainingResult, int]]:
+def _train_here(run: Run, shared: SharedCheckpoint | None) -> tuple[Supernet, list[float], Spent]:
     """Train with all processes; the main one keeps the checkpoint."""
     context = run.context
     supernet = new_supernet(context)
-    result = _job(context, None if shared is None else shared.path).train(
+    losses, spent = _job(context, None if shared is None else shared.path).train(
         supernet,
         train_paths(context, supernet),
-        None if shared is None else lambda _: shared.publish(),
+        None if shared is None else shared.publish,
         context.process_group,
     )
-    return supernet, result
+    return supernet, losses, spent

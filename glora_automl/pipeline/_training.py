@@ -5,7 +5,6 @@ All of them have the same recipe. They differ in length, learning rate, images a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,6 @@ from glora_automl.supernet import Supernet, widest_architecture
 from glora_automl.training import (
     ImageBatches,
     ProcessGroup,
-    TrainingResult,
     TrainingSettings,
     train,
 )
@@ -33,9 +31,6 @@ Images = tuple[ImageBatches, Tensor]
 
 MAX_RESTARTS = 2
 """Restarts of a training that collapses."""
-
-COLLAPSED = 1.05
-"""Loss of a collapsed training, as a multiple of that of equal probabilities for all classes."""
 
 
 def new_supernet(context: Context) -> Supernet:
@@ -118,8 +113,11 @@ class TrainingJob:
 
         Returns:
             The work.
+
+        Raises:
+            DivergenceError: If no attempt ends with finite loss and weights.
         """
-        return spent_by(*self.train(supernet, before_step, on_checkpoint, process_group))
+        return self.train(supernet, before_step, on_checkpoint, process_group)[1]
 
     def train(
         self,
@@ -127,18 +125,15 @@ class TrainingJob:
         before_step: Callable[[np.random.Generator], object] | None = None,
         on_checkpoint: Callable[[Path], object] | None = None,
         process_group: ProcessGroup | None = None,
-    ) -> tuple[TrainingResult, int]:
-        """Like :meth:`run`; return the result and the number of restarts.
+    ) -> tuple[list[float], Spent]:
+        """Like :meth:`run`; return the losses and the work.
 
-        A training that collapses starts again from its initial weights, at a third of the rate. It
-        collapses if loss or weights are not finite, or if the loss after the warm-up is above that
-        of equal probabilities for all classes.
-
-        Raises:
-            DivergenceError: If the last attempt collapses, too.
+        A training that diverges or collapses starts again from its initial weights, at a third of
+        the rate. The last attempt only has to stay finite.
         """
         begin = supernet.state_dict()
         settings, checkpoint = self.settings, self.checkpoint
+        spent = Spent()
         for attempt in range(MAX_RESTARTS + 1):
             if attempt:
                 settings = settings.model_copy(update={"lr": settings.lr / 3})
@@ -146,59 +141,38 @@ class TrainingJob:
                 if checkpoint is not None and self.checkpoint is not None:
                     checkpoint = self.checkpoint.with_stem(f"{self.checkpoint.stem}-lr{attempt}")
             try:
-                return self._attempt(
-                    supernet, settings, checkpoint, before_step, on_checkpoint, process_group
-                ), attempt
-            except DivergenceError:
+                with self.context.progress.epochs(self.title, settings.epochs) as on_epoch:
+                    result = train(
+                        supernet.model,
+                        supernet.trainable(),
+                        *self.images,
+                        settings,
+                        seed=self.context.recipe.seed,
+                        stage=self.stage,
+                        before_step=before_step,
+                        identity=self.context.identity,
+                        checkpoint=checkpoint,
+                        on_checkpoint=on_checkpoint,
+                        on_epoch=on_epoch,
+                        stop=self.context.stop,
+                        process_group=process_group,
+                        check_collapse=attempt < MAX_RESTARTS,
+                    )
+            except DivergenceError as error:
                 if attempt == MAX_RESTARTS:
                     raise
+                spent = spent.plus(_spent(error.n_images, error.seconds, n_restarts=1))
                 self.context.progress.log(
                     f"{self.title}: the training collapsed at a learning rate of "
                     f"{settings.lr:.1e}. It starts again at a third of it."
                 )
+            else:
+                return result.losses, spent.plus(_spent(result.n_images, result.seconds))
         raise AssertionError("the last attempt returns or raises")
 
-    def _attempt(
-        self,
-        supernet: Supernet,
-        settings: TrainingSettings,
-        checkpoint: Path | None,
-        before_step: Callable[[np.random.Generator], object] | None,
-        on_checkpoint: Callable[[Path], object] | None,
-        process_group: ProcessGroup | None,
-    ) -> TrainingResult:
-        context = self.context
-        chance = math.log(len(context.task.classes))
-        with context.progress.epochs(self.title, settings.epochs) as show:
 
-            def on_epoch(n_epochs: int, loss: float) -> None:
-                show(n_epochs, loss)
-                if n_epochs > settings.warmup_epochs + 1 and loss > COLLAPSED * chance:
-                    raise DivergenceError(
-                        f"loss must be finite and below {COLLAPSED * chance:.2f} after the "
-                        f"warm-up, got {loss:.2f} in epoch {n_epochs}. Lower `training.lr`."
-                    )
-
-            return train(
-                supernet.model,
-                supernet.trainable(),
-                *self.images,
-                settings,
-                seed=context.recipe.seed,
-                stage=self.stage,
-                before_step=before_step,
-                identity=context.identity,
-                checkpoint=checkpoint,
-                on_checkpoint=on_checkpoint,
-                on_epoch=on_epoch,
-                stop=context.stop,
-                process_group=process_group,
-            )
-
-
-def spent_by(result: TrainingResult, n_restarts: int = 0) -> Spent:
-    """Return the work of a training."""
-    return Spent(n_trained=result.n_images, seconds=round(result.seconds, 3), n_restarts=n_restarts)
+def _spent(n_images: int, seconds: float, n_restarts: int = 0) -> Spent:
+    return Spent(n_trained=n_images, seconds=round(seconds, 3), n_restarts=n_restarts)
 
 
 def train_paths(context: Context, supernet: Supernet) -> Callable[[np.random.Generator], object]:

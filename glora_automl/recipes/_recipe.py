@@ -86,8 +86,9 @@ class Recipe(Declaration):
         table = self.model_dump(mode="json")
         backbone = changes.get("backbone")
         if isinstance(backbone, Mapping) and any(backbone.get(key) for key in _WEIGHTS):
-            # A source of weights replaces the recipe's.
-            table["backbone"] |= dict.fromkeys(_WEIGHTS) | {"pretrained": False, "sha256": None}
+            # A source of weights replaces the recipe's other ones.
+            others = dict.fromkeys(key for key in _WEIGHTS if not backbone.get(key))
+            table["backbone"] |= others | {"pretrained": False, "sha256": None}
         return parse_recipe(_merge(table, changes), f"recipe {self.name}")
 
     def epochs(self, ratio: float) -> int:

@@ -5,7 +5,6 @@ from glora_automl.supernet._supernet import Supernet
 from glora_automl.supernet._truncation import (
     allowed_choices,
     component_norms,
-    component_values,
     is_truncation,
     order_factors,
     truncate,
@@ -17,7 +16,6 @@ __all__ = [
     "Supernet",
     "allowed_choices",
     "component_norms",
-    "component_values",
     "is_truncation",
     "order_factors",
     "truncate",

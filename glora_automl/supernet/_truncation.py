@@ -1,31 +1,24 @@
-"""Truncations of a wide supernet: its components, their values, and the best ones for a budget."""
+"""Truncations of a wide supernet: the norms of its components, and the largest for a budget."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
-from glora_automl.adapters import GLoRALinear, evaluation_mode
+from glora_automl.adapters import GLoRALinear
 from glora_automl.architecture import TENSORS, Architecture, Choice
 from glora_automl.search_space import Dimension, SearchSpace
 from glora_automl.supernet._supernet import Supernet
-from glora_automl.training import ImageBatches
 
 __all__ = [
     "allowed_choices",
     "component_norms",
-    "component_values",
     "is_truncation",
     "order_factors",
     "truncate",
     "widest_architecture",
 ]
-
-BATCH = 10
-"""Images per gradient of :func:`component_values`: few, as squares of mean gradients vanish."""
 
 
 def widest_architecture(space: SearchSpace) -> Architecture:
@@ -81,65 +74,20 @@ def order_factors(supernet: Supernet) -> None:
         layer.order_factors()
 
 
-def component_values(
-    supernet: Supernet, architecture: Architecture, images: ImageBatches, labels: Tensor
-) -> dict[str, dict[str, list[float]]]:
-    """Return the value of each component of an architecture.
-
-    A component is a pair of a column and a row of a product, a vector or a scalar. Its value is
-    the mean squared derivative of the loss with respect to a factor on the component: the first
-    order Taylor criterion of Molchanov et al. (Importance estimation for neural network pruning,
-    2019), equal to a diagonal empirical Fisher information.
-
-    Args:
-        supernet: The trained supernet with ordered factors.
-        architecture: Its components are valued; it becomes the active one.
-        images: Normalized images ``(n, channels, height, width)``.
-        labels: Class indices ``(n,)``.
-
-    Returns:
-        For each layer and support tensor one value per component, in the order of the factors.
-    """
-    supernet.activate(architecture)
-    sums = {
-        name: {tensor: torch.zeros(0, device=labels.device) for tensor in TENSORS}
-        for name in supernet.layers
-    }
-    generator = torch.Generator().manual_seed(0)
-    order = torch.randperm(len(labels), generator=generator).to(labels.device)
-    parameters = supernet.trainable().values()
-    with evaluation_mode(supernet.model):
-        for start in range(0, len(order), BATCH):
-            part = order[start : start + BATCH]
-            for parameter in parameters:
-                parameter.grad = None
-            loss = F.cross_entropy(supernet.model(images[part]).float(), labels[part])
-            torch.autograd.backward(loss)
-            for name, layer in supernet.layers.items():
-                for tensor in TENSORS:
-                    squares = _derivatives(layer, tensor) ** 2
-                    known = sums[name][tensor]
-                    sums[name][tensor] = squares if not len(known) else known + squares
-    for parameter in parameters:
-        parameter.grad = None
-    return {
-        name: {tensor: values.tolist() for tensor, values in of_layer.items()}
-        for name, of_layer in sums.items()
-    }
-
-
 @torch.no_grad()
 def component_norms(
     supernet: Supernet, architecture: Architecture
 ) -> dict[str, dict[str, list[float]]]:
     """Return the squared Frobenius norm of each component's change of weight or bias.
 
+    A component is a pair of a column and a row of a product, a vector or a scalar.
+
     Args:
         supernet: The trained supernet with ordered factors.
         architecture: Its components are measured; it becomes the active one.
 
     Returns:
-        As :func:`component_values`, without any images.
+        For each layer and support tensor one norm per component, in the order of the factors.
     """
     supernet.activate(architecture)
     return {
@@ -174,39 +122,21 @@ def _size(layer: GLoRALinear, tensor: str) -> int:
     return layer.in_features if tensor == "C" else layer.out_features
 
 
-def _derivatives(layer: GLoRALinear, tensor: str) -> Tensor:
-    """Return the derivatives of the loss with respect to factors on the active components."""
-    choice: Choice = getattr(layer.active, tensor)
-    if choice.kind == "none":
-        return layer.linear.weight.new_zeros(0)
-    if choice.kind == "lora":
-        left: Tensor = getattr(layer, f"{tensor}_left")
-        if left.grad is None:
-            return left.new_zeros(choice.rank)
-        products: Tensor = (left.detach() * left.grad)[:, : choice.rank].sum(0)
-        return products
-    parameter: Tensor = getattr(layer, f"{tensor}_{choice.kind}")
-    if parameter.grad is None:
-        return parameter.new_zeros(1)
-    total: Tensor = (parameter.detach() * parameter.grad).sum()
-    return total.reshape(1)
-
-
 def truncate(
     space: SearchSpace,
     architecture: Architecture,
-    values: Mapping[str, Mapping[str, Sequence[float]]],
+    norms: Mapping[str, Mapping[str, Sequence[float]]],
     budget: int,
 ) -> Architecture:
-    """Return the truncation of an architecture with the most valuable components per parameter.
+    """Return the truncation of an architecture with the largest components per parameter.
 
     Dimensions are widened in steps from their cheapest choice, always the one with the largest
-    gain per parameter that still fits: a global threshold on value per parameter.
+    gain per parameter that still fits: a global threshold on norm per parameter.
 
     Args:
         space: The search space.
         architecture: The architecture to truncate.
-        values: Of :func:`component_values` or :func:`component_norms`.
+        norms: Of :func:`component_norms`.
         budget: The most trainable parameters, at least ``space.minimum``.
 
     Example:
@@ -216,15 +146,15 @@ def truncate(
         >>> spec = load_search_space("lean")
         >>> space = SearchSpace(spec, shapes)
         >>> wide = Architecture.uniform(shapes, B="lora-4")
-        >>> values = {"fc1": {"B": [4.0, 3.0, 0.2, 0.1]}, "fc2": {"B": [5.0, 0.3, 0.2, 0.1]}}
-        >>> print(truncate(space, wide, values, budget=48))
+        >>> norms = {"fc1": {"B": [4.0, 3.0, 0.2, 0.1]}, "fc2": {"B": [5.0, 0.3, 0.2, 0.1]}}
+        >>> print(truncate(space, wide, norms, budget=48))
         fc1: B=lora-2
         fc2: B=lora-1
     """
     allowed = allowed_choices(space, architecture)
     costs = {d.name: dict(zip(d.choices, d.costs, strict=True)) for d in space.dimensions}
     params = {d.name: min(d.choices, key=costs[d.name].__getitem__) for d in space.dimensions}
-    gains = {d.name: {c: _value(d, c, values) for c in allowed[d.name]} for d in space.dimensions}
+    gains = {d.name: {c: _norm(d, c, norms) for c in allowed[d.name]} for d in space.dimensions}
     for name, choice in params.items():
         gains[name].setdefault(choice, 0.0)  # the cheapest one, where it is no truncation
     left = budget - space.count(params)
@@ -245,15 +175,15 @@ def truncate(
         params[name] = choice
 
 
-def _value(
-    dimension: Dimension, choice: str, values: Mapping[str, Mapping[str, Sequence[float]]]
+def _norm(
+    dimension: Dimension, choice: str, norms: Mapping[str, Mapping[str, Sequence[float]]]
 ) -> float:
-    """Return the summed value of a choice's components over the layers of its dimension."""
+    """Return the summed norm of a choice's components over the layers of its dimension."""
     kept = Choice.parse(choice)
     if kept.kind == "none":
         return 0.0
     n_components = kept.rank if kept.kind == "lora" else 1
     return sum(
-        sum(values.get(layer, {}).get(dimension.tensor, ())[:n_components])
+        sum(norms.get(layer, {}).get(dimension.tensor, ())[:n_components])
         for layer in dimension.layers
     )

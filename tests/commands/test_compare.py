@@ -1,179 +1,244 @@
-"""Random search at the same cost, uniform adapters, and how well the supernet ranks."""
+"""Comparison of the searched adapter with its alternatives."""
 
-import contextlib
 import json
 import shutil
+from dataclasses import replace
+from functools import partial
 
 import optuna
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy import stats
 
 from glora_automl.architecture import Architecture
-from glora_automl.commands import _compare, compare
+from glora_automl.commands import _compare, compare, random_study_name
 from glora_automl.errors import RecipeError, StudyError
-from glora_automl.pipeline._baselines import uniform_architectures
-from glora_automl.pipeline._context import prepare
-from glora_automl.progress import Progress
-from glora_automl.study import Comparison, summarize
-from glora_automl.study._comparison import kendall
+from glora_automl.pipeline import (
+    Workspace,
+    _baselines,
+    _final_test,
+    _selection,
+    prepare,
+    uniform_architectures,
+)
+from glora_automl.study import (
+    SEARCHED,
+    Comparison,
+    Stage,
+    get_setting,
+    quality,
+    stage_costs,
+    study_key,
+    summarize,
+)
+from glora_automl.supernet import Scorer
+from tests.commands.interrupts import interrupt_after, interrupt_training, run_interrupted
+from tests.commands.studies import N_LABELLED, N_VALIDATION, baseline_images, load, subnet_images
+
+TRUNCATIONS = ["random truncations", "one random truncation", "uniform truncation"]
+STANDALONE = ["searched, from scratch", "LoRA at equal cost"]
+
+
+def copy_runs(runs, folder):
+    """Return a workspace with a copy of the studies of a runs folder."""
+    shutil.copytree(runs, folder / "runs")
+    return Workspace(runs=folder / "runs", artifacts=str(folder / "runs/artifacts"))
 
 
 @pytest.fixture(scope="module")
-def compared_place(finished, finished_runs, tmp_path_factory):
-    """Where a study is that was compared."""
-    runs = tmp_path_factory.mktemp("compared") / "runs"
-    shutil.copytree(finished_runs, runs)
-    return {"runs": runs, "artifacts": str(runs / "artifacts")}
+def compared_workspace(finished, finished_runs, tmp_path_factory):
+    """The workspace of a study with a comparison."""
+    return copy_runs(finished_runs, tmp_path_factory.mktemp("compared"))
 
 
 @pytest.fixture(scope="module")
-def compared(compared_place):
-    return compare("tiny", architectures=3, **compared_place)
+def compared(compared_workspace):
+    return compare("tiny", n_architectures=3, workspace=compared_workspace)
 
 
-def study_of(place, ending):
-    storage = f"sqlite:///{place['runs']}/studies.db"
-    (name,) = (n for n in optuna.get_all_study_names(storage) if ending in n)
-    return optuna.load_study(study_name=name, storage=storage)
+@pytest.fixture
+def copied(compared, compared_workspace, tmp_path):
+    """A copy of that workspace, which may be changed."""
+    return copy_runs(compared_workspace.runs, tmp_path)
 
 
-def test_the_table_has_search_random_search_and_uniform_adapters(
-    compared, finished, compared_place, tiny
+@pytest.fixture
+def rows(compared):
+    return {row.name: row for row in compared.rows}
+
+
+def random_study(workspace):
+    return load(workspace, random_study_name("tiny", study_key(load(workspace))))
+
+
+def figures(comparison):
+    rows = [(r.name, r.n_params, r.validation, r.test, r.n_images) for r in comparison.rows]
+    return rows, comparison.inherited, comparison.best_preset
+
+
+def test_compare_rows_are_search_truncations_standalone_and_presets(
+    compared, rows, finished, compared_workspace, tiny
 ):
-    setup = prepare(
-        tiny, runs=compared_place["runs"], name="tiny", device="cpu", progress=Progress()
-    )
-    uniform = uniform_architectures(setup)
-    searched = ["searched", "searched, inherited", "searched, retrained"]
-    random = ["random search", "random search, retrained"]
-    assert [row.name for row in compared.rows] == [*searched, *random, *uniform]
-    assert {"linear probe", "LoRA r=1", "BitFit", "SSF-like"} <= set(uniform)
-    for row in compared.rows:
-        assert row.n_params <= setup.budget
-        assert row.n_images == (12 + 2 * (row.name != "searched, inherited")) * 24
-        assert row.test is not None
-        assert row.seconds > 0
-    # What the study has tested is not tested again.
-    own = {row.name: row for row in finished.rows if row.n_params is not None}
-    for row in compared.rows:
-        assert row == own.get(row.name, row)
-    rows = {row.name: row for row in compared.rows}
-    best = max(rows[name].validation.accuracy for name in uniform)
-    assert rows[compared.best_uniform].validation.accuracy == best
+    context = prepare(tiny, compared_workspace, "tiny")
+    presets = uniform_architectures(context)
+    assert list(rows) == [SEARCHED, *TRUNCATIONS, *STANDALONE, *presets]
+    assert {"linear probe", "LoRA r=1", "BitFit", "SSF-like"} <= set(presets)
+    assert compared.budget == context.budget
+    for row in rows.values():
+        assert row.n_params <= context.budget
+        assert row.test.n_images == len(context.task.test)
+        assert (row.validation is None) == (row.name == "LoRA at equal cost")
+    # The rows of the study are not tested again.
+    for row in finished.rows:
+        assert rows[row.name] == row
+    best = max(presets, key=lambda name: quality(rows[name].validation))
+    assert compared.best_preset == best
 
 
-def test_the_random_search_costs_the_same(compared, finished, compared_place):
-    random = study_of(compared_place, "/random-")
-    assert random.metric_names == finished.study.metric_names
+def test_compare_rows_count_images_and_seconds_of_their_stages(rows, compared_workspace, tiny):
+    (cost,) = (c for c in stage_costs(load(compared_workspace)) if c.stage == Stage.SUPERNET)
+    for name in (SEARCHED, *TRUNCATIONS):
+        n_candidates = tiny.selection.n_candidates if name == SEARCHED else 1
+        assert rows[name].n_images == subnet_images(tiny, n_candidates)
+        assert rows[name].seconds > cost.seconds
+    for name in rows:
+        if name not in (SEARCHED, *TRUNCATIONS, "LoRA at equal cost"):
+            assert rows[name].n_images == baseline_images(tiny)
+            assert rows[name].seconds > 0
+
+
+def test_compare_lora_at_equal_cost_trains_as_much_as_the_search(rows, compared_workspace):
+    study = load(compared_workspace)
+    own = (Stage.SUPERNET, Stage.SEARCH, Stage.SELECTION, Stage.REFIT)
+    cost = sum(c.forward_images for c in stage_costs(study) if c.stage in own)
+    row = rows["LoRA at equal cost"]
+    # Epochs are whole, so it may be off by one.
+    assert abs(3 * row.n_images - cost) <= 3 * N_LABELLED
+    lora = max(name for name in rows if name.startswith("LoRA r="))
+    assert row.n_params == rows[lora].n_params
+
+
+def test_compare_from_scratch_trains_the_searched_architecture(rows, compared_workspace):
+    scratch, searched = rows["searched, from scratch"], rows[SEARCHED]
+    assert scratch.n_params == searched.n_params
+    assert scratch.validation != searched.validation
+
+
+def test_compare_random_truncations_are_as_many_as_the_trials(rows, finished, compared_workspace):
+    random = random_study(compared_workspace)
     trials = random.trials
-    assert len(trials) == len(finished.study.trials)
-    budget = finished.budget
-    assert all(t.user_attrs["trainable_params"] <= budget for t in trials)
+    assert len(trials) == get_setting(finished.study, "target")
+    assert random.direction == finished.study.direction
+    assert all(t.user_attrs["trainable_params"] <= finished.budget for t in trials)
     assert len({tuple(t.params.items()) for t in trials}) == len(trials)
-    # Draws like those of the first generation behind what was picked by hand, here the same ones:
-    # its seed is the search's.
-    assert [t.params for t in trials[2:4]] == [t.params for t in finished.study.trials[2:4]]
-    assert [t.value for t in trials[2:4]] == [t.value for t in finished.study.trials[2:4]]
-    (row,) = (row for row in compared.rows if row.name == "random search")
-    assert row.n_params in {t.user_attrs["trainable_params"] for t in trials}
+    best = min(trials, key=lambda trial: trial.value)
+    assert rows["random truncations"].n_params == best.user_attrs["trainable_params"]
+    assert rows["one random truncation"].n_params == trials[0].user_attrs["trainable_params"]
 
 
-def test_inherited_scores_are_those_of_the_random_search(compared, compared_place):
-    trials = study_of(compared_place, "/random-").trials
-    assert [a for a, _ in compared.inherited.pairs] == [t.value for t in trials[:3]]
-    standalone = study_of(compared_place, "tiny/stages").trials
-    retrained = [
-        t.user_attrs["outcome"]["pair"][1]
-        for t in standalone
-        if t.user_attrs["stage"].startswith("compare-alone")
-    ]
-    assert sorted(b for _, b in compared.inherited.pairs) == sorted(retrained)
+def test_compare_costs_count_the_random_search(finished, compared, compared_workspace):
+    study = load(compared_workspace)
+    costs = {c.stage: c for c in stage_costs(study) if c.stage == Stage.COMPARE}
+    n_test = finished.rows[0].test.n_images
+    n_tested = sum(row.name not in {r.name for r in finished.rows} for row in compared.rows)
+    n_new_presets = n_tested - 5  # trained under the stages of baselines
+    assert n_new_presets > 0
+    evaluated = (
+        12 * N_VALIDATION  # the random search
+        + 2 * N_VALIDATION * (3 + 3)  # truncations and pairs, inherited and trained
+        + N_VALIDATION  # from scratch
+        + n_tested * n_test
+    )
+    assert costs[Stage.COMPARE].n_evaluated == evaluated
 
 
-def test_it_is_kept_in_the_study(compared, compared_place):
-    storage = f"sqlite:///{compared_place['runs']}/studies.db"
-    study = optuna.load_study(study_name="tiny", storage=storage)
+def test_compare_pairs_are_inherited_and_trained_accuracy(compared, compared_workspace):
+    trials = load(compared_workspace, "tiny/stages").trials
+    outcomes = {t.user_attrs["stage"]: t.user_attrs.get("outcome") for t in trials}
+    kept = [outcomes[f"compare-pair-{number}"] for number in (1, 2, 3)]
+    assert compared.inherited.pairs == tuple((p["inherited"], p["trained"]) for p in kept)
+    assert len({p["n_params"] for p in kept}) == 3
+    assert all(0 <= p["n_params"] <= compared.budget for p in kept)
+
+
+def test_compare_is_kept_in_the_study(compared, compared_workspace):
+    study = load(compared_workspace)
     kept = summarize(study)["comparison"]
     assert Comparison.from_json(json.loads(json.dumps(kept))) == compared
-    assert summarize(study)["seconds"]["comparison"] > 0
+    assert summarize(study)["seconds"]["compare"] > 0
 
 
-def test_more_architectures_are_added_and_nothing_is_done_twice(
-    compared, compared_place, tmp_path, monkeypatch
-):
-    shutil.copytree(compared_place["runs"], tmp_path / "runs")
-    place = {"runs": tmp_path / "runs", "artifacts": str(tmp_path / "runs/artifacts")}
-    calls = []
-    original = _compare.train_standalone
+def test_compare_more_architectures_train_only_those(compared, copied, monkeypatch):
+    stages, original = [], _compare.train_candidates
 
-    def counted(run, stage, *args, **keywords):
-        calls.append(stage)
-        return original(run, stage, *args, **keywords)
+    def train_candidates(run, stage, *args):
+        stages.append(stage)
+        return original(run, stage, *args)
 
-    monkeypatch.setattr(_compare, "train_standalone", counted)
-    for name in ("choose", "final_test", "run_trials", "train_baseline"):
-        monkeypatch.setattr(_compare, name, lambda *_, **__: pytest.fail("it is done"))
-    again = compare("tiny", architectures=4, **place)
-    assert calls == ["compare-alone-4"]
+    monkeypatch.setattr(_compare, "train_candidates", train_candidates)
+    for owner, name in (
+        (_compare, "final_test"),
+        (_compare, "train_adapter"),
+        (_baselines, "train_adapter"),
+    ):
+        monkeypatch.setattr(owner, name, lambda *_, **__: pytest.fail("it is done"))
+    again = compare("tiny", n_architectures=4, workspace=copied)
+    assert stages == ["compare-pair-4"]
     assert again.rows == compared.rows
     assert again.inherited.pairs[:3] == compared.inherited.pairs
+    assert len(again.inherited.pairs) == 4
 
 
-def test_an_interrupted_comparison_goes_on(compared, finished, tmp_path, finished_runs, tiny):
-    place = {"runs": tmp_path / "again", "artifacts": str(tmp_path / "again/artifacts")}
-    shutil.copytree(finished_runs, place["runs"])
-    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
-        stop = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)  # noqa: E731
-        patch.setattr(_compare, "_train_sample", stop)
-        compare("tiny", architectures=3, **place)
-        pytest.fail("the interrupt did not come")
-    again = compare("tiny", architectures=3, **place)
-
-    def figures(comparison):
-        return [(r.name, r.n_params, r.validation, r.test) for r in comparison.rows]
-
-    assert figures(again) == figures(compared)
-    assert again.inherited == compared.inherited
+INTERRUPTS = {
+    "random search": partial(interrupt_after, owner=Scorer, name="score", calls=4),
+    "truncation": partial(interrupt_training, stage="compare-random-truncations."),
+    "from scratch": partial(interrupt_training, stage="compare-searched-from-scratch"),
+    "pair": partial(interrupt_training, stage="compare-pair-2", checkpoints=2),
+    "refit": partial(interrupt_after, owner=_selection, name="adapter_outcome", calls=7),
+    "test": partial(interrupt_after, owner=_final_test, name="evaluate", calls=3),
+}
 
 
-def test_no_architectures_no_correlation(compared, compared_place, tmp_path):
-    shutil.copytree(compared_place["runs"], tmp_path / "runs")
-    place = {"runs": tmp_path / "runs", "artifacts": str(tmp_path / "runs/artifacts")}
-    assert compare("tiny", architectures=0, **place).inherited is None
+@pytest.mark.parametrize("place", INTERRUPTS)
+def test_compare_interrupted_equals_uninterrupted(compared, finished_workspace, monkeypatch, place):
+    arguments = {"n_architectures": 3, "workspace": finished_workspace}
+    run_interrupted(monkeypatch, INTERRUPTS[place], "tiny", **arguments, function=compare)
+    assert figures(compare("tiny", **arguments)) == figures(compared)
 
 
-@pytest.mark.parametrize("count", [-1, 1, 13])
-def test_wrong_numbers_of_architectures_are_told(finished_place, count):
-    with pytest.raises(RecipeError, match=f"0 or from 2 to the 12 trials .* got {count}"):
-        compare("tiny", architectures=count, **finished_place)
+def test_compare_without_architectures_has_no_correlation(compared, copied):
+    again = compare("tiny", n_architectures=0, workspace=copied)
+    assert again == replace(compared, inherited=None)
 
 
-def test_an_unknown_study_is_told(finished_place):
-    with pytest.raises(StudyError, match="has no study 'other'"):
-        compare("other", **finished_place)
+@pytest.mark.parametrize("count", [-1, 1, 1001])
+def test_compare_invalid_n_architectures_raises(finished_workspace, count):
+    with pytest.raises(RecipeError, match=f"n_architectures must be 0 or from 2 .*got {count}"):
+        compare("tiny", n_architectures=count, workspace=finished_workspace)
 
 
-def test_uniform_adapters_fit_and_are_all_that_fit(tiny, tmp_path):
-    setup = prepare(tiny, runs=tmp_path, name="tiny", device="cpu", progress=Progress())
-    found = uniform_architectures(setup)
-    assert all(a.count(setup.space.shapes) <= setup.budget for a in found.values())
-    ranks = sorted(int(name[7:]) for name in found if name.startswith("LoRA"))
+def test_compare_unknown_study_raises(finished_workspace):
+    with pytest.raises(StudyError, match=r"name must be a study .*\(tiny\), got 'other'"):
+        compare("other", workspace=finished_workspace)
+
+
+def test_compare_two_workers_do_each_stage_once(compared, finished_workspace, tmp_path):
+    """The second one has its own folder, and finds everything done."""
+    compare("tiny", n_architectures=3, workspace=finished_workspace)
+    storage = f"sqlite:///{finished_workspace.runs}/studies.db"
+    other = replace(finished_workspace, runs=tmp_path / "other", storage=storage)
+    assert figures(compare("tiny", n_architectures=3, workspace=other)) == figures(compared)
+    stages = optuna.load_study(study_name="tiny/stages", storage=storage)
+    done = [t.user_attrs["stage"] for t in stages.trials if t.state.name == "COMPLETE"]
+    kept = [stage for stage in done if stage not in ("settings", "report")]
+    assert len(set(kept)) == len(kept)
+
+
+def test_uniform_architectures_are_all_that_fit(tiny, workspace):
+    context = prepare(tiny, workspace, "tiny")
+    shapes = context.space.shapes
+    found = uniform_architectures(context)
+    assert all(a.count(shapes) <= context.budget for a in found.values())
+    ranks = sorted(int(name.partition("r=")[2]) for name in found if name.startswith("LoRA"))
     highest = ranks[-1]
     assert set(ranks) == {2**i for i in range(10) if 2**i <= highest} | {highest}
-    above = Architecture.uniform(setup.space.shapes, B=f"lora-{highest + 1}")
-    assert above.count(setup.space.shapes) > setup.budget
-
-
-@settings(max_examples=8, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=12))
-def test_kendalls_tau_is_scipys_and_in_its_interval(points):
-    found = kendall(points)
-    assert found.pairs == tuple((float(a), float(b)) for a, b in points)
-    reference = stats.kendalltau([a for a, _ in points], [b for _, b in points])
-    if len({a for a, _ in points}) == 1 or len({b for _, b in points}) == 1:
-        assert found.tau is found.low is found.high is found.pvalue is None
-    else:
-        assert found.tau == reference.statistic
-        assert -1 <= found.low <= found.high <= 1
+    above = Architecture.uniform(shapes, B=f"lora-{highest + 1}")
+    assert above.count(shapes) > context.budget

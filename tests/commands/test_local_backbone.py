@@ -1,5 +1,3 @@
-"""Studies on a backbone from a local checkpoint."""
-
 import shutil
 
 import pytest
@@ -9,6 +7,7 @@ from glora_automl.backbones import BackboneSettings, create_model
 from glora_automl.commands import _search as module
 from glora_automl.commands import resume, search
 from glora_automl.errors import RecipeError, TaskError
+from glora_automl.pipeline import Workspace
 from glora_automl.recipes import load_recipe
 from glora_automl.training import tensor_digest
 from tests.conftest import TINY
@@ -19,13 +18,13 @@ LOCAL = (
         "kwargs =", 'checkpoint = "weights/vit.safetensors"\nkwargs ='
     )
     + TINY[TINY.index("[training]") :]
-    + "controls = false\n"
+    + "[selection]\nbaselines = false\n"
 )
 
 
 @pytest.fixture
 def recipe(tmp_path):
-    """A recipe in a folder with its checkpoint, as a path."""
+    """Path of a recipe in a folder with its checkpoint."""
     folder = tmp_path / "mine"
     (folder / "weights").mkdir(parents=True)
     save(folder / "weights" / "vit.safetensors", seed=7)
@@ -40,8 +39,8 @@ def save(path, seed, **changes):
     safetensors.torch.save_file(model.state_dict(), path)
 
 
-def stopped(recipe, monkeypatch, before="load_supernet", **options):
-    """Run a study until its backbone is made, or further, as if it was killed then."""
+def search_killed(recipe, monkeypatch, workspace, before="load_supernet"):
+    """Run a study and kill it at a function, by default after its backbone."""
 
     class Killed(BaseException):
         pass
@@ -51,44 +50,50 @@ def stopped(recipe, monkeypatch, before="load_supernet", **options):
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(module, before, kill)
-        search(load_recipe(str(recipe)), **options)
+        search(load_recipe(str(recipe)), workspace=workspace)
 
 
-def test_the_study_goes_on_without_the_file_and_refuses_another_one(recipe, tmp_path, monkeypatch):
-    where = {
-        "storage": f"sqlite:///{tmp_path}/a.db",
-        "artifacts": str(tmp_path / "artifacts"),
-    }
-    stopped(recipe, monkeypatch, before="run_trials", runs=tmp_path / "first", **where)
+def test_resume_without_the_checkpoint_continues_and_another_file_raises(
+    recipe, tmp_path, monkeypatch
+):
+    first, second = (
+        Workspace(
+            runs=tmp_path / runs,
+            storage=f"sqlite:///{tmp_path}/a.db",
+            artifacts=str(tmp_path / "artifacts"),
+        )
+        for runs in ("first", "second")
+    )
+    search_killed(recipe, monkeypatch, first, before="search_trials")
     save(recipe.parent / "weights" / "vit.safetensors", seed=8)
-    with pytest.raises(RecipeError, match=r"exists with backbone\.sha256 = '.*--name"):
-        search(load_recipe(str(recipe)), runs=tmp_path / "first", **where)
+    with pytest.raises(RecipeError, match=r"backbone\.sha256 must be '.*Choose another `name`"):
+        search(load_recipe(str(recipe)), workspace=first)
     shutil.rmtree(recipe.parent / "weights")
     with pytest.raises(TaskError, match="No such file"):
-        search(load_recipe(str(recipe)), runs=tmp_path / "first", **where)
+        search(load_recipe(str(recipe)), workspace=first)
 
-    found = resume("local", runs=tmp_path / "second", **where)
+    found = resume("local", workspace=second)
     expected = create_model(BackboneSettings(model="vit_tiny_patch16_224", kwargs=VIT), 9, 7)
     body = {n: t for n, t in expected.state_dict().items() if "norm" in n or "embed" in n}
     assert tensor_digest({n: found.model.state_dict()[n] for n in body}) == tensor_digest(body)
 
 
-def test_the_same_file_elsewhere_is_the_same_study(recipe, tmp_path, monkeypatch):
-    where = {"storage": f"sqlite:///{tmp_path}/a.db", "runs": tmp_path / "runs"}
-    stopped(recipe, monkeypatch, **where)
+def test_search_same_checkpoint_elsewhere_is_the_same_study(recipe, tmp_path, monkeypatch):
+    workspace = Workspace(storage=f"sqlite:///{tmp_path}/a.db", runs=tmp_path / "runs")
+    search_killed(recipe, monkeypatch, workspace)
     shutil.move(recipe.parent, tmp_path / "elsewhere")
-    search(load_recipe(str(tmp_path / "elsewhere" / "local.toml")), **where)
+    search(load_recipe(str(tmp_path / "elsewhere" / "local.toml")), workspace=workspace)
 
 
-def test_before_the_backbone_is_made_the_file_is_asked_for(recipe, tmp_path, monkeypatch):
-    where = {"storage": f"sqlite:///{tmp_path}/a.db", "runs": tmp_path / "runs"}
+def test_resume_before_the_backbone_without_the_checkpoint_raises(recipe, tmp_path, monkeypatch):
+    workspace = Workspace(storage=f"sqlite:///{tmp_path}/a.db", runs=tmp_path / "runs")
     save(recipe.parent / "weights" / "vit.safetensors", seed=7, depth=3)
     with pytest.raises(TaskError, match=r'Unexpected key.*"blocks\.2\.'):
-        search(load_recipe(str(recipe)), **where)
+        search(load_recipe(str(recipe)), workspace=workspace)
     shutil.rmtree(recipe.parent / "weights")
-    with pytest.raises(TaskError, match=r"vit\.safetensors' with sha256 .* is wanted and not here"):
-        resume("local", **where)
-    # The mended recipe starts over under the same name.
+    with pytest.raises(TaskError, match=r"sha256 [0-9a-f]{64}, got no file at .*vit\.safetensors'"):
+        resume("local", workspace=workspace)
+    # The corrected recipe starts again under the same name.
     (recipe.parent / "weights").mkdir()
     save(recipe.parent / "weights" / "vit.safetensors", seed=7)
-    stopped(recipe, monkeypatch, **where)
+    search_killed(recipe, monkeypatch, workspace)

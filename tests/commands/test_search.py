@@ -1,5 +1,7 @@
-import contextlib
-from pathlib import Path
+"""Searches from a recipe to a tested adapter."""
+
+from dataclasses import replace
+from functools import partial
 
 import optuna
 import pytest
@@ -8,52 +10,47 @@ from optuna.trial import TrialState
 
 from glora_automl.architecture import Architecture
 from glora_automl.commands import _search, resume, search
-from glora_automl.errors import (
-    BudgetError,
-    CheckpointError,
-    LayerError,
-    RecipeError,
-    StorageError,
-    StudyError,
-    TrainingError,
+from glora_automl.pipeline import Context, Workspace, _selection, _training, prepare
+from glora_automl.progress import LineProgress
+from glora_automl.recipes import parse_recipe
+from glora_automl.study import (
+    Row,
+    Stage,
+    get_attribute,
+    read_recipe,
+    set_attribute,
+    stage_costs,
+    summarize,
 )
-from glora_automl.pipeline import _objective as _proposals
-from glora_automl.pipeline import _selection
-from glora_automl.pipeline import _supernet as _weights
-from glora_automl.pipeline._context import Setup, prepare
-from glora_automl.progress import Progress
-from glora_automl.recipes._recipe import parse_recipe
-from glora_automl.study import load_study, summarize
-from glora_automl.supernet import Supernet
+from glora_automl.supernet import Scorer, Supernet
 from glora_automl.training import evaluate, load_checkpoint, load_tensors
+from tests.commands.interrupts import (
+    figures,
+    interrupt_after,
+    run_interrupted,
+)
+from tests.commands.studies import (
+    N_LABELLED,
+    N_TEST,
+    N_TRAIN,
+    N_VALIDATION,
+    artifact_path,
+    baseline_images,
+    load,
+    subnet_images,
+    trained_images,
+)
 
-
-def figures(result):
-    """All that must not depend on when and how often a run was interrupted."""
-    summary = summarize(result.study)
-    for row in summary["result"]:
-        del row["seconds"]
-    trials = result.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    # A failed trial keeps its number, so later ones are counted without it.
-    places = {trial.number: place for place, trial in enumerate(trials)}
-    selection = summary["selection"]
-    selection["trial"] = places[selection["trial"]]
-    selection["candidates"] = [places[number] for number in selection["candidates"]]
-    return (
-        [(t.params, t.value, t.user_attrs["validation_loss"], t.constraints) for t in trials],
-        selection,
-        summary["result"],
-        summary["digests"],
-    )
+ALONE = {"selection": {"baselines": False}}
 
 
 @pytest.fixture
-def setup(tiny, tmp_path):
+def context(tiny, workspace):
     """The tiny recipe on this machine, with folders of its own."""
-    return prepare(tiny, runs=tmp_path, name="tiny", device="cpu", progress=Progress())
+    return prepare(tiny, workspace, "tiny")
 
 
-def test_the_study_is_complete_and_says_what_it_is(finished, tiny):
+def test_search_finished_study_has_all_trials_and_its_recipe(finished, tiny):
     study = finished.study
     summary = summarize(study)
     assert summary["stage"] == "finished"
@@ -67,469 +64,351 @@ def test_the_study_is_complete_and_says_what_it_is(finished, tiny):
     }
     assert summary["recipe"] == tiny.model_dump(mode="json")
     assert set(summary["digests"]) == {"data", "search space", "backbone", "supernet"}
-    assert study.direction == optuna.study.StudyDirection.MAXIMIZE
-    assert study.metric_names == ["validation_accuracy"]
+    assert study.direction == optuna.study.StudyDirection.MINIMIZE
+    assert study.metric_names == ["validation_loss"]
 
 
-def test_every_trial_is_feasible_and_has_a_parameter_per_support_tensor(finished):
+def test_search_trials_are_feasible_with_a_parameter_per_support_tensor(finished):
     budget = summarize(finished.study)["budget"]
     for trial in finished.study.trials:
-        assert len(trial.params) == 8 * 5
+        assert len(trial.params) == 8 * 4  # the lean search space has no D
         assert "blocks.0.attn.qkv.A" in trial.params
         count = trial.user_attrs["trainable_params"]
         assert trial.constraints == {"trainable_params": count - budget}
         assert 0 <= count <= budget
 
 
-def artifact_of(study, what):
-    """The file of the study's supernet or backbone."""
-    folder = Path(study.user_attrs["glora:settings"]["artifacts"])
-    return folder / study.user_attrs[f"glora:{what}"]["artifact"]["id"]
-
-
-def test_trial_values_are_what_the_subnet_scores_unmerged(finished, setup):
-    backbone = setup.bare_backbone()
-    backbone.load_state_dict(load_tensors(artifact_of(finished.study, "backbone")))
-    supernet = Supernet(backbone, setup.space.layer_choices())
-    supernet.load_state_dict(load_tensors(artifact_of(finished.study, "supernet")))
+def test_search_trial_values_are_those_of_the_unmerged_subnet(finished, context):
+    backbone = context.bare_backbone()
+    backbone.load_state_dict(load_tensors(artifact_path(finished.study, "backbone")))
+    supernet = Supernet(backbone, context.space.layer_choices())
+    supernet.load_state_dict(load_tensors(artifact_path(finished.study, "supernet")))
     for trial in finished.study.trials[::5]:
-        architecture = setup.space.architecture(trial.params)
-        assert architecture.count(setup.space.shapes) == trial.user_attrs["trainable_params"]
+        architecture = context.space.architecture(trial.params)
+        assert architecture.count(context.space.shapes) == trial.user_attrs["trainable_params"]
         supernet.activate(architecture)
-        unmerged = evaluate(supernet.model, *setup.validation)
-        assert unmerged.accuracy == trial.value
-        assert unmerged.loss == pytest.approx(trial.user_attrs["validation_loss"], abs=1e-5)
+        unmerged = evaluate(supernet.model, *context.validation)
+        assert unmerged.accuracy == trial.user_attrs["validation_accuracy"]
+        assert unmerged.loss == pytest.approx(trial.value, abs=1e-5)
 
 
-def test_controls_keep_the_budget_and_see_as_many_images(finished):
+def test_search_selects_the_best_of_the_largest_truncation_and_the_best_trials(finished, context):
+    selection, study = finished.selection, finished.study
+    assert len(selection.candidates) == read_recipe(finished.study).selection.n_candidates
+    # The first proposal is the truncation with the largest components.
+    assert selection.candidates[0] == 0
+    assert study.best_trial.number in selection.candidates
+    assert selection.trial in selection.candidates
+    assert selection.preset is None
+    trial = study.trials[selection.trial]
+    assert selection.inherited.loss == pytest.approx(trial.value, abs=1e-5)
+    architecture = context.space.architecture(trial.params)
+    assert selection.architecture == str(architecture)
+    assert selection.trained == finished.rows[0].validation
+    assert selection.refit
+
+
+def test_search_rows_count_images_and_seconds_of_their_stages(finished, tiny):
     budget = summarize(finished.study)["budget"]
     rows = {row.name: row for row in finished.rows}
     assert list(rows)[:2] == ["searched", "linear probe"]
     assert rows["linear probe"].n_params == 0
+    searched, baseline = subnet_images(tiny, tiny.selection.n_candidates), baseline_images(tiny)
     for row in rows.values():
-        assert row.n_params is None or row.n_params <= budget
-    trained = [row for row in rows.values() if row.n_params is not None]
-    assert {row.n_images for row in trained} == {(12 + 2) * 24}
-    assert all(row.test is not None for row in trained)
+        assert row.n_params <= budget
+        assert row.n_images == (searched if row.name == "searched" else baseline)
+        assert row.seconds > 0
+        assert row.validation.n_images == N_VALIDATION
+        assert row.test.n_images == N_TEST
 
 
-def test_the_lora_control_has_the_highest_uniform_rank_that_fits(finished, setup):
+def test_search_costs_count_the_images_of_each_stage(finished, tiny):
+    costs = {cost.stage: cost for cost in stage_costs(finished.study)}
+    rows = {row.name: row for row in finished.rows}
+    baselines = [row for row in rows.values() if row.name != "searched"]
+    selection = tiny.selection
+    n_selection = selection.n_candidates * trained_images(tiny, selection.epochs_ratio)
+    n_refit = trained_images(tiny, selection.refit_epochs_ratio, N_LABELLED)
+    assert {stage: (c.n_trained, c.n_evaluated, c.times) for stage, c in costs.items()} == {
+        Stage.BACKBONE: (0, 0, 1),
+        Stage.SUPERNET: (trained_images(tiny), 0, 1),
+        Stage.SEARCH: (0, 12 * N_VALIDATION, 12),
+        Stage.BASELINE: (sum(row.n_images for row in baselines), 3 * N_VALIDATION, 3),
+        Stage.SELECTION: (n_selection, 2 * selection.n_candidates * N_VALIDATION, 1),
+        Stage.REFIT: (n_refit, 0, 1),
+        Stage.TEST: (0, 4 * N_TEST, 1),
+    }
+    own = [Stage.SUPERNET, Stage.SEARCH, Stage.SELECTION, Stage.REFIT]
+    searched = rows["searched"]
+    assert searched.n_images == sum(costs[stage].n_trained for stage in own)
+    assert searched.seconds == pytest.approx(sum(costs[stage].seconds for stage in own), abs=0.01)
+    seconds = sum(row.seconds for row in baselines)
+    assert costs[Stage.BASELINE].seconds == pytest.approx(seconds, abs=0.01)
+
+
+def test_search_lora_baseline_has_the_highest_uniform_rank_that_fits(finished, context):
     (row,) = (row for row in finished.rows if row.name.startswith("LoRA"))
     rank = int(row.name.removeprefix("LoRA r="))
-    shapes = setup.space.shapes
+    shapes = context.space.shapes
     counts = [Architecture.uniform(shapes, B=f"lora-{r}").count(shapes) for r in (rank, rank + 1)]
     assert counts[0] == row.n_params
-    assert counts[0] <= setup.budget < counts[1]
+    assert counts[0] <= context.budget < counts[1]
 
 
-def test_the_model_is_plain_and_scores_what_the_table_says(finished, setup):
+def test_search_model_is_plain_and_has_the_rows_score(finished, context):
     kinds = {type(module).__name__ for module in finished.model.modules()}
     assert "GLoRALinear" not in kinds
-    assert evaluate(finished.model, *setup.test()) == finished.rows[0].test
+    assert evaluate(finished.model, *context.test()) == finished.rows[0].test
 
 
-def test_a_second_run_changes_nothing(finished, finished_runs, tiny):
+def test_search_reads_the_test_images_once(tiny, workspace, monkeypatch):
+    calls, original = [], Context.test
+
+    def test(self):
+        study = load(workspace)
+        calls.append(get_attribute(study, "selection"))
+        return original(self)
+
+    monkeypatch.setattr(Context, "test", test)
+    result = search(tiny, workspace=workspace)
+    assert calls == [result.selection.to_json()]  # after the selection
+    search(tiny, workspace=workspace)
+    resume("tiny", workspace=workspace)
+    assert len(calls) == 1
+
+
+def test_search_refit_trains_on_all_labelled_images_and_nothing_else(tiny, workspace, monkeypatch):
+    seen, original = {}, _training.train
+
+    def train(model, parameters, images, labels, settings, **keywords):
+        seen[keywords["stage"]] = len(labels), len(labels) * settings.epochs
+        return original(model, parameters, images, labels, settings, **keywords)
+
+    monkeypatch.setattr(_training, "train", train)
+    search(tiny, workspace=workspace)
+    lora = next(name for name in seen if name.startswith("LoRA") and "refit" not in name)
+    selections = [name for name in seen if name.startswith("selection-")]
+    selection = tiny.selection
+    assert seen["supernet"] == (N_TRAIN, trained_images(tiny))
+    assert len(selections) == selection.n_candidates
+    for name in selections:
+        assert seen[name] == (N_TRAIN, trained_images(tiny, selection.epochs_ratio))
+    n_refit = trained_images(tiny, selection.refit_epochs_ratio, N_LABELLED)
+    assert seen["refit"] == (N_LABELLED, n_refit)
+    assert seen[lora] == (N_TRAIN, trained_images(tiny))
+    assert seen[f"{lora}, refit"] == (N_LABELLED, trained_images(tiny, 1.0, N_LABELLED))
+    assert len(seen) == 2 + selection.n_candidates + 2 * 3
+
+
+def test_search_second_run_changes_nothing(finished, finished_runs, tiny):
     before = figures(finished)
-    again = search(tiny, runs=finished_runs)
+    again = search(tiny, workspace=Workspace(runs=finished_runs))
     assert figures(again) == before
     assert again.rows == finished.rows
     for name, value in again.model.state_dict().items():
         assert torch.equal(value, finished.model.state_dict()[name])
 
 
-class Interrupt(BaseException):
-    """Ends a run as a signal would: no handler of ours catches it."""
-
-
-def interrupt_after(monkeypatch, owner, name, calls):
-    """Let a function raise after it has done its work for the n-th time."""
-    original = getattr(owner, name)
-    left = calls
-
-    def wrapped(*args, **kwargs):
-        nonlocal left
-        value = original(*args, **kwargs)
-        left -= 1
-        if left == 0:
-            raise Interrupt
-        return value
-
-    monkeypatch.setattr(owner, name, wrapped)
-
-
-@pytest.mark.parametrize(
-    ("owner", "name", "calls"),
-    [
-        (Setup, "backbone", 1),
-        (_proposals.Scorer, "score", 1),
-        (_proposals.Scorer, "score", 6),
-        (_selection, "evaluate", 2),
-        (_search, "train_baseline", 2),
-    ],
-    ids=["backbone", "first trial", "sixth trial", "selection", "baselines"],
-)
-def test_interrupted_equals_uninterrupted(
-    finished, tiny, tmp_path, monkeypatch, owner, name, calls
+def test_search_second_run_trains_scores_and_tests_nothing(
+    finished, finished_runs, tiny, monkeypatch
 ):
-    with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
-        interrupt_after(patch, owner, name, calls)
-        search(tiny, runs=tmp_path)
-        pytest.fail("the interrupt did not come")
-    assert figures(search(tiny, runs=tmp_path)) == figures(finished)
-
-
-def test_a_trial_that_dies_twice_is_still_evaluated_once(finished, tiny, tmp_path, monkeypatch):
-    for calls in (3, 1):
-        with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
-            interrupt_after(patch, _proposals.Scorer, "score", calls)
-            search(tiny, runs=tmp_path)
-    result = search(tiny, runs=tmp_path)
-    assert figures(result) == figures(finished)
-    assert summarize(result.study)["trials"]["failed"] == 2
-
-
-def test_another_seed_gives_other_trials(finished, tiny, tmp_path):
-    other = search(tiny.replace(seed=1, selection={"baselines": False}), runs=tmp_path)
-    assert figures(other)[0] != figures(finished)[0]
-    assert [row.name for row in other.rows] == ["searched"]
-
-
-def test_more_trials_go_on_while_the_study_is_open(finished, tiny, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
-        interrupt_after(patch, _search, "select", 1)
-        search(tiny.replace(search={"n_trials": 2}), runs=tmp_path)
-    assert figures(search(tiny, runs=tmp_path)) == figures(finished)
-
-
-def test_a_finished_study_takes_no_more_trials(finished, tiny, tmp_path):
-    search(tiny.replace(search={"n_trials": 2}, selection={"baselines": False}), runs=tmp_path)
-    with pytest.raises(RecipeError, match=r"has chosen its best of search\.trials = 2"):
-        search(tiny.replace(selection={"baselines": False}), runs=tmp_path)
-
-
-def test_other_settings_are_refused_and_the_setting_named(finished, finished_runs, tiny):
-    with pytest.raises(RecipeError, match=r"training\.lr = 0\.01, this recipe has 0\.02"):
-        search(tiny.replace(training={"lr": 0.02}), runs=finished_runs)
-
-
-def test_budget_zero_trains_the_head_only(tiny, tmp_path):
-    result = search(tiny.replace(budget=0), runs=tmp_path)
-    assert result.selection.n_params == 0
-    assert summarize(result.study)["trials"]["complete"] == 1
-    rows = {row.name: row for row in result.rows}
-    assert rows["LoRA"].n_params is None
-    assert rows["BitFit"].n_params is None
-    assert rows["searched"].test is not None
-
-
-def test_a_budget_below_the_smallest_is_refused_before_anything_is_written(tiny, tmp_path):
-    spec = tiny.search_space.model_copy(
-        update={"choices": tiny.search_space.choices.model_copy(update={"E": ("vector",)})}
-    )
-    recipe = tiny.replace(budget=3, search_space=spec.model_dump(mode="json"))
-    with pytest.raises(BudgetError, match="at least"):
-        search(recipe, runs=tmp_path / "runs")
-    assert not (tmp_path / "runs").exists()
-
-
-def test_the_loss_can_be_the_objective(tiny, tmp_path):
-    recipe = tiny.replace(search={"objectives": ["loss"]}, selection={"baselines": False})
-    result = search(recipe, runs=tmp_path)
-    assert result.study.direction == optuna.study.StudyDirection.MINIMIZE
-    assert result.study.best_value == min(
-        trial.user_attrs["validation_loss"] for trial in result.study.trials
-    )
-
-
-def test_inherited_weights_are_kept_without_fine_tuning(tiny, tmp_path):
-    recipe = tiny.replace(selection={"finetune_epochs": 0, "baselines": False})
-    result = search(recipe, runs=tmp_path)
-    assert result.selection.finetuned is None
-    assert result.rows[0].validation == result.selection.inherited
-
-
-@pytest.fixture
-def searching(tiny, tmp_path, monkeypatch):
-    """A study that was interrupted in its fourth trial."""
-    with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
-        interrupt_after(patch, _proposals.Scorer, "score", 4)
-        search(tiny, runs=tmp_path)
-    return optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path}/studies.db")
-
-
-@pytest.mark.parametrize("what", ["backbone", "supernet"])
-def test_an_altered_artifact_is_refused_and_told(searching, what, tiny, tmp_path):
-    weights = artifact_of(searching, what)
-    data = bytearray(weights.read_bytes())
-    data[-1] ^= 1
-    weights.write_bytes(data)
-    with pytest.raises(CheckpointError, match=r"must have sha256 .* altered or cut short"):
-        search(tiny, runs=tmp_path)
-    assert len(searching.trials) == 5  # the fourth and its retry
-
-
-@pytest.mark.parametrize("what", ["backbone", "supernet"])
-def test_a_missing_artifact_is_told_with_the_way_out(searching, what, tiny, tmp_path):
-    artifact_of(searching, what).unlink()
-    with pytest.raises(CheckpointError, match=r"is missing; give .* --artifacts"):
-        search(tiny, runs=tmp_path)
-
-
-def test_a_missing_artifact_folder_is_told_with_the_way_out(searching, tiny, tmp_path):
-    (tmp_path / "artifacts").rename(tmp_path / "elsewhere")
-    with pytest.raises(StorageError, match=r"no folder .*artifacts' on this machine.*--artifacts"):
-        search(tiny, runs=tmp_path)
-    search(tiny, runs=tmp_path, artifacts=str(tmp_path / "elsewhere"))
-
-
-def test_a_published_checkpoint_that_is_gone_is_no_obstacle(finished, tiny, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
-        interrupt_after(patch, _weights._SharedCheckpoint, "publish", 2)
-        patch.setattr(_weights._SharedCheckpoint, "share", 1e9)
-        search(tiny, runs=tmp_path / "first")
-    storage = f"sqlite:///{tmp_path}/first/studies.db"
-    stages = optuna.load_study(study_name="tiny/stages", storage=storage)
-    (attempt,) = [t for t in stages.trials if "checkpoint" in t.user_attrs]
-    artifacts = tmp_path / "first/artifacts"
-    newest = artifacts / attempt.user_attrs["checkpoint"]["artifact"]["id"]
-    newest.unlink()
-    result = resume("tiny", storage=storage, runs=tmp_path / "second")
-    assert figures(result) == figures(finished)
-
-
-def test_checkpoints_are_among_the_artifacts_only_until_they_are_of_no_use(
-    tiny, tmp_path, monkeypatch
-):
-    found = []
-    original = _weights._SharedCheckpoint.publish
-
-    def publish(self):
-        original(self)
-        found.append(len(list((tmp_path / "artifacts").iterdir())))
-
-    monkeypatch.setattr(_weights._SharedCheckpoint, "publish", publish)
-    monkeypatch.setattr(_weights._SharedCheckpoint, "share", 1e9)
-    search(tiny.replace(selection={"baselines": False}), runs=tmp_path)
-    assert found == [2] * 6  # the backbone's and the newest checkpoint's
-    assert len(list((tmp_path / "artifacts").iterdir())) == 3  # backbone, supernet, winner
-
-
-def test_a_diverging_training_is_told_and_leaves_no_trial(tiny, tmp_path):
-    recipe = tiny.replace(training={"lr": 1e30, "clip_grad": 0.0})
-    with pytest.raises(TrainingError, match="lower lr"):
-        search(recipe, runs=tmp_path)
-    study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path}/studies.db")
-    assert study.trials == []
-
-
-def test_trials_may_not_be_taken_back(tiny, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
-        interrupt_after(patch, _proposals.Scorer, "score", 2)
-        search(tiny, runs=tmp_path)
-    with pytest.raises(RecipeError, match="may be raised, from 12 on, got 3"):
-        search(tiny.replace(search={"n_trials": 3}), runs=tmp_path)
-
-
-def test_trials_that_are_raised_before_the_selection_are_made(
-    finished, tiny, tmp_path, monkeypatch
-):
-    """Somebody raises the target after the last trial, before anybody has begun to choose."""
-    original = _selection.select
-    raised = []
-
-    def select(run, claim):
-        if not raised:
-            raised.append(1)
-            settings = run.study.user_attrs["glora:settings"]
-            recipe = {
-                **settings["recipe"],
-                "search": {**settings["recipe"]["search"], "n_trials": 12},
-            }
-            run.study.set_user_attr("glora:settings", {**settings, "recipe": recipe, "target": 12})
-        return original(run, claim)
-
-    monkeypatch.setattr(_search, "select", select)
-    result = search(tiny.replace(search={"n_trials": 3}), runs=tmp_path)
-    assert figures(result) == figures(finished)
-
-
-def test_a_study_that_was_started_anew_with_other_settings_is_left(tiny, tmp_path, monkeypatch):
-    """As long as there is no supernet, a mended recipe may take the name."""
-    original = _search.load_backbone
-
-    def load_backbone(run):
-        loaded = original(run)
-        if len(started) == 0:
-            started.append(1)
-            with monkeypatch.context() as patch:
-                patch.setattr(_search, "_work", lambda run: None)
-                search(tiny.replace(training={"lr": 0.02}), runs=tmp_path)
-        return loaded
-
-    started = []
-    monkeypatch.setattr(_search, "load_backbone", load_backbone)
-    with pytest.raises(StudyError, match="somebody has started it anew with others"):
-        search(tiny, runs=tmp_path)
-    study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path}/studies.db")
-    assert study.user_attrs["glora:settings"]["recipe"]["training"]["lr"] == 0.02
-    assert study.trials == []
-
-
-def test_attributes_of_the_users_own_do_no_harm(tiny, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
-        interrupt_after(patch, _proposals.Scorer, "score", 2)
-        search(tiny, runs=tmp_path)
-    study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path}/studies.db")
-    study.set_user_attr("note", "mine")
-    assert resume("tiny", runs=tmp_path).rows
-
-
-def test_a_foreign_study_of_the_name_is_left_alone(tiny, tmp_path):
-    url = f"sqlite:///{tmp_path}/studies.db"
-    foreign = optuna.create_study(study_name="tiny", storage=url, direction="maximize")
-    foreign.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
-    with pytest.raises(StudyError, match="not one of GLoRA's"):
-        search(tiny, runs=tmp_path)
-    assert foreign.user_attrs == {}
-    assert len(foreign.trials) == 1
-
-
-def test_a_newer_format_is_refused(tiny, tmp_path, monkeypatch):
-    storage = f"sqlite:///{tmp_path}/studies.db"
-    study = optuna.create_study(study_name="new", storage=storage)
-    study.set_user_attr("glora:format", 99)
-    with pytest.raises(StudyError, match="format 99"):
-        load_study(study._storage, "new")
-
-
-def test_an_interrupted_creation_is_done_over(tiny, tmp_path, finished):
-    url = f"sqlite:///{tmp_path}/studies.db"
-    study = optuna.create_study(study_name="tiny", storage=url, direction="maximize")
-    study.set_user_attr("glora:recipe", {})
-    assert figures(search(tiny, runs=tmp_path)) == figures(finished)
-
-
-def test_an_empty_study_of_another_direction_is_refused(tiny, tmp_path):
-    optuna.create_study(study_name="tiny", storage=f"sqlite:///{tmp_path}/studies.db")
-    with pytest.raises(StudyError, match="other objectives, minimize instead of maximize"):
-        search(tiny, runs=tmp_path)
-
-
-def test_checkpoints_of_other_images_are_not_taken(tiny, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
-        interrupt_after(patch, _weights, "train", 1)
-        search(tiny, runs=tmp_path)
-    (tmp_path / "studies.db").unlink()
-    assert list((tmp_path / "tiny").glob("supernet-*.json"))
-    recipe = tiny.replace(task={"validation_per_class": 10}, selection={"baselines": False})
-    found = search(recipe, runs=tmp_path)
-    standalone = search(recipe, runs=tmp_path / "standalone")
-    assert figures(found) == figures(standalone)
-    assert not list((tmp_path / "tiny").glob("supernet-*"))
-
-
-@pytest.mark.parametrize("after", ["divergence", "checkpoint"])
-def test_a_mended_recipe_starts_over_under_the_same_name(tiny, tmp_path, monkeypatch, after):
-    if after == "divergence":
-        with pytest.raises(TrainingError):
-            search(tiny.replace(training={"lr": 1e30, "clip_grad": 0.0}), runs=tmp_path)
-    else:
-        with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
-            interrupt_after(patch, _weights, "train", 1)
-            search(tiny.replace(training={"lr": 0.03}), runs=tmp_path)
-    recipe = tiny.replace(selection={"baselines": False}, search={"n_trials": 2})
-    assert summarize(search(recipe, runs=tmp_path).study)["recipe"]["training"]["lr"] == 0.01
-
-
-@pytest.mark.parametrize("name", ["..", "a/b", "/tmp/x", "backbones", "", "a b"])
-def test_names_that_reach_out_of_the_folder_are_refused(tiny, tmp_path, name):
-    with pytest.raises(RecipeError):
-        search(tiny, runs=tmp_path / "runs", name=name or " ")
-    assert not (tmp_path / "runs").exists()
-
-
-def test_an_interrupted_pretraining_goes_on_where_it_was(finished, tiny, tmp_path, monkeypatch):
-    recipe = tiny.replace(backbone={"pretraining": {"checkpoint_every": 1}})
-    from glora_automl.training import _position
-
-    with monkeypatch.context() as patch, contextlib.suppress(Interrupt):
-        interrupt_after(patch, _position, "save_checkpoint", 2)
-        search(recipe, runs=tmp_path)
-    (unfinished,) = (tmp_path / "backbones").glob("*-training.json")
-    calls = []
-    with monkeypatch.context() as patch:
-        original = _position.save_checkpoint
-        patch.setattr(_position, "save_checkpoint", lambda *a: calls.append(a) or original(*a))
-        result = search(recipe, runs=tmp_path)
-    assert sum("pretraining" in state["stage"] for _, _, state in calls) == 2
-    assert not unfinished.exists()
-    assert figures(result)[3] == figures(finished)[3]
-
-
-def test_a_finished_study_is_read_and_not_done_over(finished, finished_runs, tiny, monkeypatch):
     def refuse(*arguments, **keywords):
         raise AssertionError("nothing may be trained, scored or tested again")
 
-    monkeypatch.setattr(_weights, "train", refuse)
-    monkeypatch.setattr(_search, "run_trials", refuse)
-    monkeypatch.setattr(_search, "select", refuse)
-    monkeypatch.setattr(Setup, "test", refuse)
+    monkeypatch.setattr(_training, "train", refuse)
+    monkeypatch.setattr(_search, "search_trials", refuse)
+    monkeypatch.setattr(Scorer, "score", refuse)
+    monkeypatch.setattr(Context, "test", refuse)
     before = summarize(finished.study)["seconds"]
-    again = search(tiny, runs=finished_runs)
+    again = search(tiny, workspace=Workspace(runs=finished_runs))
     assert again.rows == finished.rows
     assert again.selection == finished.selection
     assert summarize(again.study)["seconds"] == before
 
 
-def test_a_finished_study_gives_its_winner_to_another_folder(finished, finished_runs, tmp_path):
-    again = resume("tiny", storage=f"sqlite:///{finished_runs}/studies.db", runs=tmp_path)
+def test_search_same_seed_gives_the_same_trials_and_figures(finished, tiny, workspace):
+    assert figures(search(tiny, workspace=workspace)) == figures(finished)
+
+
+def test_search_another_seed_gives_other_trials(finished, tiny, workspace):
+    other = search(tiny.replace(seed=1, **ALONE), workspace=workspace)
+    assert figures(other)[0] != figures(finished)[0]
+    assert [row.name for row in other.rows] == ["searched"]
+
+
+def test_search_more_trials_while_open_equals_all_at_once(finished, tiny, workspace, monkeypatch):
+    interrupt = partial(interrupt_after, owner=_search, name="search_trials")
+    few = tiny.replace(search={"n_trials": 2})
+    run_interrupted(monkeypatch, interrupt, few, workspace=workspace)
+    assert figures(search(tiny, workspace=workspace)) == figures(finished)
+
+
+def test_resume_n_trials_raises_the_target_of_an_open_study(finished, tiny, workspace, monkeypatch):
+    interrupt = partial(interrupt_after, owner=_search, name="search_trials")
+    few = tiny.replace(search={"n_trials": 2})
+    run_interrupted(monkeypatch, interrupt, few, workspace=workspace)
+    assert figures(resume("tiny", n_trials=12, workspace=workspace)) == figures(finished)
+
+
+def test_search_target_raised_before_the_selection_adds_the_trials(
+    finished, tiny, workspace, monkeypatch
+):
+    """Another process raises the target between the last trial and the selection."""
+    original, raised = _selection.train_candidates, []
+    check = _selection.done_trials
+
+    def done_trials(study):
+        if not raised:
+            raised.append(1)
+            settings = get_attribute(study, "settings")
+            recipe = settings["recipe"]
+            recipe = {**recipe, "search": {**recipe["search"], "n_trials": 12}}
+            set_attribute(study, "settings", {**settings, "recipe": recipe, "target": 12})
+        return check(study)
+
+    def train_candidates(run, *arguments):
+        assert len(run.study.trials) == 12
+        return original(run, *arguments)
+
+    monkeypatch.setattr(_selection, "done_trials", done_trials)
+    monkeypatch.setattr(_selection, "train_candidates", train_candidates)
+    result = search(tiny.replace(search={"n_trials": 3}), workspace=workspace)
+    assert raised
+    assert figures(result) == figures(finished)
+
+
+def test_search_budget_zero_trains_the_head_alone(tiny, workspace):
+    result = search(tiny.replace(budget=0), workspace=workspace)
+    assert result.selection.n_params == 0
+    assert summarize(result.study)["trials"]["complete"] == 1
+    rows = {row.name: row for row in result.rows}
+    assert rows["LoRA"] == Row("LoRA")
+    assert rows["BitFit"] == Row("BitFit")
+    assert rows["searched"].test is not None
+
+
+def test_search_objective_accuracy_is_maximized(tiny, workspace):
+    recipe = tiny.replace(search={"objectives": ["accuracy"]}, **ALONE)
+    result = search(recipe, workspace=workspace)
+    assert result.study.direction == optuna.study.StudyDirection.MAXIMIZE
+    assert result.study.metric_names == ["validation_accuracy"]
+    for trial in result.study.trials:
+        assert trial.value == trial.user_attrs["validation_accuracy"]
+
+
+def test_search_epochs_ratios_of_0_keep_the_inherited_weights(tiny, workspace):
+    selection = {"epochs_ratio": 0, "refit_epochs_ratio": 0, "baselines": False}
+    result = search(tiny.replace(selection=selection), workspace=workspace)
+    assert result.selection.trained == result.selection.inherited
+    assert result.rows[0].validation == result.selection.inherited
+    assert result.rows[0].n_images == trained_images(tiny)
+    validation = result.rows[0].validation
+    context = prepare(tiny, workspace, "tiny")
+    assert evaluate(result.model, *context.validation, scale_temperature=True) == validation
+
+
+def test_search_without_refit_keeps_the_validated_weights(tiny, workspace, finished):
+    result = search(tiny.replace(selection={"refit": False}), workspace=workspace)
+    assert not result.selection.refit
+    assert result.selection.weights == "trained"
+    context = prepare(tiny, workspace, "tiny")
+    found = evaluate(result.model, *context.validation, scale_temperature=True)
+    assert found == result.rows[0].validation == finished.rows[0].validation
+    assert Stage.REFIT not in {cost.stage for cost in stage_costs(result.study)}
+    recipe = read_recipe(result.study)
+    expected = {subnet_images(recipe, recipe.selection.n_candidates), baseline_images(recipe)}
+    assert {row.n_images for row in result.rows} == expected
+
+
+def test_search_several_candidates_keeps_the_one_that_validates_best(tiny, workspace):
+    recipe = tiny.replace(selection={"n_candidates": 3, "baselines": False})
+    result = search(recipe, workspace=workspace)
+    best = [t.number for t in sorted(result.study.trials, key=lambda t: t.value)][:3]
+    assert result.selection.candidates == tuple(dict.fromkeys([0, *best]))[:3]
+    assert result.selection.trial in result.selection.candidates
+    (cost,) = (c for c in stage_costs(result.study) if c.stage == Stage.SELECTION)
+    assert cost.n_trained == 3 * trained_images(recipe, recipe.selection.epochs_ratio)
+    assert cost.n_evaluated == 3 * 2 * N_VALIDATION
+
+
+def test_search_baseline_that_validates_best_is_selected_and_kept(tiny, workspace):
+    # Without any training of the supernet's subnets, LoRA alone is fitted.
+    recipe = tiny.replace(
+        search_space={"choices": {"A": ["none"], "B": ["none"], "C": ["none"], "E": ["none"]}},
+        training={"epochs": 20},
+    )
+    result = search(recipe, workspace=workspace)
+    by_validation = min(
+        (row for row in result.rows if row.validation), key=lambda r: r.validation.scaled_loss
+    )
+    assert result.selection.preset == by_validation.name != "searched"
+    assert result.selection.trial is None
+    assert result.selection.trained == by_validation.validation
+    context = prepare(recipe, workspace, "tiny")
+    assert evaluate(result.model, *context.test()) == by_validation.test
+    found = load_checkpoint(workspace.folder / "tiny/winner.json")
+    assert found[1]["architecture"] == result.selection.architecture
+
+
+def test_search_uniform_paths_select_the_best_trials(tiny, workspace):
+    recipe = tiny.replace(supernet={"paths": "uniform"}, training={"lr": 1e-3}, **ALONE)
+    result = search(recipe, workspace=workspace)
+    n_candidates = recipe.selection.n_candidates
+    best = [t.number for t in sorted(result.study.trials, key=lambda t: t.value)]
+    assert result.selection.candidates == tuple(best[:n_candidates])
+    assert result.rows[0].n_images == subnet_images(recipe, n_candidates)
+
+
+def test_search_collapsed_supernet_restarts_at_a_lower_rate(tiny, workspace):
+    """Its first attempt ends before a checkpoint is due."""
+    lines = []
+    recipe = tiny.replace(training={"lr": 0.1, "clip_grad": 0, "checkpoint_every": 5}, **ALONE)
+    result = search(recipe, workspace=replace(workspace, progress=LineProgress(lines.append)))
+    assert any("the training collapsed at a learning rate of 1.0e-01" in line for line in lines)
+    assert get_attribute(result.study, "supernet")["spent"]["n_restarts"] > 0
+    assert result.rows[0].test is not None
+
+
+def test_search_interrupted_creation_is_repeated(tiny, tmp_path, finished):
+    url = f"sqlite:///{tmp_path}/studies.db"
+    study = optuna.create_study(study_name="tiny", storage=url, direction="minimize")
+    study.set_user_attr("glora:recipe", {})
+    assert figures(search(tiny, workspace=Workspace(runs=tmp_path))) == figures(finished)
+
+
+def test_resume_finished_study_writes_its_winner_into_another_folder(
+    finished, finished_runs, tmp_path
+):
+    storage = f"sqlite:///{finished_runs}/studies.db"
+    again = resume("tiny", workspace=Workspace(storage=storage, runs=tmp_path))
     assert again.rows == finished.rows
     for name, value in again.model.state_dict().items():
         assert torch.equal(value, finished.model.state_dict()[name])
     assert load_checkpoint(tmp_path / "tiny/winner.json") is not None
 
 
-def test_a_model_that_cannot_be_adapted_is_refused_before_anything_is_written(tiny, tmp_path):
-    backbone = {
-        "model": "resnet18",
-        "pretraining": None,
-        "kwargs": {"pretrained_cfg_overlay": {"input_size": [3, 32, 32]}},
-    }
-    table = tiny.model_dump(mode="json") | {"backbone": backbone}
-    with pytest.raises(LayerError, match=r"conv1: a convolution over 7 x 7 pixels"):
-        search(parse_recipe(table, "recipe tiny"), runs=tmp_path / "runs")
-    assert not (tmp_path / "runs").exists()
-
-
-def test_a_study_of_a_version_with_fewer_settings_is_not_done_again(
-    finished, finished_place, monkeypatch
+def test_resume_study_of_a_version_with_fewer_settings_is_not_repeated(
+    finished, finished_workspace, monkeypatch
 ):
-    storage = f"sqlite:///{finished_place['runs']}/studies.db"
-    study = optuna.load_study(study_name="tiny", storage=storage)
-    settings = study.user_attrs["glora:settings"]
+    study = load(finished_workspace)
+    settings = get_attribute(study, "settings")
     del settings["recipe"]["selection"]["refit"]
-    study.set_user_attr("glora:settings", {**settings, "key": "0123456789abcdef"})
-    stages = optuna.load_study(study_name="tiny/stages", storage=storage)
-    for trial in stages.trials:  # such a version's key was another one
-        finished_one = (
-            trial.state == TrialState.COMPLETE and trial.user_attrs["stage"] != "settings"
-        )
-        if finished_one:
-            copied = optuna.trial.create_trial(
-                value=trial.value,
-                user_attrs={**trial.user_attrs, "key": "0123456789abcdef"},
-            )
-            stages.add_trial(copied)
-    for name in ("load_supernet", "run_trials", "select", "train_baseline", "final_test"):
+    set_attribute(study, "settings", {**settings, "key": "0123456789abcdef"})
+    stages = load(finished_workspace, "tiny/stages")
+    for trial in stages.trials:  # such a version computed another key
+        if trial.state == TrialState.COMPLETE and trial.user_attrs["stage"] != "settings":
+            attributes = {**trial.user_attrs, "key": "0123456789abcdef"}
+            stages.add_trial(optuna.trial.create_trial(value=trial.value, user_attrs=attributes))
+    for name in ("load_supernet", "search_trials", "final_test"):
         monkeypatch.setattr(_search, name, lambda *_, **__: pytest.fail("it is done"))
-    assert resume("tiny", **finished_place).rows == finished.rows
+    monkeypatch.setattr(_training, "train", lambda *_, **__: pytest.fail("it is done"))
+    assert resume("tiny", workspace=finished_workspace).rows == finished.rows
 
 
-def test_layers_whose_weight_is_read_without_a_call_are_searched_without_bias(tiny, tmp_path):
+def test_prepare_layer_whose_weight_is_read_without_a_call_has_no_bias_choices(tiny, workspace):
     kwargs = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
     backbone = {"model": "beit_base_patch16_224", "pretraining": None, "kwargs": kwargs}
     table = tiny.model_dump(mode="json") | {"backbone": backbone}
-    recipe = parse_recipe(table, "recipe beit")
-    setup = prepare(recipe, runs=tmp_path, name="beit", device="cpu", progress=Progress())
-    names = {d.name for d in setup.space.dimensions if "qkv" in d.name}
+    context = prepare(parse_recipe(table, "recipe beit"), workspace, "beit")
+    names = {d.name for d in context.space.dimensions if "qkv" in d.name}
     assert names == {"blocks.0.attn.qkv.A", "blocks.0.attn.qkv.B"}

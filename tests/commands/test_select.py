@@ -1,6 +1,6 @@
-"""Several objectives, and adapters for budgets that the search was not for."""
+"""Several objectives, and adapters for budgets below that of the search."""
 
-import contextlib
+from functools import partial
 
 import pytest
 from optuna.study import StudyDirection
@@ -8,14 +8,15 @@ from optuna.trial import TrialState
 
 from glora_automl.adapters import classifiers, linear_shapes
 from glora_automl.architecture import Architecture
-from glora_automl.commands import _select as _pick
-from glora_automl.commands import pick, search
+from glora_automl.commands import _search, _select, search, select
 from glora_automl.errors import BudgetError, StudyError
-from glora_automl.pipeline._context import prepare
-from glora_automl.progress import Progress
+from glora_automl.pipeline import Workspace, _final_test, _selection, prepare
 from glora_automl.recipes import load_recipe
-from glora_automl.study import Selection, summarize
+from glora_automl.study import SEARCHED, Selection, Stage, stage_costs, summarize
+from glora_automl.supernet import Scorer, is_truncation, widest_architecture
 from glora_automl.training import evaluate, load_checkpoint
+from tests.commands.interrupts import interrupt_after, interrupt_training, run_interrupted
+from tests.commands.studies import N_LABELLED, N_TEST, N_VALIDATION, trained_images
 from tests.conftest import TINY
 
 
@@ -31,21 +32,21 @@ def trading(tmp_path_factory):
             "population_size": 8,
             "n_parents": 4,
         },
-        selection={"baselines": False, "finetune_epochs": 0},
+        selection={"baselines": False, "epochs_ratio": 0, "refit": False},
     )
 
 
 @pytest.fixture(scope="module")
-def traded_runs(tmp_path_factory):
-    return tmp_path_factory.mktemp("traded")
+def traded_workspace(tmp_path_factory):
+    return Workspace(runs=tmp_path_factory.mktemp("traded"))
 
 
 @pytest.fixture(scope="module")
-def traded(trading, traded_runs):
-    return search(trading, runs=traded_runs)
+def traded(trading, traded_workspace):
+    return search(trading, workspace=traded_workspace)
 
 
-def test_a_study_of_the_trade_off_has_two_objectives(traded):
+def test_search_two_objectives_are_accuracy_and_n_params(traded):
     study = traded.study
     assert study.directions == [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
     assert study.metric_names == ["validation_accuracy", "trainable_params"]
@@ -55,51 +56,39 @@ def test_a_study_of_the_trade_off_has_two_objectives(traded):
         assert trial.values[1] == trial.user_attrs["trainable_params"] <= budget
 
 
-def test_the_front_is_optunas_and_its_best_is_selected(traded):
+def test_search_two_objectives_have_optunas_front_and_its_most_accurate_as_candidate(traded):
     summary = summarize(traded.study)
     points = {(p["value"], p["n_params"]) for p in summary["front"]}
     assert points == {tuple(t.values) for t in traded.study.best_trials}
     best = max(traded.study.trials, key=lambda t: t.values[0])
     assert summary["best"]["value"] == best.values[0]
-    assert traded.selection.inherited.accuracy == best.values[0]
+    assert summary["best"]["trial"] in traded.selection.candidates
 
 
-def test_the_search_goes_for_few_parameters(traded, trading, tmp_path):
-    standalone = trading.replace(search={"objectives": ["accuracy"]})
-    plain = search(standalone, runs=tmp_path / "plain")
+def test_search_two_objectives_propose_fewer_parameters(traded, trading, workspace):
+    plain = search(trading.replace(search={"objectives": ["accuracy"]}), workspace=workspace)
 
-    def sizes(result):
+    def mean_size(result):
         later = result.study.trials[8:]
         return sum(t.user_attrs["trainable_params"] for t in later) / len(later)
 
-    assert sizes(traded) < sizes(plain)
+    assert mean_size(traded) < mean_size(plain)
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
-def test_other_samplers_trade_off_too(trading, tmp_path, sampler):
-    result = search(trading.replace(search={"sampler": sampler, "n_trials": 12}), runs=tmp_path)
+def test_search_two_objectives_work_with_optunas_samplers(trading, workspace, sampler):
+    recipe = trading.replace(search={"sampler": sampler, "n_trials": 12})
+    result = search(recipe, workspace=workspace)
     assert len(result.study.best_trials) >= 1
     assert all(len(t.values) == 2 for t in result.study.trials)
 
 
-def test_an_interrupted_search_of_the_trade_off_ends_as_if_it_had_not_been(
-    traded, trading, tmp_path, monkeypatch
+def test_search_two_objectives_interrupted_equals_uninterrupted(
+    traded, trading, workspace, monkeypatch
 ):
-    from glora_automl.pipeline import _objective as _proposals
-
-    left, original = 20, _proposals.Scorer.score
-
-    def interrupted(*args, **keywords):
-        nonlocal left
-        left -= 1
-        if left == 0:
-            raise KeyboardInterrupt
-        return original(*args, **keywords)
-
-    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
-        patch.setattr(_proposals.Scorer, "score", interrupted)
-        search(trading, runs=tmp_path / "again")
-    again = search(trading, runs=tmp_path / "again")
+    interrupt = partial(interrupt_after, owner=Scorer, name="score", calls=20)
+    run_interrupted(monkeypatch, interrupt, trading, workspace=workspace)
+    again = search(trading, workspace=workspace)
 
     def done(study):
         complete = study.get_trials(states=(TrialState.COMPLETE,))
@@ -108,29 +97,31 @@ def test_an_interrupted_search_of_the_trade_off_ends_as_if_it_had_not_been(
     assert done(again.study) == done(traded.study)
 
 
-def test_a_warm_start_takes_the_front(traded, trading, traded_runs):
-    front = {p["trial"] for p in summarize(traded.study)["front"]}
-    known = [traded.study.trials[number].params for number in front]
-    again = search(trading, name="again", runs=traded_runs, warm_start="tiny")
-    first = again.study.trials[: min(4, len(front))]
-    assert all(trial.params in known for trial in first)
+def test_search_two_objectives_warm_start_from_the_front(traded, trading, traded_workspace):
+    front = [traded.study.trials[p["trial"]].params for p in summarize(traded.study)["front"]]
+    again = search(trading, name="again", warm_start="tiny", workspace=traded_workspace)
+    generation = [trial.params for trial in again.study.trials[:8]]
+    taken = [params for params in front if params in generation]
+    assert len(taken) >= min(4, len(front))
+    # The ends of the front are among them.
+    assert front[0] in taken
+    assert front[-1] in taken
 
 
-def test_a_pick_fits_its_budget_and_is_kept(finished, finished_place, tiny):
+def test_select_result_fits_its_budget_and_is_stored(finished, finished_workspace, tiny):
     front = summarize(finished.study)["front"]
     budget = front[len(front) // 2]["n_params"]
-    result = pick("tiny", budget, **finished_place)
+    result = select("tiny", budget, workspace=finished_workspace)
     fitting = [t for t in finished.study.trials if t.user_attrs["trainable_params"] <= budget]
-    assert result.selection.inherited.accuracy == max(t.value for t in fitting)
-    assert result.selection.n_params <= budget
+    assert min(fitting, key=lambda t: t.value).number in result.selection.candidates
+    assert result.selection.n_params <= budget == result.budget
     (row,) = result.rows
+    assert row.name == SEARCHED
     assert row.n_params == result.selection.n_params
-    setup = prepare(
-        tiny, runs=finished_place["runs"], name="tiny", device="cpu", progress=Progress()
-    )
-    assert evaluate(result.model, *setup.test()) == row.test
-    assert evaluate(result.model, *setup.validation, scale_temperature=True) == row.validation
-    found = load_checkpoint(finished_place["runs"] / f"tiny/winner-{budget}.json")
+    assert row.validation == result.selection.trained
+    context = prepare(tiny, finished_workspace, "tiny")
+    assert evaluate(result.model, *context.test()) == row.test
+    found = load_checkpoint(finished_workspace.folder / f"tiny/winner-{budget}.json")
     assert found is not None
     architecture = Architecture.parse(found[1]["architecture"])
     assert str(architecture) == result.selection.architecture
@@ -138,39 +129,115 @@ def test_a_pick_fits_its_budget_and_is_kept(finished, finished_place, tiny):
     sizes = sum(p.numel() for p in result.model.parameters() if id(p) in head)
     assert sum(t.numel() for t in found[0].values()) == row.n_params + sizes
     assert set(architecture) <= set(linear_shapes(result.model))
-    # The study itself stays as it was, and tells of the pick.
+    # The study keeps its own selection, and shows this one.
     summary = summarize(result.study)
     assert Selection.from_json(summary["selection"]) == finished.selection
-    (picked,) = summary["picks"]
-    assert picked["budget"] == budget
-    assert picked["row"] == row.to_json()
-    assert summary["seconds"]["picks"] > 0
+    (kept,) = summary["selects"]
+    assert kept["budget"] == budget
+    assert kept["row"] == row.to_json()
+    assert kept["selection"] == result.selection.to_json()
 
 
-def test_a_pick_is_made_once(finished, finished_place, monkeypatch):
-    first = pick("tiny", "9%", **finished_place)
-    for name in ("choose", "final_test"):
-        monkeypatch.setattr(_pick, name, lambda *_, **__: pytest.fail("it is done"))
-    assert pick("tiny", "9%", **finished_place).rows == first.rows
+def test_select_row_counts_the_shared_search_and_its_own_training(
+    finished, finished_workspace, tiny
+):
+    result = select("tiny", "9%", workspace=finished_workspace)
+    costs = {cost.stage: cost for cost in stage_costs(result.study)}
+    (row,), cost = result.rows, costs[Stage.SELECT]
+    assert row.n_images == costs[Stage.SUPERNET].n_trained + cost.n_trained
+    assert row.seconds > costs[Stage.SUPERNET].seconds + costs[Stage.SEARCH].seconds
+    selection = tiny.selection
+    refit = trained_images(tiny, selection.refit_epochs_ratio, N_LABELLED)
+    one = trained_images(tiny, selection.epochs_ratio)
+    n_candidates, rest = divmod(cost.n_trained - refit, one)
+    assert 1 <= n_candidates <= selection.n_candidates
+    assert rest == 0
+    # Each candidate is validated before and after its training.
+    assert cost.n_evaluated == 2 * n_candidates * N_VALIDATION + N_TEST
 
 
-def test_budgets_that_cannot_be_picked_are_told(finished, finished_place):
+def test_select_second_call_does_nothing(finished, finished_workspace, monkeypatch):
+    first = select("tiny", "9%", workspace=finished_workspace)
+    for name in ("train_candidates", "find_candidates", "final_test"):
+        monkeypatch.setattr(_select, name, lambda *_, **__: pytest.fail("it is done"))
+    again = select("tiny", "9%", workspace=finished_workspace)
+    assert again.rows == first.rows
+    assert again.selection == first.selection
+
+
+@pytest.mark.parametrize(
+    "interrupt",
+    [
+        partial(interrupt_training, stage="select-672.", checkpoints=2),
+        partial(interrupt_training, stage="select-672-refit"),
+        partial(interrupt_after, owner=_final_test, name="evaluate"),
+    ],
+    ids=["training", "refit", "test"],
+)
+def test_select_interrupted_equals_uninterrupted(
+    finished, finished_workspace, finished_runs, tmp_path, monkeypatch, interrupt
+):
+    run_interrupted(
+        monkeypatch, interrupt, "tiny", 672, workspace=finished_workspace, function=select
+    )
+    again = select("tiny", 672, workspace=finished_workspace)
+    other = Workspace(runs=tmp_path / "other")
+    other.folder.mkdir()
+    for path in finished_runs.glob("studies.db*"):
+        (other.folder / path.name).write_bytes(path.read_bytes())
+    expected = select("tiny", 672, workspace=other)
+    assert again.selection == expected.selection
+    (row,), (expected_row,) = again.rows, expected.rows
+    assert row.to_json() | {"seconds": 0} == expected_row.to_json() | {"seconds": 0}
+
+
+def test_select_without_fitting_trials_takes_a_truncation(
+    finished, finished_workspace, tiny, monkeypatch
+):
+    monkeypatch.setattr(_selection, "best_trials", lambda *_, **__: [])
+    result = select("tiny", 300, workspace=finished_workspace)
+    selection = result.selection
+    assert (selection.trial, selection.preset) == (None, None)
+    assert selection.origin == "truncation of the supernet"
+    assert 0 < selection.n_params <= 300
+    space = prepare(tiny, finished_workspace, "tiny").space
+    widest = widest_architecture(space)
+    for layer, choices in Architecture.parse(selection.architecture).items():
+        assert all(map(is_truncation, choices, widest[layer]))
+    assert result.rows[0].test is not None
+
+
+def test_select_budget_zero_selects_the_head_alone(finished, finished_workspace):
+    result = select("tiny", 0, workspace=finished_workspace)
+    assert result.selection.n_params == 0
+    assert result.rows[0].test.n_images == N_TEST
+
+
+def test_select_invalid_budget_raises(finished, finished_workspace):
     budget = finished.budget
-    with pytest.raises(BudgetError, match=f"at most that of the study 'tiny', {budget}, got"):
-        pick("tiny", budget + 1, **finished_place)
-    with pytest.raises(BudgetError, match="must be a count"):
-        pick("tiny", "few", **finished_place)
-    least = min(t.user_attrs["trainable_params"] for t in finished.study.trials)
+    expected = f"budget must be at most {budget}, that of the study 'tiny', got {budget + 1}"
+    with pytest.raises(BudgetError, match=expected):
+        select("tiny", budget + 1, workspace=finished_workspace)
+    with pytest.raises(BudgetError, match="must be a count of parameters"):
+        select("tiny", "few", workspace=finished_workspace)
+
+
+def test_select_below_all_trials_of_uniform_paths_raises(tiny, workspace):
+    recipe = tiny.replace(
+        supernet={"paths": "uniform"},
+        search={"n_trials": 2, "initial_presets": False},
+        selection={"baselines": False, "epochs_ratio": 0, "refit": False},
+    )
+    study = search(recipe, workspace=workspace).study
+    least = min(t.user_attrs["trainable_params"] for t in study.trials)
     assert least > 0
-    with pytest.raises(StudyError, match=f"on the front has {least} parameters"):
-        pick("tiny", least - 1, **finished_place)
+    with pytest.raises(StudyError, match=f"budget must be at least {least}, .*got {least - 1}"):
+        select("tiny", least - 1, workspace=workspace)
+    assert select("tiny", least, workspace=workspace).selection.n_params == least
 
 
-def test_nothing_is_picked_from_a_study_that_is_not_finished(tiny, tmp_path, monkeypatch):
-    from glora_automl.commands import _search
-
-    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
-        patch.setattr(_search, "final_test", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        search(tiny, runs=tmp_path)
-    with pytest.raises(StudyError, match="must be finished first: run 'glora resume tiny'"):
-        pick("tiny", 100, runs=tmp_path)
+def test_select_unfinished_study_raises(tiny, workspace, monkeypatch):
+    interrupt = partial(interrupt_after, owner=_search, name="best_outcome")
+    run_interrupted(monkeypatch, interrupt, tiny, workspace=workspace)
+    with pytest.raises(StudyError, match=r"'tiny' must be finished\. Run 'glora resume tiny'"):
+        select("tiny", 100, workspace=workspace)

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from glora_automl.commands import SuiteResult, run_suite, suite_result
-from glora_automl.commands import _suite as _suite_run
+from glora_automl.commands import SuiteResult, _suite, run_suite, suite_result
 from glora_automl.errors import RecipeError, TaskError
+from glora_automl.pipeline import Workspace
 from glora_automl.recipes import list_suites, load_recipe, load_suite, suite_recipes
 from glora_automl.report import save_suite, suite_table
 from glora_automl.storages import open_storage
-from glora_automl.study import CONTROLS_ASIDE, Row
+from glora_automl.study import Row
 from glora_automl.tasks._vtab import VTAB
 from glora_automl.training import Score
 
@@ -24,8 +24,8 @@ budget = "20%"
 [task]
 source = "npz"
 path = "none.npz"
-labelled = 45
-validation = 15
+n_labelled = 45
+validation_size = 15
 
 [backbone]
 model = "vit_tiny_patch16_224"
@@ -37,12 +37,12 @@ batch_size = 15
 
 [search]
 n_trials = 4
-population = 2
-top = 2
+population_size = 2
+n_parents = 2
 
 [selection]
-finetune_epochs = 0
-n_candidates = 2
+epochs_ratio = 0
+refit = false
 """
 
 SUITE = """
@@ -84,7 +84,7 @@ def place(tmp_path):
     return tmp_path
 
 
-def test_the_suites_that_ship_have_recipes(tmp_path):
+def test_list_suites_all_have_recipes(tmp_path):
     for name in list_suites():
         suite = load_suite(name)
         assert suite.description
@@ -98,7 +98,7 @@ def test_the_suites_that_ship_have_recipes(tmp_path):
     assert shots == {1, 2, 4, 8, 16}
 
 
-def test_the_suite_of_the_benchmarks_is_one(tmp_path):
+def test_load_suite_of_the_benchmarks_has_ten_tasks(tmp_path):
     file = Path(__file__).parents[2] / "benchmarks/npz-suite.toml"
     suite = load_suite(str(file), data=str(tmp_path))
     for task in suite.tasks:
@@ -109,9 +109,11 @@ def test_the_suite_of_the_benchmarks_is_one(tmp_path):
     assert {recipe.backbone.checkpoint for recipe in made.values()} == {"there.safetensors"}
 
 
-def test_recipes_take_changes_in_order(place):
+def test_suite_recipes_apply_changes_in_order(place):
     suite = load_suite(str(place / "pair.toml"))
-    made = suite_recipes(suite, settings=["search.top=1"], seeds=2, search={"population_size": 3})
+    made = suite_recipes(
+        suite, settings=["search.n_parents=1"], n_seeds=2, search={"population_size": 3}
+    )
     names = [recipe.name for _, recipe in made]
     assert names == ["pair-low-seed0", "pair-high-seed0", "pair-low-seed1", "pair-high-seed1"]
     assert [recipe.search.n_trials for _, recipe in made] == [4, 2, 4, 2]
@@ -121,7 +123,7 @@ def test_recipes_take_changes_in_order(place):
     assert made[0][1].task.path == str(place / "low.npz")
 
 
-def test_data_may_be_elsewhere(place, tmp_path):
+def test_load_suite_data_elsewhere_is_used(place, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (place / "low.npz").rename(other / "low.npz")
@@ -130,9 +132,9 @@ def test_data_may_be_elsewhere(place, tmp_path):
     assert suite_recipes(suite)[0][1].task.path == str(other / "low.npz")
 
 
-def test_a_suite_runs_resumes_and_tells_a_table(place, monkeypatch):
+def test_run_suite_interrupted_resumes_and_is_done_once(place, monkeypatch):
     suite = load_suite(str(place / "pair.toml"))
-    original, calls = _suite_run.search, []
+    original, calls = _suite.search, []
 
     def once(recipe, **keywords):
         if calls:
@@ -141,14 +143,14 @@ def test_a_suite_runs_resumes_and_tells_a_table(place, monkeypatch):
         return original(recipe, **keywords)
 
     with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
-        patch.setattr(_suite_run, "search", once)
-        run_suite(suite, runs=place / "runs")
+        patch.setattr(_suite, "search", once)
+        run_suite(suite, workspace=Workspace(runs=place / "runs"))
     storage = open_storage(f"sqlite:///{place}/runs/studies.db")
     partial = suite_result(suite, suite_recipes(suite), 1, storage)
     assert {task: len(rows) for task, rows in partial.rows.items()} == {"low": 1, "high": 0}
     assert partial.mean("searched") is None
     assert "1 of 2 studies are finished" in suite_table(partial).title
-    result = run_suite(suite, runs=place / "runs")
+    result = run_suite(suite, workspace=Workspace(runs=place / "runs"))
     assert result.rows["low"] == partial.rows["low"]
     low, high = (result.accuracies(task, "searched")[0] for task in ("low", "high"))
     assert result.group_mean("easy", "searched") == low
@@ -157,28 +159,32 @@ def test_a_suite_runs_resumes_and_tells_a_table(place, monkeypatch):
     assert f"| low | {100 * low:.1f} |" in markdown.read_text(encoding="utf-8")
     assert "mean of the groups" in markdown.read_text(encoding="utf-8")
     assert json.loads(document.read_text("utf-8"))["means"]["searched"]["hard"] == high
-    # Done once: the studies are found again.
-    monkeypatch.setattr(_suite_run, "search", lambda *_, **__: pytest.fail("it is done"))
-    assert run_suite(suite, runs=place / "runs").rows == result.rows
+    # Finished studies are read, not repeated.
+    monkeypatch.setattr(_suite, "search", lambda *_, **__: pytest.fail("it is done"))
+    assert run_suite(suite, workspace=Workspace(runs=place / "runs")).rows == result.rows
 
 
-def test_other_settings_than_those_of_the_studies_are_refused(place):
+def test_run_suite_other_settings_raise_and_name_the_task(place):
     suite = load_suite(str(place / "pair.toml"))
-    run_suite(suite, runs=place / "runs", settings=["search.n_trials=2"])
-    with pytest.raises(RecipeError, match=r"task low: .* exists with training\.epochs = 2"):
-        run_suite(suite, runs=place / "runs", settings=["search.n_trials=2", "training.epochs=3"])
+    run_suite(suite, workspace=Workspace(runs=place / "runs"), settings=["search.n_trials=2"])
+    with pytest.raises(RecipeError, match=r"task low: training\.epochs must be 2, .*got 3"):
+        run_suite(
+            suite,
+            workspace=Workspace(runs=place / "runs"),
+            settings=["search.n_trials=2", "training.epochs=3"],
+        )
 
 
-def test_studies_that_somebody_is_at_come_last(place, monkeypatch):
+def test_run_suite_takes_studies_of_other_workers_last(place, monkeypatch):
     suite = load_suite(str(place / "pair.toml"))
     order = []
-    monkeypatch.setattr(_suite_run, "search", lambda recipe, **_: order.append(recipe.name))
-    monkeypatch.setattr(_suite_run, "_is_busy", lambda storage, name: "low" in name)
-    run_suite(suite, runs=place / "runs", seeds=2)
+    monkeypatch.setattr(_suite, "search", lambda recipe, **_: order.append(recipe.name))
+    monkeypatch.setattr(_suite, "_is_busy", lambda storage, name: "low" in name)
+    run_suite(suite, workspace=Workspace(runs=place / "runs"), n_seeds=2)
     assert order == ["pair-high-seed0", "pair-high-seed1", "pair-low-seed0", "pair-low-seed1"]
 
 
-def test_a_folder_is_a_suite(place):
+def test_load_suite_folder_has_a_task_per_data_set(place):
     (place / "recipe.toml").unlink()
     (place / "pair.toml").unlink()
     suite = load_suite(str(place))
@@ -194,14 +200,14 @@ def row(name, accuracy, domains=()):
     return Row(name, n_params=1, test=Score(accuracy, 1.0, 10), domains=scores)
 
 
-def test_means_are_of_groups_and_domains(place):
+def test_suite_result_means_weigh_groups_and_domains_equally(place):
     suite = load_suite(str(place / "pair.toml"))
     result = SuiteResult(
         suite,
         2,
         {
             "low": (
-                (row("LoRA r=2", 0.5), row("searched", 0.6), row(CONTROLS_ASIDE, 0.1)),
+                (row("LoRA r=2", 0.5), row("searched", 0.6)),
                 (row("LoRA r=4", 0.7),),
             ),
             "high": ((row("LoRA r=1", 0.1, (0.2, 0.4)), row("searched", 0.2, (0.8, 1.0))),),
@@ -217,13 +223,13 @@ def test_means_are_of_groups_and_domains(place):
     assert result.to_json()["means"]["LoRA"]["hard"] == pytest.approx(0.3)
 
 
-def test_what_others_report_stands_beside(tmp_path):
+def test_suite_result_has_published_results_as_methods(tmp_path):
     suite = load_suite("vtab1k")
     assert all(len(entry.accuracies) == 19 for entry in suite.published)
     result = SuiteResult(suite, 2, {"svhn": ((row("searched", 0.5),), (row("searched", 0.7),))})
     names = ["LoRA, published", "NOAH, published", "GLoRA, published"]
     assert result.methods() == ["searched", *names]
-    # The means that the papers give are of the groups.
+    # The papers give means of the groups.
     assert [100 * result.mean(name) for name in names] == pytest.approx(
         [74.6, 75.5, 78.0], abs=0.05
     )
@@ -238,29 +244,29 @@ def test_what_others_report_stands_beside(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (("[[tasks]]", PUBLISHED), "published accuracies .* has 'lov'; did you mean 'low'?"),
+        (("[[tasks]]", PUBLISHED), "published accuracies .* has 'lov'. Did you mean 'low'?"),
         (("recipe = ", "rezept = "), "unknown key 'rezept'"),
-        (('name = "high"', 'name = "low"'), "stands twice"),
+        (('name = "high"', 'name = "low"'), "'low' twice"),
         (('name = "high"', 'name = "a/b"'), "tasks"),
-        (("trials = 2", "trails = 2"), "task high: .*trails"),
+        (("n_trials = 2", "n_trails = 2"), "task high: .*trails"),
         (('"recipe.toml"', '"nothing"'), "task low: .*nothing"),
     ],
 )
-def test_wrong_suites_are_told(place, change, words):
+def test_load_suite_invalid_raises(place, change, words):
     text = SUITE.replace(*change, 1)
     (place / "pair.toml").write_text(text, encoding="utf-8")
     with pytest.raises(RecipeError, match=words):
         suite_recipes(load_suite(str(place / "pair.toml")))
 
 
-def test_what_is_not_there_is_told(place, tmp_path):
-    with pytest.raises(RecipeError, match="did you mean 'vtab1k'"):
+def test_suite_missing_parts_raise(place, tmp_path):
+    with pytest.raises(RecipeError, match="Did you mean 'vtab1k'"):
         load_suite("vtab1")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RecipeError, match=r"must hold \.npz files or folders"):
+    with pytest.raises(RecipeError, match=r"must be a folder with \.npz files or folders"):
         load_suite(str(tmp_path / "empty"))
-    with pytest.raises(RecipeError, match="seeds of a suite must be at least 1, got 0"):
-        suite_recipes(load_suite(str(place / "pair.toml")), seeds=0)
+    with pytest.raises(RecipeError, match="n_seeds must be at least 1, got 0"):
+        suite_recipes(load_suite(str(place / "pair.toml")), n_seeds=0)
     (place / "low.npz").write_bytes(b"no archive")
     with pytest.raises(TaskError, match="task low: "):
-        run_suite(load_suite(str(place / "pair.toml")), runs=tmp_path / "runs")
+        run_suite(load_suite(str(place / "pair.toml")), workspace=Workspace(runs=tmp_path / "runs"))

@@ -1,37 +1,32 @@
-"""What the first generation of a search begins with."""
-
-import numpy as np
 import optuna
 import pytest
 
 from glora_automl.architecture import Architecture
-from glora_automl.pipeline._context import prepare
-from glora_automl.pipeline._initial import initial_presets
-from glora_automl.pipeline._objective import create_sampler
-from glora_automl.pipeline._supernet import paths
+from glora_automl.commands import search
+from glora_automl.errors import RecipeError, StudyError
+from glora_automl.pipeline import Workspace, create_sampler, initial_presets, prepare
 from glora_automl.presets import lora
-from glora_automl.progress import Progress
+from glora_automl.study import best_trials, get_setting, summarize
 
 
 @pytest.fixture
 def prepared(tiny, tmp_path):
     def with_changes(**changes):
         recipe = tiny.replace(**{"budget": "100%", **changes})
-        return prepare(recipe, runs=tmp_path, name="tiny", device="cpu", progress=Progress())
+        return prepare(recipe, Workspace(runs=tmp_path, device="cpu"), "tiny")
 
     return with_changes
 
 
-def names(setup, found):
-    """What they are, by layer and choices."""
-    return [setup.space.architecture(params) for params in found]
+def names(context, found):
+    return [context.space.architecture(params) for params in found]
 
 
-def test_what_people_try_first_is_there_at_the_highest_rank_first(prepared):
-    setup = prepared(search={"population_size": 200})
-    found = initial_presets(setup)
-    architectures = names(setup, found)
-    shapes = setup.space.shapes
+def test_initial_presets_begin_with_the_highest_ranks(prepared):
+    context = prepared(search={"population_size": 200})
+    found = initial_presets(context)
+    architectures = names(context, found)
+    shapes = context.space.shapes
     for choices in (
         {"B": "lora-2"},
         {"B": "lora-4"},
@@ -54,14 +49,14 @@ def test_what_people_try_first_is_there_at_the_highest_rank_first(prepared):
     assert len(set(architectures)) == len(architectures)
 
 
-def test_only_what_fits_and_is_in_the_space_is_taken(prepared):
-    setup = prepared(
+def test_initial_presets_fit_the_budget_and_the_space(prepared):
+    context = prepared(
         budget=300, search_space={"choices": {"C": ["none"]}}, search={"population_size": 200}
     )
-    found = initial_presets(setup)
+    found = initial_presets(context)
     assert found
-    assert max(map(setup.space.count, found)) <= 300
-    assert not any("C=" in str(a) for a in names(setup, found))
+    assert max(map(context.space.count, found)) <= 300
+    assert not any("C=" in str(a) for a in names(context, found))
 
 
 @pytest.mark.parametrize(
@@ -73,23 +68,25 @@ def test_only_what_fits_and_is_in_the_space_is_taken(prepared):
         ({"sampler": "tpe"}, 0),
     ],
 )
-def test_they_are_half_of_the_first_generation_of_an_evolution(prepared, settings, count):
+def test_initial_presets_fill_half_of_the_first_generation_of_an_evolution(
+    prepared, settings, count
+):
     assert len(initial_presets(prepared(search=settings))) == count
 
 
-def test_a_search_begins_with_them_and_goes_on_near_the_budget(prepared):
-    setup = prepared(budget="30%", search={"population_size": 40, "min_budget_fraction": 0.9})
-    initial = initial_presets(setup)
-    study = optuna.create_study(sampler=create_sampler(setup, initial))
-    space = setup.space.distributions()
+def test_sampler_proposes_initial_presets_and_then_architectures_near_the_budget(prepared):
+    context = prepared(budget="30%", search={"population_size": 40, "min_budget_fraction": 0.9})
+    initial = initial_presets(context)
+    study = optuna.create_study(sampler=create_sampler(context, initial))
+    space = context.space.distributions()
     trials = [study.ask(space).params for _ in range(40)]
     assert tuple(trials[: len(initial)]) == initial
-    counts = [setup.space.count(params) for params in trials[len(initial) :]]
-    assert 0.8 * setup.budget < sum(counts) / len(counts)
-    assert max(counts) <= setup.budget
+    counts = [context.space.count(params) for params in trials[len(initial) :]]
+    assert 0.8 * context.budget < sum(counts) / len(counts)
+    assert max(counts) <= context.budget
 
 
-def test_lora_in_attention_is_among_them(prepared):
+def test_initial_presets_hold_lora_in_attention_where_it_fits(prepared):
     whole = prepared()
     shapes = whole.space.shapes
     inside = {name: "lora-1" for name in shapes if ".attn." in name}
@@ -102,11 +99,11 @@ def test_lora_in_attention_is_among_them(prepared):
     search = {"population_size": 400}
     choices = {"choices": {"B": ["none", "lora-1", "lora-2"]}}
     for budget, found in ((count, True), (everywhere, True), (count - 1, False)):
-        setup = prepared(budget=budget, search=search, search_space=choices)
-        assert (attended in names(setup, initial_presets(setup))) is found
+        context = prepared(budget=budget, search=search, search_space=choices)
+        assert (attended in names(context, initial_presets(context))) is found
 
 
-def test_vectors_that_do_not_fit_everywhere_are_where_lora_is(prepared):
+def test_initial_presets_vectors_that_do_not_fit_in_all_layers_are_where_lora_is(prepared):
     whole = prepared()
     shapes = whole.space.shapes
     half = list(shapes)[: len(shapes) // 2]
@@ -131,49 +128,81 @@ def test_vectors_that_do_not_fit_everywhere_are_where_lora_is(prepared):
     assert mixed(half) in found
 
 
-def test_vectors_go_with_lora_of_a_part(prepared):
-    setup = prepared(search={"population_size": 400})
-    found = names(setup, initial_presets(setup))
-    layers = list(setup.space.shapes)
+def test_initial_presets_hold_vectors_with_lora_of_a_part(prepared):
+    context = prepared(search={"population_size": 400})
+    found = names(context, initial_presets(context))
+    layers = list(context.space.shapes)
     first = Architecture(
         {
             name: Architecture.uniform(
-                setup.space.shapes, **({"B": "lora-2"} if i < len(layers) // 2 else {}), E="vector"
+                context.space.shapes,
+                **({"B": "lora-2"} if i < len(layers) // 2 else {}),
+                E="vector",
             )[name]
             for i, name in enumerate(layers)
         }
     )
     assert first in found
-    assert Architecture.uniform(setup.space.shapes, A="vector", B="lora-2") in found
+    assert Architecture.uniform(context.space.shapes, A="vector", B="lora-2") in found
 
 
-def test_paths_under_the_budget_are_those_of_a_first_generation(prepared):
-    rng = np.random.default_rng(0)
-
-    def drawn(**changes):
-        setup = prepared(
-            budget="30%", search={"population_size": 40, "min_budget_fraction": 0.9}, **changes
-        )
-        draw, picked = paths(setup), initial_presets(setup)
-        params = [draw(rng) for _ in range(300)]
-        return setup, [p for p in params if p in picked], [p for p in params if p not in picked]
-
-    setup, picked, random = drawn(training={"paths": "budget"})
-    assert 110 < len(picked) < 190
-    assert len({tuple(p.items()) for p in picked}) == 20
-    counts = [setup.space.count(p) for p in random]
-    assert 0.8 * setup.budget < sum(counts) / len(counts)
-    assert max(counts) <= setup.budget
-    _, picked, _ = drawn(training={"paths": "uniform"})
-    assert not picked
-
-
-def test_a_search_of_the_trade_off_draws_all_sizes(prepared):
+def test_sampler_with_two_objectives_draws_all_counts(prepared):
     objectives = ["accuracy", "n_params"]
-    setup = prepared(
+    context = prepared(
         search={"population_size": 60, "min_budget_fraction": 0.9, "objectives": objectives}
     )
-    study = optuna.create_study(sampler=create_sampler(setup), directions=["maximize", "minimize"])
-    space = setup.space.distributions()
-    counts = [setup.space.count(study.ask(space).params) for _ in range(60)]
-    assert min(counts) < 0.3 * setup.space.maximum
+    study = optuna.create_study(
+        sampler=create_sampler(context), directions=["maximize", "minimize"]
+    )
+    space = context.space.distributions()
+    counts = [context.space.count(study.ask(space).params) for _ in range(60)]
+    assert min(counts) < 0.3 * context.space.maximum
+
+
+def shortened(recipe, **changes):
+    return recipe.replace(
+        training={"epochs": 2},
+        selection={"baselines": False, "epochs_ratio": 0, "refit": False},
+        search={"n_trials": 16, "population_size": 8, **changes},
+    )
+
+
+def test_warm_start_proposes_the_best_trials_of_an_earlier_study(tiny, tmp_path):
+    workspace = Workspace(runs=tmp_path, device="cpu")
+    earlier = search(shortened(tiny), workspace=workspace)
+    recipe = shortened(tiny, n_trials=8).replace(seed=5, budget="10%")
+    warm = search(recipe, name="warm", warm_start="tiny", workspace=workspace)
+    budget = summarize(warm.study)["budget"]
+    assert budget < summarize(earlier.study)["budget"]
+    best = best_trials(earlier.study, 4)
+    assert list(get_setting(warm.study, "initial"))[:4] == [t.params for t in best]
+    # Truncations of the supernet come first; equal proposals are made once.
+    found = [t.params for t in warm.study.trials]
+    for source in best:
+        if source.user_attrs["trainable_params"] <= budget:
+            assert source.params in found
+        else:  # repaired into the smaller budget
+            shared = [sum(p[n] == v for n, v in source.params.items()) for p in found]
+            assert len(source.params) > max(shared) > 0.5 * len(source.params)
+    assert max(t.user_attrs["trainable_params"] for t in warm.study.trials) <= budget
+    # The study keeps it: a worker that joins may leave it out, and must not give another one.
+    again = search(recipe, name="warm", workspace=workspace)
+    assert again.rows == warm.rows
+    with pytest.raises(RecipeError, match=r"warm_start must be 'tiny'.*got 'warm'"):
+        search(recipe, name="warm", warm_start="warm", workspace=workspace)
+
+
+def test_warm_start_that_does_not_fit_raises(tiny, tmp_path):
+    workspace = Workspace(runs=tmp_path, device="cpu")
+    recipe = shortened(tiny)
+    spec = recipe.search_space.model_copy(update={"tie": "kind"})
+    other = shortened(tiny, n_trials=2).replace(search_space=spec.model_dump(mode="json"))
+    search(other, name="other", workspace=workspace)
+    with pytest.raises(RecipeError, match="of the same search space"):
+        search(recipe, warm_start="other", workspace=workspace)
+    with pytest.raises(StudyError, match=r"name must be a study .*got 'nothing'"):
+        search(recipe, warm_start="nothing", workspace=workspace)
+    with pytest.raises(RecipeError, match=r"search\.sampler must be 'evolution'"):
+        search(
+            recipe.replace(search={"sampler": "random"}), warm_start="other", workspace=workspace
+        )

@@ -1,95 +1,130 @@
-"""Samplers of a recipe, and what a search begins with."""
-
+import optuna
 import pytest
+from optuna.study import StudyDirection
 
-from glora_automl.commands import search
-from glora_automl.errors import RecipeError, StudyError
-from glora_automl.recipes import load_recipe
-from glora_automl.study import best_of, summarize
-from tests.conftest import TINY
+from glora_automl.architecture import LayerShape
+from glora_automl.errors import StudyError
+from glora_automl.pipeline import Objective, trial_values
+from glora_automl.search_space import SearchSpace, load_search_space
+from glora_automl.training import Score
+
+SHAPES = {"fc1": LayerShape(8, 8), "fc2": LayerShape(8, 8)}
+BUDGET = 100
 
 
 @pytest.fixture
-def searching(tiny):
-    """A recipe that ends with the search, so to say."""
-    return shortened(tiny)
+def space():
+    return SearchSpace(load_search_space("lean"), SHAPES)
 
 
-def shortened(recipe):
-    return recipe.replace(
-        selection={"baselines": False, "finetune_epochs": 0, "n_candidates": 2},
-        search={"n_trials": 40, "population_size": 8},
-    )
+class Counts:
+    """Scores an architecture by its parameters."""
+
+    made = 0
+
+    def __init__(self):
+        type(self).made += 1
+
+    def score(self, architecture):
+        count = architecture.count(SHAPES)
+        return Score(count / 1000, 1 - count / 1000, 7, custom=-float(count))
 
 
-@pytest.fixture(scope="module")
-def searched(tmp_path_factory):
-    """What that recipe finds."""
-    folder = tmp_path_factory.mktemp("searched")
-    (folder / "tiny.toml").write_text(TINY, encoding="utf-8")
-    recipe = shortened(load_recipe(str(folder / "tiny.toml")))
-    return search(recipe, runs=folder / "runs")
+@pytest.fixture
+def objective(space, monkeypatch):
+    monkeypatch.setattr(Counts, "made", 0)
+
+    def with_metric(metric="accuracy", **options):
+        return Objective(space, BUDGET, Counts, metric, **options)
+
+    return with_metric
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
-def test_every_sampler_stays_within_the_budget(searching, tmp_path, sampler):
-    recipe = searching.replace(search={"sampler": sampler, "n_trials": 12})
-    result = search(recipe, runs=tmp_path)
-    budget = summarize(result.study)["budget"]
-    counts = [t.user_attrs["trainable_params"] for t in result.study.trials]
-    assert len(counts) == 12
-    assert max(counts) <= budget
-    assert len({tuple(t.params.items()) for t in result.study.trials}) > 6
+def optimized(objective, n_trials=5, **options):
+    sampler = optuna.samplers.RandomSampler(seed=0)
+    study = optuna.create_study(directions=objective.directions, sampler=sampler, **options)
+    study.optimize(objective, n_trials=n_trials)
+    return study
 
 
 @pytest.mark.parametrize(
-    ("search_settings", "words"),
-    [
-        ({"objectives": []}, "objectives"),
-        ({"objectives": ["n_params"]}, "objectives"),
-        ({"objectives": ["accuracy", "loss"]}, "objectives"),
-        ({"objectives": ["accuracy", "latency"]}, "objectives"),
-        ({"sampler": "cmaes"}, "sampler"),
-        ({"population_size": 0}, "population_size"),
-        ({"n_parents": 0}, "n_parents"),
-        ({"mutation_prob": 1.5}, "mutation_prob"),
-    ],
+    ("metric", "direction"),
+    [("accuracy", "MAXIMIZE"), ("loss", "MINIMIZE"), ("custom", "MAXIMIZE")],
 )
-def test_wrong_settings_are_told(tiny, search_settings, words):
-    with pytest.raises(RecipeError, match=words):
-        tiny.replace(search=search_settings)
+def test_objective_value_and_direction_follow_the_metric(objective, space, metric, direction):
+    found = objective(metric)
+    assert found.directions == [StudyDirection[direction]]
+    for trial in optimized(found).trials:
+        count = space.count(trial.params)
+        expected = {"accuracy": count / 1000, "loss": 1 - count / 1000, "custom": -count}
+        assert trial.value == expected[metric]
 
 
-def test_a_warm_start_begins_with_the_best_of_an_earlier_study(searching, tmp_path):
-    earlier = search(searching, runs=tmp_path)
-    recipe = searching.replace(seed=5, budget="10%", search={"n_trials": 8})
-    warm = search(recipe, runs=tmp_path, name="warm", warm_start="tiny")
-    budget = summarize(warm.study)["budget"]
-    assert budget < summarize(earlier.study)["budget"]
-    first = warm.study.trials[:4]  # half of a generation
-    best = best_of(earlier.study.trials, earlier.study.direction, 4)
-    for trial, source in zip(first, best, strict=True):
-        same = [trial.params[name] == value for name, value in source.params.items()]
-        if source.user_attrs["trainable_params"] <= budget:
-            assert all(same)
-        else:
-            assert 0.5 < sum(same) / len(same) < 1, "repaired into the smaller budget"
-        assert trial.user_attrs["trainable_params"] <= budget
-    cold = search(recipe, runs=tmp_path, name="cold")
-    assert cold.study.trials[0].params != warm.study.trials[0].params
-    # The study keeps it: who joins need not say it, and may not say something else.
-    assert search(recipe, runs=tmp_path, name="warm").rows == warm.rows
-    with pytest.raises(RecipeError, match="warm start from 'tiny', got 'cold'"):
-        search(recipe, runs=tmp_path, name="warm", warm_start="cold")
+def test_objective_sets_constraint_and_attributes(objective, space):
+    trials = optimized(objective(), n_trials=40).trials
+    for trial in trials:
+        count = space.count(trial.params)
+        assert trial.constraints == {"trainable_params": count - BUDGET}
+        assert trial.user_attrs["trainable_params"] == count
+        assert trial.user_attrs["validation_accuracy"] == count / 1000
+        assert trial.user_attrs["validation_loss"] == 1 - count / 1000
+        assert trial.user_attrs["validation_images"] == 7
+        assert trial.user_attrs["seconds"] >= 0
+        assert trial.user_attrs["peak_mib"] > 0
+    assert {t.constraints["trainable_params"] <= 0 for t in trials} == {True, False}
 
 
-def test_a_warm_start_that_does_not_fit_is_told(searching, tmp_path):
-    spec = searching.search_space.model_copy(update={"tie": "kind"})
-    other = searching.replace(search_space=spec.model_dump(mode="json"), search={"n_trials": 2})
-    search(other, runs=tmp_path, name="other")
-    with pytest.raises(RecipeError, match="of the same search space"):
-        search(searching, runs=tmp_path, warm_start="other")
-    with pytest.raises(StudyError, match="no study 'nothing'"):
-        search(searching, runs=tmp_path, warm_start="nothing")
-    with pytest.raises(RecipeError, match=r"needs search\.sampler = 'evolution'"):
-        search(searching.replace(search={"sampler": "random"}), runs=tmp_path, warm_start="other")
+def test_objective_with_two_objectives_minimizes_the_parameters(objective, space):
+    found = objective(multi_objective=True)
+    assert found.directions == [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
+    for trial in optimized(found).trials:
+        count = space.count(trial.params)
+        assert trial.values == [count / 1000, count]
+
+
+def test_objective_makes_one_scorer_at_the_first_evaluation(objective):
+    found = objective()
+    assert Counts.made == 0
+    optimized(found)
+    assert Counts.made == 1
+
+
+def test_propose_suggests_every_dimension_and_scores_nothing(objective, space):
+    study = optuna.create_study(direction="maximize")
+    trial = study.ask()
+    evaluate = objective().propose(trial)
+    assert list(trial.params) == [dimension.name for dimension in space.dimensions]
+    assert Counts.made == 0
+    values, attributes = evaluate()
+    assert values == (space.count(trial.params) / 1000,)
+    assert attributes["validation_images"] == 7
+
+
+def test_propose_of_a_retried_trial_keeps_its_constraint(objective, space):
+    study = optuna.create_study(direction="maximize")
+    study.add_trial(
+        optuna.trial.create_trial(
+            state=optuna.trial.TrialState.WAITING,
+            user_attrs={"trainable_params": 1},
+            system_attrs={"fixed_params": {}},
+        )
+    )
+    trial = study.ask()
+    objective().propose(trial)
+    assert trial.user_attrs["trainable_params"] == 1
+
+
+@pytest.mark.parametrize("directions", [["minimize"], ["maximize", "minimize"]])
+def test_objective_in_a_study_with_other_directions_raises_one_line(objective, directions):
+    study = optuna.create_study(directions=directions)
+    with pytest.raises(StudyError, match=r"directions maximize, got (maximize, )?minimize\.") as e:
+        study.optimize(objective(), n_trials=1)
+    assert "\n" not in str(e.value)
+    assert Counts.made == 0
+
+
+def test_trial_values_have_one_entry_per_objective():
+    score = Score(0.5, 1.25, 10, custom=3.0)
+    assert trial_values("accuracy", score) == (0.5,)
+    assert trial_values("loss", score, 7) == (1.25, 7.0)
+    assert trial_values("custom", score) == (3.0,)

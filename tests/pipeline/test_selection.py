@@ -1,52 +1,287 @@
-"""Which of the best is chosen."""
+from types import SimpleNamespace
 
-import optuna
+import pytest
+import torch
+from optuna.trial import TrialState, create_trial
 
 from glora_automl.architecture import Architecture
-from glora_automl.pipeline._selection import Candidate, apart, rank
-from glora_automl.training import Score
+from glora_automl.commands import search
+from glora_automl.errors import StudyError
+from glora_automl.pipeline import (
+    TargetRaised,
+    Workspace,
+    _standalone,
+    best_outcome,
+    find_candidates,
+    load_adapted,
+    load_backbone,
+    load_supernet,
+    open_run,
+    refit_work,
+    search_trials,
+    select_work,
+)
+from glora_automl.pipeline import _training as trainings
+from glora_automl.pipeline._search import largest_truncation
+from glora_automl.study import (
+    SEARCHED,
+    AdapterOutcome,
+    Row,
+    Selection,
+    Stage,
+    best_trials,
+    quality,
+)
+from glora_automl.training import Score, evaluate
 
 
-def candidate(trial, accuracy, parameters, loss=1.0, scaled_loss=None):
-    score = Score(accuracy, loss, 100, scaled_loss)
-    return Candidate(score, parameters, trial, Architecture({}))
+class Recorded:
+    """Records the trainings of a study, and may interrupt one."""
+
+    def __init__(self, patch, stop_at=None):
+        original = trainings.train
+        self.calls = []
+
+        def train(model, parameters, images, labels, settings, **keywords):
+            self.calls.append((str(keywords["stage"]), settings.epochs, len(labels)))
+            if len(self.calls) == stop_at:
+                raise KeyboardInterrupt
+            return original(model, parameters, images, labels, settings, **keywords)
+
+        patch.setattr(trainings, "train", train)
 
 
-def numbers(candidates):
-    return [c.trial for c in rank(candidates)]
+@pytest.fixture
+def recipe(tiny):
+    return tiny.replace(
+        search={"n_trials": 6},
+        selection={
+            "baselines": False,
+            "n_candidates": 2,
+            "epochs_ratio": 0.5,
+            "refit": True,
+            "refit_epochs_ratio": 1.25,
+        },
+    )
 
 
-def test_the_most_accurate_is_chosen_then_the_smaller_loss_then_the_smaller_one():
-    found = [candidate(0, 0.3, 1), candidate(1, 0.6, 9), candidate(2, 0.6, 5, loss=2.0)]
-    assert numbers(found) == [1, 2, 0]
-    assert numbers([candidate(0, 0.6, 9), candidate(1, 0.6, 5)]) == [1, 0]
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(runs=tmp_path / "runs", device="cpu")
 
 
-def test_the_equally_accurate_are_ordered_by_calibrated_loss_where_it_is_known():
-    found = [
-        candidate(0, 0.6, 5, loss=3.0, scaled_loss=0.5),
-        candidate(1, 0.6, 5, loss=2.0, scaled_loss=0.6),
-    ]
-    assert numbers(found) == [0, 1]
+def test_selection_trains_the_candidates_on_and_keeps_the_best(recipe, workspace, monkeypatch):
+    recorded = Recorded(monkeypatch)
+    with open_run(recipe, workspace) as run:
+        run = load_backbone(run)
+        search_trials(run, load_supernet(run))
+        outcome = run.stages.run(select_work(run))[str(Stage.SELECTION)]
+        model = load_adapted(run, outcome)
+        candidates, context = find_candidates(run, run.context.budget), run.context
+        validated = evaluate(model, *context.validation, scale_temperature=True)
+    assert len(candidates) == 2
+    digests = [candidate.architecture.digest[:16] for candidate in candidates]
+    assert recorded.calls[1:] == [(f"selection-{digest}", 6, 24) for digest in digests]
+    selection = outcome.selection
+    assert selection.candidates == tuple(candidate.trial for candidate in candidates)
+    assert selection.trial in selection.candidates
+    chosen = run.study.trials[selection.trial]
+    assert selection.architecture == outcome.architecture
+    assert selection.architecture == str(context.space.architecture(chosen.params))
+    assert selection.n_params == outcome.row.n_params == chosen.user_attrs["trainable_params"]
+    assert selection.inherited.loss == pytest.approx(chosen.value, abs=1e-5)
+    assert selection.trained == outcome.row.validation
+    assert validated.loss == pytest.approx(selection.trained.loss, abs=1e-5)
+    assert outcome.row.name == SEARCHED
+    assert outcome.spent.n_trained == 2 * 6 * 24
+    assert outcome.spent.n_evaluated == 2 * 2 * 60
 
 
-def test_siblings_take_part_only_where_places_are_left():
-    study = optuna.create_study()
-    choices = optuna.distributions.CategoricalDistribution(["none", "vector"])
-    for ones in ([], [0], [0, 1], [0, 1, 2], [5], [5, 6]):
-        params = {f"x{i}": "vector" if i in ones else "none" for i in range(20)}
-        study.add_trial(
-            optuna.trial.create_trial(
-                value=0.0, params=params, distributions=dict.fromkeys(params, choices)
+def test_find_candidates_are_the_largest_truncation_then_the_best_trials(recipe, workspace):
+    recipe = recipe.replace(selection={"n_candidates": 4})
+    with open_run(recipe, workspace) as run:
+        run = load_backbone(run)
+        trained = load_supernet(run)
+        search_trials(run, trained)
+        space, budget = run.context.space, run.context.budget
+        for limit in (budget, budget // 2):
+            found = find_candidates(run, limit)
+            largest = largest_truncation(run.context, trained, limit)
+            trials = best_trials(run.study, 4, within=limit)
+            expected = [str(largest), *(str(space.architecture(t.params)) for t in trials)]
+            assert [str(c.architecture) for c in found] == list(dict.fromkeys(expected))[:4]
+            assert all(c.architecture.count(space.shapes) <= limit for c in found)
+            for candidate in found:
+                if candidate.trial is not None:
+                    params = run.study.trials[candidate.trial].params
+                    assert space.architecture(params) == candidate.architecture
+        assert find_candidates(run, budget)[0].trial == 0  # the search begins with it
+        assert find_candidates(run, budget // 2)[0].trial is None
+
+
+def test_selection_of_several_candidates_keeps_the_best_by_validation(recipe, workspace):
+    single = search(
+        recipe.replace(selection={"n_candidates": 1, "refit": False}),
+        name="single",
+        workspace=workspace,
+    )
+    several = search(
+        recipe.replace(selection={"n_candidates": 6, "refit": False}),
+        name="several",
+        workspace=workspace,
+    )
+    assert len(single.selection.candidates) == 1
+    assert len(several.selection.candidates) == 6
+    assert single.selection.trial == several.selection.candidates[0]
+    assert quality(several.selection.trained) >= quality(single.selection.trained)
+
+
+def test_selection_of_no_epochs_keeps_the_inherited_weights(recipe, workspace):
+    recipe = recipe.replace(selection={"epochs_ratio": 0, "refit": False})
+    result = search(recipe, workspace=workspace)
+    assert result.selection.trained == result.selection.inherited
+    assert result.selection.weights == "trained"
+    assert result.selection.trained.loss == pytest.approx(
+        result.study.trials[result.selection.trial].value, abs=1e-5
+    )
+
+
+def test_refit_trains_on_from_the_selection_with_all_labelled_images(
+    recipe, workspace, monkeypatch
+):
+    recorded = Recorded(monkeypatch)
+    with open_run(recipe, workspace) as run:
+        run = load_backbone(run)
+        search_trials(run, load_supernet(run))
+        selected = run.stages.run(select_work(run))[str(Stage.SELECTION)]
+        refit = run.stages.run(refit_work(run, "refit", SEARCHED, selected))["refit"]
+    # 1.25 x 12 epochs of 24 images are as many steps as 4 epochs of 84 images.
+    assert recorded.calls[-1] == ("refit", 4, 24 + 60)
+    assert refit.selection == selected.selection
+    assert refit.row.validation == selected.row.validation
+    assert refit.architecture == selected.architecture
+    assert refit.digest != selected.digest
+    assert refit.spent.n_trained == 4 * 84
+
+
+def test_refit_decides_no_selection_and_changes_the_tested_weights(recipe, workspace):
+    plain, refit = (
+        search(
+            recipe.replace(selection={"refit": r}), name=f"refit-{r}".lower(), workspace=workspace
+        )
+        for r in (False, True)
+    )
+    assert (refit.selection.trial, refit.selection.trained) == (
+        plain.selection.trial,
+        plain.selection.trained,
+    )
+    assert (plain.selection.weights, refit.selection.weights) == ("trained", "refit")
+    one, other = plain.model.state_dict(), refit.model.state_dict()
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+    assert refit.rows[0].n_images == plain.rows[0].n_images + 4 * 84
+
+
+def test_selection_before_all_trials_are_done_raises(recipe, workspace):
+    with open_run(recipe, workspace) as run:
+        run = load_backbone(run)
+        load_supernet(run)
+        with pytest.raises(TargetRaised):
+            run.stages.run(select_work(run))
+        assert not run.stages.is_done(Stage.SELECTION)
+
+
+def test_selection_without_a_feasible_trial_raises(recipe, workspace):
+    recipe = recipe.replace(search={"n_trials": 1}, supernet={"paths": "uniform"})
+    with open_run(recipe, workspace) as run:
+        run = load_backbone(run)
+        load_supernet(run)
+        space = run.context.space
+        largest = {d.name: d.choices[d.costs.index(max(d.costs))] for d in space.dimensions}
+        run.study.add_trial(
+            create_trial(
+                state=TrialState.COMPLETE,
+                value=0.1,
+                params=largest,
+                distributions=space.distributions(),
+                constraints={"trainable_params": 1.0},
+                user_attrs={"trainable_params": space.count(largest)},
             )
         )
-    trials = study.trials
+        with pytest.raises(StudyError, match="must have a trial within its budget"):
+            run.stages.run(select_work(run))
 
-    def taken(places):
-        return [trial.number for trial in apart(trials, places)]
 
-    # Those that differ from all before them in two of the twenty choices.
-    assert taken(2) == [0, 2]
-    assert taken(3) == [0, 2, 5]
-    assert taken(5) == [0, 2, 5, 1, 3]
-    assert taken(9) == [0, 2, 5, 1, 3, 4]
+@pytest.mark.parametrize("stop_at", [2, 3, 4])
+def test_interrupted_selection_ends_as_an_uninterrupted_one(
+    recipe, workspace, tmp_path, monkeypatch, stop_at
+):
+    whole = search(recipe, workspace=Workspace(runs=tmp_path / "whole", device="cpu"))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        Recorded(patch, stop_at=stop_at)
+        search(recipe, workspace=workspace)
+    again = search(recipe, workspace=workspace)
+    assert again.selection == whole.selection
+    assert again.rows[0].test == whole.rows[0].test
+
+
+CONTEXT = SimpleNamespace(recipe=SimpleNamespace(selection=SimpleNamespace(refit=True)))
+TRIAL = Selection("fc: B=lora-1", 12, Score(0.6, 1.0, 10, 0.9), trial=3, candidates=(3, 4))
+
+
+def outcome(name, scaled_loss, selection=None, accuracy=0.6):
+    score = None if scaled_loss is None else Score(accuracy, 1.0, 10, scaled_loss)
+    text = None if score is None else f"{name}: none"
+    return AdapterOutcome(Row(name, 0, score), text, selection=selection)
+
+
+def test_best_outcome_prefers_the_searched_adapter_on_equal_scores():
+    found = {"selection": outcome("searched", 0.9, TRIAL), "a": outcome("probe", 0.9)}
+    assert best_outcome(CONTEXT, found) is TRIAL
+
+
+def test_best_outcome_is_a_baseline_that_validates_better():
+    found = {
+        "selection": outcome("searched", 0.9, TRIAL),
+        "none": outcome("LoRA", None),
+        "a": outcome("probe", 0.8),
+        "b": outcome("BitFit", 0.85),
+    }
+    selection = best_outcome(CONTEXT, found)
+    assert (selection.preset, selection.trial, selection.origin) == ("probe", None, "probe")
+    assert selection.trained.scaled_loss == 0.8
+    assert selection.candidates == (3, 4)
+    assert selection.refit
+
+
+def test_best_outcome_of_equal_scaled_losses_is_the_more_accurate_one():
+    found = {
+        "selection": outcome("searched", 0.9, TRIAL),
+        "a": outcome("probe", 0.9, accuracy=0.7),
+    }
+    assert best_outcome(CONTEXT, found).preset == "probe"
+
+
+def test_search_selects_a_baseline_that_validates_better(tiny, workspace, monkeypatch):
+    original = _standalone.validate
+
+    def validate(context, subnet):
+        score = original(context, subnet)
+        layer = subnet.layers["blocks.0.attn.qkv"]
+        is_bitfit = {str(layer.active.A), str(layer.active.B)} == {"none"} and str(
+            layer.active.E
+        ) == "vector"
+        return Score(1.0, 0.1, score.n_images, 0.01) if is_bitfit else score
+
+    monkeypatch.setattr(_standalone, "validate", validate)
+    recipe = tiny.replace(training={"epochs": 2}, search={"n_trials": 3})
+    result = search(recipe, workspace=workspace)
+    (row,) = (row for row in result.rows if row.name == "BitFit")
+    selection = result.selection
+    assert (selection.preset, selection.trial) == ("BitFit", None)
+    architecture = Architecture.parse(selection.architecture)
+    assert {str(c.E) for c in architecture.values()} == {"vector"}
+    assert selection.n_params == row.n_params
+    with open_run(recipe, workspace) as run:
+        assert evaluate(result.model, *run.context.test()) == row.test
+    assert result.rows[0].name == SEARCHED
+    assert result.rows[0].test is not None

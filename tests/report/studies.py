@@ -115,13 +115,14 @@ def add_trials(study, space, count, **options):
     return trials
 
 
-def add_stage(study, stage, seconds, *, n_trained=0, n_evaluated=0, worker="host-0"):
-    """Add a finished stage."""
+def add_stage(study, stage, seconds, *, n_trained=0, n_evaluated=0, worker="host-0", wall=None):
+    """Add a finished stage; ``wall`` are the seconds of its attempt, if they are others."""
+    wall = seconds if wall is None else wall
     stages = optuna.create_study(
         study_name=stage_study_name(study.study_name), storage=study._storage, load_if_exists=True
     )
     trial = create_trial(
-        value=seconds,
+        value=wall,
         user_attrs={
             "worker": worker,
             "stage": stage,
@@ -130,7 +131,7 @@ def add_stage(study, stage, seconds, *, n_trained=0, n_evaluated=0, worker="host
         },
     )
     trial.datetime_start = BEGIN
-    trial.datetime_complete = BEGIN + datetime.timedelta(seconds=seconds)
+    trial.datetime_complete = BEGIN + datetime.timedelta(seconds=wall)
     stages.add_trial(trial)
 
 

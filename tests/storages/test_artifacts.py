@@ -2,14 +2,16 @@
 
 import errno
 import io
+import json
 import shutil
+from pathlib import Path
 
 import optuna
 import pytest
 from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta
 
 from glora_automl.errors import CheckpointError, StorageError
-from glora_automl.storages import default_artifacts, open_artifacts
+from glora_automl.storages import ArtifactReference, default_artifacts, open_artifacts
 
 
 @pytest.fixture
@@ -177,3 +179,96 @@ def test_open_artifacts_without_create_in_missing_folder_raises(tmp_path):
     with pytest.raises(StorageError, match=r"must be a folder of this machine.*Set `artifacts`"):
         open_artifacts(str(tmp_path / "missing"), cache=tmp_path, create=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_find_returns_the_file_that_was_published(artifacts, file, tmp_path):
+    assert artifacts.find("some-name") is None
+    artifacts.publish("some-name", file)
+    assert artifacts.find("some-name").read_bytes() == file.read_bytes()
+    assert artifacts.find("other-name") is None
+    again = open_artifacts(artifacts.location, cache=tmp_path / "other")
+    assert again.find("some-name").read_bytes() == file.read_bytes()
+
+
+def test_find_returns_the_last_of_several_files(artifacts, file):
+    artifacts.publish("some-name", file)
+    file.write_bytes(b"newer")
+    artifacts.publish("some-name", file)
+    assert artifacts.find("some-name").read_bytes() == b"newer"
+
+
+def test_publish_lists_nothing(artifacts, study, file):
+    artifacts.publish("some-name", file)
+    assert get_all_artifact_meta(study) == []
+
+
+def _published(artifacts):
+    with artifacts.backend.open_reader("some-name.json") as reader:
+        return json.loads(reader.read())
+
+
+@pytest.mark.parametrize("content", [b"other", None], ids=["altered", "missing"])
+def test_find_of_altered_file_raises_one_line(artifacts, file, content, tmp_path):
+    artifacts.publish("some-name", file)
+    alter(artifacts, ArtifactReference(**_published(artifacts)), content)
+    with pytest.raises(CheckpointError) as caught:
+        artifacts.find("some-name")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"id": 1}'])
+def test_find_of_an_altered_name_raises_one_line(artifacts, file, content):
+    artifacts.publish("some-name", file)
+    artifacts.backend.write("some-name.json", io.BytesIO(content))
+    with pytest.raises(CheckpointError, match=r"'some-name.json'.*Delete it") as caught:
+        artifacts.find("some-name")
+    assert "\n" not in str(caught.value)
+
+
+def test_publish_to_full_disk_raises_and_keeps_the_earlier_file(tmp_path, file, monkeypatch):
+    artifacts = open_artifacts(str(tmp_path / "store"), cache=tmp_path / "cache")
+    artifacts.publish("some-name", file)
+    expected = file.read_bytes()
+    file.write_bytes(b"newer")
+
+    def copy(source, target, *length):
+        target.write(source.read(3))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfileobj", copy)
+        with pytest.raises(StorageError, match="No space left"):
+            artifacts.publish("some-name", file)
+    assert artifacts.find("some-name").read_bytes() == expected
+    assert len(list((tmp_path / "store").iterdir())) == 2
+
+
+def test_publish_that_is_killed_while_it_writes_the_name_keeps_the_earlier_one(
+    tmp_path, file, monkeypatch
+):
+    artifacts = open_artifacts(str(tmp_path / "store"), cache=tmp_path / "cache")
+    artifacts.publish("some-name", file)
+    expected = file.read_bytes()
+    file.write_bytes(b"newer")
+
+    class Killed(BaseException):
+        pass
+
+    def torn(self, data):
+        with self.open("wb") as opened:
+            opened.write(data[:3])
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", torn)
+        with pytest.raises(Killed):
+            artifacts.publish("some-name", file)
+    assert artifacts.find("some-name").read_bytes() == expected
+
+
+def test_publish_to_s3_keeps_prefix(s3, file, tmp_path):
+    location, client = s3
+    open_artifacts(location, cache=tmp_path).publish("some-name", file)
+    keys = {entry["Key"] for entry in client.list_objects_v2(Bucket="bucket")["Contents"]}
+    assert "some/where/some-name.json" in keys
+    assert len(keys) == 2

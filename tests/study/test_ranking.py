@@ -1,4 +1,4 @@
-"""Which trials are the best, and which are on the front."""
+"""The best trials of a study and its Pareto front."""
 
 import optuna
 import pytest
@@ -8,57 +8,59 @@ from optuna.distributions import CategoricalDistribution
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from glora_automl.study._ranking import best_of, best_trials, front_of
+from glora_automl.study._ranking import best_trials, pareto_trials
 
 MAXIMIZE = StudyDirection.MAXIMIZE
 SPACE = {"x": CategoricalDistribution([str(i) for i in range(100)])}
 
 
-def trial(number, value, parameters, budget=100, state=TrialState.COMPLETE, x=None):
-    made = optuna.create_trial(
+def trial(number, value, n_params, budget=100, state=TrialState.COMPLETE, x=None):
+    trial = optuna.create_trial(
         value=value,
         params={"x": str(number if x is None else x)},
         distributions=SPACE,
-        user_attrs={"trainable_params": parameters},
-        constraints={"trainable_params": parameters - budget},
+        user_attrs={"trainable_params": n_params},
+        constraints={"trainable_params": n_params - budget},
         state=state,
     )
-    made.number = number
-    return made
+    trial.number = number
+    return trial
 
 
 def numbers(trials):
     return [t.number for t in trials]
 
 
-def test_best_of_takes_feasible_ones_with_different_parameters():
+def test_best_trials_are_feasible_and_distinct():
     trials = [trial(0, 0.5, 10), trial(1, 0.9, 101), trial(2, 0.7, 20), trial(3, 0.7, 20, x=2)]
-    assert numbers(best_of(trials, MAXIMIZE, 5)) == [2, 0]
-    assert numbers(best_of(trials, StudyDirection.MINIMIZE, 1)) == [0]
+    for direction, n_trials, expected in (("maximize", 5, [2, 0]), ("minimize", 1, [0])):
+        study = optuna.create_study(direction=direction)
+        study.add_trials(trials)
+        assert numbers(best_trials(study, n_trials)) == expected
 
 
-def test_the_front_is_by_size_and_has_the_earlier_of_equals():
+def test_pareto_trials_are_sorted_by_n_params_and_hold_earliest():
     trials = [
         trial(0, 0.5, 10),
         trial(1, 0.9, 101),  # over the budget
         trial(2, 0.7, 50),
         trial(3, 0.7, 50),
-        trial(4, 0.6, 60),  # less for more
+        trial(4, 0.6, 60),  # dominated
         trial(5, 0.8, 99, state=TrialState.PRUNED),
         trial(6, 0.4, 0),
     ]
-    assert numbers(front_of(trials, MAXIMIZE)) == [6, 0, 2]
-    assert front_of(trials[1:2], MAXIMIZE) == []
+    assert numbers(pareto_trials(trials, MAXIMIZE)) == [6, 0, 2]
+    assert pareto_trials(trials[1:2], MAXIMIZE) == []
 
 
 @given(
     st.lists(st.tuples(st.integers(0, 9), st.integers(0, 15)), max_size=30),
     st.sampled_from(list(StudyDirection)[1:]),
 )
-def test_the_front_is_what_nothing_beats(points, direction):
+def test_pareto_trials_equal_brute_force(points, direction):
     sign = 1 if direction == StudyDirection.MINIMIZE else -1
     trials = [trial(i, float(v), c, budget=12) for i, (v, c) in enumerate(points)]
-    front = front_of(trials, direction)
+    front = pareto_trials(trials, direction)
     feasible = {(sign * v, c) for v, c in points if c <= 12}
     expected = {
         (v, c)
@@ -71,8 +73,8 @@ def test_the_front_is_what_nothing_beats(points, direction):
 
 
 @pytest.mark.parametrize(("within", "expected"), [(None, [1, 0]), (15, [0]), (5, [])])
-def test_best_trials_within_a_smaller_budget(within, expected):
+def test_best_trials_within_smaller_budget_are_fewer(within, expected):
     study = optuna.create_study(direction="maximize")
-    for number, (value, parameters) in enumerate([(0.5, 10), (0.8, 20)]):
-        study.add_trial(trial(number, value, parameters))
+    for number, (value, n_params) in enumerate([(0.5, 10), (0.8, 20)]):
+        study.add_trial(trial(number, value, n_params))
     assert numbers(best_trials(study, 5, within=within)) == expected

@@ -149,7 +149,7 @@ def test_load_npz_global_random_state_does_not_matter(load):
         ({"y_train": np.arange(60) % 4}, {}, ["from 0 to 2", "class_names", "got 3"]),
         ({"y_test": np.arange(30) % 3 - 1}, {}, ["y_test", "from 0 to 2", "got -1"]),
         ({"y_train": np.arange(60) % 2}, {}, ["y_val", "1 others", "such as 2"]),
-        ({"x_train": np.array([{}, 1])}, {}, ["plain arrays", "allow_pickle"]),
+        ({"x_train": np.array([{}, 1])}, {}, ["plain arrays", "it holds Python objects"]),
         ({}, {"n_labelled": 4, "validation_size": 2}, ["each of the 3 classes", "got 4"]),
         ({}, {"n_labelled": 61}, ["at most 60", "got 61"]),
         ({}, {"shots": 17}, ["21 images per class", "got 20 of class 'ant'"]),
@@ -260,3 +260,13 @@ def test_load_npz_wrong_packed_files_raise_one_line(load, changes, settings, wor
 def test_load_npz_crop_mode_for_arrays_raises(load):
     with pytest.raises(TaskError, match=r"task\.crop_mode.*'center'"):
         load(arrays(), crop_mode="center")
+
+
+def test_load_npz_torn_file_names_the_fault(tmp_path):
+    np.savez(tmp_path / "a.npz", x_train=np.zeros((4, 8, 8), np.uint8), y_train=np.arange(4) % 2)
+    whole = (tmp_path / "a.npz").read_bytes()
+    for part in (whole[10:], whole[:-30]):
+        (tmp_path / "torn.npz").write_bytes(part)
+        settings = NpzSettings(source="npz", path=str(tmp_path / "torn.npz"))
+        with pytest.raises(TaskError, match=r"it is altered or ends early|not a zip file"):
+            load_task(settings, 0)

@@ -83,11 +83,8 @@ class Run:
         options.setdefault("before_step", self.before_step)
         settings = TrainingSettings(
             epochs=epochs,
-            batch_size=8,
-            lr=1e-2,
-            warmup_epochs=1,
+            **{"batch_size": 8, "lr": 1e-2, "warmup_epochs": 1, **self.settings},
             checkpoint_every=every,
-            **self.settings,
         )
         return train(
             self.model,

@@ -1,10 +1,13 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from glora_automl.training._augmentation import augment
+from glora_automl.training import TrainingSettings
+from glora_automl.training._augmentation import augment, create_transform
+from tests.training.runs import Interrupted, Run, interrupt_after
 
 
 @given(
@@ -52,3 +55,124 @@ def test_augment_with_the_same_seed_gives_the_same_images(hflip):
         torch.manual_seed(3)
         augmented.append(augment(images, shift=0.2, hflip=hflip))
     assert torch.equal(*augmented)
+
+
+def mixing(**settings):
+    return create_transform(TrainingSettings(epochs=1, **settings), n_classes=4)
+
+
+MIXES = {"mixup": {"mixup": 0.8}, "cutmix": {"cutmix": 1.0}, "both": {"mixup": 0.8, "cutmix": 1.0}}
+
+
+@pytest.mark.parametrize("name", MIXES)
+@given(
+    st.integers(1, 9), st.integers(1, 3), st.integers(2, 9), st.integers(2, 9), st.integers(0, 99)
+)
+def test_transform_gives_class_probabilities_of_the_images_classes(
+    name, count, channels, height, width, seed
+):
+    images = torch.rand(count, channels, height, width)
+    labels = torch.randint(0, 4, (count,))
+    originals = images.clone(), labels.clone()
+    torch.manual_seed(seed)
+    mixed, targets = mixing(**MIXES[name])(images, labels)
+    assert torch.equal(images, originals[0])
+    assert torch.equal(labels, originals[1])
+    assert mixed.shape == images.shape
+    assert targets.shape == (count, 4)
+    torch.testing.assert_close(targets.sum(1), torch.ones(count))
+    assert targets.min() >= 0
+    # Each image is mixed with its mirror image in the batch, of the same even part.
+    paired = count // 2 * 2
+    for i in range(paired):
+        assert set(targets[i].nonzero().flatten().tolist()) <= {
+            int(labels[i]),
+            int(labels[paired - 1 - i]),
+        }
+
+
+@pytest.mark.parametrize("count", [1, 3, 7])
+def test_transform_last_image_of_an_odd_batch_stays(count):
+    images, labels = torch.rand(count, 1, 6, 6), torch.arange(count) % 4
+    mixed, targets = mixing(cutmix=1.0)(images, labels)
+    assert torch.equal(mixed[-1], images[-1])
+    assert torch.equal(targets[-1], F.one_hot(labels[-1], 4).float())
+    if count > 1:
+        assert not torch.equal(mixed[:-1], images[:-1])
+
+
+def test_transform_with_cutmix_mixes_labels_by_area():
+    images = torch.arange(4.0)[:, None, None, None].expand(4, 1, 10, 10)
+    labels = torch.arange(4)
+    for seed in range(20):
+        torch.manual_seed(seed)
+        mixed, targets = mixing(cutmix=1.0)(images, labels)
+        for image, target in zip(mixed, targets, strict=True):
+            shares = [(image == label).float().mean().item() for label in range(4)]
+            assert target.tolist() == pytest.approx(shares, abs=1e-6)
+
+
+def test_transform_with_mixup_mixes_images_as_labels():
+    images = torch.eye(4).reshape(4, 4, 1, 1).expand(4, 4, 2, 2)
+    mixed, targets = mixing(mixup=0.8)(images, torch.arange(4))
+    torch.testing.assert_close(mixed[:, :, 0, 0], targets)
+    assert 0 < targets.max(1).values.min() < 1
+
+
+def test_transform_restores_numpys_global_generator_even_after_an_error():
+    transform = mixing(mixup=0.5, cutmix=0.5)
+    images, labels = torch.rand(4, 1, 4, 4), torch.arange(4)
+
+    def state():
+        name, keys, *rest = np.random.get_state()  # noqa: NPY002
+        return name, keys.tolist(), *rest
+
+    before = state()
+    transform(images, labels)
+    assert state() == before
+    with pytest.raises(RuntimeError):
+        transform(images, torch.tensor([9, 9, 9, 9]))
+    assert state() == before
+
+
+@pytest.mark.parametrize("name", MIXES)
+def test_transform_with_the_same_seed_gives_the_same_batch(name):
+    images, labels = torch.rand(8, 3, 8, 8), torch.arange(8) % 4
+    batches = []
+    for seed, numpys in ((3, 0), (3, 1), (4, 0)):
+        torch.manual_seed(seed)
+        np.random.seed(numpys)  # noqa: NPY002
+        batches.append(mixing(**MIXES[name])(images, labels))
+    assert torch.equal(batches[0][0], batches[1][0])
+    assert torch.equal(batches[0][1], batches[1][1])
+    assert not torch.equal(batches[0][0], batches[2][0])
+
+
+def test_transform_without_mixes_keeps_class_indices():
+    images, labels = torch.rand(4, 1, 4, 4), torch.arange(4)
+    found = mixing()(images, labels)
+    assert found[0] is images
+    assert found[1] is labels
+
+
+class Mixed(Run):
+    """A training with mixup and CutMix."""
+
+    def __init__(self):
+        super().__init__("drop-path")
+        self.settings = {"cutmix": 1.0, "mixup": 0.5, "shift": 0.2}
+
+
+def test_resumed_training_with_cutmix_ends_as_an_uninterrupted_one(tmp_path):
+    whole = Mixed()
+    losses = whole.fit().losses
+    path = tmp_path / "training.json"
+    with pytest.raises(Interrupted):
+        Mixed().fit(path, on_epoch=interrupt_after(3))
+    resumed = Mixed()
+    assert resumed.fit(path).losses == losses
+    assert resumed.digest() == whole.digest()
+    plain = Mixed()
+    plain.settings = {"shift": 0.2}
+    plain.fit()
+    assert plain.digest() != whole.digest()

@@ -9,7 +9,7 @@ from torch import nn
 
 from glora_automl.adapters import linear_shapes
 from glora_automl.architecture import Architecture, Choice
-from glora_automl.errors import TrainingError
+from glora_automl.errors import DivergenceError, TrainingError
 from glora_automl.supernet import Supernet
 from glora_automl.training import (
     TrainingSettings,
@@ -122,6 +122,43 @@ def test_train_with_infinite_weights_and_a_finite_loss_raises(tmp_path):
         train(model, parameters, *data(), TrainingSettings(epochs=1), seed=0, stage="a",
               checkpoint=path)  # fmt: skip
     assert not path.exists()
+
+
+def enlarge_in_epoch(run, epoch):
+    """Return a ``before_step`` that makes the head's weights large in an epoch."""
+    n_steps = 0
+
+    def before_step(rng):
+        nonlocal n_steps
+        if n_steps // 3 == epoch:
+            with torch.no_grad():
+                run.parameters["head.weight"].mul_(-1000)
+        n_steps += 1
+
+    return before_step
+
+
+def test_train_collapse_raises_with_its_cost():
+    whole = Run("conv")
+    whole.fit(before_step=enlarge_in_epoch(whole, 3))
+    run = Run("conv")
+    with pytest.raises(
+        DivergenceError, match=r"'supernet' must not rise above.* epoch 4 "
+    ) as found:
+        run.fit(before_step=enlarge_in_epoch(run, 3), check_collapse=True)
+    assert found.value.n_images == 4 * len(data()[1])
+    assert found.value.seconds > 0
+
+
+def test_train_slow_start_is_no_collapse():
+    """The loss is above that of equal probabilities, but falls."""
+    run = Run("conv")
+    run.settings |= {"lr": 1e-6, "batch_size": 20}
+    run.model.drop.p = 0.0
+    with torch.no_grad():
+        run.parameters["head.weight"].mul_(-100)
+    losses = run.fit(check_collapse=True).losses
+    assert min(losses) > 1.05 * math.log(int(data()[1].max()) + 1)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,61 +1,63 @@
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from glora_automl.commands import search
-from glora_automl.pipeline._watch import Watch, parameter_grid
+from glora_automl.pipeline import Monitor
+from glora_automl.pipeline._monitor import parameter_grid
 from glora_automl.progress import Progress
-from glora_automl.study import read_recipe
-from glora_automl.study._ranking import CONSTRAINT, rank
+from glora_automl.samplers import sort_trials
+from glora_automl.study import CONSTRAINT, read_recipe
 from tests.report.studies import add_trials, made_study
 
 
 class Recorder(Progress):
-    """Keeps what a search tells of itself."""
+    """Keeps the states of a search."""
 
     def __init__(self):
         self.states = {}
 
     @contextmanager
     def stage(self, title, total, unit):
-        told = self.states.setdefault(title, [])
-        yield lambda steps=1, note="", *, earlier=False: told.append(note)
+        kept = self.states.setdefault(title, [])
+        yield lambda steps=1, note="", *, earlier=False: kept.append(note)
 
 
-def test_the_state_is_that_of_the_trials(finished):
+def test_state_is_that_of_the_trials(finished):
     study = finished.study
-    watch = Watch(study)
-    assert watch.state(target=12, running=[]) == ""
+    monitor = Monitor(study)
+    assert monitor.state(target=12, running=[]) == ""
     trials = study.get_trials(deepcopy=False)
     for trial in trials:
-        watch.see([trial])
+        monitor.see([trial])
         seen = trials[: trial.number + 1]
-        best = min(seen, key=lambda t: rank(t, study.directions[0]))
-        state = watch.state(target=12, running=[])
+        (best,) = sort_trials(seen, study.directions, 1)
+        state = monitor.state(target=12, running=[])
         assert state.best == best.value
         assert state.n_params == best.user_attrs[CONSTRAINT]
         assert state.recent == tuple(t.value for t in seen)
-    assert state.objective == "validation accuracy"
+    assert state.objective == "validation loss"
     assert state.workers == 1
-    assert state.budget is state.generation is state.grid is None, "nobody said whose search it is"
+    assert state.budget is state.generation is state.grid is None
 
 
-def test_trials_over_the_budget_are_the_best_only_until_one_fits():
+def test_state_trial_over_the_budget_is_the_best_only_until_one_fits():
     study, space = made_study(trials=0)
     over = add_trials(study, space, 2, over=5)
-    watch = Watch(study)
-    watch.see(over)
-    assert watch.state(target=9, running=[]).recent == ()
+    monitor = Monitor(study)
+    monitor.see(over)
+    assert monitor.state(target=9, running=[]).recent == ()
     (inside,) = add_trials(study, space, 1, validation_accuracy=0.1)
-    watch.see([inside])
-    state = watch.state(target=9, running=over)
+    monitor.see([inside])
+    state = monitor.state(target=9, running=over)
     assert state.best == 0.1
     assert state.recent == (0.1,)
     assert (state.workers, state.running) == (2, 2)
 
 
-def test_the_grid_adds_up_to_the_parameters():
+def test_parameter_grid_sums_to_the_parameters():
     study, space = made_study(trials=3, depth=3)
     for trial in study.get_trials():
         grid = parameter_grid(space, trial)
@@ -72,9 +74,10 @@ def test_the_grid_adds_up_to_the_parameters():
             assert [row[column] for row in grid.counts] == expected
 
 
-def test_a_search_tells_its_generations_and_its_budget(finished_place, finished):
+def test_search_reports_generations_and_budget(finished_workspace, finished):
     recorder = Recorder()
-    search(read_recipe(finished.study), name="other", progress=recorder, **finished_place)
+    workspace = replace(finished_workspace, progress=recorder)
+    search(read_recipe(finished.study), name="other", workspace=workspace)
     states = recorder.states["Search"]
     assert [state.generation for state in states] == [
         (min(done // 4 + 1, 3), 3) for done in range(1, 13)
@@ -85,10 +88,10 @@ def test_a_search_tells_its_generations_and_its_budget(finished_place, finished)
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
-def test_samplers_without_generations_tell_none(sampler):
+def test_state_of_samplers_without_generations_has_none(sampler):
     study, space = made_study(trials=2)
     recipe = SimpleNamespace(search=SimpleNamespace(sampler=sampler, population_size=4))
-    setup = SimpleNamespace(space=space, budget=100, recipe=recipe)
-    watch = Watch(study, setup)
-    watch.see(study.get_trials())
-    assert watch.state(target=9, running=[]).generation is None
+    context = SimpleNamespace(space=space, budget=100, recipe=recipe)
+    monitor = Monitor(study, context)
+    monitor.see(study.get_trials())
+    assert monitor.state(target=9, running=[]).generation is None

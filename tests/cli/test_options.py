@@ -1,0 +1,173 @@
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import typer
+
+from glora_automl.cli._options import given, stoppable, with_workspace
+from glora_automl.errors import Stopped
+from glora_automl.progress import LineProgress, Progress
+from tests import processes
+from tests.cli.conftest import COMMANDS, flags
+
+WORKSPACE = {
+    "--artifacts",
+    "--data",
+    "--device",
+    "--heartbeat",
+    "--patience",
+    "--quiet",
+    "--runs",
+    "--storage",
+}
+RECIPE = {"--budget", "--model", "--set"}
+OPTIONS = {
+    "search": WORKSPACE | RECIPE | {"--n-trials", "--name", "--sampler", "--seed", "--warm-start"},
+    "train": WORKSPACE | RECIPE | {"--architecture", "--name", "--seed"},
+    "resume": WORKSPACE - {"--heartbeat"} | {"--n-trials"},
+    "select": WORKSPACE - {"--heartbeat"} | {"--budget"},
+    "compare": WORKSPACE - {"--heartbeat"} | {"--n-architectures"},
+    "export": WORKSPACE - {"--heartbeat"} | {"--budget", "--force", "--out", "--to", "--trial"},
+    "suite": WORKSPACE - {"--heartbeat"} | RECIPE | {"--n-seeds", "--n-trials"},
+    "predict": {"--backbone", "--batch-size", "--device", "--quiet", "--top"},
+    "status": {"--runs", "--storage"},
+    "show": {"--runs", "--storage"},
+    "architecture": {"--runs", "--storage", "--trial"},
+    "report": {"--out", "--png", "--runs", "--storage"},
+    "dashboard": {"--artifacts", "--by", "--host", "--port", "--runs", "--storage", "--write"},
+    "recipes": set(),
+    "spaces": set(),
+    "suites": set(),
+    "layers": set(),
+}
+
+
+def test_options_of_every_command_are_listed_here():
+    assert set(OPTIONS) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_command_has_its_options_each_with_help(command):
+    texts = set() if command in ("report", "dashboard") else {"--json"}
+    assert flags(command) - {"--help"} == OPTIONS[command] | texts
+    assert all(getattr(param, "help", None) for param in COMMANDS[command].params)
+
+
+@pytest.fixture
+def seen():
+    """The workspaces that the command got."""
+    return []
+
+
+@pytest.fixture
+def command(seen, monkeypatch, capsys):
+    """Runs a command line with one command that has a workspace."""
+
+    @with_workspace(leave_out=("heartbeat",))
+    def show(workspace: object, name: str, n_trials: int = 3) -> None:
+        seen.append((workspace, name, n_trials))
+
+    app = typer.Typer()
+    app.command()(show)
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            app(list(map(str, arguments)))
+        return stop.value.code, capsys.readouterr().err
+
+    return run
+
+
+def test_with_workspace_options_become_its_fields(command, seen):
+    options = ("--runs", "there", "--storage", "a.log", "--artifacts", "s3://b/c", "--data", "d")
+    options += ("--device", "cpu", "--patience", 2.5, "--n-trials", 7)
+    assert command("tiny", *options) == (0, "")
+    ((workspace, name, n_trials),) = seen
+    assert (name, n_trials) == ("tiny", 7)
+    assert (workspace.runs, workspace.storage) == (Path("there"), "a.log")
+    assert (workspace.artifacts, workspace.data) == ("s3://b/c", "d")
+    assert (workspace.device, workspace.patience) == ("cpu", 2.5)
+    assert isinstance(workspace.progress, LineProgress)
+    assert workspace.publish is not None
+    assert workspace.stop() is False
+
+
+def test_with_workspace_no_options_are_the_defaults_of_the_library(command, seen):
+    from glora_automl import Workspace
+
+    assert command("tiny", "--quiet")[0] == 0
+    ((workspace, _, n_trials),) = seen
+    assert n_trials == 3
+    expected = Workspace()
+    for field in ("storage", "artifacts", "data", "device", "heartbeat", "patience"):
+        assert getattr(workspace, field) == getattr(expected, field)
+    assert str(workspace.runs) == str(expected.runs)
+    assert type(workspace.progress) is Progress
+
+
+def test_with_workspace_left_out_option_is_unknown(command, seen):
+    code, err = command("tiny", "--heartbeat", 3)
+    assert code == 2
+    assert "--heartbeat" in err
+    assert not seen
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stoppable_signal_stops_at_the_safe_point_with_its_exit_code(number, capsys):
+    reached = []
+    with pytest.raises(typer.Exit) as stop, stoppable() as asked:
+        signal.raise_signal(number)
+        reached.append(asked())
+        raise Stopped
+    assert reached == [True]
+    assert stop.value.exit_code == 128 + number
+    assert capsys.readouterr().err == (
+        "Stopping at the next safe point; another Ctrl-C stops at once.\n"
+        "Interrupted: run the same command again to continue.\n"
+    )
+
+
+def test_stoppable_second_ctrl_c_stops_at_once(capsys):
+    reached = []
+    with pytest.raises(KeyboardInterrupt), stoppable():
+        signal.raise_signal(signal.SIGTERM)
+        reached.append("once")
+        signal.raise_signal(signal.SIGINT)
+        reached.append("twice")
+    assert reached == ["once"]
+    assert capsys.readouterr().err.endswith("run the same command again to continue.\n")
+
+
+def test_stoppable_without_signal_restores_the_handlers(capsys):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with stoppable() as asked:
+        assert signal.getsignal(signal.SIGINT) != before[0]
+        assert not asked()
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_search_signal_stops_and_the_same_command_continues(folder, glora, number):
+    arguments = ("search", "tiny.toml", "--quiet", "--n-trials", 3)
+    process = processes.start(processes.glora, *arguments, folder=folder)
+    try:
+        process.wait_until((folder / "runs/tiny").exists)
+        process.send_signal(number)
+        assert process.wait(60) == 128 + number
+    finally:
+        process.kill()
+    assert process.out == ""
+    assert process.err == (
+        "Stopping at the next safe point; another Ctrl-C stops at once.\n"
+        "Interrupted: run the same command again to continue.\n"
+    )
+    code, out, err = glora(*arguments)
+    assert (code, err) == (0, "")
+    assert "Winner: runs/tiny/winner.json" in out
+
+
+def test_given_leaves_out_options_without_a_value():
+    assert given(budget=None, seed=0, name="") == {"seed": 0, "name": ""}

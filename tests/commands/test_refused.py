@@ -1,0 +1,147 @@
+"""Recipes that a search refuses, and corrected recipes."""
+
+from functools import partial
+
+import optuna
+import pytest
+
+from glora_automl.commands import _search, search
+from glora_automl.errors import BudgetError, LayerError, RecipeError, StudyError, TrainingError
+from glora_automl.pipeline import Workspace
+from glora_automl.recipes import parse_recipe
+from glora_automl.study import (
+    get_setting,
+    load_study,
+    summarize,
+)
+from glora_automl.supernet import Scorer
+from tests.commands.interrupts import (
+    interrupt_after,
+    interrupt_training,
+    run_interrupted,
+)
+from tests.commands.studies import load
+
+ALONE = {"selection": {"baselines": False}}
+
+
+def test_search_more_trials_after_the_selection_raises(tiny, workspace):
+    recipe = tiny.replace(search={"n_trials": 2}, **ALONE)
+    search(recipe, workspace=workspace)
+    with pytest.raises(RecipeError, match=r"n_trials must stay 2, .*has selected its winner"):
+        search(recipe.replace(search={"n_trials": 12}), workspace=workspace)
+
+
+def test_search_fewer_trials_raises(tiny, workspace, monkeypatch):
+    interrupt = partial(interrupt_after, owner=Scorer, name="score", calls=2)
+    run_interrupted(monkeypatch, interrupt, tiny, workspace=workspace)
+    with pytest.raises(RecipeError, match=r"n_trials must be at least 12, .* got 3"):
+        search(tiny.replace(search={"n_trials": 3}), workspace=workspace)
+
+
+def test_search_other_settings_raise_and_name_the_first(finished, finished_runs, tiny):
+    with pytest.raises(RecipeError, match=r"training\.lr must be 0\.01, .* got 0\.02"):
+        search(tiny.replace(training={"lr": 0.02}), workspace=Workspace(runs=finished_runs))
+
+
+def test_search_budget_below_the_minimum_raises_and_writes_nothing(tiny, tmp_path):
+    spec = tiny.search_space.model_copy(
+        update={"choices": tiny.search_space.choices.model_copy(update={"E": ("vector",)})}
+    )
+    recipe = tiny.replace(budget=3, search_space=spec.model_dump(mode="json"))
+    with pytest.raises(BudgetError, match="at least"):
+        search(recipe, workspace=Workspace(runs=tmp_path / "runs"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_search_diverging_training_raises_and_leaves_no_trial(tiny, workspace):
+    recipe = tiny.replace(training={"lr": 1e30, "clip_grad": 0.0})
+    with pytest.raises(TrainingError, match=r"Lower `training\.lr`"):
+        search(recipe, workspace=workspace)
+    assert load(workspace).trials == []
+
+
+def test_search_study_restarted_with_other_settings_raises(tiny, workspace, monkeypatch):
+    """As long as there is no supernet, a corrected recipe may take the name."""
+    original, started = _search.load_backbone, []
+
+    def load_backbone(run):
+        loaded = original(run)
+        if not started:
+            started.append(1)
+            interrupt = partial(interrupt_training, stage="supernet")
+            other = tiny.replace(training={"lr": 0.02})
+            run_interrupted(monkeypatch, interrupt, other, workspace=workspace)
+        return loaded
+
+    monkeypatch.setattr(_search, "load_backbone", load_backbone)
+    with pytest.raises(StudyError, match="another process has started it again"):
+        search(tiny, workspace=workspace)
+    study = load(workspace)
+    assert get_setting(study, "recipe")["training"]["lr"] == 0.02
+    assert study.trials == []
+
+
+@pytest.mark.parametrize("after", ["divergence", "checkpoint"])
+def test_search_corrected_recipe_restarts_under_the_same_name(tiny, workspace, monkeypatch, after):
+    if after == "divergence":
+        with pytest.raises(TrainingError):
+            diverging = tiny.replace(training={"lr": 1e30, "clip_grad": 0.0})
+            search(diverging, workspace=workspace)
+    else:
+        interrupt = partial(interrupt_training, stage="supernet")
+        other = tiny.replace(training={"lr": 0.03})
+        run_interrupted(monkeypatch, interrupt, other, workspace=workspace)
+    recipe = tiny.replace(search={"n_trials": 2}, **ALONE)
+    result = search(recipe, workspace=workspace)
+    assert summarize(result.study)["recipe"]["training"]["lr"] == 0.01
+
+
+def test_search_foreign_study_of_the_name_raises_and_is_unchanged(tiny, tmp_path):
+    url = f"sqlite:///{tmp_path}/studies.db"
+    foreign = optuna.create_study(study_name="tiny", storage=url, direction="maximize")
+    foreign.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    with pytest.raises(StudyError, match="must be a study that glora_automl created"):
+        search(tiny, workspace=Workspace(runs=tmp_path))
+    assert foreign.user_attrs == {}
+    assert len(foreign.trials) == 1
+
+
+def test_search_empty_study_of_another_direction_raises(tiny, tmp_path):
+    url = f"sqlite:///{tmp_path}/studies.db"
+    optuna.create_study(study_name="tiny", storage=url, direction="maximize")
+    with pytest.raises(StudyError, match=r"\(maximize\), got minimize"):
+        search(tiny, workspace=Workspace(runs=tmp_path))
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "/tmp/x", "backbones", " ", "a b", "x" * 101])
+def test_search_name_outside_of_its_folder_raises_and_writes_nothing(tiny, tmp_path, name):
+    with pytest.raises(RecipeError, match="name must be"):
+        search(tiny, name=name, workspace=Workspace(runs=tmp_path / "runs"))
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("heartbeat", [0.5, 1e6])
+def test_search_heartbeat_out_of_range_raises_and_writes_nothing(tiny, tmp_path, heartbeat):
+    with pytest.raises(RecipeError, match="heartbeat must be from 1 to 1,000,000 seconds"):
+        search(tiny, workspace=Workspace(runs=tmp_path / "runs", heartbeat=heartbeat))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_search_unadaptable_model_raises_and_writes_nothing(tiny, tmp_path):
+    backbone = {
+        "model": "resnet18",
+        "pretraining": None,
+        "kwargs": {"pretrained_cfg_overlay": {"input_size": [3, 32, 32]}},
+    }
+    table = tiny.model_dump(mode="json") | {"backbone": backbone}
+    with pytest.raises(LayerError, match=r"conv1.*a convolution over 7 x 7 pixels"):
+        search(parse_recipe(table, "recipe tiny"), workspace=Workspace(runs=tmp_path / "runs"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_load_study_of_another_format_raises(tmp_path):
+    study = optuna.create_study(study_name="new", storage=f"sqlite:///{tmp_path}/studies.db")
+    study.set_user_attr("glora:format", 99)
+    with pytest.raises(StudyError, match="must have format 1, got 99"):
+        load_study(study._storage, "new")

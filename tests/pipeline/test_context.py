@@ -1,0 +1,164 @@
+import pytest
+import torch
+from torch import nn
+
+from glora_automl.adapters import linear_shapes
+from glora_automl.backbones import fit_head
+from glora_automl.errors import ArchitectureError, BudgetError, TaskError
+from glora_automl.pipeline import Workspace, prepare, resolve_device
+from glora_automl.progress import Progress
+from glora_automl.tasks import Task
+from glora_automl.training import evaluate
+
+
+class Logged(Progress):
+    def __init__(self):
+        self.lines = []
+
+    def log(self, text):
+        self.lines.append(text)
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(runs=tmp_path / "runs", device="cpu")
+
+
+@pytest.fixture
+def loaded(tiny, workspace):
+    context = prepare(tiny, workspace, "tiny")
+    return context.with_backbone(context.create_backbone())
+
+
+def test_prepare_counts_layers_and_budget_and_writes_nothing(tiny, workspace, tmp_path):
+    context = prepare(tiny, workspace, "some")
+    model = context.bare_backbone()
+    head = sum(p.numel() for p in model.get_classifier().parameters())
+    assert context.n_backbone_params == sum(p.numel() for p in model.parameters()) - head
+    assert context.budget == context.n_backbone_params // 5 == context.region.budget
+    assert set(context.space.shapes) == set(linear_shapes(model)) - {"head"}
+    assert context.folder == tmp_path / "runs/some"
+    assert context.device == torch.device("cpu")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_prepare_of_a_given_architecture_has_one_architecture(tiny, workspace):
+    context = prepare(tiny.replace(architecture="bitfit"), workspace, "tiny")
+    assert context.space.dimensions == ()
+    assert context.region.count(10) == 1
+    assert {str(c.E) for c in context.space.architecture({}).values()} == {"vector"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"architecture": "lora-8", "budget": 10}, BudgetError),
+        ({"architecture": "blocks.0.attn.qkv: B=lora-64", "budget": "1000%"}, ArchitectureError),
+    ],
+)
+def test_prepare_that_does_not_fit_raises_with_the_recipe(tiny, workspace, changes, error):
+    with pytest.raises(error, match="recipe tiny: ") as caught:
+        prepare(tiny.replace(**changes), workspace, "tiny")
+    assert "\n" not in str(caught.value)
+
+
+def test_prepare_logs_repeated_test_images(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(Task, "repeated", lambda self: {"test": 3})
+    workspace = Workspace(runs=tmp_path, device="cpu", progress=Logged())
+    prepare(tiny, workspace, "tiny")
+    assert workspace.progress.lines == [
+        "3 images of the test set 'test' are also training or validation images; its accuracy is "
+        "too high."
+    ]
+
+
+def test_backbone_is_a_copy_and_needs_loading(tiny, workspace, loaded):
+    with pytest.raises(AssertionError, match="load the backbone first"):
+        prepare(tiny, workspace, "tiny").backbone()
+    one, other = loaded.backbone(), loaded.backbone()
+    with torch.no_grad():
+        one.head.weight.zero_()
+    assert other.head.weight.any()
+    assert loaded.backbone().head.weight.any()
+
+
+def test_initial_model_with_a_logistic_head_is_the_fitted_backbone(tiny, workspace):
+    loaded = prepare(tiny.replace(backbone={"head_init": "logistic"}), workspace, "tiny")
+    loaded = loaded.with_backbone(loaded.create_backbone())
+    expected = loaded.backbone()
+    fit_head(expected, *loaded.train)
+    one = loaded.initial_model()
+    for name, value in expected.state_dict().items():
+        assert torch.equal(one.state_dict()[name], value)
+    assert not torch.equal(one.head.weight, loaded.backbone().head.weight)
+    with torch.no_grad():
+        one.head.weight.zero_()
+    assert loaded.initial_model().head.weight.any()
+    before, after = (evaluate(m.eval(), *loaded.train) for m in (loaded.backbone(), expected))
+    assert after.accuracy > before.accuracy
+    assert after.loss < before.loss
+
+
+def test_initial_model_with_a_random_head_is_the_backbone(tiny, workspace):
+    context = prepare(tiny.replace(backbone={"head_init": "random"}), workspace, "tiny")
+    context = context.with_backbone(context.create_backbone())
+    one, other = context.initial_model().state_dict(), context.backbone().state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_labelled_images_are_training_then_validation_images(loaded):
+    (train, one), (validation, other), (both, labels) = (
+        loaded.train,
+        loaded.validation,
+        loaded.labelled,
+    )
+    assert torch.equal(labels, torch.cat([one, other]))
+    index = torch.arange(len(labels))
+    expected = torch.cat([train[torch.arange(len(one))], validation[torch.arange(len(other))]])
+    assert torch.equal(both[index], expected)
+
+
+def test_identity_depends_on_images_space_backbone_and_budget(tiny, workspace, loaded):
+    def identity(**changes):
+        context = prepare(tiny.replace(**changes), workspace, "tiny")
+        return context.with_backbone(loaded.backbone()).identity
+
+    same = loaded.identity
+    assert set(same) == {"data", "search space", "backbone", "budget"}
+    assert identity() == same
+    for changes, keys in (
+        ({"budget": "10%"}, {"budget"}),
+        ({"search_space": "vectors"}, {"search space"}),
+        ({"task": {"train_per_class": 6}}, {"data"}),
+        ({"training": {"epochs": 2}}, set()),
+    ):
+        other = identity(**changes)
+        assert {key for key in same if same[key] != other[key]} == keys
+    changed = loaded.backbone()
+    nn.init.zeros_(changed.head.bias)
+    nn.init.ones_(changed.head.weight)
+    other = prepare(tiny, workspace, "tiny").with_backbone(changed).identity
+    assert {key for key in same if same[key] != other[key]} == {"backbone"}
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [("auto", None), ("float32", None), ("bfloat16", torch.bfloat16)],
+)
+def test_scoring_dtype_follows_precision_and_device(tiny, workspace, precision, dtype):
+    context = prepare(tiny.replace(search={"precision": precision}), workspace, "tiny")
+    assert context.scoring_dtype is dtype
+
+
+def test_resolve_device_auto_is_one_that_torch_has():
+    assert resolve_device("cpu") == torch.device("cpu")
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    assert resolve_device("auto").type == expected
+
+
+@pytest.mark.parametrize("name", ["meta", "tpu", "", "cuda:99", "cpu:x", "x" * 200])
+def test_resolve_device_of_another_name_raises_one_line(name):
+    with pytest.raises(TaskError, match="device must be one that torch has here") as caught:
+        resolve_device(name)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300

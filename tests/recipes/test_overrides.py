@@ -1,0 +1,78 @@
+import pytest
+
+from glora_automl.errors import RecipeError
+from glora_automl.recipes import load_recipe, override_recipe
+from glora_automl.recipes._overrides import with_data, with_settings
+from tests.tasks.files import write_classes
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch, tiny_toml):
+    """A working folder with a recipe, a folder of images and a file of arrays."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.toml").write_text(tiny_toml, encoding="utf-8")
+    write_classes(tmp_path / "zoo", {"ant": 3, "bee": 3})
+    (tmp_path / "a.npz").write_bytes(b"")
+
+
+def test_override_recipe_data_and_model_replace_the_recipes():
+    recipe = override_recipe("tiny.toml", data="zoo", model="vit_base_patch16_224", seed=3)
+    assert (recipe.name, recipe.seed) == ("tiny", 3)
+    assert (recipe.task.source, recipe.task.path) == ("folder", "zoo")
+    assert recipe.backbone.model == "vit_base_patch16_224"
+    assert recipe.backbone.pretrained
+    assert recipe.backbone.kwargs == {}
+    assert override_recipe("tiny.toml", data="a.npz").task.source == "npz"
+
+
+def test_override_recipe_without_name_is_own_named_after_the_data():
+    recipe = override_recipe(data="zoo")
+    assert recipe.name == "zoo"
+    assert recipe.training == load_recipe("own").training
+
+
+def test_override_recipe_without_name_and_data_raises():
+    with pytest.raises(RecipeError, match=r"digits.*Name one, or give `data`"):
+        override_recipe()
+
+
+def test_override_recipe_changes_come_after_settings():
+    settings = ["search.n_trials=5", "search.n_trials=6", "search.sampler=tpe"]
+    recipe = override_recipe("tiny.toml", settings=settings, search={"n_trials": 7})
+    assert (recipe.search.n_trials, recipe.search.sampler) == (7, "tpe")
+
+
+def test_with_data_other_settings_of_such_a_source_stay(tmp_path):
+    shots = override_recipe(data="a.npz", settings=["task.shots=2"])
+    assert shots.name == "a"
+    assert with_data(shots, str(tmp_path / "a.npz")).task.shots == 2
+    vtab = with_data(load_recipe("vtab1k"), "zoo")
+    assert (vtab.task.source, vtab.task.path) == ("vtab", "zoo")
+
+
+def test_with_data_missing_place_raises():
+    with pytest.raises(RecipeError, match=r"data must be an existing \.npz file or folder"):
+        with_data(load_recipe("own"), "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("task.shots=4", 4),
+        ("task.shots = 4", 4),
+        ("task.crop_mode=squash", "squash"),
+        ('task.crop_mode="squash"', "squash"),
+        ("backbone.kwargs={ img_size = 32 }", {"img_size": 32}),
+        ("backbone.mean=[0.1, 0.2, 0.3]", (0.1, 0.2, 0.3)),
+    ],
+)
+def test_with_settings_value_is_toml_or_text(setting, expected):
+    recipe = with_settings(override_recipe(data="zoo"), [setting])
+    section, key = setting.partition("=")[0].strip().split(".")
+    assert getattr(getattr(recipe, section), key) == expected
+
+
+@pytest.mark.parametrize("setting", ["task.shots", "=3", "task..shots=3", "task shots=3"])
+def test_with_settings_other_form_raises(setting):
+    with pytest.raises(RecipeError, match="set must be key=value"):
+        with_settings(load_recipe("own"), [setting])

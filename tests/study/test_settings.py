@@ -1,0 +1,177 @@
+"""Settings that a study is created with, changed and checked."""
+
+from dataclasses import replace
+
+import optuna
+import pytest
+
+from glora_automl.errors import RecipeError, StudyError
+from glora_automl.recipes import load_recipe
+from glora_automl.study import (
+    FORMAT,
+    Settings,
+    create_study,
+    get_attribute,
+    get_setting,
+    is_glora_study,
+    load_study,
+    read_recipe,
+    read_space,
+    refuse_foreign,
+    set_attribute,
+    study_key,
+)
+from tests.report.studies import made_space
+
+
+@pytest.fixture
+def settings():
+    space = made_space()
+    recipe = load_recipe("digits").replace(search={"n_trials": 20})
+    return Settings(
+        recipe=recipe,
+        budget=1000,
+        target=20,
+        digests={"data": "d" * 64, "search space": space.digest},
+        versions={"python": "3.12"},
+        heartbeat=10.0,
+        artifacts="runs/artifacts",
+        layers=space.shapes,
+        initial=({"x": "none"},),
+    )
+
+
+@pytest.fixture
+def memory():
+    return optuna.storages.InMemoryStorage()
+
+
+def changed(settings, **changes):
+    return replace(settings, recipe=settings.recipe.replace(**changes))
+
+
+def test_create_study_keeps_the_settings(settings, memory):
+    create_study(memory, "a", settings)
+    study = load_study(memory, "a")
+    assert is_glora_study(memory, "a")
+    assert read_recipe(study) == settings.recipe
+    assert get_attribute(study, "format") == FORMAT
+    assert get_setting(study, "budget") == 1000
+    assert get_setting(study, "initial") == [{"x": "none"}]
+    assert study_key(study) == settings.key
+    assert study.metric_names == [f"validation_{settings.recipe.search.metric}"]
+    assert read_space(study).shapes == settings.layers
+    settings.check(study)
+
+
+def test_settings_key_depends_on_what_a_study_must_keep(settings):
+    key = settings.key
+    assert changed(settings, training={"lr": 0.5}).key != key
+    assert replace(settings, digests={**settings.digests, "data": "e" * 64}).key != key
+    for same in (
+        changed(settings, search={"n_trials": 21}),
+        changed(settings, description="another one"),
+        replace(settings, heartbeat=5.0, versions={}, artifacts="elsewhere", target=3),
+    ):
+        assert same.key == key
+
+
+def test_settings_check_other_recipe_raises_and_names_the_first_difference(settings, memory):
+    study = create_study(memory, "a", settings)
+    lr = settings.recipe.training.lr
+    with pytest.raises(RecipeError, match=f"training.lr must be {lr}, as in the study 'a', got"):
+        changed(settings, training={"lr": lr / 2}).check(study)
+
+
+@pytest.mark.parametrize("what", ["data", "search space"])
+def test_settings_check_other_digest_raises(settings, memory, what):
+    study = create_study(memory, "a", settings)
+    other = replace(settings, digests={**settings.digests, what: "e" * 64})
+    with pytest.raises(StudyError, match=f"The {what} must have the digest .* got {'e' * 16}"):
+        other.check(study)
+
+
+def test_settings_check_other_warm_start_raises(settings, memory):
+    study = create_study(memory, "a", replace(settings, warm_start="old"))
+    settings.check(study)  # a worker that joins need not name it
+    with pytest.raises(RecipeError, match="warm_start must be 'old', as in the study 'a'"):
+        replace(settings, warm_start="other").check(study)
+
+
+def test_settings_raise_target_of_an_open_study_is_written(settings, memory):
+    study = create_study(memory, "a", settings)
+    more = replace(changed(settings, search={"n_trials": 30}), target=30)
+    more.raise_target(study, lambda: False)
+    assert get_setting(study, "target") == 30
+    assert read_recipe(study).search.n_trials == 30
+    assert study_key(study) == settings.key
+    more.raise_target(study, lambda: pytest.fail("it has that target already"))
+
+
+@pytest.mark.parametrize("closed", [[True], [False, True]], ids=["before", "meanwhile"])
+def test_settings_raise_target_of_a_closed_study_raises_and_keeps_it(settings, memory, closed):
+    study = create_study(memory, "a", settings)
+    answers = iter(closed)
+    more = replace(changed(settings, search={"n_trials": 30}), target=30)
+    with pytest.raises(RecipeError, match=r"n_trials must stay 20, .*got 30"):
+        more.raise_target(study, lambda: next(answers))
+    assert get_setting(study, "target") == 20
+    assert read_recipe(study) == settings.recipe
+
+
+def test_settings_lower_target_raises(settings, memory):
+    study = create_study(memory, "a", settings)
+    fewer = replace(changed(settings, search={"n_trials": 10}), target=10)
+    with pytest.raises(RecipeError, match=r"n_trials must be at least 20, .*got 10"):
+        fewer.raise_target(study, lambda: False)
+
+
+def test_create_study_of_other_directions_raises(settings, memory):
+    create_study(memory, "a", settings)
+    both = changed(settings, search={"objectives": ["loss", "n_params"]})
+    with pytest.raises(StudyError, match=r"\(minimize\), got minimize, minimize"):
+        create_study(memory, "a", both)
+
+
+def test_refuse_foreign_raises_for_studies_of_other_programs_alone(settings, memory):
+    refuse_foreign(memory, "none")
+    create_study(memory, "ours", settings)
+    refuse_foreign(memory, "ours")
+    begun = optuna.create_study(study_name="begun", storage=memory)
+    begun.set_user_attr("glora:settings", {})  # its creation was interrupted
+    refuse_foreign(memory, "begun")
+    theirs = optuna.create_study(study_name="theirs", storage=memory)
+    theirs.set_user_attr("note", "mine")
+    full = optuna.create_study(study_name="full", storage=memory)
+    full.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    for name in ("theirs", "full"):
+        with pytest.raises(StudyError, match=f"glora_automl created, got '{name}'"):
+            refuse_foreign(memory, name)
+
+
+def test_load_study_unknown_name_raises_with_the_known_ones(settings, memory):
+    with pytest.raises(StudyError, match=r"\(none\), got 'a'"):
+        load_study(memory, "a")
+    create_study(memory, "b", settings)
+    optuna.create_study(study_name="b/stages", storage=memory)
+    with pytest.raises(StudyError, match=r"\(b\), got 'a'"):
+        load_study(memory, "a")
+
+
+def test_load_study_of_another_program_or_format_raises(memory):
+    study = optuna.create_study(study_name="a", storage=memory)
+    with pytest.raises(StudyError, match="glora_automl created, got 'a'"):
+        load_study(memory, "a")
+    set_attribute(study, "format", 99)
+    with pytest.raises(StudyError, match=f"must have format {FORMAT}, got 99"):
+        load_study(memory, "a")
+
+
+def test_set_attribute_writes_equal_values_once(memory, monkeypatch):
+    study = optuna.create_study(storage=memory)
+    set_attribute(study, "result", [1])
+    monkeypatch.setattr(
+        optuna.Study, "set_user_attr", lambda *_: pytest.fail("an equal value was written")
+    )
+    set_attribute(study, "result", [1])
+    assert get_attribute(study, "result") == [1]

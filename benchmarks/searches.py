@@ -11,8 +11,9 @@ over the seeds, and paired differences to the first way with 95 % intervals (Stu
 - of the selected truncation, its parameters, and its accuracies: inherited and trained on
   (validation), and after the refit (test).
 
-"evolution" is the default of recipes. Its first proposals are the most valuable truncations, and
-presets. "first proposals" gives them to TPE or NSGA-II, too; both have Optuna's own settings.
+"evolution" is the default of recipes. Its first proposals are the truncation with the largest
+components, and presets. "largest components" is that truncation alone. "first proposals" gives them
+to TPE or NSGA-II, too; both have Optuna's own settings.
 "rejection" is a reimplementation of the search of the GLoRA paper, with a population of 50 and 10
 parents. Candidates above the budget are drawn again, at most 1000 times; then they count as trials.
 
@@ -82,6 +83,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "nsga2": {"sampler": "nsga2", "population_size": 50},
     "nsga2, first proposals": {"sampler": "nsga2", "population_size": 50},
     "random": {"sampler": "random"},
+    "largest components": {"n_trials": 1},
     "rejection": {},
     "evolution, two objectives": {},
     "nsga2, two objectives": {"sampler": "nsga2", "population_size": 50},
@@ -130,7 +132,7 @@ def search_supernet(run: Run, trained: Trained, way: str) -> dict[str, Any]:
     else:
         found = evaluate_trials(context, trained, with_first=way.endswith(", first proposals"))
     seconds = time.perf_counter() - begin
-    n_trials = recipe.search.n_trials
+    n_trials = run.context.recipe.search.n_trials
     counts = sorted({count for count in (*COUNTS, n_trials) if count <= n_trials})
     figures: dict[str, Any] = {
         "after": {

@@ -229,11 +229,24 @@ class AdapterProblem:
         context = replace(self._context, recipe=recipe)
         allowed = supernet_choices(context, trained)
         region = draw_region(self.space, self.budget, search, allowed)
+        own = self._context.recipe.seed if seed is None else seed
+        return sampler_of(search, self.space, region, self._proposals(context, trained), own)
+
+    def proposals(self) -> list[dict[str, str]]:
+        """Return the parameters that the evolutionary sampler begins with, all within the budget.
+
+        Other samplers rarely propose an architecture within a tight budget. Give them these first,
+        by ``study.enqueue_trial``.
+        """
+        with self._lock:
+            return self._proposals(self._context, self._load())
+
+    def _proposals(self, context: Context, trained: Trained) -> list[dict[str, str]]:
+        search = context.recipe.search
         presets = preset_proposals(self.space, self.budget) if search.initial_presets else ()
         with trained.supernet.lock:  # trials of another thread activate architectures, too
-            initial = first_proposals(context, trained, presets[: search.population_size // 2])
-        own = self._context.recipe.seed if seed is None else seed
-        return sampler_of(search, self.space, region, initial, own)
+            found = first_proposals(context, trained, presets[: search.population_size // 2])
+        return [dict(params) for params in found]
 
     def architecture(self, trial: optuna.trial.FrozenTrial | Mapping[str, Any]) -> Architecture:
         """Return the architecture of a trial or of its parameters.
@@ -248,13 +261,16 @@ class AdapterProblem:
         """Return the parameters of an architecture, for ``study.enqueue_trial``."""
         return self.space.params(architecture)
 
-    def build(self, architecture: Architecture, *, train: bool = True) -> nn.Module:
+    def build(
+        self, architecture: Architecture, *, train: bool = True, refit: bool = False
+    ) -> nn.Module:
         """Return a plain model of an architecture, with its adapters merged.
 
         Args:
             architecture: An architecture of the search space.
-            train: Whether the subnet is trained on from inherited weights, as at the end of a
-                search. Without, it keeps the supernet's weights.
+            train: Whether the subnet is trained on from inherited weights, for as many steps as at
+                the end of a search. Without, it keeps the supernet's weights.
+            refit: Whether it is trained on training and validation images.
         """
         context = self._context
         with self._lock:
@@ -262,9 +278,11 @@ class AdapterProblem:
         with supernet.lock:
             subnet = subnet_of(context, supernet, architecture)
         if train:
-            ratio = context.recipe.selection.epochs_ratio
+            selection = context.recipe.selection
+            ratio = selection.epochs_ratio + selection.refit_epochs_ratio
+            images = context.labelled if refit else context.train
             name = f"build-{architecture.digest[:16]}"
-            TrainingJob(context, name, "Train the subnet", context.train, ratio).run(subnet)
+            TrainingJob(context, name, "Train the subnet", images, ratio).run(subnet)
         merge(subnet.model)
         vars(subnet.model).pop("get_classifier", None)  # of name_head
         return subnet.model.eval()

@@ -353,6 +353,20 @@ def test_build_without_training_scores_as_the_merged_subnet(small):
         assert loss.item() == pytest.approx(trial.value, abs=1e-5)
 
 
+def test_proposals_are_feasible_and_give_other_samplers_a_start(small):
+    proposals = small.proposals()
+    assert len({tuple(p.items()) for p in proposals}) == len(proposals) > 2
+    study = optuna.create_study(
+        direction=small.direction, sampler=optuna.samplers.TPESampler(seed=0)
+    )
+    for params in proposals:
+        assert small.architecture(params).count(small.space.shapes) <= small.budget
+        study.enqueue_trial(params)
+    study.optimize(small.objective, n_trials=len(proposals))
+    assert [trial.params for trial in study.trials] == proposals
+    assert small.architecture(study.best_trial).count(small.space.shapes) <= small.budget
+
+
 def test_build_trains_the_subnet_on_and_repeats_itself(runs):
     settings = {**SHORT, "selection": {"epochs_ratio": 4}}
     found = small_problem(runs, settings=settings)
@@ -369,6 +383,17 @@ def test_build_trains_the_subnet_on_and_repeats_itself(runs):
         return nn.functional.cross_entropy(model(blobs(24, 1)[0]), blobs(24, 1)[1]).item()
 
     assert loss(once) < loss(inherited)
+
+
+def test_build_refit_learns_from_the_validation_images_too(runs):
+    found = small_problem(runs, settings={**SHORT, "selection": {"epochs_ratio": 8}})
+    best = found.architecture(optimized(found, found.sampler(seed=0)).best_trial)
+    x, y = blobs(30, 2)  # its validation images
+    alone, refit = (
+        nn.functional.cross_entropy(found.build(best, refit=refit)(x), y).item()
+        for refit in (False, True)
+    )
+    assert refit < alone
 
 
 def test_built_model_is_saved_and_loaded_whole(small, tmp_path):

@@ -90,6 +90,7 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 COUNTS = (25, 50, 100, 300, 1000)
 SMALL: dict[str, Any] = {
+    "budget": "20%",
     "backbone": {
         "kwargs": {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2},
         "pretraining": {"epochs": 2},

@@ -17,7 +17,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
-from torch import nn
+from torch import Tensor, nn
 
 from glora_automl.adapters import merge
 from glora_automl.architecture import Architecture
@@ -129,9 +129,9 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         model_kwargs: Mapping[str, Any] | None = None,
         budget: Budget | int | str = "1%",
         architecture: str | Architecture | None = None,
-        search_space: str | SearchSpaceSpec = "default",
+        search_space: str | SearchSpaceSpec = "lean",
         epochs: int = 100,
-        n_trials: int = 500,
+        n_trials: int = 100,
         validation_size: int | float = 0.2,
         settings: Mapping[str, Any] | None = None,
         image_shape: Sequence[int] | None = None,
@@ -257,7 +257,7 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         x, _ = images.prepare(self._adapter.record.preprocessing.format, device)
         parts = [slice(start, start + BATCH_SIZE) for start in range(0, len(rows), BATCH_SIZE)]
         with torch.inference_mode():
-            logits = torch.cat([self.model_(batch).double() for batch in batches(x, parts)])
+            logits = torch.cat([_logits(self.model_, batch) for batch in batches(x, parts)])
         return np.asarray(logits.softmax(dim=1).cpu().numpy())
 
     def predict(self, X: Any) -> np.ndarray:
@@ -318,3 +318,15 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if saved.names:
             classifier.feature_names_in_ = np.array(saved.names, dtype=object)
         return classifier
+
+
+def _logits(model: nn.Module, batch: Tensor) -> Tensor:
+    """Return the logits of a batch, which do not depend on its size.
+
+    A single image goes twice: products of matrix and vector round differently from products of
+    matrices.
+    """
+    if len(batch) > 1:
+        logits: Tensor = model(batch)
+        return logits.double()
+    return _logits(model, torch.cat([batch, batch]))[:1]

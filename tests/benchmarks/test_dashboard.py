@@ -5,7 +5,7 @@ def test_small_mode_prints_a_table_and_writes_json(benchmark_script, tmp_path, c
     out = tmp_path / "out.json"
     benchmark_script("dashboard", "--small", f"--out={out}")
     stock, ours = json.loads(out.read_text())["rows"]
-    assert (stock["server"], stock["parameters"]) == ("optuna-dashboard", 40)
+    assert (stock["server"], stock["parameters"]) == ("optuna-dashboard", 32)
     assert (ours["server"], ours["parameters"]) == ("glora dashboard", 2)
     assert 0 < ours["page_bytes"] < stock["page_bytes"] / 5
     assert all(row[key] > 0 for row in (stock, ours) for key in ("first_s", "poll_s"))

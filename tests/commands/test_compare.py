@@ -101,7 +101,8 @@ def test_compare_rows_count_images_and_seconds_of_their_stages(rows, compared_wo
         assert rows[name].seconds > cost.seconds
     for name in rows:
         if name not in (SEARCHED, *TRUNCATIONS, "LoRA at equal cost"):
-            assert rows[name].n_images == baseline_images(tiny)
+            # Images of a training that collapsed count, too.
+            assert rows[name].n_images >= baseline_images(tiny)
             assert rows[name].seconds > 0
 
 

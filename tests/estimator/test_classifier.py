@@ -269,7 +269,7 @@ def test_fit_with_invalid_parameter_raises_value_error(changes, words):
     [
         ({"model": "vit_tiny_patch16_225"}, "Did you mean 'vit_tiny_patch16_224'"),
         ({"budget": "12q"}, "got '12q'"),
-        ({"architecture": "lora-99"}, "Raise the `budget`"),
+        ({"architecture": "lora-99"}, "Raise `budget`"),
         ({"architecture": "lorra"}, "Did you mean 'lora'?"),
         ({"search_space": "deflaut"}, "Did you mean 'default'?"),
         ({"settings": {"training": {"rate": 1}}}, "unknown key 'training.rate'"),

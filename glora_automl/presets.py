@@ -16,6 +16,7 @@ __all__ = [
     "Preset",
     "attention",
     "check_architecture",
+    "fitting_loras",
     "glora",
     "is_preset",
     "lora",
@@ -216,6 +217,33 @@ def loras(shapes: Mapping[str, LayerShape], budget: int) -> list[Architecture]:
             break
         found.append(larger)
     return found
+
+
+def fitting_loras(shapes: Mapping[str, LayerShape], budget: int) -> list[Preset]:
+    """Return LoRA of every rank that fits, in attention alone where no rank fits in all layers.
+
+    Args:
+        shapes: The layers.
+        budget: The most trainable parameters.
+
+    Returns:
+        Architectures of all layers, from rank 1 on; none if nothing fits.
+
+    Example:
+        >>> shapes = {"blocks.0.attn.qkv": LayerShape(4, 4), "blocks.0.mlp.fc1": LayerShape(8, 4)}
+        >>> [preset.label for preset in fitting_loras(shapes, 40)]
+        ['LoRA r=1', 'LoRA r=2']
+        >>> [preset.label for preset in fitting_loras(shapes, 16)]
+        ['LoRA r=1 in attention', 'LoRA r=2 in attention']
+    """
+    where, found = "", loras(shapes, budget)
+    if not found and (attended := attention(shapes)):
+        where, found = " in attention", loras(attended, budget)
+    none = Architecture.uniform(shapes)
+    return [
+        Preset(f"LoRA r={rank}{where}", Architecture({**none, **placed}))
+        for rank, placed in enumerate(found, 1)
+    ]
 
 
 def attention(shapes: Mapping[str, LayerShape]) -> dict[str, LayerShape]:

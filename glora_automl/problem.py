@@ -32,10 +32,10 @@ from glora_automl.pipeline import (
     Workspace,
     draw_region,
     first_proposals,
-    new_supernet,
     prepare,
     prepare_task,
     preset_proposals,
+    restore_supernet,
     sampler_of,
     subnet_of,
     supernet_choices,
@@ -44,7 +44,7 @@ from glora_automl.pipeline import (
 from glora_automl.recipes import Recipe, load_recipe
 from glora_automl.search_space import SearchSpace
 from glora_automl.storages import Artifacts
-from glora_automl.supernet import Scorer, widest_architecture
+from glora_automl.supernet import Scorer
 from glora_automl.tasks import Images, InputFormat, Task, images_of
 from glora_automl.training import ScoreFunction, load_tensors, save_tensors
 
@@ -344,11 +344,7 @@ class AdapterProblem:
         path = artifacts.find(f"supernet-{key}")
         if path is None:
             return None
-        supernet = new_supernet(self._context)
-        supernet.load_state_dict(load_tensors(path))
-        supernet.model.eval()
-        wide = self._context.recipe.supernet.paths == "wide"
-        return Trained(supernet, widest_architecture(self.space) if wide else None)
+        return restore_supernet(self._context, load_tensors(path))
 
 
 def _check_score(score: object) -> None:

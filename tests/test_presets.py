@@ -11,6 +11,7 @@ from glora_automl.presets import (
     Preset,
     attention,
     check_architecture,
+    fitting_loras,
     glora,
     loras,
     preset_label,
@@ -133,3 +134,10 @@ def test_read_architecture_unusable_file_raises(tmp_path, monkeypatch, name, con
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ArchitectureError, match=re.escape(words)):
         read_architecture(name)
+
+
+def test_fitting_loras_without_attention_are_none_under_a_small_budget():
+    """A comparison asks for them on any backbone, such as a convolutional one."""
+    shapes = {"conv": LayerShape(8, 8)}
+    assert fitting_loras(shapes, 15) == []
+    assert [preset.label for preset in fitting_loras(shapes, 32)] == ["LoRA r=1", "LoRA r=2"]

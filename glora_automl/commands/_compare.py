@@ -33,7 +33,7 @@ from glora_automl.pipeline import (
     train_candidates,
     uniform_architectures,
 )
-from glora_automl.presets import attention, loras
+from glora_automl.presets import fitting_loras
 from glora_automl.samplers import sort_trials
 from glora_automl.study import (
     SEARCHED,
@@ -163,10 +163,8 @@ def _truncations(run: Run) -> dict[str, Candidate]:
         return Candidate(context.space.architecture(trial.params), trial.number)
 
     found = {RANDOM: candidate(best), ONE_RANDOM: candidate(trials[0])}
-    shapes, none = context.space.shapes, Architecture.uniform(context.space.shapes)
-    fitting = loras(shapes, context.budget) or loras(attention(shapes), context.budget)
-    within = [Architecture({**none, **a}) for a in fitting]
-    within = [a for a in within if _has_weights(context, trained, a)]
+    fitting = fitting_loras(context.space.shapes, context.budget)
+    within = [a for _, a in fitting if _has_weights(context, trained, a)]
     if within:
         found[UNIFORM] = Candidate(within[-1])
     return found
@@ -206,11 +204,9 @@ def _from_scratch(run: Run, claim: Claim) -> AdapterOutcome:
 def _longer(run: Run, claim: Claim) -> AdapterOutcome:
     """Train LoRA of the highest rank that fits for as many images as the whole search."""
     context = run.context
-    shapes = context.space.shapes
-    fitting = loras(shapes, context.budget) or loras(attention(shapes), context.budget)
+    fitting = fitting_loras(context.space.shapes, context.budget)
     if not fitting:
         return AdapterOutcome(Row(LONGER))
-    architecture = Architecture({**Architecture.uniform(shapes), **fitting[-1]})
     stages = {StageName.parse(stage).stage for stage in search_stages(context.recipe)}
     cost = sum(c.forward_images for c in stage_costs(run.study) if c.stage in stages)
     one = 3 * context.recipe.training.epochs * len(context.task.train)
@@ -218,7 +214,7 @@ def _longer(run: Run, claim: Claim) -> AdapterOutcome:
         run,
         _stage(LONGER),
         LONGER,
-        architecture,
+        fitting[-1].architecture,
         title=f"Train LoRA for {cost / one:.1f} trainings",
         ratio=cost / one,
         validated=False,

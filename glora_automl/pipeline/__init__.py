@@ -34,7 +34,13 @@ from glora_automl.pipeline._selection import (
     train_candidates,
 )
 from glora_automl.pipeline._standalone import load_adapted, train_adapter, validate
-from glora_automl.pipeline._supernet import Trained, fetch_supernet, load_supernet, train_supernet
+from glora_automl.pipeline._supernet import (
+    Trained,
+    fetch_supernet,
+    load_supernet,
+    restore_supernet,
+    train_supernet,
+)
 from glora_automl.pipeline._training import TrainingJob, new_supernet, standalone, subnet_of
 from glora_automl.pipeline._workspace import Publish, Workspace
 
@@ -75,6 +81,7 @@ __all__ = [
     "random_study",
     "refit_work",
     "resolve_device",
+    "restore_supernet",
     "sampler_of",
     "search_trials",
     "select_work",

@@ -12,7 +12,7 @@ from glora_automl.pipeline._context import Context
 from glora_automl.pipeline._objective import trial_values
 from glora_automl.pipeline._run import Run
 from glora_automl.pipeline._standalone import train_adapter
-from glora_automl.presets import attention, glora, loras, preset_label, ssf
+from glora_automl.presets import fitting_loras, glora, loras, preset_label, ssf
 from glora_automl.study import (
     CONSTRAINT,
     AdapterOutcome,
@@ -39,15 +39,12 @@ def baseline_architectures(context: Context) -> dict[str, Architecture | None]:
     those of attention where rank 1 does not; BitFit (arXiv 2106.10199).
     """
     shapes = context.space.shapes
-    name, fitting = "LoRA r={}", loras(shapes, context.budget)
-    if not fitting and (attended := attention(shapes)):
-        name = "LoRA r={} in attention"
-        none = Architecture.uniform(shapes)
-        fitting = [Architecture({**none, **found}) for found in loras(attended, context.budget)]
+    fitting = fitting_loras(shapes, context.budget)
+    name, highest = fitting[-1] if fitting else ("LoRA", None)
     bitfit = Architecture.uniform(shapes, E="vector")
     return {
         "linear probe": Architecture.uniform(shapes),
-        name.format(len(fitting)) if fitting else "LoRA": fitting[-1] if fitting else None,
+        name: highest,
         "BitFit": bitfit if bitfit.count(shapes) <= context.budget else None,
     }
 

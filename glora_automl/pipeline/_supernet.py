@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+
+from torch import Tensor
 
 from glora_automl.architecture import Architecture
 from glora_automl.errors import Stopped
@@ -16,7 +19,7 @@ from glora_automl.study import Spent, Stage, SupernetOutcome
 from glora_automl.supernet import Supernet, order_factors, widest_architecture
 from glora_automl.workers import Claim, Work
 
-__all__ = ["Trained", "fetch_supernet", "load_supernet", "train_supernet"]
+__all__ = ["Trained", "fetch_supernet", "load_supernet", "restore_supernet", "train_supernet"]
 
 
 class Trained(NamedTuple):
@@ -55,10 +58,15 @@ def fetch_supernet(run: Run) -> Trained:
     """Return the study's supernet after its training."""
     outcome = run.stages.outcome(Stage.SUPERNET, SupernetOutcome)
     assert outcome is not None, "train the supernet first"
-    supernet = new_supernet(run.context)
-    supernet.load_state_dict(run.download(outcome.artifact))
+    return restore_supernet(run.context, run.download(outcome.artifact))
+
+
+def restore_supernet(context: Context, state: Mapping[str, Tensor]) -> Trained:
+    """Return a trained supernet from its stored tensors."""
+    supernet = new_supernet(context)
+    supernet.load_state_dict(state)
     supernet.model.eval()
-    return Trained(supernet, _widest(run.context))
+    return Trained(supernet, _widest(context))
 
 
 def train_supernet(context: Context, checkpoint: Path | None) -> Trained:

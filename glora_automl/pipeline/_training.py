@@ -89,10 +89,7 @@ class TrainingJob:
         epochs = max(1, round(wanted * n_train / n_images)) if wanted else 0
         warmup = round(training.warmup_epochs * epochs / max(1, training.epochs))
         return training.model_copy(
-            update={
-                "epochs": epochs,
-                "warmup_epochs": min(warmup, epochs // 2),
-            }
+            update={"epochs": epochs, "warmup_epochs": min(warmup, epochs // 2)}
         )
 
     def run(
@@ -138,7 +135,7 @@ class TrainingJob:
             if attempt:
                 settings = settings.model_copy(update={"lr": settings.lr / 3})
                 supernet.load_state_dict(begin)
-                if checkpoint is not None and self.checkpoint is not None:
+                if self.checkpoint is not None:
                     checkpoint = self.checkpoint.with_stem(f"{self.checkpoint.stem}-lr{attempt}")
             try:
                 with self.context.progress.epochs(self.title, settings.epochs) as on_epoch:

@@ -20,6 +20,7 @@ from glora_automl.pipeline import (
     best_outcome,
     final_test,
     find_study,
+    forecast,
     keep_winner,
     load_backbone,
     load_supernet,
@@ -185,6 +186,9 @@ def _search(
         for label, architecture in baseline_architectures(run.context).items():
             baselines |= baseline_work(run, label, architecture)
     group, trained = run.context.process_group, None
+    if group.is_main and not run.stages.is_done(Stage.SUPERNET):
+        for line in forecast(run.context):
+            run.context.progress.log(line)
     if group.from_main(lambda: not run.stages.is_done(Stage.SELECTION)):
         trained = load_supernet(run)
     # Settings may change as long as there is no supernet; from here on they stay.

@@ -10,6 +10,7 @@ from glora_automl.pipeline._baselines import (
 )
 from glora_automl.pipeline._context import Context, prepare, prepare_task, resolve_device
 from glora_automl.pipeline._final_test import final_test, keep_winner
+from glora_automl.pipeline._forecast import forecast
 from glora_automl.pipeline._initial import initial_presets, preset_proposals
 from glora_automl.pipeline._monitor import Monitor
 from glora_automl.pipeline._objective import Objective, trial_values
@@ -68,6 +69,7 @@ __all__ = [
     "find_candidates",
     "find_study",
     "first_proposals",
+    "forecast",
     "initial_presets",
     "keep_winner",
     "load_adapted",

@@ -92,6 +92,11 @@ class TrainingJob:
             update={"epochs": epochs, "warmup_epochs": min(warmup, epochs // 2)}
         )
 
+    @property
+    def n_images(self) -> int:
+        """Images of all its steps."""
+        return self.settings.epochs * len(self.images[1])
+
     def run(
         self,
         supernet: Supernet,

@@ -63,8 +63,8 @@ class Cost(NamedTuple):
 
     @property
     def forward_images(self) -> int:
-        """Cost in images of a forward pass; a training step counts three (forward, backward)."""
-        return 3 * self.n_trained + self.n_evaluated
+        """Cost in images of a forward pass, as of :class:`Spent`."""
+        return Spent(self.n_trained, self.n_evaluated).forward_images
 
     def plus(self, other: Cost) -> Cost:
         """Return both together, as of one worker."""

@@ -37,6 +37,11 @@ class Spent(NamedTuple):
     seconds: float | None = None
     n_restarts: int = 0
 
+    @property
+    def forward_images(self) -> int:
+        """Cost in images of a forward pass; a training step counts three (forward, backward)."""
+        return 3 * self.n_trained + self.n_evaluated
+
     def plus(self, other: Spent) -> Spent:
         """Return both together."""
         known = [s.seconds for s in (self, other) if s.seconds is not None]

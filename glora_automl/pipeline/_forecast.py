@@ -1,0 +1,166 @@
+"""Forecast of a search: images, budget, quality of the backbone's features, minutes per stage."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import torch
+
+from glora_automl.backbones import fit_head
+from glora_automl.pipeline._baselines import baseline_architectures
+from glora_automl.pipeline._context import Context
+from glora_automl.pipeline._training import Images, TrainingJob, new_supernet, train_paths
+from glora_automl.progress import duration
+from glora_automl.study import Spent, Stage
+from glora_automl.training import evaluate, train
+
+__all__ = ["forecast", "stage_work"]
+
+MAX_PROBE_IMAGES = 2000
+"""Images of each split that the linear probe of a forecast reads at most."""
+
+MEASURED_SECONDS = 1.0
+"""Seconds of training steps that a forecast measures at most, where one image takes less."""
+
+
+def forecast(context: Context) -> Iterator[str]:
+    """Yield lines that tell what a search of a recipe will do on this machine.
+
+    Args:
+        context: The recipe with its backbone.
+    """
+    yield _describe_images(context)
+    yield _describe_budget(context)
+    yield from _describe_probe(context)
+    yield _describe_time(context)
+
+
+def _describe_images(context: Context) -> str:
+    task = context.task
+    counts = torch.bincount(context.train[1].cpu(), minlength=len(task.classes))
+    smallest, largest = int(counts.min()), int(counts.max())
+    each = f"{smallest}" if smallest == largest else f"{smallest} to {largest}"
+    return (
+        f"Images: {len(task.train):,} training ({each} per class), {len(task.validation):,} "
+        f"validation, {len(task.test):,} test; {len(task.classes)} classes."
+    )
+
+
+def _describe_budget(context: Context) -> str:
+    share = context.budget / max(1, context.n_backbone_params)
+    return (
+        f"Budget: {context.budget:,} parameters ({4 * context.budget / 1000:,.0f} kB, {share:.2%} "
+        f"of the backbone) in {len(context.space.shapes)} layers."
+    )
+
+
+def _describe_probe(context: Context) -> Iterator[str]:
+    """Yield the accuracy of a linear probe; warn where the features say nothing."""
+    settings = context.recipe.backbone
+    if not (settings.pretrained or settings.checkpoint or settings.pretraining):
+        yield (
+            "Warning: the backbone has random weights. Adapters need a pretrained one: set "
+            "`backbone.pretrained` or `backbone.checkpoint`."
+        )
+    model = copy.deepcopy(context.backbone())
+    images, labels = _spread(context.validation)
+    if not fit_head(model, *_spread(context.train)):
+        return
+    accuracy = evaluate(model, images, labels).accuracy
+    majority = torch.bincount(labels).max().item() / len(labels)
+    yield (
+        f"A linear probe classifies {accuracy:.1%} of the validation images; the largest class "
+        f"alone is {majority:.1%}."
+    )
+    error = (majority * (1 - majority) / len(labels)) ** 0.5
+    if accuracy <= majority + 2 * error:
+        yield (
+            "Warning: that is hardly better than the largest class. Check labels and "
+            "preprocessing, or take a backbone that was pretrained on similar images."
+        )
+
+
+def _spread(images: Images) -> Images:
+    """Return at most ``MAX_PROBE_IMAGES`` images, evenly spread."""
+    pixels, labels = images
+    step = -(-len(labels) // MAX_PROBE_IMAGES)
+    if step == 1:
+        return images
+    indices = torch.arange(0, len(labels), step, device=labels.device)
+    return pixels[indices], labels[indices]
+
+
+def _describe_time(context: Context) -> str:
+    per_image = _seconds_per_forward(context)
+    work = stage_work(context)
+    seconds = {stage: per_image * spent.forward_images for stage, spent in work.items()}
+    parts = ", ".join(f"{stage} {duration(value)}" for stage, value in seconds.items())
+    return f"Expected time, with one worker: about {duration(sum(seconds.values()))} ({parts})."
+
+
+def stage_work(context: Context) -> dict[Stage, Spent]:
+    """Return the images that each stage of a search will train on and evaluate.
+
+    Args:
+        context: The recipe on this machine.
+    """
+    recipe = context.recipe
+    selection, n_validation = recipe.selection, len(context.task.validation)
+
+    def trained(images: Images, ratio: float) -> int:
+        return TrainingJob(context, "forecast", "", images, ratio).n_images
+
+    fitting = [a for a in baseline_architectures(context).values() if a is not None]
+    per_baseline = trained(context.train, 1.0)
+    if selection.refit:
+        per_baseline += trained(context.labelled, 1.0)
+    n_baselines = len(fitting) if selection.baselines else 0
+    per_candidate = trained(context.train, selection.epochs_ratio)
+    n_candidates = selection.n_candidates
+    found = {
+        Stage.SUPERNET: Spent(trained(context.train, recipe.supernet.epochs_ratio)),
+        Stage.SEARCH: Spent(0, recipe.search.n_trials * n_validation),
+        Stage.BASELINE: Spent(n_baselines * per_baseline, n_baselines * n_validation),
+        Stage.SELECTION: Spent(n_candidates * per_candidate, 2 * n_candidates * n_validation),
+    }
+    if selection.refit:
+        ratio = selection.refit_epochs_ratio
+        found[Stage.REFIT] = Spent(trained(context.labelled, ratio))
+    found[Stage.TEST] = Spent(0, (1 + n_baselines) * len(context.task.test))
+    return {stage: spent for stage, spent in found.items() if spent.forward_images}
+
+
+def _seconds_per_forward(context: Context) -> float:
+    """Return the seconds of a forward pass of one image, from steps of the supernet's training.
+
+    A step is forward and backward pass, and counts three (see :class:`~glora_automl.study.Cost`).
+    """
+    supernet = new_supernet(context)
+    pixels, labels = context.train
+    activate = train_paths(context, supernet)
+
+    def run(n_images: int, epochs: int) -> float:
+        """Return the seconds per image of some steps."""
+        settings = context.recipe.training.model_copy(
+            update={"epochs": epochs, "warmup_epochs": 0, "batch_size": n_images}
+        )
+        seconds = train(
+            supernet.model,
+            supernet.trainable(),
+            pixels[:n_images],
+            labels[:n_images],
+            settings,
+            seed=context.recipe.seed,
+            stage="forecast",
+            before_step=activate,
+            stop=context.stop,
+        ).seconds
+        return seconds / (n_images * epochs)
+
+    n_images = min(context.recipe.training.batch_size, len(labels))
+    run(min(4, n_images), 2)  # slower than the next ones, as memory is allocated
+    first = run(min(4, n_images), 2)
+    n_images = max(min(4, n_images), min(n_images, int(MEASURED_SECONDS / first)))
+    epochs = int(MEASURED_SECONDS / first / n_images)
+    return run(n_images, max(2, min(epochs, 20))) / 3

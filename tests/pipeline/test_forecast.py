@@ -1,0 +1,75 @@
+import pytest
+import torch
+
+from glora_automl.commands import search
+from glora_automl.pipeline import Workspace, forecast, prepare
+from glora_automl.pipeline._forecast import stage_work
+from glora_automl.progress import Progress
+from glora_automl.study import Stage, stage_costs
+
+
+class Logged(Progress):
+    def __init__(self):
+        self.lines = []
+
+    def log(self, text):
+        self.lines.append(text)
+
+
+@pytest.fixture
+def context(tiny, tmp_path):
+    found = prepare(tiny, Workspace(runs=tmp_path, device="cpu"), "tiny")
+    return found.with_backbone(found.create_backbone())
+
+
+def test_stage_work_equals_the_costs_of_a_finished_study(context, finished):
+    costs = stage_costs(finished.study)
+    done = {cost.stage: (cost.n_trained, cost.n_evaluated) for cost in costs}
+    del done[Stage.BACKBONE]
+    work = stage_work(context)
+    assert {stage: (w.n_trained, w.n_evaluated) for stage, w in work.items()} == done
+
+
+def test_stage_work_leaves_out_stages_without_images(tiny, tmp_path):
+    recipe = tiny.replace(selection={"refit": False, "baselines": False})
+    work = stage_work(prepare(recipe, Workspace(runs=tmp_path, device="cpu"), "tiny"))
+    assert list(work) == [Stage.SUPERNET, Stage.SEARCH, Stage.SELECTION, Stage.TEST]
+
+
+def test_forecast_describes_images_budget_probe_and_time(context):
+    images, budget, probe, time = forecast(context)
+    assert images == "Images: 24 training (8 per class), 60 validation, 458 test; 3 classes."
+    assert budget.startswith(f"Budget: {context.budget:,} parameters")
+    assert "A linear probe classifies" in probe
+    assert "the largest class alone is 33.3%" in probe
+    assert "supernet" in time
+    assert "refit" in time
+
+
+def test_forecast_leaves_the_backbone_and_the_random_numbers_of_trainings_alone(context):
+    before = {k: v.clone() for k, v in context.initial_model().state_dict().items()}
+    list(forecast(context))
+    after = context.initial_model().state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_forecast_warns_of_a_random_backbone_and_of_labels_at_chance(context, monkeypatch):
+    recipe = context.recipe.replace(backbone={"pretraining": None})
+    generator = torch.Generator().manual_seed(0)
+    for name in ("train", "validation"):
+        images, labels = getattr(context, name)
+        shuffled = labels[torch.randperm(len(labels), generator=generator)]
+        monkeypatch.setitem(context.__dict__, name, (images, shuffled))
+    monkeypatch.setitem(context.__dict__, "recipe", recipe)
+    warnings = [line for line in forecast(context) if line.startswith("Warning")]
+    assert len(warnings) == 2
+    assert "random weights" in warnings[0]
+    assert "hardly better" in warnings[1]
+
+
+def test_search_forecasts_before_the_supernet_alone(tiny, tmp_path):
+    first, second = Logged(), Logged()
+    search(tiny, workspace=Workspace(runs=tmp_path, progress=first))
+    search(tiny, workspace=Workspace(runs=tmp_path, progress=second))
+    assert any(line.startswith("Expected time") for line in first.lines)
+    assert not any(line.startswith("Expected time") for line in second.lines)

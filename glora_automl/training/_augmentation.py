@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from timm.data.mixup import Mixup
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.transforms import v2
 
 from glora_automl.training._settings import TrainingSettings
 
-__all__ = ["BatchTransform", "augment", "create_transform", "mix_pairs"]
+__all__ = ["BatchTransform", "create_transform", "mix_pairs"]
 
 BatchTransform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Transform of the images and labels of one shard before a training step.
@@ -40,8 +42,13 @@ def create_transform(settings: TrainingSettings, n_classes: int) -> BatchTransfo
             num_classes=n_classes,
         )
 
+    create = functools.cache(functools.partial(_create_augmentation, settings=settings))
+
     def transform(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        images = augment(images, shift=settings.shift, hflip=settings.hflip)
+        augmentation = create(tuple(images.shape[-2:]))
+        if augmentation is not None and len(images):
+            # torchvision gives all images of a batch the same random crop.
+            images = torch.stack([augmentation(image) for image in images])
         return (images, labels) if mix is None else mix_pairs(mix, images, labels, n_classes)
 
     return transform
@@ -88,42 +95,23 @@ def mix_pairs(mix: Mixup, images: Tensor, labels: Tensor, n_classes: int) -> tup
     return images, torch.cat([targets.to(probabilities), probabilities[n_paired:]])
 
 
-def augment(images: Tensor, *, shift: float = 0.0, hflip: bool = False) -> Tensor:
-    """Shift each image at random and mirror half of them.
-
-    The edge pixels repeat where a shift leaves a gap. Random numbers are torch's, on the images'
-    device.
+def _create_augmentation(
+    size: tuple[int, int], settings: TrainingSettings
+) -> Callable[[Tensor], Tensor] | None:
+    """Create the transform of single images ``(channels, height, width)``; None without any.
 
     Args:
-        images: ``(n, channels, height, width)``.
-        shift: Maximum shift in each direction, as a fraction of height and width.
-        hflip: Mirror each image from left to right with probability 0.5.
-
-    Returns:
-        New images of the same shape, or ``images`` itself without shift and flip.
-
-    Example:
-        >>> image = torch.arange(4.0).reshape(1, 1, 1, 4)
-        >>> _ = torch.manual_seed(1)
-        >>> augment(image, shift=0.25)[0, 0, 0].tolist()
-        [1.0, 2.0, 3.0, 3.0]
+        size: Height and width.
+        settings: Settings of the training.
     """
-    if not (shift or hflip):
-        return images
-    count, channels, height, width = images.shape
-    device = images.device
-    rows = _shifted_indices(count, height, shift, device)
-    columns = _shifted_indices(count, width, shift, device)
-    if hflip:
-        mirrored = torch.rand(count, 1, device=device) < 0.5
-        columns = torch.where(mirrored, columns.flip(1), columns)
-    image = torch.arange(count, device=device)[:, None, None, None]
-    channel = torch.arange(channels, device=device)[None, :, None, None]
-    return images[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
-
-
-def _shifted_indices(count: int, size: int, shift: float, device: torch.device) -> Tensor:
-    """Return the source row, or column, of each row of each image, ``(count, size)``."""
-    limit = int(shift * size)
-    offset = torch.randint(-limit, limit + 1, (count, 1), device=device)
-    return (torch.arange(size, device=device) + offset).clamp(0, size - 1)
+    height, width = size
+    parts: list[nn.Module] = []
+    if settings.scale < 1:
+        parts.append(v2.RandomResizedCrop(size, scale=(settings.scale, 1.0), antialias=True))
+    if settings.shift:
+        padding = [int(settings.shift * width), int(settings.shift * height)]
+        # The edge pixels repeat, as the border of a normalised image is not black.
+        parts.append(v2.RandomCrop(size, padding=padding, padding_mode="edge"))
+    if settings.hflip:
+        parts.append(v2.RandomHorizontalFlip(settings.hflip))
+    return v2.Compose(parts) if parts else None

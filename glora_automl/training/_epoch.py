@@ -66,17 +66,16 @@ class EpochLoop:
         loss_sum = torch.tensor(position.loss_sum, dtype=torch.float32, device=device)
         activate_path = self._path_drawer(epoch, position.step)
         stopping = False
-        with seeded(0):  # restores the global generators, which each step seeds
-            shard_images = batches(self.images, shards[position.step :])
-            while position.step < self.n_steps and not stopping:
-                number = position.step
-                noise_rng = self._rng(epoch, 2, number, *group.address)
-                torch.manual_seed(int(noise_rng.integers(2**63)))  # transform, drop path, dropout
-                self.scheduler.step_update(epoch * self.n_steps + number)
-                labels = self.labels[shards[number]]
+        shard_images = batches(self.images, shards[position.step :])
+        while position.step < self.n_steps and not stopping:
+            number = position.step
+            noise_rng = self._rng(epoch, 2, number, *group.address)
+            self.scheduler.step_update(epoch * self.n_steps + number)
+            labels = self.labels[shards[number]]
+            with seeded(int(noise_rng.integers(2**63))):  # transform, drop path, dropout
                 loss_sum += self.step.run(shard_images, labels, len(whole[number]), activate_path)
-                position.step += 1
-                stopping = group.any(self.stop)
+            position.step += 1
+            stopping = group.any(self.stop)
         position.loss_sum = loss_sum.item()
         return stopping
 

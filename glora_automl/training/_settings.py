@@ -23,9 +23,11 @@ class TrainingSettings(Declaration):
         warmup_epochs: Epochs of linear warm-up; they count among ``epochs``.
         clip_grad: Maximum norm of the gradient; 0 turns clipping off.
         checkpoint_every: Epochs between checkpoints.
+        scale: Smallest area of a random crop, which is resized to the whole, as a fraction of the
+            image; 1 turns crops off.
         shift: Maximum random shift in each direction, as a fraction of height and width; 0 turns
             shifts off.
-        hflip: Mirror each image from left to right with probability 0.5.
+        hflip: Probability that an image is mirrored from left to right.
         mixup: Parameter of the beta distribution that mixes pairs of images and their labels
             (arXiv 1710.09412); 0 turns mixup off.
         cutmix: The same for rectangles that are pasted from one image into another (arXiv
@@ -43,8 +45,9 @@ class TrainingSettings(Declaration):
     warmup_epochs: Int = Field(default=0, ge=0)
     clip_grad: Float = Field(default=1.0, ge=0, allow_inf_nan=False)
     checkpoint_every: Int = Field(default=10, ge=1)
+    scale: Float = Field(default=1.0, gt=0, le=1)
     shift: Float = Field(default=0.0, ge=0, le=0.5)
-    hflip: Bool = False
+    hflip: Float = Field(default=0.0, ge=0, le=1)
     mixup: Float = Field(default=0.0, ge=0, le=100)
     cutmix: Float = Field(default=0.0, ge=0, le=100)
     grad_checkpointing: Bool = False

@@ -63,7 +63,7 @@ class Run:
 
     def __init__(self, kind):
         self.before_step = None
-        self.settings = {"shift": 0.2, "hflip": True} if kind == "drop-path" else {}
+        self.settings = {"shift": 0.2, "hflip": 0.5} if kind == "drop-path" else {}
         if kind == "conv":
             self.model = seeded(Conv)
             self.parameters = dict(self.model.named_parameters())

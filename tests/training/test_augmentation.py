@@ -6,14 +6,20 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from glora_automl.training import TrainingSettings
-from glora_automl.training._augmentation import augment, create_transform
+from glora_automl.training._augmentation import create_transform
 from tests.training.runs import Interrupted, Run, interrupt_after
+
+
+def augment(images, **settings):
+    """Return the images after a transform that mixes nothing."""
+    transform = create_transform(TrainingSettings(epochs=1, **settings), n_classes=2)
+    return transform(images, torch.zeros(len(images), dtype=torch.long))[0]
 
 
 @given(
     st.integers(1, 4), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9), st.floats(0, 0.5)
 )
-def test_augment_with_shift_moves_images_and_repeats_edges(count, channels, height, width, shift):
+def test_transform_with_shift_moves_images_and_repeats_edges(count, channels, height, width, shift):
     images = torch.randn(count, channels, height, width)
     augmented = augment(images, shift=shift)
     up, left = int(shift * height), int(shift * width)
@@ -27,34 +33,52 @@ def test_augment_with_shift_moves_images_and_repeats_edges(count, channels, heig
         assert any(torch.equal(after, window) for window in windows)
 
 
-def test_augment_with_shift_draws_every_shift():
+def test_transform_with_shift_draws_every_shift():
     images = torch.arange(8.0).expand(400, 1, 8, 8)
     column = augment(images, shift=0.25)[:, 0, 0, 4]
     assert sorted(set(column.tolist())) == [2, 3, 4, 5, 6]
 
 
-def test_augment_with_hflip_mirrors_half_of_the_images():
+def test_transform_with_hflip_mirrors_that_share_of_the_images():
     images = torch.randn(1, 2, 3, 5).expand(400, 2, 3, 5)
-    augmented = augment(images, hflip=True)
+    augmented = augment(images, hflip=0.5)
     mirrored = [torch.equal(image, images[0].flip(-1)) for image in augmented]
     unchanged = [torch.equal(image, images[0]) for image in augmented]
     assert sum(mirrored) + sum(unchanged) == 400
     assert 150 < sum(mirrored) < 250
+    assert all(torch.equal(i, images[0].flip(-1)) for i in augment(images, hflip=1.0))
 
 
-def test_augment_without_shift_and_hflip_returns_the_same_tensor():
+def test_transform_with_scale_enlarges_a_random_part_of_each_image():
+    rows = torch.linspace(0, 1, 16)[:, None]
+    images = (rows + 10 * rows.T).expand(200, 1, 16, 16).contiguous()
+    augmented = augment(images, scale=0.25)
+    assert augmented.shape == images.shape
+    # The shorter range of a crop's rows tells its height.
+    heights = augmented[:, 0, -1, 0] - augmented[:, 0, 0, 0]
+    assert heights.min() > 0.2
+    assert heights.max() < 1.001
+    assert len({round(h, 3) for h in heights.tolist()}) > 5
+
+
+def test_transform_without_augmentation_returns_the_same_tensor():
     images = torch.randn(2, 1, 4, 4)
     assert augment(images) is images
 
 
-@pytest.mark.parametrize("hflip", [False, True])
-def test_augment_with_the_same_seed_gives_the_same_images(hflip):
+@pytest.mark.parametrize("part", [{"shift": 0.2}, {"hflip": 0.5}, {"scale": 0.5}])
+def test_transform_with_the_same_seed_gives_the_same_images(part):
     images = torch.randn(5, 3, 8, 8)
     augmented = []
     for _ in range(2):
         torch.manual_seed(3)
-        augmented.append(augment(images, shift=0.2, hflip=hflip))
+        augmented.append(augment(images, **part))
     assert torch.equal(*augmented)
+    assert not torch.equal(images, augmented[0])
+
+
+def test_transform_of_no_images_returns_none():
+    assert augment(torch.zeros(0, 3, 8, 8), shift=0.2).shape == (0, 3, 8, 8)
 
 
 def mixing(**settings):

@@ -17,8 +17,15 @@ Int = Annotated[int, Strict()]
 Float = Annotated[float, Strict()]
 Bool = Annotated[bool, Strict()]
 
-Folder = Literal["studies", "search_spaces", "suites"]
+Folder = Literal["studies", "search_spaces", "suites", "portfolios"]
 Model = TypeVar("Model", bound=BaseModel)
+
+_NOUNS: dict[Folder, str] = {
+    "studies": "recipe",
+    "search_spaces": "search space",
+    "suites": "suite",
+    "portfolios": "portfolio",
+}
 
 
 class Declaration(BaseModel):
@@ -61,7 +68,7 @@ def read(kind: Folder, name: str, error: type[GLoRAError]) -> tuple[str, dict[st
     Raises:
         GLoRAError: As ``error``, if the file is missing, unreadable or not TOML.
     """
-    noun = {"studies": "recipe", "search_spaces": "search space", "suites": "suite"}[kind]
+    noun = _NOUNS[kind]
     path = Path(name)
     if path.suffix != ".toml":
         path = folder(kind) / f"{name}.toml"

@@ -31,6 +31,7 @@ from glora_automl.pipeline import (
     supernet_choices,
     train_adapter,
     train_candidates,
+    tune,
     uniform_architectures,
 )
 from glora_automl.presets import fitting_loras
@@ -91,7 +92,7 @@ def compare(
     with open_run(recipe, workspace, name=name) as run:
         run.check_searched()
         run.check_finished()
-        return _compare(load_backbone(run), n_architectures)
+        return _compare(tune(load_backbone(run)), n_architectures)
 
 
 def _compare(run: Run, n_architectures: int) -> Comparison:

@@ -29,6 +29,7 @@ from glora_automl.pipeline import (
     search_trials,
     select_work,
     train_given,
+    tune,
 )
 from glora_automl.presets import read_architecture
 from glora_automl.recipes import Recipe
@@ -144,6 +145,8 @@ def train(
 def _finish(run: Run) -> SearchResult:
     """Take part in all stages that are left, and wait for those of other workers."""
     run = load_backbone(run)
+    _log_forecast(run)
+    run = tune(run)
     publisher = Publisher(run)
     parts: dict[str, tuple[str, ...]] = {}
     if run.context.recipe.architecture is not None:
@@ -166,10 +169,23 @@ def _finish(run: Run) -> SearchResult:
     )
 
 
+def _log_forecast(run: Run) -> None:
+    """Log what a search will do, before its first stage."""
+    context = run.context
+    begun = run.stages.is_done(Stage.TUNE) or run.stages.is_done(Stage.SUPERNET)
+    if context.recipe.architecture is None and context.process_group.is_main and not begun:
+        for line in forecast(context):
+            context.progress.log(line)
+
+
 def search_stages(recipe: Recipe) -> tuple[str, ...]:
     """Return the stages of the searched adapter, whose costs are its own."""
-    last = [str(Stage.REFIT)] if recipe.selection.refit else []
-    return (str(Stage.SUPERNET), str(Stage.SEARCH), str(Stage.SELECTION), *last)
+    found = [Stage.SUPERNET, Stage.SEARCH, Stage.SELECTION]
+    if recipe.tuning_space():
+        found.insert(0, Stage.TUNE)
+    if recipe.selection.refit:
+        found.append(Stage.REFIT)
+    return tuple(map(str, found))
 
 
 def _search(
@@ -186,9 +202,6 @@ def _search(
         for label, architecture in baseline_architectures(run.context).items():
             baselines |= baseline_work(run, label, architecture)
     group, trained = run.context.process_group, None
-    if group.is_main and not run.stages.is_done(Stage.SUPERNET):
-        for line in forecast(run.context):
-            run.context.progress.log(line)
     if group.from_main(lambda: not run.stages.is_done(Stage.SELECTION)):
         trained = load_supernet(run)
     # Settings may change as long as there is no supernet; from here on they stay.

@@ -19,6 +19,7 @@ from glora_automl.pipeline import (
     open_run,
     refit_work,
     train_candidates,
+    tune,
 )
 from glora_automl.study import (
     CONSTRAINT,
@@ -73,7 +74,7 @@ def _select(run: Run, budget: int) -> SearchResult:
         )
     run.check_searched()
     run.check_finished()
-    run = load_backbone(run)
+    run = tune(load_backbone(run))
     stage = str(StageName(Stage.SELECT, str(budget)))
 
     def train(claim: Claim) -> AdapterOutcome:

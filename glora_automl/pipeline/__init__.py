@@ -43,6 +43,7 @@ from glora_automl.pipeline._supernet import (
     train_supernet,
 )
 from glora_automl.pipeline._training import TrainingJob, new_supernet, standalone, subnet_of
+from glora_automl.pipeline._tuning import fold_contexts, tune
 from glora_automl.pipeline._workspace import Publish, Workspace
 
 __all__ = [
@@ -69,6 +70,7 @@ __all__ = [
     "find_candidates",
     "find_study",
     "first_proposals",
+    "fold_contexts",
     "forecast",
     "initial_presets",
     "keep_winner",
@@ -95,6 +97,7 @@ __all__ = [
     "train_given",
     "train_supernet",
     "trial_values",
+    "tune",
     "uniform_architectures",
     "validate",
 ]

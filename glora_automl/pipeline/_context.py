@@ -29,7 +29,7 @@ from glora_automl.progress import Progress
 from glora_automl.recipes import Recipe
 from glora_automl.search_space import SearchSpace
 from glora_automl.tasks import InputFormat, Task, load_task
-from glora_automl.training import ImageBatches, Joined, ProcessGroup, tensor_digest
+from glora_automl.training import ImageBatches, Joined, ProcessGroup, Reordered, tensor_digest
 
 __all__ = ["Context", "prepare", "prepare_task", "resolve_device"]
 
@@ -124,6 +124,29 @@ class Context:
     def with_backbone(self, model: nn.Module) -> Context:
         """Return the context with the study's backbone, which stays unchanged."""
         return replace(self, loaded=model)
+
+    def with_recipe(self, recipe: Recipe) -> Context:
+        """Return the context with other settings of training and head."""
+        found = replace(self, recipe=recipe)
+        kept = ["train", "validation", "labelled", "identity"]
+        if recipe.backbone.head_init == self.recipe.backbone.head_init:
+            kept.append("_initial_model")
+        found.__dict__.update({key: self.__dict__[key] for key in kept if key in self.__dict__})
+        return found
+
+    def fold(self, train: np.ndarray, validation: np.ndarray) -> Context:
+        """Return the context with other training and validation images.
+
+        Args:
+            train: Indices of the training images in :attr:`labelled`.
+            validation: Indices of the validation images there.
+        """
+        images, labels = self.labelled
+        found = replace(self)
+        for name, indices in (("train", train), ("validation", validation)):
+            where = torch.from_numpy(indices).to(self.device)
+            found.__dict__[name] = Reordered(images, where), labels[where]
+        return found
 
     def backbone(self) -> nn.Module:
         """Return a copy of the study's backbone."""

@@ -119,6 +119,7 @@ def stage_work(context: Context) -> dict[Stage, Spent]:
     per_candidate = trained(context.train, selection.epochs_ratio)
     n_candidates = selection.n_candidates
     found = {
+        Stage.TUNE: _tuning_work(context),
         Stage.SUPERNET: Spent(trained(context.train, recipe.supernet.epochs_ratio)),
         Stage.SEARCH: Spent(0, recipe.search.n_trials * n_validation),
         Stage.BASELINE: Spent(n_baselines * per_baseline, n_baselines * n_validation),
@@ -129,6 +130,16 @@ def stage_work(context: Context) -> dict[Stage, Spent]:
         found[Stage.REFIT] = Spent(trained(context.labelled, ratio))
     found[Stage.TEST] = Spent(0, (1 + n_baselines) * len(context.task.test))
     return {stage: spent for stage, spent in found.items() if spent.forward_images}
+
+
+def _tuning_work(context: Context) -> Spent:
+    tune, n_labelled = context.recipe.tune, len(context.labelled[1])
+    if not context.recipe.tuning_space():
+        return Spent()
+    n_validation = round(n_labelled / tune.n_folds)
+    epochs = context.recipe.epochs(tune.epochs_ratio)
+    n_trained = tune.n_trials * epochs * (n_labelled - n_validation)
+    return Spent(n_trained, tune.n_trials * n_validation)
 
 
 def _seconds_per_forward(context: Context) -> float:

@@ -103,7 +103,7 @@ class Objective:
                 f"The study must have the directions {_words(self.directions)}, got "
                 f"{_words(study.directions)}. Set `direction` of optuna.create_study."
             )
-        values, attributes = self.propose(trial)()
+        values, attributes, _pruned = self.propose(trial)()
         for key, attribute in attributes.items():
             trial.set_user_attr(key, attribute)
         return values if self._multi_objective else values[0]

@@ -29,6 +29,9 @@ __all__ = ["Images", "TrainingJob", "new_supernet", "standalone", "subnet_of", "
 Images = tuple[ImageBatches, Tensor]
 """Normalized images and their labels."""
 
+EpochCallback = Callable[[int, float], object]
+"""Called after each epoch with the number of epochs and the loss."""
+
 MAX_RESTARTS = 2
 """Restarts of a training that collapses."""
 
@@ -84,7 +87,7 @@ class TrainingJob:
     def settings(self) -> TrainingSettings:
         """The recipe's settings at this length; the warm-up scales with the epochs."""
         training = self.context.recipe.training
-        n_train, n_images = len(self.context.task.train), len(self.images[1])
+        n_train, n_images = len(self.context.train[1]), len(self.images[1])
         wanted = self.context.recipe.epochs(self.ratio)
         epochs = max(1, round(wanted * n_train / n_images)) if wanted else 0
         warmup = round(training.warmup_epochs * epochs / max(1, training.epochs))
@@ -104,6 +107,7 @@ class TrainingJob:
         before_step: Callable[[np.random.Generator], object] | None = None,
         on_checkpoint: Callable[[Path], object] | None = None,
         process_group: ProcessGroup | None = None,
+        on_epoch: Callable[[int], object] | None = None,
     ) -> Spent:
         """Train a supernet in place, or continue from the checkpoint.
 
@@ -112,6 +116,7 @@ class TrainingJob:
             before_step: Called before each step with the generator of paths.
             on_checkpoint: Called with the file after each checkpoint.
             process_group: Processes that train together.
+            on_epoch: Called after each epoch with the number of epochs.
 
         Returns:
             The work.
@@ -119,7 +124,7 @@ class TrainingJob:
         Raises:
             DivergenceError: If no attempt ends with finite loss and weights.
         """
-        return self.train(supernet, before_step, on_checkpoint, process_group)[1]
+        return self.train(supernet, before_step, on_checkpoint, process_group, on_epoch)[1]
 
     def train(
         self,
@@ -127,6 +132,7 @@ class TrainingJob:
         before_step: Callable[[np.random.Generator], object] | None = None,
         on_checkpoint: Callable[[Path], object] | None = None,
         process_group: ProcessGroup | None = None,
+        on_epoch: Callable[[int], object] | None = None,
     ) -> tuple[list[float], Spent]:
         """Like :meth:`run`; return the losses and the work.
 
@@ -143,7 +149,15 @@ class TrainingJob:
                 if self.checkpoint is not None:
                     checkpoint = self.checkpoint.with_stem(f"{self.checkpoint.stem}-lr{attempt}")
             try:
-                with self.context.progress.epochs(self.title, settings.epochs) as on_epoch:
+                with self.context.progress.epochs(self.title, settings.epochs) as advance:
+
+                    def after_epoch(
+                        n_epochs: int, loss: float, advance: EpochCallback = advance
+                    ) -> None:
+                        advance(n_epochs, loss)
+                        if on_epoch is not None:
+                            on_epoch(n_epochs)
+
                     result = train(
                         supernet.model,
                         supernet.trainable(),
@@ -155,7 +169,7 @@ class TrainingJob:
                         identity=self.context.identity,
                         checkpoint=checkpoint,
                         on_checkpoint=on_checkpoint,
-                        on_epoch=on_epoch,
+                        on_epoch=after_epoch,
                         stop=self.context.stop,
                         process_group=process_group,
                         check_collapse=attempt < MAX_RESTARTS,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from optuna.distributions import BaseDistribution
 from pydantic import Field
 
 from glora_automl import _declarations
@@ -17,6 +18,7 @@ from glora_automl.budget import Budget
 from glora_automl.errors import ArchitectureError, RecipeError
 from glora_automl.presets import check_architecture, is_preset, read_architecture
 from glora_automl.recipes._settings import SearchSettings, SelectionSettings, SupernetSettings
+from glora_automl.recipes._tuning import TuneSettings, nested
 from glora_automl.search_space import SearchSpaceSpec, check_choices, load_search_space
 from glora_automl.tasks import TaskSettings
 from glora_automl.training import TrainingSettings
@@ -48,6 +50,7 @@ class Recipe(Declaration):
             with the highest rank that fits the budget, ``bitfit``, ``ssf`` and ``probe``, which
             trains only the head.
         training: How every adapter is trained: supernet, winner and baselines.
+        tune: Which of these settings short trainings choose.
         supernet: How weights are shared.
         search: How architectures are searched.
         selection: How the final adapter is selected and trained.
@@ -67,6 +70,7 @@ class Recipe(Declaration):
     search_space: SearchSpaceSpec
     architecture: str | None = None
     training: TrainingSettings
+    tune: TuneSettings = TuneSettings()
     supernet: SupernetSettings = SupernetSettings()
     search: SearchSettings = SearchSettings()
     selection: SelectionSettings = SelectionSettings()
@@ -94,6 +98,18 @@ class Recipe(Declaration):
     def epochs(self, ratio: float) -> int:
         """Return the epochs of a multiple of ``training.epochs``; at least 1 of any training."""
         return max(1, round(ratio * self.training.epochs)) if ratio and self.training.epochs else 0
+
+    def _tuned_values(self) -> dict[str, Any]:
+        flat = _flatten(self.model_dump(mode="json", include={"training", "backbone"}))
+        return {key: flat[key] for key in self.tune.tuned_keys()}
+
+    def tuning_space(self) -> dict[str, BaseDistribution]:
+        """Return Optuna's distributions of the settings that the study chooses; none without."""
+        return self.tune.distributions(self._tuned_values()) if self.tune.n_trials else {}
+
+    def tuning_proposals(self) -> list[dict[str, Any]]:
+        """Return the settings that a tuning tries first."""
+        return self.tune.proposals(self._tuned_values())
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that a study must keep, as flat keys.
@@ -204,9 +220,34 @@ def parse_recipe(table: object, where: str) -> Recipe:
     """
     recipe = _declarations.validate(Recipe, table, where, RecipeError)
     check_choices(recipe.search_space, where)
+    _check_tuning(recipe, where)
     try:
         if recipe.architecture is not None:
             check_architecture(recipe.architecture)
     except ArchitectureError as error:
         raise ArchitectureError(f"{where}: architecture: {error}") from None
     return recipe
+
+
+def _check_tuning(recipe: Recipe, where: str) -> None:
+    """Check every value that the tuning may give to a setting.
+
+    Raises:
+        RecipeError: If a key is unknown or a value out of its range.
+    """
+    if not recipe.tune.n_trials:
+        return
+    known = set(_flatten(recipe.model_dump(mode="json", include={"training", "backbone"})))
+    for key in recipe.tune.tuned_keys():
+        if key not in known:
+            options = sorted(name for name in known if name.startswith("training."))
+            raise RecipeError(
+                f"{where}: tune.choices must name settings, got {key[:60]!r}. "
+                f"{_declarations.suggest(key, options)}"
+            )
+    table = recipe.model_dump(mode="json") | {"tune": {}}
+    for settings in (*recipe.tune.extremes(), *recipe.tuning_proposals()):
+        _declarations.validate(
+            Recipe, _merge(table, nested(settings)), f"{where}: tune", RecipeError
+        )
+    recipe.tuning_space()

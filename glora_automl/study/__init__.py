@@ -12,6 +12,7 @@ from glora_automl.study._outcomes import (
     Spent,
     SupernetOutcome,
     TestOutcome,
+    TuneOutcome,
 )
 from glora_automl.study._ranking import (
     CONSTRAINT,
@@ -65,6 +66,7 @@ __all__ = [
     "StageName",
     "SupernetOutcome",
     "TestOutcome",
+    "TuneOutcome",
     "best_row",
     "best_trials",
     "create_study",

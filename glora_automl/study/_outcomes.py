@@ -18,6 +18,7 @@ __all__ = [
     "Spent",
     "SupernetOutcome",
     "TestOutcome",
+    "TuneOutcome",
 ]
 
 
@@ -79,6 +80,23 @@ class BackboneOutcome(Record):
 
     digest: str
     artifact: ArtifactReference | None = None
+    spent: Spent = NOTHING
+
+
+@dataclass(frozen=True)
+class TuneOutcome(Record):
+    """Settings of the recipe that short trainings chose.
+
+    Attributes:
+        settings: Values by key of the recipe.
+        trial: Number of their trial in the study of the tuning.
+        value: Its loss above that of a linear probe on the same fold.
+        spent: Work of all trials.
+    """
+
+    settings: dict[str, bool | int | float | str]
+    trial: int
+    value: float
     spent: Spent = NOTHING
 
 

@@ -13,6 +13,7 @@ class Stage(StrEnum):
 
     SETTINGS = "settings"
     BACKBONE = "backbone"
+    TUNE = "tune"
     SUPERNET = "supernet"
     SEARCH = "search"
     BASELINE = "baseline"

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import optuna
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import RetryHeartbeatStaleTrialCallback
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from glora_automl.errors import StudyError, TrainingError
 from glora_automl.progress import Advance, Progress, SearchState
@@ -37,10 +37,12 @@ class Evaluation(NamedTuple):
     Attributes:
         values: One value per objective.
         attributes: User attributes of the trial.
+        pruned: Whether the evaluation was ended early; the trial then has no values.
     """
 
     values: tuple[float, ...]
     attributes: dict[str, Any]
+    pruned: bool = False
 
 
 Proposal = Callable[[optuna.Trial], Callable[[], Evaluation]]
@@ -260,7 +262,7 @@ class _ActiveTrials:
         """Wait for the first evaluation, and write its result."""
         trial, heartbeats, result = self._active.popleft()
         with self._requeued_on_error(trial, heartbeats):
-            values, attributes = result()
+            values, attributes, pruned = result()
             for value in values:
                 if not math.isfinite(value):
                     raise TrainingError(
@@ -271,7 +273,7 @@ class _ActiveTrials:
             with hold_writes(self._worker.storage):
                 for key, attribute in attributes.items():
                     trial.set_user_attr(key, attribute)
-                _tell(self._study, trial, values)
+                _tell(self._study, trial, values, pruned=pruned)
             heartbeats.close()
 
     @contextmanager
@@ -304,10 +306,15 @@ class _ActiveTrials:
             )
 
 
-def _tell(study: optuna.Study, trial: optuna.Trial, values: Sequence[float]) -> None:
+def _tell(
+    study: optuna.Study, trial: optuna.Trial, values: Sequence[float], *, pruned: bool
+) -> None:
     """Call :meth:`optuna.Study.tell`, with one exception type for a trial that was failed."""
     try:
-        study.tell(trial, values)
+        if pruned:
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            study.tell(trial, values)
     except ValueError:
         if study._storage.get_trial(trial._trial_id).state.is_finished():
             raise UpdateFinishedTrialError from None

@@ -143,7 +143,7 @@ def test_train_collapse_raises_with_its_cost():
     whole.fit(before_step=enlarge_in_epoch(whole, 3))
     run = Run("conv")
     with pytest.raises(
-        DivergenceError, match=r"'supernet' must not rise above.* epoch 4 "
+        DivergenceError, match=r"'supernet' must not rise above.* epoch 4\."
     ) as found:
         run.fit(before_step=enlarge_in_epoch(run, 3), check_collapse=True)
     assert found.value.n_images == 4 * len(data()[1])
@@ -159,6 +159,16 @@ def test_train_slow_start_is_no_collapse():
         run.parameters["head.weight"].mul_(-100)
     losses = run.fit(check_collapse=True).losses
     assert min(losses) > 1.05 * math.log(int(data()[1].max()) + 1)
+
+
+def test_train_noise_of_a_training_that_hardly_moves_is_no_collapse():
+    run = Run("conv")
+    run.settings |= {"lr": 1e-9, "warmup_epochs": 9, "mixup": 1.0}
+    with torch.no_grad():
+        run.parameters["head.weight"].mul_(-3)
+    losses = run.fit(epochs=30, check_collapse=True).losses
+    assert min(losses) > 1.05 * math.log(int(data()[1].max()) + 1)
+    assert max(losses[10:]) > 1.05 * min(losses[:10])
 
 
 @pytest.mark.parametrize("kind", KINDS)

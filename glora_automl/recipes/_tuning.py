@@ -1,0 +1,203 @@
+"""Section ``[tune]`` of a recipe: settings that the study chooses by short trainings."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from glora_automl import _declarations
+from glora_automl._declarations import Bool, Declaration, Float, Int
+from glora_automl.errors import RecipeError
+
+__all__ = ["Range", "TuneSettings", "load_portfolio", "nested"]
+
+Value = bool | int | float | str
+
+
+class Range(Declaration):
+    """A range of numbers.
+
+    Attributes:
+        low: Smallest value; an integer gives a range of integers.
+        high: Largest value.
+        log: Whether values are drawn from the logarithmic scale.
+        step: Distance of the values; None is 1 for integers and none for others.
+    """
+
+    low: Int | Float
+    high: Int | Float
+    log: Bool = False
+    step: Int | Float | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Range:
+        try:
+            self.distribution()
+        except (ValueError, OverflowError) as error:
+            raise ValueError(f"must be a range of Optuna, got {error}") from None
+        return self
+
+    def distribution(self) -> BaseDistribution:
+        """Return Optuna's distribution of the range."""
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            step = 1 if self.step is None else int(self.step)
+            return IntDistribution(self.low, self.high, log=self.log, step=step)
+        return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
+
+
+def _read_choices(value: object) -> object:
+    """Read a table as a range; pydantic would name the rule of a list."""
+    if not isinstance(value, Mapping):
+        return value
+    try:
+        return Range.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        reason = str(first["msg"]).removeprefix("Value error, ")
+        raise ValueError(f"{where}: {reason}" if where else reason) from None
+
+
+Choices = Annotated[tuple[Value, ...] | Range, BeforeValidator(_read_choices)]
+
+
+class TuneSettings(Declaration):
+    """Choice of a recipe's own settings by short trainings of the supernet.
+
+    Each trial trains the wide supernet with other settings on all labelled images but one fold,
+    and is judged by that fold. Folds rotate from trial to trial, so that no fold decides alone.
+    The best settings train everything that follows, the baselines included.
+
+    Attributes:
+        n_trials: Settings to try; 0 keeps the recipe as it is. The first trial is the recipe
+            itself, the next ones are ``portfolio``, the others come from ``sampler``.
+        portfolio: Settings of the shipped portfolio to try, in its order.
+        choices: Values by key of the recipe, such as ``training.lr``: a list, or a table with
+            ``low``, ``high``, ``log`` and ``step``.
+        sampler: One of Optuna's samplers: ``tpe``, ``gp`` or ``random``.
+        n_folds: Folds of the labelled images.
+        epochs_ratio: Epochs of a trial, as a multiple of ``training.epochs``.
+        prune_ratio: Part of a trial's epochs after which Optuna's median pruner may end it, once
+            five trials are complete.
+    """
+
+    n_trials: Int = Field(default=0, ge=0)
+    portfolio: Int = Field(default=0, ge=0)
+    choices: dict[str, Choices] = Field(default_factory=dict)
+    sampler: Literal["tpe", "gp", "random"] = "tpe"
+    n_folds: Int = Field(default=4, ge=2, le=100)
+    epochs_ratio: Float = Field(default=0.25, gt=0, le=100)
+    prune_ratio: Float = Field(default=0.5, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _check_choices(self) -> TuneSettings:
+        for key, values in self.choices.items():
+            if key.partition(".")[0] != "training" and key != "backbone.head_init":
+                raise ValueError(
+                    "choices must be keys of [training] or backbone.head_init, got "
+                    f"{key[:60]!r}. Correct `tune.choices`."
+                )
+            if values == ():
+                raise ValueError(f"choices of {key} must not be empty. Add values.")
+        return self
+
+    def proposals(self, own: Mapping[str, Value]) -> list[dict[str, Value]]:
+        """Return the first settings to try: the recipe's own, then those of the portfolio.
+
+        Args:
+            own: The recipe's own value of each key that may change.
+        """
+        chosen = load_portfolio()[: self.portfolio]
+        return [dict(own), *(dict(own) | settings for settings in chosen)]
+
+    def extremes(self) -> list[dict[str, Value]]:
+        """Return settings that hold each value, or the ends of its range, at least once."""
+        return [
+            {key: value}
+            for key, values in self.choices.items()
+            for value in ((values.low, values.high) if isinstance(values, Range) else values)
+        ]
+
+    def tuned_keys(self) -> list[str]:
+        """Return the keys that may change."""
+        chosen = load_portfolio()[: self.portfolio]
+        return list(dict.fromkeys([*self.choices, *(key for s in chosen for key in s)]))
+
+    def distributions(self, own: Mapping[str, Value]) -> dict[str, BaseDistribution]:
+        """Return Optuna's distributions by key.
+
+        A list of choices also holds the values of the recipe and of the portfolio.
+
+        Args:
+            own: The recipe's own value of each key that may change.
+
+        Raises:
+            RecipeError: If one of these values is outside of a range.
+        """
+        found: dict[str, BaseDistribution] = {}
+        first = self.proposals(own)
+        for key in own:
+            choices = self.choices.get(key, ())
+            if isinstance(choices, Range):
+                found[key] = distribution = choices.distribution()
+                for settings in first:
+                    value = settings[key]
+                    if isinstance(value, str) or not distribution._contains(value):
+                        raise RecipeError(
+                            f"tune.choices must hold {key} = {value!r}, the value of the recipe or "
+                            f"of its portfolio, got {choices.low} to {choices.high}. Widen the "
+                            "range."
+                        )
+            else:
+                values = dict.fromkeys([*choices, *(settings[key] for settings in first)])
+                found[key] = CategoricalDistribution(tuple(values))
+        return found
+
+
+class _Portfolio(Declaration):
+    """A list of settings, most useful first.
+
+    Attributes:
+        description: One line.
+        settings: Values by key of the recipe.
+    """
+
+    description: str = ""
+    settings: tuple[dict[str, Value], ...]
+
+
+@functools.cache
+def load_portfolio() -> tuple[dict[str, Value], ...]:
+    """Return the settings of the shipped portfolio, most useful first.
+
+    Raises:
+        RecipeError: If its file is invalid.
+    """
+    _stem, table = _declarations.read("portfolios", "default", RecipeError)
+    return _declarations.validate(_Portfolio, table, "portfolio", RecipeError).settings
+
+
+def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table of tables from dotted keys.
+
+    Example:
+        >>> nested({"training.lr": 0.1, "training.mixup": 0.4, "backbone.head_init": "random"})
+        {'training': {'lr': 0.1, 'mixup': 0.4}, 'backbone': {'head_init': 'random'}}
+    """
+    table: dict[str, Any] = {}
+    for key, value in settings.items():
+        *sections, last = key.split(".")
+        inner = table
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[last] = value
+    return table

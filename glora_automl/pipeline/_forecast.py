@@ -11,6 +11,7 @@ from glora_automl.backbones import fit_head
 from glora_automl.pipeline._baselines import baseline_architectures
 from glora_automl.pipeline._context import Context
 from glora_automl.pipeline._training import Images, TrainingJob, new_supernet, train_paths
+from glora_automl.pipeline._tuning import fold_contexts
 from glora_automl.progress import duration
 from glora_automl.study import Spent, Stage
 from glora_automl.training import evaluate, train
@@ -133,13 +134,16 @@ def stage_work(context: Context) -> dict[Stage, Spent]:
 
 
 def _tuning_work(context: Context) -> Spent:
-    tune, n_labelled = context.recipe.tune, len(context.labelled[1])
+    tune = context.recipe.tune
     if not context.recipe.tuning_space():
         return Spent()
-    n_validation = round(n_labelled / tune.n_folds)
-    epochs = context.recipe.epochs(tune.epochs_ratio)
-    n_trained = tune.n_trials * epochs * (n_labelled - n_validation)
-    return Spent(n_trained, tune.n_trials * n_validation)
+    spent = Spent()
+    folds = fold_contexts(context, tune.n_folds)
+    for number in range(tune.n_trials):
+        fold = folds[number % len(folds)]
+        n_trained = TrainingJob(fold, "forecast", "", fold.train, tune.epochs_ratio).n_images
+        spent = spent.plus(Spent(n_trained, len(fold.validation[1])))
+    return spent
 
 
 def _seconds_per_forward(context: Context) -> float:

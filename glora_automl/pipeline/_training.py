@@ -87,7 +87,7 @@ class TrainingJob:
     def settings(self) -> TrainingSettings:
         """The recipe's settings at this length; the warm-up scales with the epochs."""
         training = self.context.recipe.training
-        n_train, n_images = len(self.context.train[1]), len(self.images[1])
+        n_train, n_images = len(self.context.task.train), len(self.images[1])
         wanted = self.context.recipe.epochs(self.ratio)
         epochs = max(1, round(wanted * n_train / n_images)) if wanted else 0
         warmup = round(training.warmup_epochs * epochs / max(1, training.epochs))

@@ -85,7 +85,7 @@ class TuneSettings(Declaration):
             ``low``, ``high``, ``log`` and ``step``.
         sampler: One of Optuna's samplers: ``tpe``, ``gp`` or ``random``.
         n_folds: Folds of the labelled images.
-        epochs_ratio: Epochs of a trial, as a multiple of ``training.epochs``.
+        epochs_ratio: Steps of a trial, as a multiple of those of ``training.epochs``.
         prune_ratio: Part of a trial's epochs after which Optuna's median pruner may end it, once
             five trials are complete.
     """

@@ -5,14 +5,27 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
 from glora_automl.errors import StorageError
 
-__all__ = ["Timeout", "file_lock", "make_folder", "remove_torn", "write_atomic"]
+__all__ = [
+    "Timeout",
+    "file_lock",
+    "make_folder",
+    "open_file",
+    "read_file",
+    "remove_torn",
+    "write_atomic",
+]
+
+MAX_BYTES = 1 << 30
+"""Largest file that is read as a whole; the largest image that Pillow decodes is smaller."""
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
@@ -43,6 +56,42 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         # The file is missing after the rename, and after a failed creation.
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def open_file(path: str | Path) -> BinaryIO:
+    """Open a regular file for reading; a pipe or device would block, or never end.
+
+    Raises:
+        OSError: If the file cannot be read or is no regular file.
+    """
+    try:
+        file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115
+    except ValueError as error:  # a path with a null character or a lone surrogate
+        raise OSError(None, str(error)) from None
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(None, "it is no regular file")
+    return file
+
+
+def read_file(path: str | Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """Return the bytes of a regular file.
+
+    Args:
+        path: The file.
+        max_bytes: Largest size that is read.
+
+    Raises:
+        OSError: If the file cannot be read, is no regular file or is too large.
+    """
+    with open_file(path) as file:
+        if os.fstat(file.fileno()).st_size > max_bytes:
+            raise OSError(None, f"it is larger than {max_bytes:,} bytes")
+        return file.read()
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def make_folder(folder: Path, argument: str = "runs") -> None:

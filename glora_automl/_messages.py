@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import textwrap
 
-__all__ = ["one_line"]
+__all__ = ["one_line", "short"]
+
+
+def short(value: object, limit: int = 60) -> str:
+    """Return a value's ``repr``, cut in the middle beyond ``limit`` characters.
+
+    Example:
+        >>> short("a/long/path", 10)
+        "'a/...th'"
+    """
+    text = repr(value)
+    if len(text) <= limit:
+        return text
+    half = (limit - 3) // 2
+    return f"{text[:half]}...{text[-half:]}"
 
 
 def one_line(error: BaseException) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from glora_automl._files import make_folder, remove_torn, write_atomic
+from glora_automl._files import make_folder, read_file, remove_torn, write_atomic
 from glora_automl.errors import StorageError
 
 
@@ -75,3 +75,29 @@ def test_make_folder_below_a_file_raises_with_the_argument(tmp_path):
         make_folder(tmp_path / "file" / "folder")
     with pytest.raises(StorageError, match="Choose another `artifacts`"):
         make_folder(tmp_path / "file" / "folder", "artifacts")
+
+
+def test_read_file_returns_the_bytes(tmp_path):
+    (tmp_path / "a").write_bytes(b"some")
+    assert read_file(tmp_path / "a") == b"some"
+    assert read_file(str(tmp_path / "a"), 4) == b"some"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("pipe", "no regular file"),
+        ("/dev/zero", "no regular file"),
+        (".", "Is a directory"),
+        ("missing", "No such file"),
+        ("four", "larger than 3 bytes"),
+        ("a\0b", "null"),
+        ("a\ud800", "surrogates"),
+        ("x" * 10_000, "too long"),
+    ],
+)
+def test_read_file_of_anything_but_a_small_file_raises_without_waiting(tmp_path, name, reason):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "four").write_bytes(b"four")
+    with pytest.raises(OSError, match=reason):
+        read_file(tmp_path / name if name[0] != "/" else name, 3)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from glora_automl._messages import one_line
+from glora_automl._messages import one_line, short
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,10 @@ def test_one_line_state_dict_error_names_two_tensors():
     assert text.count("key(s)") == 2
     assert text.endswith("; 1 more")
     assert "\n" not in text
+
+
+@pytest.mark.parametrize("value", ["", "x" * 1000, "\n[/red]\ud800", ["a"] * 100, 10**100])
+def test_short_is_one_bounded_printable_line(value):
+    text = short(value, 40)
+    assert len(text) <= 40
+    assert text.isprintable()

@@ -15,6 +15,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 
+from glora_automl._messages import short
 from glora_automl.architecture import LayerShape
 from glora_automl.errors import RecipeError, StudyError
 from glora_automl.presets import resolve_architecture
@@ -225,8 +226,8 @@ class Settings:
         for key in sorted(set(old) | set(new)):
             if old.get(key) != new.get(key):
                 raise RecipeError(
-                    f"{key} must be {_short(old.get(key))}, as in the study {name!r}, got "
-                    f"{_short(new.get(key))}. Choose another `name`."
+                    f"{key} must be {short(old.get(key))}, as in the study {name!r}, got "
+                    f"{short(new.get(key))}. Choose another `name`."
                 )
         digests = get_setting(study, "digests")
         for key, digest in self.digests.items():
@@ -269,11 +270,6 @@ class Settings:
             f"n_trials must stay {before}, as the study {name!r} has selected its winner, got "
             f"{now}. Choose another `name`."
         )
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:28]}...{text[-28:]}"
 
 
 def study_key(study: optuna.Study) -> str:

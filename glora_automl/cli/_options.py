@@ -61,7 +61,10 @@ Runs = Annotated[Path, typer.Option(help="Folder for database, artifacts and che
 NTrials = Annotated[int | None, typer.Option(help="Complete trials to reach, of all workers.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 Data = Annotated[
-    str | None, typer.Option(help="Your images: a folder with one folder per class, or .npz.")
+    str | None,
+    typer.Option(
+        help="Your images: a folder with one folder per class, .npz, or a .csv of paths and labels."
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]

@@ -174,7 +174,8 @@ def print_summary(study: optuna.Study, summary: dict[str, Any]) -> None:
     if summary["result"] is not None:
         _print_result(summary)
     for found in summary["selects"]:
-        out_console().print(result_table([Row.from_json(found["row"])], found["budget"]))
+        row = Row.from_json(found["row"])
+        out_console().print(result_table([row], found["budget"], summary["data"]["notes"]))
     if summary["comparison"] is not None:
         print_comparison(Comparison.from_json(summary["comparison"]))
 
@@ -208,14 +209,14 @@ def _print_result(summary: dict[str, Any]) -> None:
     from glora_automl.study import Row
 
     rows = [Row.from_json(row) for row in summary["result"]]
-    out_console().print(result_table(rows, summary["budget"]))
+    out_console().print(result_table(rows, summary["budget"], summary["data"]["notes"]))
 
 
 def print_comparison(comparison: Comparison) -> None:
     """Print the result of ``glora compare``."""
     from glora_automl.report import correlation_text, result_table
 
-    out_console().print(result_table(comparison.rows, comparison.budget))
+    out_console().print(result_table(comparison.rows, comparison.budget, comparison.notes))
     typer.echo(f"Best preset by validation: {comparison.best_preset}")
     if comparison.inherited is not None:
         typer.echo(correlation_text(comparison.inherited))

@@ -36,5 +36,5 @@ def select(
             }
         )
         return
-    out_console().print(result_table(result.rows, result.budget))
+    out_console().print(result_table(result.rows, result.budget, result.data.notes()))
     typer.echo(f"Winner: {workspace.folder / name / f'winner-{result.budget}.json'}")

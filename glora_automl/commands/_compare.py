@@ -131,6 +131,7 @@ def _compare(run: Run, n_architectures: int) -> Comparison:
         rows=tuple(rows[label] for label in labels if label in rows),
         best_preset=best_row([rows[label] for label in presets if label in rows]).name,
         inherited=spearman(pairs, run.context.recipe.seed) if pairs else None,
+        notes=tuple(run.context.data.notes()),
     )
     run.record("comparison", comparison.to_json())
     return comparison

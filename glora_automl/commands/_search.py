@@ -36,6 +36,7 @@ from glora_automl.recipes import Recipe
 from glora_automl.study import (
     SEARCHED,
     AdapterOutcome,
+    DataSummary,
     Row,
     Selection,
     Stage,
@@ -56,6 +57,7 @@ class SearchResult:
         rows: The searched adapter and the baselines, with validation and test scores.
         budget: The most trainable parameters.
         model: The selected adapter as a plain timm model: merged, at the backbone's speed.
+        data: The study's images: copies between splits, classes without images.
     """
 
     study: optuna.Study
@@ -63,6 +65,7 @@ class SearchResult:
     rows: tuple[Row, ...]
     budget: int
     model: nn.Module
+    data: DataSummary
 
 
 def search(
@@ -165,7 +168,12 @@ def _finish(run: Run) -> SearchResult:
         if outcome.artifact and selection.preset in (None, outcome.row.name)
     )
     return SearchResult(
-        run.study, selection, rows, run.context.budget, keep_winner(run, "winner", winner)
+        run.study,
+        selection,
+        rows,
+        run.context.budget,
+        keep_winner(run, "winner", winner),
+        run.context.data,
     )
 
 

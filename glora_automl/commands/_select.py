@@ -94,6 +94,7 @@ def _select(run: Run, budget: int) -> SearchResult:
         (tested.row,),
         budget,
         keep_winner(run, f"winner-{budget}", outcome),
+        run.context.data,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
@@ -20,6 +20,7 @@ from glora_automl.study import (
     get_attribute,
     is_glora_study,
     load_study,
+    read_data,
     read_recipe,
     summarize,
 )
@@ -35,11 +36,13 @@ class SuiteResult:
         suite: The suite.
         n_seeds: Studies per task.
         rows: Result rows of the finished studies by task.
+        notes: What limits the meaning of a task's figures, where anything does.
     """
 
     suite: Suite
     n_seeds: int
     rows: Mapping[str, tuple[tuple[Row, ...], ...]]
+    notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def methods(self) -> list[str]:
         """Return the tested methods in the order of their tables, then the published ones."""
@@ -107,6 +110,7 @@ class SuiteResult:
                 task: [[row.to_json() for row in rows] for rows in studies]
                 for task, studies in self.rows.items()
             },
+            "notes": {task: list(notes) for task, notes in self.notes.items()},
             "means": {
                 method: {
                     **{group: self.group_mean(group, method) for group in self.groups() if group},
@@ -187,10 +191,14 @@ def suite_result(
 ) -> SuiteResult:
     """Return the results of a suite's finished studies."""
     rows: dict[str, list[tuple[Row, ...]]] = {}
+    notes: dict[str, tuple[str, ...]] = {}
     for task, recipe in recipes:
         found = _rows(storage, recipe.name)
         rows.setdefault(task, []).extend([] if found is None else [found])
-    return SuiteResult(suite, n_seeds, {task: tuple(studies) for task, studies in rows.items()})
+        if found is not None and (limits := _notes(storage, recipe.name)):
+            notes[task] = tuple(dict.fromkeys((*notes.get(task, ()), *limits)))
+    studies = {task: tuple(found) for task, found in rows.items()}
+    return SuiteResult(suite, n_seeds, studies, notes)
 
 
 def _rows(storage: BaseStorage, name: str) -> tuple[Row, ...] | None:
@@ -201,6 +209,12 @@ def _rows(storage: BaseStorage, name: str) -> tuple[Row, ...] | None:
         study = optuna.load_study(study_name=name, storage=storage)
         result = get_attribute(study, "result")
         return None if result is None else tuple(Row.from_json(row) for row in result)
+
+
+def _notes(storage: BaseStorage, name: str) -> list[str]:
+    """Return what limits the meaning of a study's figures."""
+    with storage_errors(), quiet_optuna():
+        return read_data(load_study(storage, name)).notes()
 
 
 def _is_finished(storage: BaseStorage, recipe: Recipe) -> bool:

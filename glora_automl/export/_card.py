@@ -13,6 +13,7 @@ from glora_automl._version import __version__
 from glora_automl.export._record import Kind, Record
 from glora_automl.export._verify import Verification
 from glora_automl.report import Snapshot, accuracy_text, markdown_study
+from glora_automl.study import read_data
 from glora_automl.training import Score
 
 __all__ = ["model_card"]
@@ -177,10 +178,14 @@ def _load(record: Record, path: str) -> str:
 
 def _preprocessing(record: Record) -> str:
     preprocessing = record.preprocessing
+    deep = ""
+    if preprocessing.value_range is not None:
+        low, high = preprocessing.value_range
+        deep = f", values from {low:g} to {high:g} in images of more than 8 bits"
     return (
         f"Preprocessing: {' x '.join(map(str, preprocessing.size))} ({preprocessing.crop_mode}, "
         f"{preprocessing.interpolation}), mean {_numbers(preprocessing.mean)}, standard deviation "
-        f"{_numbers(preprocessing.std)}."
+        f"{_numbers(preprocessing.std)}{deep}."
     )
 
 
@@ -235,6 +240,7 @@ def _limits(record: Record, snapshot: Snapshot) -> str:
             "The validation accuracy is that of the weights before their refit on training and "
             "validation images."
         )
+    lines += read_data(snapshot.study).notes()
     if about["test"] is None:
         lines.append(
             "The model was never evaluated on the test images. The result below is that of the "
@@ -251,7 +257,7 @@ def _limits(record: Record, snapshot: Snapshot) -> str:
 def _recipe(snapshot: Snapshot) -> dict[str, Any]:
     """Return the study's recipe without local folders, because cards are published."""
     table = snapshot.recipe.model_dump(mode="json")
-    for section, key in (("task", "path"), ("backbone", "checkpoint")):
+    for section, key in (("task", "path"), ("task", "root"), ("backbone", "checkpoint")):
         if isinstance(path := table[section].get(key), str):
             table[section][key] = Path(path).name
     return table

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from glora_automl._messages import short
 from glora_automl.errors import ExportError
 from glora_automl.export._open import LoadedExport, open_export
 from glora_automl.export._record import Record
@@ -23,6 +23,8 @@ from glora_automl.tasks import (
     ReadingSettings,
     Unreadable,
     decode,
+    find_images,
+    read_image,
     resizing,
 )
 from glora_automl.training import batches
@@ -125,12 +127,11 @@ def _find_files(images: Iterable[str | Path]) -> list[str]:
     files: list[str] = []
     for path in map(Path, images):
         if path.is_dir():
-            inside = (file for file in path.rglob("*") if file.suffix.lower() in IMG_EXTENSIONS)
-            found = sorted(str(file) for file in inside if not file.name.startswith("."))
+            found = find_images(path)
             if not found:
                 raise ExportError(
-                    f"Folders of `images` must contain images ({', '.join(IMG_EXTENSIONS)}), got "
-                    f"{str(path)!r} without any. Choose another folder."
+                    "Folders of `images` must contain images (.jpg, .png, ...), got "
+                    f"{short(str(path), 100)} without any. Choose another folder."
                 )
             files += found
         elif path.exists():
@@ -162,6 +163,7 @@ class _ImageFiles:
         self.unreadable: dict[str, str] = {}
         self._files = files
         self._format = preprocessing.format
+        self._value_range = preprocessing.value_range
         self._transform = resizing(preprocessing.format, preprocessing.crop_mode)
         self._reader = Reader(ReadingSettings(num_workers=num_workers))
 
@@ -186,9 +188,8 @@ class _ImageFiles:
     def _decode(self, file: str) -> Tensor | str:
         """Return the image, uint8 ``(channels, height, width)``, or the reason of a failure."""
         try:
-            return decode(Path(file).read_bytes(), self._format.size[0], self._transform)
-        except OSError as error:
-            return error.strerror or str(error)
+            channels = self._format.size[0]
+            return decode(read_image(file), channels, self._transform, self._value_range)
         except Unreadable as error:
             return str(error)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import nn
 
 from glora_automl._declarations import Declaration, Float, Int, validate
@@ -16,7 +16,7 @@ from glora_automl._files import write_atomic
 from glora_automl.adapters import adapted_layers, classifiers
 from glora_automl.backbones import BackboneSettings
 from glora_automl.errors import ExportError
-from glora_automl.tasks import InputFormat
+from glora_automl.tasks import InputFormat, ValueRange, check_value_range
 from glora_automl.training import tensor_digest
 
 __all__ = [
@@ -66,6 +66,7 @@ class Preprocessing(Declaration):
         crop_pct: Fraction of the resized image that a center crop keeps.
         crop_mode: ``squash`` resizes the whole image, ``center`` keeps the aspect ratio and crops,
             ``border`` keeps the aspect ratio and pads.
+        value_range: Values of black and white in images of more than 8 bits; None is 0 and 65,535.
     """
 
     size: tuple[Int, Int, Int]
@@ -74,10 +75,19 @@ class Preprocessing(Declaration):
     interpolation: str
     crop_pct: Float
     crop_mode: Literal["squash", "center", "border"] = "squash"
+    value_range: ValueRange = None
+
+    @field_validator("value_range", mode="before")
+    @classmethod
+    def _check_range(cls, value: object) -> object:
+        return check_value_range(value)
 
     @classmethod
     def of(
-        cls, target: InputFormat, crop_mode: Literal["squash", "center", "border"] = "squash"
+        cls,
+        target: InputFormat,
+        crop_mode: Literal["squash", "center", "border"] = "squash",
+        value_range: ValueRange = None,
     ) -> Preprocessing:
         """Return the preprocessing for an input format.
 
@@ -86,7 +96,7 @@ class Preprocessing(Declaration):
             >>> preprocessing.format.size, preprocessing.crop_mode
             ((3, 8, 8), 'squash')
         """
-        table = {**target._asdict(), "crop_mode": crop_mode}
+        table = {**target._asdict(), "crop_mode": crop_mode, "value_range": value_range}
         # A study applies crop_pct with "center" only.
         table["crop_pct"] = float(target.crop_pct) if crop_mode == "center" else 1.0
         return cls.model_validate(table)

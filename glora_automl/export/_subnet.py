@@ -228,7 +228,9 @@ def backbone_record(run: Run, model: nn.Module) -> Record:
         classes=context.task.classes,
         # Images of arrays are squashed.
         preprocessing=Preprocessing.of(
-            context.format, getattr(context.recipe.task, "crop_mode", "squash")
+            context.format,
+            getattr(context.recipe.task, "crop_mode", "squash"),
+            getattr(context.recipe.task, "value_range", None),
         ),
         backbone=Backbone.of(context.recipe.backbone, model),
         about={

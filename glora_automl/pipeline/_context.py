@@ -28,6 +28,7 @@ from glora_automl.presets import resolve_architecture
 from glora_automl.progress import Progress
 from glora_automl.recipes import Recipe
 from glora_automl.search_space import SearchSpace
+from glora_automl.study import Absent, DataSummary, Overlap
 from glora_automl.tasks import InputFormat, Task, load_task
 from glora_automl.training import ImageBatches, Joined, ProcessGroup, Reordered, tensor_digest
 
@@ -63,6 +64,7 @@ class Context:
     Attributes:
         recipe: The recipe.
         task: Its images.
+        data: What the study keeps about them.
         device: Device of models and images.
         format: Input format of the backbone.
         space: The search space on the backbone's layers, or the space of the given architecture.
@@ -78,6 +80,7 @@ class Context:
 
     recipe: Recipe
     task: Task
+    data: DataSummary
     device: torch.device
     format: InputFormat
     space: SearchSpace
@@ -266,14 +269,13 @@ def prepare_task(
         region = FeasibleRegion(space, budget)
     except (ArchitectureError, BudgetError) as error:
         raise type(error)(f"recipe {recipe.name}: {error}") from None
-    for test_set, count in task.repeated().items():
-        workspace.progress.log(
-            f"{count} images of the test set {test_set!r} are also training or validation images; "
-            "its accuracy is too high."
-        )
+    data = summarize_data(task)
+    for note in data.notes():
+        workspace.progress.log(note)
     return Context(
         recipe=recipe,
         task=task,
+        data=data,
         device=process_group.device,
         format=target,
         space=space,
@@ -284,6 +286,18 @@ def prepare_task(
         progress=workspace.progress,
         process_group=process_group,
         stop=workspace.stop,
+    )
+
+
+def summarize_data(task: Task) -> DataSummary:
+    """Count images, copies between splits and classes without images."""
+    return DataSummary(
+        n_images={name: len(images) for name, images in task.splits().items()},
+        overlaps=tuple(Overlap(*pair, count) for pair, count in task.overlaps().items()),
+        absent=tuple(
+            Absent(split, len(names), names[:3]) for split, names in task.absent().items()
+        ),
+        n_dark=task.n_dark(),
     )
 
 

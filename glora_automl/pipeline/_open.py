@@ -33,6 +33,7 @@ from glora_automl.study import (
     load_study,
     read_recipe,
     refuse_foreign,
+    set_attribute,
     study_key,
 )
 from glora_automl.workers import Stages, Worker
@@ -115,6 +116,7 @@ def open_run(
             name, storage, worker, context.folder, context.progress, settings.key, context.device
         )
         study = _open_study(context, settings, stages, storage, name)
+        set_attribute(study, "data", context.data.to_json())
         stages.key = study_key(study)
         worker.heartbeat = get_setting(study, "heartbeat")
         study.sampler = create_sampler(context, get_setting(study, "initial"))

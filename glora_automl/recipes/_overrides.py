@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from glora_automl._messages import short
 from glora_automl.errors import RecipeError
 from glora_automl.presets import is_preset, read_architecture
 from glora_automl.recipes._recipe import Recipe, list_recipes, load_recipe, parse_recipe
@@ -32,8 +33,8 @@ def override_recipe(
 
     Args:
         name: As for :func:`load_recipe`.
-        data: An ``.npz`` file or a folder of images, which replaces the recipe's. Without
-            ``name``, the study is named after it.
+        data: A folder of images, an ``.npz`` file or a table of paths and labels, which replaces
+            the recipe's. Without ``name``, the study is named after it.
         model: A timm model with its pretrained weights, which replaces the recipe's.
         architecture: A preset or the file of an architecture, which is trained without a search.
             The study is named after it, too.
@@ -67,21 +68,23 @@ def with_data(recipe: Recipe, path: str) -> Recipe:
 
     Args:
         recipe: A recipe. Its other task settings stay if its images come from such a place.
-        path: An ``.npz`` file or a folder.
+        path: A folder, an ``.npz`` file or a table (``.csv``, ``.tsv``).
 
     Raises:
         RecipeError: If nothing exists at the path.
     """
-    place = Path(os.path.expanduser(path))
-    if not place.exists():
+    place = os.path.expanduser(path)
+    if not os.path.exists(place):
         raise RecipeError(
-            f"data must be an existing .npz file or folder, got {path!r}. Correct `data`."
+            "data must be an existing folder, .npz file or table (.csv, .tsv), got "
+            f"{short(path, 100)}. Correct `data`."
         )
-    packed = place.suffix == ".npz"
+    files = {".npz": "npz", ".csv": "csv", ".tsv": "csv"}
     source = recipe.task.source
-    kept = source == "npz" if packed else source not in ("npz", "digits")
-    kind = source if kept else "npz" if packed else "folder"
-    return recipe.replace(task={"source": kind, "path": str(place)})
+    kind = files.get(Path(place).suffix.lower(), "folder")
+    if kind == "folder" and source not in ("npz", "csv", "digits"):
+        kind = source
+    return recipe.replace(task={"source": kind, "path": place})
 
 
 def with_model(recipe: Recipe, name: str) -> Recipe:

@@ -124,6 +124,7 @@ class Recipe(Declaration):
             "description",
             "search_space.description",
             "search.n_trials",
+            "task.root",
             "task.path",  # the study keeps the digest of the images
             "task.download",
             "task.memory",

@@ -18,7 +18,7 @@ from glora_automl.report._note import facts, front_table
 from glora_automl.report._plotly import to_figure
 from glora_automl.report._snapshot import Snapshot
 from glora_automl.report._tables import RESULT_COLUMNS, result_lines
-from glora_automl.study import Row, get_attribute, get_setting, stage_costs
+from glora_automl.study import Row, get_attribute, get_setting, read_data, stage_costs
 
 __all__ = ["save_pictures", "save_report"]
 
@@ -65,6 +65,9 @@ def _page(snapshot: Snapshot) -> str:
     if rows:
         parts += ["<h2>Result</h2>", "<p>Accuracy in % (95% interval).</p>"]
         parts.append(_table(RESULT_COLUMNS, result_lines(rows)))
+    if notes := read_data(study).notes():
+        items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+        parts += ["<h2>Images</h2>", f"<ul>{items}</ul>"]
     shown = pictures(snapshot)
     if shown:
         parts += ["<h2>Pictures</h2>", f"<script>{plotly.offline.get_plotlyjs()}</script>"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from glora_automl.report._cost import cost_table
 from glora_automl.report._snapshot import Snapshot
 from glora_automl.report._tables import RESULT_COLUMNS, TextTable, result_lines
-from glora_automl.study import CONSTRAINT, Row, get_attribute, get_setting, stage_costs
+from glora_automl.study import CONSTRAINT, Row, get_attribute, get_setting, read_data, stage_costs
 
 __all__ = ["facts", "front_table", "markdown_note", "markdown_study"]
 
@@ -67,6 +67,8 @@ def markdown_study(snapshot: Snapshot, *, name_workers: bool = True) -> list[str
             "Accuracy in % (95% interval).",
             _table(RESULT_COLUMNS, result_lines(rows)),
         ]
+    if notes := read_data(snapshot.study).notes():
+        parts += ["## Images", "\n".join(f"- {note}" for note in notes)]
     front = front_table(snapshot)
     if front.lines:
         parts += ["## Pareto front", _table(*front)]

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from rich.table import Table
+from rich.text import Text
 from scipy import stats
 
 from glora_automl._files import write_atomic
@@ -21,7 +22,7 @@ __all__ = ["save_suite", "suite_table"]
 def suite_table(result: SuiteResult) -> Table:
     """Return the table of test accuracies, with the mean of each group and of all groups."""
     methods = result.methods()
-    table = Table(title=_title(result), caption="\n".join(_sources(result)) or None)
+    table = Table(title=_title(result), caption=Text("\n".join(_remarks(result))) or None)
     table.add_column("task")
     for method in methods:
         table.add_column(method, justify="right")
@@ -47,8 +48,8 @@ def save_suite(result: SuiteResult, stem: Path) -> list[Path]:
     rows = [["task", *methods], ["---", *["---:"] * len(methods)]]
     rows += [[name.strip(), *cells] for name, cells, _ in _lines(result, methods)]
     lines = [f"| {' | '.join(row)} |" for row in rows]
-    sources = [f"- {line}" for line in _sources(result)]
-    text = "\n".join([f"{_title(result)}.", "", *lines, *([""] if sources else []), *sources, ""])
+    remarks = [f"- {line}" for line in _remarks(result)]
+    text = "\n".join([f"{_title(result)}.", "", *lines, *([""] if remarks else []), *remarks, ""])
     document = json.dumps(result.to_json(), indent=1, ensure_ascii=False)
     paths = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".md", ".json")]
     for path, content in zip(paths, (text, document), strict=True):
@@ -68,8 +69,9 @@ def _title(result: SuiteResult) -> str:
     return title
 
 
-def _sources(result: SuiteResult) -> list[str]:
-    return [f"{entry.method}: {entry.source}" for entry in result.suite.published]
+def _remarks(result: SuiteResult) -> list[str]:
+    notes = [f"{task}: {note}" for task, notes in result.notes.items() for note in notes]
+    return [*notes, *(f"{entry.method}: {entry.source}" for entry in result.suite.published)]
 
 
 def _lines(result: SuiteResult, methods: Sequence[str]) -> Iterator[tuple[str, list[str], bool]]:

@@ -97,10 +97,19 @@ def result_lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     return lines
 
 
-def result_table(rows: Sequence[Row], budget: int) -> Table:
-    """Return the table of the trained adapters."""
+def result_table(rows: Sequence[Row], budget: int, notes: Sequence[str] = ()) -> Table:
+    """Return the table of the trained adapters.
+
+    Args:
+        rows: The adapters.
+        budget: The most trainable parameters.
+        notes: What limits the meaning of the figures, as in :meth:`DataSummary.notes`.
+    """
     title = f"Accuracy in % (95% interval) under a budget of {budget:,} trainable parameters"
-    return plain_table(title, RESULT_COLUMNS, result_lines(rows))
+    table = plain_table(title, RESULT_COLUMNS, result_lines(rows))
+    if notes:
+        table.caption = Text("\n".join(notes), justify="left")
+    return table
 
 
 def plain_table(title: str, columns: Sequence[str], lines: Iterable[Sequence[str]]) -> Table:

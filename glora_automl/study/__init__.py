@@ -3,6 +3,7 @@
 from glora_automl.study._architectures import find_architecture, parse_trial
 from glora_automl.study._comparison import Comparison, RankCorrelation, spearman
 from glora_automl.study._costs import STAGES, Cost, stage_costs, stage_spent, trials_spent
+from glora_automl.study._data import Absent, DataSummary, Overlap, read_data
 from glora_automl.study._outcomes import (
     AdapterOutcome,
     BackboneOutcome,
@@ -48,12 +49,15 @@ __all__ = [
     "FORMAT",
     "SEARCHED",
     "STAGES",
+    "Absent",
     "AdapterOutcome",
     "Attribute",
     "BackboneOutcome",
     "Comparison",
     "Cost",
+    "DataSummary",
     "Done",
+    "Overlap",
     "PairOutcome",
     "RankCorrelation",
     "Record",
@@ -84,6 +88,7 @@ __all__ = [
     "pareto_trials",
     "parse_trial",
     "quality",
+    "read_data",
     "read_recipe",
     "read_space",
     "refuse_foreign",

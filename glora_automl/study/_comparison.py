@@ -42,12 +42,14 @@ class Comparison(Record):
         best_preset: Name of the preset with the best validation score.
         inherited: Rank correlation of accuracies with inherited weights and after training on,
             both on the validation images; None if no architectures were trained for it.
+        notes: What limits the meaning of the figures.
     """
 
     budget: int
     rows: tuple[Row, ...]
     best_preset: str
     inherited: RankCorrelation | None
+    notes: tuple[str, ...] = ()
 
 
 def spearman(pairs: Sequence[Sequence[float]], seed: int = 0) -> RankCorrelation:

@@ -45,7 +45,7 @@ FORMAT = 1
 """Version of what is written into a study: parameter names, values and attributes."""
 
 Attribute = Literal[
-    "format", "settings", "backbone", "supernet", "selection", "result", "comparison"
+    "format", "settings", "data", "backbone", "supernet", "selection", "result", "comparison"
 ]
 """Attributes of a study; the storage has them as ``glora:<name>``."""
 

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from glora_automl.samplers import DONE
 from glora_automl.study._costs import STAGES, attempts, find_stages, stage_costs
+from glora_automl.study._data import read_data
 from glora_automl.study._ranking import CONSTRAINT, best_trials, pareto_trials
 from glora_automl.study._settings import FORMAT, get_attribute, get_setting
 from glora_automl.study._stages import Stage, StageName
@@ -83,6 +84,7 @@ def summarize(study: optuna.Study) -> dict[str, Any]:
         "result": get_attribute(study, "result"),
         "selects": _selects(study, stages),
         "comparison": get_attribute(study, "comparison"),
+        "data": {**read_data(study).to_json(), "notes": read_data(study).notes()},
         "seconds": {str(stage): spent[stage] for stage in STAGES if spent.get(stage)},
         "workers": _workers(trials, stages),
         "stage_costs": [cost._asdict() for cost in costs],

@@ -1,9 +1,12 @@
 """Images and labels of a task."""
 
 from glora_automl.tasks._arrays import ArraysSettings, load_arrays
-from glora_automl.tasks._decoding import Unreadable, decode, resizing
+from glora_automl.tasks._csv import CsvSettings, load_csv
+from glora_automl.tasks._decoding import Unreadable, ValueRange, check_value_range, decode, resizing
 from glora_automl.tasks._digits import DigitsSettings, load_digits
 from glora_automl.tasks._domains import DomainsSettings, load_domains
+from glora_automl.tasks._encoded import read_image
+from glora_automl.tasks._finding import find_images
 from glora_automl.tasks._folder import FolderSettings, load_folder
 from glora_automl.tasks._images import (
     Images,
@@ -26,6 +29,7 @@ from glora_automl.tasks._vtab import VTAB, VtabSettings, load_vtab
 __all__ = [
     "VTAB",
     "ArraysSettings",
+    "CsvSettings",
     "DigitsSettings",
     "Domain",
     "DomainsSettings",
@@ -45,11 +49,15 @@ __all__ = [
     "TimmSettings",
     "TorchvisionSettings",
     "Unreadable",
+    "ValueRange",
     "VtabSettings",
+    "check_value_range",
     "decode",
     "draw_labelled",
+    "find_images",
     "images_of",
     "load_arrays",
+    "load_csv",
     "load_digits",
     "load_domains",
     "load_folder",
@@ -58,6 +66,7 @@ __all__ = [
     "load_timm",
     "load_torchvision",
     "load_vtab",
+    "read_image",
     "resizing",
     "stratified_draw",
     "stratified_split",

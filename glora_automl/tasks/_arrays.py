@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from glora_automl.errors import TaskError
+from glora_automl.tasks._copies import draw_distinct
 from glora_automl.tasks._images import ImageSet
-from glora_automl.tasks._labelled import LabelledSettings, draw_labelled
+from glora_automl.tasks._labelled import LabelledSettings
 from glora_automl.tasks._splits import check_classes
 from glora_automl.tasks._task import Task
 
@@ -42,7 +43,8 @@ def load_arrays(
         TaskError: If the arrays are missing or have another type or shape.
 
     Example:
-        >>> x, y = np.zeros((10, 8, 8), dtype=np.uint8), np.repeat(["ant", "bee"], 5)
+        >>> x = np.random.default_rng(0).integers(0, 256, (10, 8, 8), dtype=np.uint8)
+        >>> y = np.repeat(["ant", "bee"], 5)
         >>> task = load_arrays(ArraysSettings(source="arrays"), 0, (x, y))
         >>> task.classes, len(task.train), len(task.validation), len(task.test)
         (('ant', 'bee'), 8, 2, 0)
@@ -70,6 +72,7 @@ def load_arrays(
     image_set = ImageSet(
         torch.from_numpy(np.array(pixels, order="C")), torch.from_numpy(indices.astype(np.int64))
     )
-    parts = draw_labelled(indices, settings, seed, test=settings.test_size is not None, names=names)
+    has_test = settings.test_size is not None
+    parts = draw_distinct(image_set, settings, seed, test=has_test, names=names)
     train, validation, test = (image_set.subset(torch.from_numpy(part)) for part in parts)
     return Task("arrays", names, train, validation, test)

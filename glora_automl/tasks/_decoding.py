@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import io
-from collections.abc import Callable, Iterator
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 from timm.data.transforms_factory import transforms_imagenet_eval
 from torch import Tensor
 
-from glora_automl._messages import one_line
+from glora_automl._messages import one_line, short
 from glora_automl.errors import TaskError
 from glora_automl.tasks._images import InputFormat
 
-__all__ = ["CropMode", "Encoded", "Unreadable", "decode", "decoding_error", "resizing"]
+__all__ = [
+    "CropMode",
+    "Encoded",
+    "Picture",
+    "Unreadable",
+    "ValueRange",
+    "check_value_range",
+    "decode",
+    "image_suffixes",
+    "inspect",
+    "resizing",
+]
 
 CropMode = Literal["squash", "center", "border"]
 """Way of resizing an image to the model's size; timm's ``crop_mode``."""
+
+ValueRange = tuple[float, float] | None
+"""Values of black and white in images of more than 8 bits; None is 0 and 65,535."""
 
 Encoded = bytes | Image.Image
 """Image as its source holds it: the bytes of a file, or already decoded."""
@@ -28,6 +44,67 @@ Encoded = bytes | Image.Image
 
 class Unreadable(Exception):
     """Image that cannot be read or decoded; the message gives the reason."""
+
+
+class Picture(NamedTuple):
+    """What the pixels of an image are.
+
+    Attributes:
+        digest: sha256 of size and pixels; equal for copies in any lossless format.
+        peak: Largest value of a pixel, 0 to 255.
+    """
+
+    digest: bytes
+    peak: int
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Return the formats whose pixels Pillow decodes by itself."""
+    Image.init()
+    # Ghostscript would run the program that an EPS file is. MPEG and IPTC have no decoder.
+    others = {"EPS", "MPEG", "IPTC"}
+    optional = {"AVIF": "avif", "JPEG2000": "jpg_2000", "WEBP": "webp"}
+    others |= {name for name, feature in optional.items() if not features.check(feature)}
+    stubs = {
+        name
+        for name, (kind, _) in Image.OPEN.items()
+        if isinstance(kind, type) and issubclass(kind, ImageFile.StubImageFile)
+    }
+    return tuple(name for name in Image.OPEN if name not in others | stubs)
+
+
+@functools.cache
+def image_suffixes() -> frozenset[str]:
+    """Return the lower-case file suffixes of images.
+
+    Example:
+        >>> {".jpg", ".gif", ".jfif"} <= image_suffixes(), ".eps" in image_suffixes()
+        (True, False)
+    """
+    known = {*_formats(), "MPO"}  # multi-picture files of cameras are read as JPEG
+    return frozenset(s for s, name in Image.registered_extensions().items() if name in known)
+
+
+def check_value_range(value: object) -> object:
+    """Return a value range.
+
+    Raises:
+        ValueError: If it is not two finite numbers in ascending order.
+    """
+    if value is None:
+        return None
+    pair = list(value) if isinstance(value, list | tuple) else []
+    if (
+        len(pair) != 2
+        or any(type(end) not in (int, float) or not abs(end) <= 1e9 for end in pair)
+        or not pair[0] < pair[1]
+    ):
+        raise ValueError(
+            "must be the values of black and white, such as [0, 4095] for 12 bits, got "
+            f"{short(value)}."
+        )
+    return float(pair[0]), float(pair[1])
 
 
 def resizing(target: InputFormat, crop_mode: CropMode) -> Callable[[Image.Image], Tensor]:
@@ -51,16 +128,22 @@ def resizing(target: InputFormat, crop_mode: CropMode) -> Callable[[Image.Image]
     return lambda image: torch.as_tensor(np.asarray(transform(image)))
 
 
-def decode(encoded: Encoded, channels: int, transform: Callable[[Image.Image], Tensor]) -> Tensor:
+def decode(
+    encoded: Encoded,
+    channels: int,
+    transform: Callable[[Image.Image], Tensor],
+    value_range: ValueRange = None,
+) -> Tensor:
     """Decode an image and resize it.
 
     EXIF orientation is applied, 16 bits are scaled to 8, palettes are looked up, and transparent
-    pixels are put on white.
+    pixels are put on white. Of an animation, the first frame is taken.
 
     Args:
         encoded: The image.
         channels: 3 for colour, 1 for grey.
         transform: Transform from :func:`resizing`.
+        value_range: Values of black and white in images of more than 8 bits.
 
     Returns:
         uint8, ``(channels, height, width)``.
@@ -73,19 +156,24 @@ def decode(encoded: Encoded, channels: int, transform: Callable[[Image.Image], T
         >>> decode(Image.new("L", (8, 6), 51), 3, resizing(target, "squash"))[:, 0, 0].tolist()
         [51, 51, 51]
     """
-    with _open(encoded) as image:
-        plain = _to_8_bits(image)
+    plain = _decoded(encoded, value_range)
     return transform(plain.convert("L" if channels == 1 else "RGB"))
 
 
-def decoding_error(encoded: Encoded) -> str | None:
-    """Return the reason that an image cannot be decoded, or None."""
-    try:
-        with _open(encoded, quick=True) as image:
-            _to_8_bits(image)
-    except Unreadable as error:
-        return str(error)
-    return None
+def inspect(encoded: Encoded, value_range: ValueRange = None) -> Picture:
+    """Decode an image and describe its pixels.
+
+    Raises:
+        Unreadable: If the image cannot be decoded.
+
+    Example:
+        >>> inspect(Image.new("L", (8, 6), 51)).peak
+        51
+    """
+    pixels = np.asarray(_decoded(encoded, value_range).convert("RGB"))
+    digest = hashlib.sha256(repr(pixels.shape).encode())
+    digest.update(pixels.tobytes())
+    return Picture(digest.digest(), int(pixels.max()))
 
 
 def check_channels(target: InputFormat) -> None:
@@ -101,35 +189,36 @@ def check_channels(target: InputFormat) -> None:
         )
 
 
-@contextlib.contextmanager
-def _open(encoded: Encoded, *, quick: bool = False) -> Iterator[Image.Image]:
+def _decoded(encoded: Encoded, value_range: ValueRange) -> Image.Image:
+    """Return the image with 8 bits per channel."""
     try:
         if isinstance(encoded, Image.Image):
-            yield encoded
-            return
-        with Image.open(io.BytesIO(encoded)) as image:
-            if quick:
-                # A JPEG is still read to its last byte, but decoded at an eighth of its size.
-                image.draft(None, (1, 1))
-            image.load()
-            yield image
+            image = encoded
+        else:
+            with Image.open(io.BytesIO(encoded), formats=_formats()) as image:
+                image.load()
+        if not image.width * image.height:
+            raise Unreadable("it has no pixels")
+        return _to_8_bits(image, value_range)
+    except Unreadable:
+        raise
     except UnidentifiedImageError:
         reason = "it has no known image format" if encoded else "it is empty"
         raise Unreadable(reason) from None
-    # Pillow's decoders raise all of these on damaged files.
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's decoders raise any exception on damaged files
         raise Unreadable(one_line(error)) from None
 
 
-def _to_8_bits(image: Image.Image) -> Image.Image:
+def _to_8_bits(image: Image.Image, value_range: ValueRange) -> Image.Image:
     """Return the image upright, opaque and with 8 bits per channel."""
     with contextlib.suppress(Exception):  # damaged EXIF data does not affect the pixels
         image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16 bits; Pillow would clip them
-        pixels = np.asarray(image).astype(np.float64) * (255 / 65535)
-        return Image.fromarray(pixels.clip(0, 255).round().astype(np.uint8))
-    if image.mode == "F":
-        raise Unreadable("its pixels are floating-point numbers without a range")
+    if image.mode[0] in "IF":  # more than 8 bits, which Pillow would clip
+        if image.mode == "F" and value_range is None:
+            raise Unreadable("its pixels are numbers without a range, see task.value_range")
+        low, high = value_range or (0, 65535)
+        pixels = (np.asarray(image).astype(np.float64) - low) * (255 / (high - low))
+        return Image.fromarray(np.nan_to_num(pixels).clip(0, 255).round().astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -11,15 +11,12 @@ import torch
 from glora_automl._declarations import suggest
 from glora_automl.errors import TaskError
 from glora_automl.progress import Progress
-from glora_automl.tasks._folder import (
-    class_folders,
-    existing_folder,
-    folder_examples,
-    split_folders,
-)
+from glora_automl.tasks._finding import PassedOver
+from glora_automl.tasks._folder import existing_folder, folder_examples
 from glora_automl.tasks._labelled import LabelledSettings
+from glora_automl.tasks._layout import class_folders, find_layout, find_splits
 from glora_automl.tasks._reading import Reader, ReadingSettings
-from glora_automl.tasks._splits import encoded_sets, encoded_task
+from glora_automl.tasks._splits import Examples, encoded_sets, encoded_task
 from glora_automl.tasks._task import Domain, Task
 
 __all__ = ["DomainsSettings", "load_domains"]
@@ -66,23 +63,30 @@ def load_domains(settings: DomainsSettings, seed: int, progress: Progress | None
             f"task.test must name other domains than {settings.train!r}, each once, got "
             f"{list(tests)}. Choose from {', '.join(known)}."
         )
-    splits = split_folders(folder / settings.train)
-    classes = class_folders(splits["train"])
+    layout = find_layout(folder / settings.train)
+    classes = class_folders(layout.splits["train"])
     reader = Reader(settings, progress)
-    domains = {name: _domain(folder / name, classes, reader) for name in tests}
-    examples = {split: folder_examples(path, classes) for split, path in splits.items()}
+    for remark in layout.remarks:
+        reader.progress.log(remark)
+    passed_over = PassedOver()
+    domains = {name: _domain(folder / name, classes, reader, passed_over) for name in tests}
+    examples: dict[str, Examples] = {
+        split: folder_examples(path, classes, passed_over=passed_over)
+        for split, path in layout.splits.items()
+    }
+    passed_over.log(reader.progress)
     return encoded_task(folder.name, classes, examples, settings, seed, reader, domains)
 
 
-def _domain(folder: Path, classes: list[str], reader: Reader) -> Domain:
+def _domain(folder: Path, classes: list[str], reader: Reader, passed_over: PassedOver) -> Domain:
     """Return the test set of a domain's folder."""
-    splits = [folder / name for name in ("test", "val") if (folder / name).is_dir()]
-    folder = splits[0] if splits and splits[0].name not in classes else folder
+    own = {split: path for split, path in find_splits(folder).items() if path.name not in classes}
+    folder = own.get("test") or own.get("val") or folder
     found = class_folders(folder)
     numbers = [str(i) for i in range(len(classes))]
     is_numbered = set(found) <= set(numbers) and not set(found) & set(classes)
     names = numbers if is_numbered else classes
-    examples = folder_examples(folder, classes, names)
+    examples = folder_examples(folder, classes, names, passed_over)
     present = np.array(sorted(names.index(name) for name in found))
     among = None if len(present) == len(classes) else torch.from_numpy(present)
     return Domain(encoded_sets({folder.name: examples}, reader)[folder.name], among)

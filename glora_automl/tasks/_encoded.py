@@ -6,22 +6,39 @@ import hashlib
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from glora_automl._files import MAX_BYTES, read_file
 from glora_automl._messages import one_line
-from glora_automl.tasks._decoding import Encoded, Unreadable
+from glora_automl.tasks._decoding import Encoded, Picture, Unreadable
 
-__all__ = ["EncodedImages", "FileImages", "PackedImages", "RowImages"]
+__all__ = ["EncodedImages", "FileImages", "PackedImages", "RowImages", "read_image"]
+
+
+def read_image(path: str) -> bytes:
+    """Return the bytes of an image file.
+
+    Raises:
+        Unreadable: If it cannot be read, is no regular file or is too large.
+    """
+    try:
+        return read_file(path)
+    except OSError as error:
+        raise Unreadable(error.strerror or str(error)) from None
 
 
 class EncodedImages(ABC):
-    """Sequence of encoded images, each read on access."""
+    """Sequence of encoded images, each read on access.
+
+    Attributes:
+        pictures: The images that were inspected, by index.
+    """
 
     def __init__(self) -> None:
         self._digests: dict[int, bytes] = {}
+        self.pictures: dict[int, Picture] = {}
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -69,14 +86,11 @@ class FileImages(EncodedImages):
 
     def read(self, index: int) -> bytes:
         """Return the file's bytes."""
-        try:
-            return Path(self._paths[index]).read_bytes()
-        except OSError as error:
-            raise Unreadable(error.strerror or str(error)) from None
+        return read_image(self._paths[index])
 
     def name(self, index: int) -> str:
-        """Return the file's path."""
-        return self._paths[index]
+        """Return the file's path in printable characters."""
+        return repr(self._paths[index])[1:-1]
 
 
 class PackedImages(EncodedImages):
@@ -106,6 +120,17 @@ class PackedImages(EncodedImages):
         return f"{self._where}[{index}]"
 
 
+def _read_open(file: Any) -> bytes:
+    """Return the bytes of an open file; a sparse one in an archive declares any size."""
+    parts, left = [], MAX_BYTES
+    while part := file.read(1 << 20):
+        parts.append(bytes(part))
+        left -= len(part)
+        if left < 0:
+            raise OSError(f"it is larger than {MAX_BYTES:,} bytes")
+    return b"".join(parts)
+
+
 class RowImages(EncodedImages):
     """Images of a data set with rows ``(image, label)``, read one at a time.
 
@@ -130,7 +155,7 @@ class RowImages(EncodedImages):
                 image = self._rows[index][0]
                 if hasattr(image, "getvalue") or hasattr(image, "fileno"):
                     with image:
-                        return bytes(image.read())
+                        return _read_open(image)
         except Exception as error:  # readers of data sets raise any exception
             raise Unreadable(one_line(error)) from None
         return image  # type: ignore[no-any-return]

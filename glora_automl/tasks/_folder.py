@@ -8,27 +8,27 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
+from glora_automl._messages import short
 from glora_automl.errors import TaskError
 from glora_automl.progress import Progress
 from glora_automl.tasks._encoded import FileImages
+from glora_automl.tasks._finding import PassedOver, find_images, is_hidden, list_folder
 from glora_automl.tasks._labelled import LabelledSettings
+from glora_automl.tasks._layout import EXPECTED, class_folders, find_layout
 from glora_automl.tasks._reading import Reader, ReadingSettings
 from glora_automl.tasks._splits import Examples, encoded_task
 from glora_automl.tasks._task import Task
 
-__all__ = ["FolderSettings", "class_folders", "folder_examples", "load_folder", "split_folders"]
-
-SPLITS = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}
-"""Folder names per split."""
+__all__ = ["FolderSettings", "existing_folder", "folder_examples", "load_folder"]
 
 
 class FolderSettings(LabelledSettings, ReadingSettings):
     """Folder with one folder of images per class.
 
-    The class folders may stand in the folders ``train`` and, optionally, ``val`` (``validation``,
-    ``valid``) and ``test``.
+    The class folders may stand in the folders ``train`` and, optionally, ``val`` and ``test``, in
+    any spelling such as ``Training`` or ``validation_set``. Hidden files and other files than
+    images are passed over; the progress shows their number.
 
     Attributes:
         source: Kind of task.
@@ -45,12 +45,18 @@ def load_folder(settings: FolderSettings, seed: int, progress: Progress | None =
     Raises:
         TaskError: If the folder is missing or empty, or holds an unreadable image.
     """
-    folder = existing_folder(settings.path)
-    splits = split_folders(folder)
-    classes = class_folders(splits["train"])
-    examples = {split: folder_examples(path, classes) for split, path in splits.items()}
+    layout = find_layout(existing_folder(settings.path))
+    classes = class_folders(layout.splits["train"])
     reader = Reader(settings, progress)
-    return encoded_task(folder.name, classes, examples, settings, seed, reader)
+    for remark in layout.remarks:
+        reader.progress.log(remark)
+    passed_over = PassedOver()
+    examples: dict[str, Examples] = {
+        split: folder_examples(path, classes, passed_over=passed_over)
+        for split, path in layout.splits.items()
+    }
+    passed_over.log(reader.progress)
+    return encoded_task(layout.root.name, classes, examples, settings, seed, reader)
 
 
 def existing_folder(path: str) -> Path:
@@ -60,48 +66,19 @@ def existing_folder(path: str) -> Path:
         TaskError: If it does not exist.
     """
     folder = Path(os.path.expanduser(path))
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise TaskError(
-            f"task.path must be a folder, got {path!r}. Set `task.path` relative to the recipe's "
-            "folder."
+            f"task.path must be a folder, got {short(path, 100)}. Set `task.path` relative to "
+            "the recipe's folder."
         )
     return folder
 
 
-def split_folders(folder: Path) -> dict[str, Path]:
-    """Return the folder per split; without ``train``, the folder itself is the training split."""
-    found = {
-        split: folder / name
-        for split, names in SPLITS.items()
-        for name in reversed(names)
-        if (folder / name).is_dir()
-    }
-    return found if "train" in found else {"train": folder}
-
-
-def class_folders(folder: Path) -> list[str]:
-    """Return the names of the class folders, sorted, without hidden folders.
-
-    Raises:
-        TaskError: If the folder is unreadable or holds no folder.
-    """
-    try:
-        found = [p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")]
-    except OSError as error:
-        raise TaskError(
-            f"task.path must be readable, got {str(folder)!r}: {error.strerror}. "
-            "Set another `task.path`."
-        ) from None
-    if not found:
-        raise TaskError(
-            f"task.path must hold one folder of images per class, got {str(folder)!r} without "
-            "folders. Sort the images into class folders."
-        )
-    return sorted(found)
-
-
 def folder_examples(
-    folder: Path, classes: Sequence[str], names: Sequence[str] | None = None
+    folder: Path,
+    classes: Sequence[str],
+    names: Sequence[str] | None = None,
+    passed_over: PassedOver | None = None,
 ) -> Examples:
     """Return the images in class folders.
 
@@ -109,22 +86,41 @@ def folder_examples(
         folder: Folder of the class folders.
         classes: Class names; labels index them.
         names: Folder names of the classes; None is the class names.
+        passed_over: Counts the files that are no images.
 
     Raises:
-        TaskError: If a folder belongs to no class or holds no image.
+        TaskError: If a folder belongs to no class, holds no image or several folders of images.
     """
+    counts = PassedOver() if passed_over is None else passed_over
     index = {name: i for i, name in enumerate(names or classes)}
-    found = class_folders(folder)
-    if unknown := [name for name in found if name not in index]:
+    files: list[str] = []
+    labels: list[int] = []
+    for name in class_folders(folder):
+        if name not in index:
+            raise TaskError(
+                f"Each folder in {short(str(folder), 90)} must be one of the {len(classes)} train "
+                f"classes, got {short(name)}. Remove or rename the folder."
+            )
+        found = find_images(folder / name, counts)
+        _check_class(folder, name, found)
+        files += found
+        labels += [index[name]] * len(found)
+    counts.beside += sum(not is_hidden(name) for name in list_folder(folder)[1])
+    return Examples(FileImages(files), np.array(labels, dtype=np.int64))
+
+
+def _check_class(folder: Path, name: str, files: Sequence[str]) -> None:
+    """Check that the images of a class are those of one class."""
+    inner = {Path(file).relative_to(folder / name).parts[0] for file in files}
+    has_own = any(Path(file).parent == folder / name for file in files)
+    if not files:
         raise TaskError(
-            f"Each folder in {str(folder)!r} must be one of the {len(classes)} train classes, got "
-            f"{unknown[0]!r}. Remove or rename the folder."
+            f"Each class folder in {short(str(folder), 90)} must hold images (.jpg, .png, ...), "
+            f"got {short(name)} without images. Fill or remove the folder."
         )
-    samples = make_dataset(folder, {n: index[n] for n in found}, IMG_EXTENSIONS, allow_empty=True)
-    labels = np.array([label for _, label in samples], dtype=np.int64)
-    if empty := [name for name in found if index[name] not in set(labels.tolist())]:
+    if not has_own and len(inner) > 1:
         raise TaskError(
-            f"Each class folder in {str(folder)!r} must hold images ({', '.join(IMG_EXTENSIONS)}), "
-            f"got {empty[0]!r} without images. Fill or remove the folder."
+            f"The images in {short(str(folder), 80)} must be laid out as {EXPECTED}, got "
+            f"{short(name, 40)} with {len(inner)} folders of images. Move its images up, or set "
+            "`task.path` to it."
         )
-    return Examples(FileImages([path for path, _ in samples]), labels)

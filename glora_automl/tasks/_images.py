@@ -76,7 +76,11 @@ class Images(ABC):
 
     @abstractmethod
     def image_digests(self) -> list[bytes]:
-        """Return the sha256 of each raw image, for finding duplicates."""
+        """Return the sha256 of each image's pixels, for finding copies."""
+
+    def peaks(self) -> np.ndarray:
+        """Return the largest value of each image's pixels, 0 to 255; 255 where it is unknown."""
+        return np.full(len(self), 255)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +135,10 @@ class ImageSet(Images):
     def image_digests(self) -> list[bytes]:
         """Return the sha256 of each image's pixels."""
         return [hashlib.sha256(image.tobytes()).digest() for image in self.images.numpy()]
+
+    def peaks(self) -> np.ndarray:
+        """Return the largest value of each image's pixels."""
+        return self.images.flatten(1).amax(1).numpy() if len(self) else np.zeros(0)
 
 
 class NormalizedImages:

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from glora_automl._declarations import Declaration, Int
 from glora_automl.errors import TaskError
-from glora_automl.tasks._stratified import stratified_draw
+from glora_automl.tasks._stratified import drawable, stratified_draw
 from glora_automl.training import stage_rng
 
 __all__ = ["LabelledSettings", "draw_labelled"]
@@ -73,8 +73,9 @@ def draw_labelled(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draw disjoint, stratified train, validation and test images.
 
-    The test images depend on ``seed`` and ``test_size`` only. The train images of fewer shots are
-    a subset of those of more shots.
+    Of each class, the train images come first, then the validation images, then the test images: a
+    class of one image is trained on. The test images depend on ``seed`` and ``test_size`` only. The
+    train images of fewer shots are a subset of those of more shots.
 
     Args:
         labels: Class indices ``(n,)`` of the training split.
@@ -99,8 +100,10 @@ def draw_labelled(
     """
     rest, test_indices = np.arange(len(labels)), np.arange(0)
     if test:
-        count = _count("test_size", settings.test_size, len(rest))
-        test_indices = stratified_draw(labels, count, stage_rng(seed, "test images"))
+        reserve = 1 + validation
+        count = _count("test_size", settings.test_size, labels, reserve)
+        rng = stage_rng(seed, "test images")
+        test_indices = stratified_draw(labels, count, rng, reserve=reserve)
         rest = np.setdiff1d(rest, test_indices)
     if settings.shots is not None:
         return (*_draw_shots(labels, rest, settings, seed, validation, names), test_indices)
@@ -114,26 +117,34 @@ def draw_labelled(
         rest = rest[stratified_draw(labels[rest], settings.n_labelled, rng)]
     if not validation:
         return rest, np.arange(0), test_indices
-    count = _count("validation_size", settings.validation_size, len(rest))
-    if len(rest) - count < (n_classes := len(np.unique(labels))):
-        raise TaskError(
-            f"task.n_labelled must leave a train image for each of the {n_classes} classes, got "
-            f"{len(rest)} with {count} validation images. Raise `task.n_labelled` or lower "
-            "`task.validation_size`."
-        )
-    # The train images are drawn, not the validation images: each class gets a train image first.
+    count = _count("validation_size", settings.validation_size, labels[rest], 1)
     rng = stage_rng(seed, "fitted images")
-    train = rest[stratified_draw(labels[rest], len(rest) - count, rng)]
-    return train, np.setdiff1d(rest, train), test_indices
+    chosen = rest[stratified_draw(labels[rest], count, rng, reserve=1)]
+    return np.setdiff1d(rest, chosen), chosen, test_indices
 
 
-def _count(key: str, size: int | float | None, n_images: int) -> int:
-    """Return a count or fraction of images as a count below ``n_images``."""
-    size = DEFAULT_FRACTION if size is None else size
-    count = max(1, round(size * n_images)) if isinstance(size, float) else size
-    if count >= n_images:
+def _count(key: str, size: int | float | None, labels: np.ndarray, reserve: int) -> int:
+    """Return a count or fraction of images as a count.
+
+    Args:
+        key: Key of the size, for the message.
+        size: The count or fraction.
+        labels: Class indices of the images.
+        reserve: Images that each class keeps.
+
+    Raises:
+        TaskError: If classes would keep fewer images.
+    """
+    n_images, limit = len(labels), drawable(labels, reserve)
+    fraction = DEFAULT_FRACTION if size is None else size
+    count = max(1, round(fraction * n_images)) if isinstance(fraction, float) else fraction
+    if isinstance(fraction, float) and limit:
+        return min(count, limit)
+    if count > limit:
+        kept = "a train" if reserve == 1 else "a train and a validation"
         raise TaskError(
-            f"task.{key} must leave train images, got {size} of {n_images}. Lower `task.{key}`."
+            f"task.{key} must leave {kept} image for each of the {len(np.unique(labels))} classes, "
+            f"got {count} of {n_images} images. Lower `task.{key}`, or take more images."
         )
     return count
 

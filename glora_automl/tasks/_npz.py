@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from glora_automl._declarations import suggest
+from glora_automl._messages import short
 from glora_automl.errors import TaskError
 from glora_automl.progress import Progress
 from glora_automl.tasks._encoded import PackedImages
@@ -96,8 +97,8 @@ def _as_train(arrays: Arrays, split: str, path: str) -> Arrays:
     own = {key: value for key, value in arrays.items() if key.endswith(f"_{split}")}
     if not own:
         raise TaskError(
-            f"task.only must be a split in {path!r}, got {split!r} without {f'x_{split}'!r}. "
-            "Remove `task.only` or choose another split."
+            f"task.only must be a split in {short(path, 100)}, got {split!r} without "
+            f"{f'x_{split}'!r}. Remove `task.only` or choose another split."
         )
     return shared | {f"{key.removesuffix(split)}train": value for key, value in own.items()}
 
@@ -125,8 +126,8 @@ class _NpzImages:
             self._packed = encoded_sets(packed, reader)
         elif settings.crop_mode != "squash":
             raise TaskError(
-                f"task.crop_mode must be 'squash' for arrays of one size, as in {settings.path!r}, "
-                f"got {settings.crop_mode!r}. Remove `task.crop_mode`."
+                f"task.crop_mode must be 'squash' for arrays of one size, as in "
+                f"{short(settings.path, 100)}, got {settings.crop_mode!r}. Remove `task.crop_mode`."
             )
 
     def select(self, split: str, indices: np.ndarray) -> Images:
@@ -155,8 +156,8 @@ def _by_domain(
     """Return the image indices per domain and split."""
     if "x_train" not in arrays:
         raise TaskError(
-            f"task.domain must be unset for packed image files, as in {settings.path!r}, got "
-            f"{settings.domain!r}. Remove `task.domain`, or store the images as x_train."
+            f"task.domain must be unset for packed image files, as in {short(settings.path, 100)}, "
+            f"got {settings.domain!r}. Remove `task.domain`, or store the images as x_train."
         )
     found: dict[str, dict[str, np.ndarray]] = {}
     for split in splits:
@@ -167,7 +168,7 @@ def _by_domain(
     known = [name for name in found if "train" in found[name]]
     if settings.domain not in known:
         raise TaskError(
-            f"task.domain must be a domain with train images in {settings.path!r}, got "
+            f"task.domain must be a domain with train images in {short(settings.path, 100)}, got "
             f"{settings.domain!r}. {suggest(str(settings.domain), known)}"
         )
     return found
@@ -180,7 +181,7 @@ def _class_indices(
     key = f"{settings.label}_{split}"
     if len(unknown := np.setdiff1d(arrays[key], values)):
         raise TaskError(
-            f"{key} in {settings.path!r} must hold labels of the training split, got "
+            f"{key} in {short(settings.path, 100)} must hold labels of the training split, got "
             f"{len(unknown)} others, such as {unknown[0]!s}. Set `task.only` to draw all images "
             "from one split."
         )
@@ -191,5 +192,17 @@ def _names(arrays: Arrays, values: np.ndarray, label: str) -> tuple[str, ...]:
     """Return the names of labels."""
     names = arrays.get(names_key(label))
     if names is not None and values.dtype.kind in "iu":
-        return tuple(str(names[value]) for value in values)
-    return tuple(str(value) for value in values)
+        values = names[values]
+    return tuple(_text(value) for value in values)
+
+
+def _text(value: np.generic) -> str:
+    """Return a label as text."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    try:
+        return str(value)
+    except ValueError:  # numbers that are no characters
+        raise TaskError(
+            "Labels and names must be Unicode text, got others. Write the file anew."
+        ) from None

@@ -13,18 +13,22 @@ from typing import Literal, TypeVar
 
 import numpy as np
 import torch
-from pydantic import ByteSize, Field
+from pydantic import ByteSize, Field, field_validator
 from torch import Tensor
 
 from glora_automl._declarations import Declaration, Int
+from glora_automl._messages import short
 from glora_automl.errors import TaskError
 from glora_automl.progress import Advance, Progress
 from glora_automl.tasks._decoding import (
     CropMode,
+    Picture,
     Unreadable,
+    ValueRange,
     check_channels,
+    check_value_range,
     decode,
-    decoding_error,
+    inspect,
     resizing,
 )
 from glora_automl.tasks._encoded import EncodedImages
@@ -50,12 +54,20 @@ class ReadingSettings(Declaration):
         num_workers: Reader threads. None is one per available processor, at most 16.
         unreadable: ``refuse`` raises an error for an image that cannot be decoded. ``skip`` removes
             such images before the draw.
+        value_range: Values of black and white in images of more than 8 bits, such as
+            ``[0, 4095]`` for 12 bits in 16-bit files. None is 0 and 65,535.
     """
 
     crop_mode: CropMode = "squash"
     memory: ByteSize = Field(default=ByteSize(2_000_000_000), ge=0)
     num_workers: Int | None = Field(default=None, ge=1)
     unreadable: Literal["refuse", "skip"] = "refuse"
+    value_range: ValueRange = None
+
+    @field_validator("value_range", mode="before")
+    @classmethod
+    def _check_range(cls, value: object) -> object:
+        return check_value_range(value)
 
 
 class Reader:
@@ -99,7 +111,7 @@ class Reader:
                 yield from pool.map(function, pending[start : start + size])
 
     def readable(self, sets: Sequence[tuple[EncodedImages, np.ndarray]]) -> list[np.ndarray]:
-        """Decode each image once and keep its digest.
+        """Decode each image once and keep its digests.
 
         Args:
             sets: Image sources with indices ``(n,)``.
@@ -111,25 +123,29 @@ class Reader:
             TaskError: If an image cannot be decoded and ``unreadable`` is ``refuse``.
         """
         places = [(source, int(index)) for source, indices in sets for index in indices]
+        unknown = [i for i, (source, index) in enumerate(places) if index not in source.pictures]
 
         def check(place: int) -> str | None:
             source, index = places[place]
             try:
                 encoded = source.read(index)
+                picture = inspect(encoded, self.settings.value_range)
             except Unreadable as error:
                 return str(error)
             source.digest(index, encoded)
-            return decoding_error(encoded)
+            source.pictures[index] = picture
+            return None
 
-        reasons: list[str | None] = []
-        with self.stage("Check images", len(places)) as advance:
-            for reason in self.map(check, range(len(places))):
-                reasons.append(reason)
+        reasons: list[str | None] = [None] * len(places)
+        with self.stage("Check images", len(unknown)) as advance:
+            for place, reason in zip(unknown, self.map(check, unknown), strict=True):
+                reasons[place] = reason
                 advance(1)
         bad = [(*place, why) for place, why in zip(places, reasons, strict=True) if why]
         if bad:
-            listed = ", ".join(f"{source.name(index)} ({why})" for source, index, why in bad[:3])
-            listed += ", ..." if len(bad) > 3 else ""
+            source, index, why = bad[0]
+            listed = f"{short(source.name(index), 90)[1:-1]} ({why[:60]})"
+            listed += ", ..." if len(bad) > 1 else ""
             count = f"{len(bad)} of {len(places)}"
             if self.settings.unreadable == "refuse":
                 raise TaskError(
@@ -210,13 +226,25 @@ class EncodedSet(Images):
     def digest(self) -> str:
         """Return the sha256 of the files' bytes and the labels."""
         value = hashlib.sha256(f"files {len(self)}".encode())
-        value.update(b"".join(self.image_digests()))
+        value.update(b"".join(self.reader.map(self.source.digest, self.indices.tolist())))
         value.update(self.labels.numpy().tobytes())
         return value.hexdigest()
 
     def image_digests(self) -> list[bytes]:
-        """Return the sha256 of each file's bytes."""
-        return list(self.reader.map(self.source.digest, self.indices.tolist()))
+        """Return the sha256 of each image's decoded pixels.
+
+        Raises:
+            TaskError: If an image cannot be decoded.
+        """
+        return [picture.digest for picture in self._pictures()]
+
+    def peaks(self) -> np.ndarray:
+        """Return the largest value of each image's pixels."""
+        return np.array([picture.peak for picture in self._pictures()], dtype=np.int64)
+
+    def _pictures(self) -> list[Picture]:
+        self.reader.readable([(self.source, self.indices)])
+        return [self.source.pictures[index] for index in self.indices.tolist()]
 
 
 class StreamedImages:
@@ -257,9 +285,11 @@ class StreamedImages:
         source_index = int(self._images.indices[index])
         source = self._images.source
         try:
-            return decode(source.read(source_index), self.size[0], self._transform)
+            settings = self._images.reader.settings
+            encoded = source.read(source_index)
+            return decode(encoded, self.size[0], self._transform, settings.value_range)
         except Unreadable as error:
             raise TaskError(
-                f"The image {source.name(source_index)} must stay readable during a study, got: "
-                f"{error}. Restore the file and resume the study."
+                f"The image {short(source.name(source_index), 120)[1:-1]} must stay readable "
+                f"during a study, got: {error}. Restore the file and resume the study."
             ) from None

@@ -10,6 +10,7 @@ from pydantic import Field
 from glora_automl.errors import TaskError
 from glora_automl.progress import Progress
 from glora_automl.tasks._arrays import ArraysSettings, load_arrays
+from glora_automl.tasks._csv import CsvSettings, load_csv
 from glora_automl.tasks._digits import DigitsSettings, load_digits
 from glora_automl.tasks._domains import DomainsSettings, load_domains
 from glora_automl.tasks._folder import FolderSettings, load_folder
@@ -25,6 +26,7 @@ TaskSettings = Annotated[
     DigitsSettings
     | NpzSettings
     | FolderSettings
+    | CsvSettings
     | TorchvisionSettings
     | TimmSettings
     | VtabSettings
@@ -65,6 +67,8 @@ def load_task(
             return load_npz(settings, seed, progress)
         case FolderSettings():
             return load_folder(settings, seed, progress)
+        case CsvSettings():
+            return load_csv(settings, seed, progress)
         case TorchvisionSettings():
             return load_torchvision(settings, seed, progress)
         case TimmSettings():

@@ -8,10 +8,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from glora_automl._messages import short
 from glora_automl.errors import TaskError
+from glora_automl.tasks._copies import draw_distinct
 from glora_automl.tasks._encoded import EncodedImages
 from glora_automl.tasks._images import Images
-from glora_automl.tasks._labelled import LabelledSettings, draw_labelled
+from glora_automl.tasks._labelled import LabelledSettings
+from glora_automl.tasks._layout import check_names
 from glora_automl.tasks._reading import EncodedSet, Reader
 from glora_automl.tasks._task import Domain, Task
 
@@ -67,8 +70,8 @@ def split_task(
     own = "val" in splits and settings.takes_own_validation
     train_indices, validation_indices, test_indices = (
         torch.from_numpy(indices)
-        for indices in draw_labelled(
-            train.labels.numpy(),
+        for indices in draw_distinct(
+            train,
             settings,
             seed,
             validation=not own,
@@ -136,14 +139,15 @@ def encoded_task(
 
 
 def check_classes(name: str, classes: Sequence[str]) -> None:
-    """Check that a task has at least two classes.
+    """Check that a task has at least two classes, with usable names.
 
     Raises:
-        TaskError: If it has fewer.
+        TaskError: If it has fewer, or the name of one is no UTF-8 text.
     """
+    check_names(classes)
     if len(classes) < 2:
-        only = f", {classes[0]!r}" if classes else ""
+        only = f", {short(classes[0])}" if classes else ""
         raise TaskError(
-            f"The task {name!r} must have at least two classes, got {len(classes)}{only}. "
+            f"The task {short(name)} must have at least two classes, got {len(classes)}{only}. "
             "Add images of another class."
         )

@@ -8,10 +8,12 @@ import numpy as np
 
 from glora_automl.errors import TaskError
 
-__all__ = ["stratified_draw", "stratified_split"]
+__all__ = ["drawable", "stratified_draw", "stratified_split"]
 
 
-def stratified_draw(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+def stratified_draw(
+    labels: np.ndarray, count: int, rng: np.random.Generator, *, reserve: int = 0
+) -> np.ndarray:
     """Draw images in proportion to the class sizes.
 
     Each class gets one image first if ``count`` allows it. The remaining images follow the largest
@@ -19,20 +21,25 @@ def stratified_draw(labels: np.ndarray, count: int, rng: np.random.Generator) ->
 
     Args:
         labels: Class indices ``(n,)``.
-        count: Number of images to draw, at most ``n``.
+        count: Number of images to draw, at most :func:`drawable`.
         rng: Random generator of the draw.
+        reserve: Images of each class that are not drawn.
 
     Returns:
         Indices in ascending order.
 
     Example:
-        >>> drawn = stratified_draw(np.repeat([0, 1, 2], [1, 30, 60]), 10, np.random.default_rng(0))
-        >>> np.bincount(np.repeat([0, 1, 2], [1, 30, 60])[drawn]).tolist()
+        >>> labels = np.repeat([0, 1, 2], [1, 30, 60])
+        >>> for reserve in (0, 1):
+        ...     drawn = stratified_draw(labels, 10, np.random.default_rng(0), reserve=reserve)
+        ...     print(np.bincount(labels[drawn]).tolist())
         [1, 3, 6]
+        [0, 4, 6]
     """
     classes, sizes = np.unique(labels, return_counts=True)
-    seats = np.full(len(classes), int(count >= len(classes)))
-    free, left = count - seats.sum(), sizes - seats
+    room = np.maximum(sizes - reserve, 0)
+    seats = ((room > 0) & (count >= (room > 0).sum())).astype(int)
+    free, left = count - seats.sum(), room - seats
     if free:
         quota = free * left / left.sum()
         seats += np.floor(quota).astype(int)
@@ -44,6 +51,17 @@ def stratified_draw(labels: np.ndarray, count: int, rng: np.random.Generator) ->
         for label, number in zip(classes, seats, strict=True)
     ]
     return np.sort(np.concatenate(drawn))
+
+
+def drawable(labels: np.ndarray, reserve: int) -> int:
+    """Return the number of images beyond ``reserve`` images of each class.
+
+    Example:
+        >>> drawable(np.array([0, 1, 1, 1]), 2)
+        1
+    """
+    sizes = np.unique(labels, return_counts=True)[1]
+    return int(np.maximum(sizes - reserve, 0).sum())
 
 
 def stratified_split(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -12,6 +13,9 @@ from torch import Tensor
 from glora_automl.tasks._images import Images, InputFormat, Normalization
 
 __all__ = ["Domain", "Task"]
+
+DARK = 32
+"""Images without a brighter pixel, of 255, are almost black; 12 of 16 bits are at most 16."""
 
 
 class Domain(NamedTuple):
@@ -69,15 +73,43 @@ class Task:
             texts += [name, domain.images.digest(), among]
         return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
-    def repeated(self) -> dict[str, int]:
-        """Return the number of test images per test set that are also train or validation images.
+    def splits(self) -> dict[str, Images]:
+        """Return the image set of each split and of each further domain, by name."""
+        sets = {"train": self.train, "validation": self.validation, "test": self.test}
+        return sets | {name: domain.images for name, domain in self.domains.items()}
 
-        Test sets without such duplicates are left out.
+    def overlaps(self) -> dict[tuple[str, str], int]:
+        """Return how many images of a split are copies of images in an earlier split.
+
+        Pairs of splits without copies are left out.
         """
-        known = {*self.train.image_digests(), *self.validation.image_digests()}
-        sets = {"test": self.test} | {name: d.images for name, d in self.domains.items()}
+        digests = {name: images.image_digests() for name, images in self.splits().items()}
+        known = {name: set(found) for name, found in digests.items()}
         counts = {
-            name: sum(digest in known for digest in images.image_digests())
-            for name, images in sets.items()
+            (first, second): sum(digest in known[first] for digest in digests[second])
+            for first, second in itertools.combinations(digests, 2)
         }
-        return {name: count for name, count in counts.items() if count}
+        return {pair: count for pair, count in counts.items() if count}
+
+    def absent(self) -> dict[str, tuple[str, ...]]:
+        """Return the classes without an image in train, validation and test images.
+
+        Splits with images of every class, and an empty test set, are left out.
+        """
+        sets = {"train": self.train, "validation": self.validation, "test": self.test}
+        found = {
+            split: tuple(
+                name
+                for name, count in zip(
+                    self.classes, images.labels.bincount(minlength=len(self.classes)), strict=False
+                )
+                if not count
+            )
+            for split, images in sets.items()
+            if len(images)
+        }
+        return {split: names for split, names in found.items() if names}
+
+    def n_dark(self) -> int:
+        """Return the number of train images that are almost black."""
+        return int((self.train.peaks() < DARK).sum())

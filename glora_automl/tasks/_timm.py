@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 from timm.data.dataset_factory import create_dataset
 
 from glora_automl._declarations import Bool
-from glora_automl._messages import one_line
+from glora_automl._messages import one_line, short
 from glora_automl.errors import TaskError
 from glora_automl.progress import Progress
 from glora_automl.tasks._encoded import RowImages
@@ -20,22 +21,26 @@ from glora_automl.tasks._task import Task
 
 __all__ = ["TimmSettings", "load_timm"]
 
+ALLOWED: dict[str, type] = {"input_key": str, "target_key": str, "class_map": dict}
+"""Keyword arguments of timm that only say which data are read, with their types."""
+
 
 class TimmSettings(LabelledSettings, ReadingSettings):
-    """Data set that ``timm.data.create_dataset`` reads.
+    """Data set that ``timm.data.create_dataset`` reads: a Hugging Face data set or a tar file.
 
     Attributes:
         source: Kind of task.
         name: timm's name of the data set. ``hfds/...`` is a data set of the Hugging Face hub, or a
-            folder in its format (needs ``glora-automl[huggingface]``). The empty name is a folder
-            or tar file.
-        path: The folder or tar file, or the folder of downloads; a recipe file gives it relative
-            to its own folder. None is the reader's default.
+            folder in its format (needs ``glora-automl[huggingface]``). The empty name is a tar
+            file.
+        path: The tar file, or the folder of downloads; a recipe file gives it relative to its own
+            folder. None is the reader's default.
         train_split: Name of the training split.
         validation_split: Name of the validation split, if there is one.
         test_split: Name of the test split, if there is one.
         download: Whether timm downloads a missing data set.
-        kwargs: Further keyword arguments, such as ``input_key`` and ``target_key``.
+        kwargs: Further keyword arguments: ``input_key``, ``target_key``, ``class_map`` as a table.
+            timm's others would run code of the data set, or read a pickle.
     """
 
     source: Literal["timm"]
@@ -46,6 +51,17 @@ class TimmSettings(LabelledSettings, ReadingSettings):
     test_split: str | None = None
     download: Bool = False
     kwargs: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("kwargs")
+    @classmethod
+    def _check_kwargs(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
+        for key, value in kwargs.items():
+            if ALLOWED.get(key) is not type(value):
+                raise ValueError(
+                    "must be texts input_key and target_key or a table class_map, got "
+                    f"{short(key, 40)} = {short(value, 40)}."
+                )
+        return kwargs
 
 
 def load_timm(settings: TimmSettings, seed: int, progress: Progress | None = None) -> Task:
@@ -76,35 +92,40 @@ def load_timm(settings: TimmSettings, seed: int, progress: Progress | None = Non
 
 def _reader(settings: TimmSettings, split: str) -> Any:
     """Return timm's reader of a split, which does not decode images."""
-    kwargs = dict(settings.kwargs)
-    if str(settings.path).endswith(".tar"):
-        kwargs["cache_tarinfo"] = False  # the cache is a pickle
+    is_tar = not settings.name
+    if is_tar and not (str(settings.path).endswith(".tar") and os.path.isfile(str(settings.path))):
+        raise TaskError(
+            "task.path must be a .tar file where task.name is empty, got "
+            f"{short(settings.path, 100)}. For a folder, set `task.source` to 'folder'."
+        )
+    if not is_tar and not settings.name.lower().startswith("hfds/"):
+        raise TaskError(
+            "task.name must begin with 'hfds/' or be empty for a .tar file, got "
+            f"{short(settings.name)}. For others, set `task.source` to 'folder' or 'torchvision'."
+        )
+    # timm caches the list of a large tar file as a pickle, and reads one that lies beside it.
+    extra: dict[str, Any] = {"cache_tarinfo": False} if is_tar else {}
     try:
         dataset = create_dataset(
             settings.name,
             root=settings.path,
             split=split,
             download=settings.download,
-            **kwargs,
+            **settings.kwargs,
+            **extra,
         )
     except ImportError as error:
         raise TaskError(
-            f"task.name must be a data set whose package is installed, got {settings.name!r} "
-            f"({one_line(error)}). For hfds/..., install glora-automl[huggingface]."
+            f"task.name must be a data set whose package is installed, got {short(settings.name)} "
+            f"({one_line(error)[:80]}). For hfds/..., install glora-automl[huggingface]."
         ) from None
     except Exception as error:  # timm's readers raise any exception on wrong settings
         raise TaskError(
-            f"task.name must be a data set that timm can read, got {settings.name!r} with split "
-            f"{split!r} and path {settings.path!r}: {one_line(error)}. Correct `task.name`, or set "
-            "`task.path`."
+            f"task.name must be a data set that timm can read, got {short(settings.name, 40)} with "
+            f"split {short(split, 30)} and path {short(settings.path)}: {one_line(error)[:60]}. "
+            "Correct `task.name`, or set `task.path`."
         ) from None
-    reader = getattr(dataset, "reader", None)
-    if not (hasattr(reader, "__getitem__") and hasattr(reader, "__len__")):
-        raise TaskError(
-            f"task.name must be a data set with access by index, got {settings.name!r}, which timm "
-            "streams. Use hfds/..., a folder, or set `task.source` to 'torchvision'."
-        )
-    return reader
+    return dataset.reader
 
 
 def _read_labels(reader: Any) -> np.ndarray:

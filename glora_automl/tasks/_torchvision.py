@@ -12,7 +12,7 @@ from torchvision import datasets
 from torchvision.datasets import VisionDataset
 
 from glora_automl._declarations import Bool, suggest
-from glora_automl._messages import one_line
+from glora_automl._messages import one_line, short
 from glora_automl.errors import TaskError
 from glora_automl.progress import Progress
 from glora_automl.tasks._encoded import EncodedImages, FileImages, RowImages
@@ -25,6 +25,14 @@ __all__ = ["TorchvisionSettings", "load_torchvision"]
 
 SPLITS = {"train": ("train", "trainval"), "val": ("val", "valid"), "test": ("test",)}
 """Names of the splits in torchvision's data sets, in order of preference."""
+
+REFUSED = {
+    "ImageFolder",  # the source "folder" does more, and follows no link in circles
+    "DatasetFolder",
+    "LSUN",  # reads a pickle from its folder
+    "LSUNClass",
+}
+"""Classes that are not used."""
 
 
 class TorchvisionSettings(LabelledSettings, ReadingSettings):
@@ -65,10 +73,13 @@ def load_torchvision(
 
 
 def _class(name: str) -> type[VisionDataset]:
-    known = [n for n in datasets.__all__ if inspect.isclass(getattr(datasets, n))]
+    known = [
+        n for n in datasets.__all__ if inspect.isclass(getattr(datasets, n)) and n not in REFUSED
+    ]
     if name not in known:
         raise TaskError(
-            f"task.name must be a data set of torchvision, got {name!r}. {suggest(name, known)}"
+            f"task.name must be a data set of torchvision, got {short(name)}. "
+            f"{suggest(name[:60], known)[:120]} For a folder, set `task.source` to 'folder'."
         )
     return getattr(datasets, name)  # type: ignore[no-any-return]
 
@@ -123,29 +134,37 @@ def _make(kind: type[VisionDataset], options: dict[str, Any]) -> VisionDataset:
             raise _NoSplit from None
         raise TaskError(
             f"task.name must be a data set that torchvision can read, got {kind.__name__} in "
-            f"{options['root']!r}: {one_line(error)}. Set `task.download` to true for a missing "
-            "data set."
+            f"{short(options['root'], 80)}: {one_line(error)[:80]}. Set `task.download` to true "
+            "for a missing data set."
         ) from None
 
 
 def _examples(dataset: Any, name: str) -> Examples:
-    images: EncodedImages
-    targets = getattr(dataset, "targets", getattr(dataset, "labels", None))
-    first = dataset[0]
-    if isinstance(first[0], _Path):
-        rows = [dataset[i] for i in range(len(dataset))]
-        images, targets = FileImages([str(path) for path, _ in rows]), [y for _, y in rows]
-    else:
-        images = RowImages(dataset, name)
-        if targets is None:
-            targets = [dataset[i][1] for i in range(len(dataset))]
-    labels = np.asarray(targets)
+    try:
+        images, targets = _rows(dataset, name)
+        labels = np.asarray(targets)
+    except Exception as error:  # a data set reads its files in its own way
+        raise TaskError(
+            f"task.name must be a data set that torchvision can read, got {name!r}: "
+            f"{one_line(error)[:100]}. Restore its files, or set `task.download` to true."
+        ) from None
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise TaskError(
             f"task.name must be a data set with one class per image, got {name!r} with labels such "
-            f"as {str(first[1])[:60]!r}. Choose another `task.name`."
+            f"as {str(targets[0])[:60]!r}. Choose another `task.name`."
         )
     return Examples(images, labels.astype(np.int64))
+
+
+def _rows(dataset: Any, name: str) -> tuple[EncodedImages, Sequence[Any]]:
+    """Return the images of a data set and their labels."""
+    targets = getattr(dataset, "targets", getattr(dataset, "labels", None))
+    if isinstance(dataset[0][0], _Path):
+        rows = [dataset[i] for i in range(len(dataset))]
+        return FileImages([str(path) for path, _ in rows]), [label for _, label in rows]
+    if targets is None:
+        targets = [dataset[i][1] for i in range(len(dataset))]
+    return RowImages(dataset, name), targets
 
 
 def _class_names(dataset: Any, labels: np.ndarray) -> Sequence[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -9,6 +10,8 @@ from pydantic import field_validator
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from glora_automl._declarations import suggest
+from glora_automl._files import read_file
+from glora_automl._messages import short
 from glora_automl.errors import TaskError
 from glora_automl.progress import Progress
 from glora_automl.tasks._encoded import FileImages
@@ -99,12 +102,13 @@ def load_vtab(settings: VtabSettings, progress: Progress | None = None) -> Task:
     for split, name in lists.items():
         path = folder / name
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = read_file(path).decode().splitlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
             raise TaskError(
-                f"task.path must hold a readable list {settings.name}/{name}, got {str(path)!r}: "
-                f"{reason}. Set `task.path` to a folder in the layout of NOAH."
+                f"task.path must hold a readable list {settings.name}/{name}, got "
+                f"{short(str(path), 90)}: {reason}. Set `task.path` to a folder "
+                "in the layout of NOAH."
             ) from None
         examples[split] = _parse_list(lines, str(folder), str(path), n_classes)
     sets = encoded_sets(examples, Reader(settings, progress))
@@ -134,10 +138,10 @@ def _parse_list(lines: list[str], folder: str, where: str, n_classes: int) -> Ex
         if not line.strip():
             continue
         path, _, label = line.rpartition(" ")
-        if not path or not label.isdecimal() or int(label) >= n_classes:
+        if not path or not re.fullmatch(r"\d{1,4}", label) or int(label) >= n_classes:
             raise TaskError(
-                f"Line {number} of {where!r} must be 'relative/path label' with a label from 0 to "
-                f"{n_classes - 1}, got {line[:80]!r}. Correct the list."
+                f"Line {number} of {short(where, 90)} must be 'relative/path label' with a label "
+                f"from 0 to {n_classes - 1}, got {short(line)}. Correct the list."
             )
         paths.append(f"{folder}/{path}")
         labels.append(int(label))

@@ -7,6 +7,7 @@ from glora_automl.backbones import fit_head
 from glora_automl.errors import ArchitectureError, BudgetError, TaskError
 from glora_automl.pipeline import Workspace, prepare, resolve_device
 from glora_automl.progress import Progress
+from glora_automl.study import Absent, Overlap
 from glora_automl.tasks import Task
 from glora_automl.training import evaluate
 
@@ -62,14 +63,15 @@ def test_prepare_that_does_not_fit_raises_with_the_recipe(tiny, workspace, chang
     assert "\n" not in str(caught.value)
 
 
-def test_prepare_logs_repeated_test_images(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(Task, "repeated", lambda self: {"test": 3})
+def test_prepare_keeps_and_logs_what_limits_the_figures(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(Task, "overlaps", lambda self: {("train", "test"): 3})
+    monkeypatch.setattr(Task, "absent", lambda self: {"validation": ("a", "b", "c", "d")})
     workspace = Workspace(runs=tmp_path, device="cpu", progress=Logged())
-    prepare(tiny, workspace, "tiny")
-    assert workspace.progress.lines == [
-        "3 images of the test set 'test' are also training or validation images; its accuracy is "
-        "too high."
-    ]
+    data = prepare(tiny, workspace, "tiny").data
+    assert data.overlaps == (Overlap("train", "test", 3),)
+    assert data.absent == (Absent("validation", 4, ("a", "b", "c")),)
+    assert workspace.progress.lines == data.notes()
+    assert len(data.notes()) == 2
 
 
 def test_backbone_is_a_copy_and_needs_loading(tiny, workspace, loaded):

@@ -15,7 +15,7 @@ def _folder(tmp_path, monkeypatch, tiny_toml):
     (tmp_path / "a.npz").write_bytes(b"")
 
 
-def test_override_recipe_data_and_model_replace_the_recipes():
+def test_override_recipe_data_and_model_replace_the_recipes(tmp_path):
     recipe = override_recipe("tiny.toml", data="zoo", model="vit_base_patch16_224", seed=3)
     assert (recipe.name, recipe.seed) == ("tiny", 3)
     assert (recipe.task.source, recipe.task.path) == ("folder", "zoo")
@@ -23,6 +23,9 @@ def test_override_recipe_data_and_model_replace_the_recipes():
     assert recipe.backbone.pretrained
     assert recipe.backbone.kwargs == {}
     assert override_recipe("tiny.toml", data="a.npz").task.source == "npz"
+    (tmp_path / "T.CSV").write_bytes(b"")
+    table = override_recipe(data="T.CSV")
+    assert (table.name, table.task.source) == ("T", "csv")
 
 
 def test_override_recipe_without_name_is_own_named_after_the_data():
@@ -51,7 +54,7 @@ def test_with_data_other_settings_of_such_a_source_stay(tmp_path):
 
 
 def test_with_data_missing_place_raises():
-    with pytest.raises(RecipeError, match=r"data must be an existing \.npz file or folder"):
+    with pytest.raises(RecipeError, match=r"data must be an existing folder"):
         with_data(load_recipe("own"), "nowhere")
 
 

@@ -30,9 +30,26 @@ def test_format_own_normalization_replaces_the_backbones():
     assert (grey.mean, grey.std) == ((0.5,), (1.0,))
 
 
-def test_repeated_duplicates_are_counted_per_test_set():
+def test_overlaps_copies_are_counted_per_pair_of_splits():
     parts = [random_images(seed=seed) for seed in range(4)]
     both = ImageSet(torch.cat([parts[0].images[:1], parts[3].images]), torch.zeros(5).long())
     task = Task("t", ("a", "b"), *parts[:3], domains={"far": Domain(both), "new": Domain(parts[3])})
-    assert task.repeated() == {"far": 1}
-    assert Task("t", ("a", "b"), parts[0], parts[1], parts[1]).repeated() == {"test": 4}
+    assert task.overlaps() == {("train", "far"): 1, ("far", "new"): 4}
+    task = Task("t", ("a", "b"), parts[0], parts[1], parts[1])
+    assert task.overlaps() == {("validation", "test"): 4}
+
+
+def test_absent_classes_are_named_per_split():
+    parts = [random_images(seed=seed) for seed in range(3)]
+    empty = parts[2].subset(torch.arange(0))
+    assert Task("t", ("a", "b"), *parts).absent() == {}
+    one = parts[1].subset(torch.tensor([0, 2]))
+    task = Task("t", ("a", "b", "c"), parts[0], one, empty)
+    assert task.absent() == {"train": ("c",), "validation": ("b", "c")}
+
+
+def test_n_dark_counts_images_without_a_bright_pixel():
+    parts = [random_images(seed=seed) for seed in range(3)]
+    assert Task("t", ("a", "b"), *parts).n_dark() == 0
+    dark = ImageSet(parts[0].images // 16, parts[0].labels)
+    assert Task("t", ("a", "b"), dark, *parts[1:]).n_dark() == 4

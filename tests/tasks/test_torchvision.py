@@ -87,7 +87,7 @@ def test_load_torchvision_decoded_images_are_used(pets):
     task = load(pets, "OxfordIIITPet", shots=2)
     assert isinstance(task.train.source, RowImages)
     assert [len(part) for part in (task.train, task.validation, task.test)] == [4, 4, 6]
-    assert task.repeated() == {}
+    assert task.overlaps() == {}
     x, _ = task.test.prepare(TARGET, torch.device("cpu"))
     first = Image.open(pets / "oxford-iiit-pet/images/ant_6.jpg")
     pixels = ((x[0] * 0.5 + 0.5) * 255).round().byte().permute(1, 2, 0)
@@ -103,7 +103,8 @@ def test_load_torchvision_decoded_images_are_used(pets):
         ("CIFAR10", {}, ["CIFAR10", "`task.download` to true"]),
         ("Food101", {"kwargs": {"colour": 1}}, ["colour"]),
         ("FakeData", {}, ["FakeData", "root"]),
-        ("ImageFolder", {}, ["ImageFolder", "class folder"]),
+        ("ImageFolder", {}, ["ImageFolder", "to 'folder'"]),
+        ("LSUN", {}, ["LSUN"]),
     ],
 )
 def test_load_torchvision_wrong_settings_raise_one_line(tmp_path, name, changes, words):

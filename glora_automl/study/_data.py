@@ -1,0 +1,112 @@
+"""What a study keeps about its images: sizes, copies between splits, classes without images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import optuna
+
+from glora_automl._messages import short
+from glora_automl.study._record import Record
+from glora_automl.study._settings import get_attribute
+
+__all__ = ["Absent", "DataSummary", "Overlap", "read_data"]
+
+STEERING = ("train", "validation")
+"""Splits that a search sees."""
+
+
+class Overlap(NamedTuple):
+    """Copies of one split's images in another split.
+
+    Attributes:
+        first: One split.
+        second: The other split.
+        n_images: Images of the second split whose pixels are equal to those of an image of the first.
+    """
+
+    first: str
+    second: str
+    n_images: int
+
+
+class Absent(NamedTuple):
+    """Classes without an image in a split.
+
+    Attributes:
+        split: The split.
+        n_classes: Number of such classes.
+        names: The first of their names.
+    """
+
+    split: str
+    n_classes: int
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DataSummary(Record):
+    """The images of a study, and what limits the meaning of its figures.
+
+    Attributes:
+        n_images: Images per split and further test domain.
+        overlaps: Copies between splits.
+        absent: Classes without an image in a split.
+        n_dark: Train images that are almost black.
+
+    Example:
+        >>> data = DataSummary({"train": 8, "test": 4}, (Overlap("train", "test", 1),))
+        >>> data.notes()
+        ['1 of 4 test images is a copy of a train image: the test accuracy is too high.']
+    """
+
+    n_images: Mapping[str, int] = field(default_factory=dict)
+    overlaps: tuple[Overlap, ...] = ()
+    absent: tuple[Absent, ...] = ()
+    n_dark: int = 0
+
+    def notes(self) -> list[str]:
+        """Return sentences for people, the most important first."""
+        return [
+            *(self._overlap_text(overlap) for overlap in self.overlaps),
+            *(_absent_text(absent) for absent in self.absent),
+            *self._dark_texts(),
+        ]
+
+    def _overlap_text(self, overlap: Overlap) -> str:
+        first, second = (short(name, 40)[1:-1] for name in overlap[:2])
+        is_one = overlap.n_images == 1
+        effect = f": the {second} accuracy is too high" if overlap.first in STEERING else ""
+        return (
+            f"{overlap.n_images:,} of {self.n_images.get(overlap.second, 0):,} {second} images "
+            f"{'is a copy' if is_one else 'are copies'} of {'a ' if is_one else ''}{first} "
+            f"image{'' if is_one else 's'}{effect}."
+        )
+
+    def _dark_texts(self) -> list[str]:
+        n_train = self.n_images.get("train", 0)
+        if not n_train or self.n_dark < 0.9 * n_train:
+            return []
+        return [
+            f"{self.n_dark:,} of {n_train:,} train images are almost black. For fewer than 16 bits "
+            "in 16-bit files, set `task.value_range`, such as [0, 4095] for 12 bits."
+        ]
+
+
+def _absent_text(absent: Absent) -> str:
+    listed = ", ".join(short(name, 40) for name in absent.names)
+    more = ", ..." if absent.n_classes > len(absent.names) else ""
+    classes = "1 class has" if absent.n_classes == 1 else f"{absent.n_classes:,} classes have"
+    return f"{classes} no {absent.split} image: {listed}{more}."
+
+
+def read_data(study: optuna.Study) -> DataSummary:
+    """Return what a study keeps about its images; an empty summary before it is written.
+
+    Raises:
+        StudyError: If the study was altered.
+    """
+    found = get_attribute(study, "data")
+    return DataSummary() if found is None else DataSummary.from_json(found)

@@ -107,7 +107,10 @@ def load_timm(folder: Path, record: Record) -> nn.Module:
         ) from error
     preprocessing = record.preprocessing
     config: dict[str, Any] = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
-    expected = {**preprocessing.model_dump(exclude={"size"}), "input_size": preprocessing.size}
+    expected = {
+        **preprocessing.model_dump(exclude={"size", "value_range"}),
+        "input_size": preprocessing.size,
+    }
     for key, value in expected.items():
         found = tuple(config[key]) if isinstance(config[key], list) else config[key]
         if found != value:

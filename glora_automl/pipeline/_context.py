@@ -297,6 +297,7 @@ def summarize_data(task: Task) -> DataSummary:
         absent=tuple(
             Absent(split, len(names), names[:3]) for split, names in task.absent().items()
         ),
+        n_contradictions=task.n_contradictions(),
         n_dark=task.n_dark(),
     )
 

@@ -67,8 +67,6 @@ def markdown_study(snapshot: Snapshot, *, name_workers: bool = True) -> list[str
             "Accuracy in % (95% interval).",
             _table(RESULT_COLUMNS, result_lines(rows)),
         ]
-    if notes := read_data(snapshot.study).notes():
-        parts += ["## Images", "\n".join(f"- {note}" for note in notes)]
     front = front_table(snapshot)
     if front.lines:
         parts += ["## Pareto front", _table(*front)]
@@ -85,9 +83,11 @@ def markdown_study(snapshot: Snapshot, *, name_workers: bool = True) -> list[str
 def markdown_note(snapshot: Snapshot) -> str:
     """Return the note that optuna-dashboard shows with a study."""
     name = snapshot.study.study_name
+    notes = read_data(snapshot.study).notes()
     parts = [
         f"# {name}",
         *markdown_study(snapshot),
+        *(["## Images", "\n".join(f"- {note}" for note in notes)] if notes else []),
         "## Continue",
         f"```bash\nglora resume {name}\nglora show {name}\nglora report {name}\n```",
         "Add the storage unless it is the default. Once the study is finished, the adapter is in "

@@ -24,7 +24,7 @@ class Overlap(NamedTuple):
     Attributes:
         first: One split.
         second: The other split.
-        n_images: Images of the second split whose pixels are equal to those of an image of the first.
+        n_images: Images of the second split with the pixels of an image of the first.
     """
 
     first: str
@@ -54,6 +54,7 @@ class DataSummary(Record):
         n_images: Images per split and further test domain.
         overlaps: Copies between splits.
         absent: Classes without an image in a split.
+        n_contradictions: Images that have a copy of another class.
         n_dark: Train images that are almost black.
 
     Example:
@@ -65,6 +66,7 @@ class DataSummary(Record):
     n_images: Mapping[str, int] = field(default_factory=dict)
     overlaps: tuple[Overlap, ...] = ()
     absent: tuple[Absent, ...] = ()
+    n_contradictions: int = 0
     n_dark: int = 0
 
     def notes(self) -> list[str]:
@@ -72,8 +74,13 @@ class DataSummary(Record):
         return [
             *(self._overlap_text(overlap) for overlap in self.overlaps),
             *(_absent_text(absent) for absent in self.absent),
+            *self._contradiction_texts(),
             *self._dark_texts(),
         ]
+
+    def _contradiction_texts(self) -> list[str]:
+        count = self.n_contradictions
+        return [f"{count:,} images have copies of another class."] if count else []
 
     def _overlap_text(self, overlap: Overlap) -> str:
         first, second = (short(name, 40)[1:-1] for name in overlap[:2])

@@ -27,7 +27,8 @@ def draw_distinct(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draw as :func:`draw_labelled`, with copies of one picture in one set.
 
-    A picture counts once. Its copies, images of equal pixels, follow it. ``n_labelled`` and
+    A picture counts once, for the smallest class that has it. Its copies, images of equal pixels,
+    follow it. ``n_labelled`` and
     ``shots`` are numbers of different pictures: copies of these are left out.
 
     Args:
@@ -46,13 +47,14 @@ def draw_distinct(
     """
     labels = images.labels.numpy()
     pool = np.arange(len(labels))
+    classes, sizes = labels.copy(), np.bincount(labels)
     takes_all = settings.n_labelled is None and settings.shots is None
     original: dict[bytes, int] = {}
     copies: dict[int, int] = {}
     seen = np.zeros(len(labels), dtype=bool)
     while True:
         drawn = draw_labelled(
-            labels[pool], settings, seed, validation=validation, test=test, names=names
+            classes[pool], settings, seed, validation=validation, test=test, names=names
         )
         parts = [pool[part] for part in drawn]
         # Of a large split, only the drawn images are decoded; the draw is repeated without copies.
@@ -69,6 +71,10 @@ def draw_distinct(
         if not found:
             break
         copies |= found
+        if takes_all:
+            for index, first in found.items():
+                if sizes[labels[index]] < sizes[classes[first]]:
+                    classes[first] = labels[index]
         pool = np.setdiff1d(pool, list(found))
     train, chosen, tested = parts
     if takes_all:

@@ -84,7 +84,7 @@ def load_csv(settings: CsvSettings, seed: int, progress: Progress | None = None)
     lines = _read_lines(table, settings)
     _check_labels(lines, settings)
     classes = _classes(line.label for line in lines if line.split == "train")
-    folder = os.path.join(table.parent, os.path.expanduser(settings.root))
+    folder = str(table.parent / os.path.expanduser(settings.root))
     examples: dict[str, Examples] = {}
     for split in ("train", "val", "test"):
         own = [line for line in lines if line.split == split]
@@ -159,7 +159,7 @@ def _column(
             return known.index(wanted)
     if name is None and not is_required:
         return None
-    listed = [column[:20] for column in header[:6] if column]
+    listed = [short(column, 20)[1:-1] for column in header[:6] if column]
     raise TaskError(
         f"task.{key} must name one column of the table, got {short(name)}. "
         f"{suggest(str(name)[:60], listed)} Set `task.{key}`."

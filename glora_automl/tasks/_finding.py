@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -47,9 +48,8 @@ class PassedOver:
             most = ", ".join(f"{n} {suffix}" for suffix, n in self.suffixes.most_common(3))
             more = ", ..." if len(self.suffixes) > 3 else ""
             parts.append(f"{_count(self.suffixes.total(), 'other file')} ({most}{more})")
-        parts.append(_count(self.special, "pipe, device or broken link", ""))
-        if self.beside:
-            parts.append(f"{_count(self.beside, 'file')} beside the class folders")
+        parts.append(_count(self.special, "pipe, device or broken link"))
+        parts.append(_count(self.beside, "file beside the class folders"))
         return ", ".join(part for part in parts if part)
 
     def log(self, progress: Progress) -> None:
@@ -58,8 +58,10 @@ class PassedOver:
             progress.log(f"Passed over: {text}.")
 
 
-def _count(number: int, what: str, plural: str = "s") -> str:
-    return f"{number:,} {what}{plural if number > 1 else ''}" if number else ""
+def _count(number: int, what: str) -> str:
+    if number != 1:
+        what = re.sub(r"\b(file|pipe|device|link)\b", r"\1s", what)
+    return f"{number:,} {what}" if number else ""
 
 
 def is_hidden(name: str) -> bool:

@@ -99,7 +99,7 @@ def find_layout(folder: Path) -> Layout:
         if len(names) != 1 or others or split_of(names[0]) or not _folders(folder / names[0]):
             break
         folder = folder / names[0]
-        remarks.append(f"The images are read from {short(str(folder), 150)}.")
+        remarks = [f"The images are read from {short(str(folder), 150)}."]
     splits = {split: path for split, path in find_splits(folder).items() if _is_read(path, split)}
     if "train" not in splits:
         unclear = [path.name for split, path in find_splits(folder).items() if split != "train"]

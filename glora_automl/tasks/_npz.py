@@ -120,7 +120,7 @@ class _NpzImages:
                 labels[split],
             )
             for split in labels
-            if f"jpeg_{split}" in arrays
+            if f"x_{split}" not in arrays
         }
         if packed:
             self._packed = encoded_sets(packed, reader)
@@ -198,11 +198,4 @@ def _names(arrays: Arrays, values: np.ndarray, label: str) -> tuple[str, ...]:
 
 def _text(value: np.generic) -> str:
     """Return a label as text."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "backslashreplace")
-    try:
-        return str(value)
-    except ValueError:  # numbers that are no characters
-        raise TaskError(
-            "Labels and names must be Unicode text, got others. Write the file anew."
-        ) from None
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)

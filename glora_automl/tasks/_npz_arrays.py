@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import zipfile
 from collections.abc import Sequence
 
@@ -120,7 +121,12 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
         if min(shape, default=0) < 0 or size != info.file_size - member.tell():
             raise _NoArray(f"its member {name} is altered or ends early")
     with archive.open(info) as member:
-        return np.asarray(np.lib.format.read_array(member, allow_pickle=False))
+        array: np.ndarray = np.lib.format.read_array(member, allow_pickle=False)
+    if dtype.kind == "U" and array.size and dtype.itemsize:
+        codes = np.ascontiguousarray(array).reshape(-1).view(f"{dtype.byteorder}u4")
+        if codes.max() > sys.maxunicode:
+            raise _NoArray(f"its member {name} holds numbers that are no characters")
+    return array
 
 
 def _count_images(arrays: Arrays, split: str, where: str) -> int:

@@ -110,6 +110,16 @@ class Task:
         }
         return {split: names for split, names in found.items() if names}
 
+    def n_contradictions(self) -> int:
+        """Return how many images have a copy of another class, in train, validation and test."""
+        labels: dict[bytes, set[int]] = {}
+        parts = [(p.image_digests(), p.labels.tolist())
+                 for p in (self.train, self.validation, self.test)]  # fmt: skip
+        for digests, indices in parts:
+            for digest, label in zip(digests, indices, strict=True):
+                labels.setdefault(digest, set()).add(label)
+        return sum(len(labels[digest]) > 1 for digests, _ in parts for digest in digests)
+
     def n_dark(self) -> int:
         """Return the number of train images that are almost black."""
         return int((self.train.peaks() < DARK).sum())

@@ -63,3 +63,36 @@ def test_draw_labelled_shots_with_validation_count_draws_it_over_all_classes():
 def test_labelled_settings_size_out_of_range_raises(key, value):
     with pytest.raises(ValueError, match=r"a count of at least 1 or a fraction in \(0, 1\)"):
         LabelledSettings(**{key: value})
+
+
+@given(
+    st.lists(st.integers(1, 30), min_size=2, max_size=8), st.integers(0, 3), st.booleans(),
+    st.one_of(st.none(), st.floats(0.05, 0.95)), st.one_of(st.none(), st.floats(0.05, 0.95)),
+)  # fmt: skip
+def test_draw_labelled_training_comes_first_then_validation_then_test(
+    sizes, seed, validation, validation_size, test_size
+):
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    settings = LabelledSettings(validation_size=validation_size, test_size=test_size)
+    try:
+        parts = draw_labelled(labels, settings, seed, validation=validation, test=True)
+    except TaskError as error:
+        assert "take more images" in str(error)  # noqa: PT017
+        return
+    counts = [np.bincount(labels[part], minlength=len(sizes)) for part in parts]
+    assert (counts[0] >= 1).all()
+    for size, train, validated, tested in zip(sizes, *counts, strict=True):
+        assert train + validated + tested == size
+        if validation and size == 2:
+            assert not tested
+
+
+def test_draw_labelled_class_of_one_image_is_trained_on():
+    labels = np.repeat([0, 1, 2, 3], [20, 20, 2, 1])
+    for seed in range(10):
+        train, validation, test = (
+            np.bincount(labels[part], minlength=4).tolist()
+            for part in draw_labelled(labels, LabelledSettings(), seed, test=True)
+        )
+        assert (train[3], validation[3], test[3]) == (1, 0, 0)
+        assert (train[2], validation[2], test[2]) == (1, 1, 0)

@@ -1,10 +1,15 @@
 import io
+import os
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from glora_automl.errors import TaskError
+from glora_automl.errors import GLoRAError, TaskError
 from glora_automl.tasks import InputFormat, NpzSettings, load_npz, load_task
 from tests.tasks.files import picture
 
@@ -270,3 +275,115 @@ def test_load_npz_torn_file_names_the_fault(tmp_path):
         settings = NpzSettings(source="npz", path=str(tmp_path / "torn.npz"))
         with pytest.raises(TaskError, match=r"it is altered or ends early|no zip file"):
             load_task(settings, 0)
+
+
+def npy(shape, dtype="|u1", data=b"", header=None):
+    """Return the bytes of an array whose header declares ``shape``."""
+    text = header or f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape}, }}"
+    encoded = text.encode("latin1", "replace")
+    return b"\x93NUMPY\x01\x00" + len(encoded).to_bytes(2, "little") + encoded + data
+
+
+def write_zip(path, members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return NpzSettings(source="npz", path=str(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (npy((10**12,)), "altered or ends early"),
+        (npy((10**6, 10**6, 3)), "altered or ends early"),
+        (npy((-4, -4)), "altered or ends early"),
+        (npy((4,), "|O"), "holds Python objects"),
+        (npy(f"({'9' * 5000},)"), "is no array"),
+        (npy(None, header="(" * 5000), "is no array"),
+        (npy(None, header="-" * 60_000 + "1"), "is no array"),
+        (npy((4,), "no type"), "is no array"),
+        (b"", "is no array"),
+        (b"plain text", "is no array"),
+        (b"\x93NUMPY\x09\x00", "is no array"),
+    ],
+)
+def test_load_npz_member_that_is_no_array_raises_in_little_memory(tmp_path, content, reason):
+    settings = write_zip(tmp_path / "a.npz", {"x_train.npy": content, "y_train": b"x"})
+    tracemalloc.start()
+    with pytest.raises(TaskError, match=reason) as caught:
+        load_npz(settings, 0)
+    assert tracemalloc.get_traced_memory()[1] < 50e6
+    tracemalloc.stop()
+    assert len(str(caught.value)) <= 300
+
+
+def test_load_npz_arrays_beyond_the_memory_raise(tmp_path, monkeypatch):
+    settings = write_zip(tmp_path / "a.npz", {"x_train.npy": npy((10**7,), data=bytes(10**7))})
+    assert (tmp_path / "a.npz").stat().st_size < 20_000
+    monkeypatch.setattr(os, "sysconf", lambda name: 1000)
+    with pytest.raises(TaskError, match="bytes of memory"):
+        load_npz(settings, 0)
+
+
+@pytest.mark.parametrize("path", ["pipe.npz", "/dev/zero", ".", "x" * 5000, "a\0b.npz"])
+def test_load_npz_of_no_regular_file_raises_without_waiting(tmp_path, path):
+    os.mkfifo(tmp_path / "pipe.npz")
+    with pytest.raises(TaskError, match=r"must be a readable \.npz file") as caught:
+        load_npz(NpzSettings(source="npz", path=os.path.join(tmp_path, path)), 0)
+    assert len(str(caught.value)) <= 300
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"class_names": np.array(3)}, "class_names"),
+        ({"class_names": np.zeros((3, 2), "U1")}, "class_names"),
+        ({"class_names": np.array([0.5, 1.5, 2.5])}, "class_names"),
+        ({"class_names": np.array(["a", "b", "c" * 300])}, "UTF-8 text"),
+        ({"class_names": np.array(["a", "b", "\ud800"])}, "UTF-8 text"),
+        ({"class_names": np.frombuffer(b"\xff" * 12, "U1")}, "no characters"),
+    ],
+)
+def test_load_npz_names_that_are_no_text_raise(load, changes, words):
+    with pytest.raises(TaskError, match=words):
+        load(arrays(**changes))
+
+
+def test_load_npz_bytes_as_labels_are_text(load):
+    labels = {f"y_{split}": np.array([b"ant", b"bee", "käfer".encode()])[np.arange(n) % 3]
+              for split, n in (("train", 60), ("val", 15), ("test", 30))}  # fmt: skip
+    assert load(arrays(**labels, class_names=None)).classes == ("ant", "bee", "käfer")
+
+
+MEMBERS = st.one_of(
+    st.binary(max_size=40),
+    st.builds(
+        lambda shape, dtype, extra: npy(
+            shape, dtype, bytes(min(2000, max(0, int(np.prod(shape)))) + extra)
+        ),
+        st.lists(st.integers(-1, 6), max_size=5).map(tuple),
+        st.sampled_from(["|u1", "<i8", "<f4", "<U2", "|S3", "|O", "<M8[s]", "|V4"]),
+        st.integers(-3, 3).map(abs),
+    ),
+    st.sampled_from([npy((12, 2, 2), data=bytes(range(48))), npy((12,), data=bytes([0, 1] * 6))]),
+)
+KEYS = st.sampled_from(
+    ["x_train", "y_train", "x_test", "y_test", "jpeg_train", "off_train", "class_names", "z"]
+)
+
+
+@given(st.dictionaries(KEYS.map("{}.npy".format), MEMBERS, max_size=6), st.integers(0, 30),
+       st.binary(max_size=4))  # fmt: skip
+@settings(max_examples=80, deadline=None)
+def test_load_npz_any_members_give_a_task_or_a_short_error(tmp_path_factory, members, place, noise):
+    path = tmp_path_factory.getbasetemp() / "any.npz"
+    settings = write_zip(path, members)
+    data = path.read_bytes()
+    path.write_bytes(data[:-place] + noise + data[len(data) - place :] if noise else data)
+    try:
+        task = load_npz(settings, 0)
+    except GLoRAError as error:
+        assert str(error).isprintable()  # noqa: PT017
+        assert len(str(error)) <= 300  # noqa: PT017
+    else:
+        assert len(task.train) >= 2

@@ -104,7 +104,7 @@ class DataSummary(Record):
 
 def _absent_text(absent: Absent) -> str:
     listed = ", ".join(short(name, 40) for name in absent.names)
-    more = ", ..." if absent.n_classes > len(absent.names) else ""
+    more = " and others" if absent.n_classes > len(absent.names) else ""
     classes = "1 class has" if absent.n_classes == 1 else f"{absent.n_classes:,} classes have"
     return f"{classes} no {absent.split} image: {listed}{more}."
 

@@ -200,3 +200,24 @@ def test_search_read_only_database_is_an_error(folder, error, tmp_path_factory):
         assert optuna.get_all_study_names(url) == ["other"]
     finally:
         server.cleanup()
+
+
+def test_search_of_a_folder_with_copies_prints_them_also_when_quiet(folder, glora):
+    write_classes(folder / "zoo/Train", {"ant": 12, "bee [red]": 12})
+    write_classes(folder / "zoo/TEST", {"ant": 3, "bee [red]": 3})
+    (folder / "zoo/Train/ant/._000.png").write_bytes(b"no image")
+    kwargs = "{ img_size = 16, patch_size = 8, embed_dim = 16, depth = 1, num_heads = 2 }"
+    options = sets(**{
+        "backbone.pretrained": "false", "backbone.kwargs": kwargs, "training.epochs": 2,
+        "training.warmup_epochs": 0, "selection.baselines": "false",
+    })  # fmt: skip
+    options = ("--model", "vit_tiny_patch16_224", "--budget", "20%", *FAST, *options)
+    code, _, err = glora("search", "--data", "zoo", *options)
+    assert code == 0, err
+    assert "Passed over: 1 hidden file." in err
+    assert "images are copies of train images" in err
+    again = glora("search", "--data", "zoo", *options, "--quiet")
+    assert again[2] == ""
+    for out in (again[1], glora("show", "zoo")[1]):
+        assert "images are copies of train images" in out
+    assert json.loads(glora("show", "zoo", "--json")[1])["data"]["overlaps"]

@@ -11,6 +11,7 @@ from glora_automl.errors import StudyError
 from glora_automl.pipeline import Workspace
 from glora_automl.progress import LineProgress
 from glora_automl.report import result_table
+from glora_automl.study import read_data, summarize
 from tests.tasks.files import write_classes
 
 CLASSES = {"ant": 12, "bee": 12, "cat": 12}
@@ -78,11 +79,54 @@ def test_search_duplicates_in_the_test_set_are_logged(small, tmp_path):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (24, 16, 16, 3), dtype=np.uint8)
     labels = np.arange(24) % 3
-    np.savez(tmp_path / "a.npz", x_train=images, y_train=labels, x_test=images[:5],
-             y_test=labels[:5])  # fmt: skip
+    np.savez(tmp_path / "a.npz", x_train=images[:16], y_train=labels[:16], x_val=images[16:],
+             y_val=labels[16:], x_test=images[:5], y_test=labels[:5])  # fmt: skip
     lines = []
     task = {"source": "npz", "path": str(tmp_path / "a.npz")}
     workspace = Workspace(runs=tmp_path, progress=LineProgress(lines.append))
     search(small.replace(task=task), workspace=workspace)
     (line,) = (line for line in lines if "accuracy is too high" in line)
-    assert line.startswith("5 images of the test set 'test'")
+    assert line.startswith("5 of 5 test images are copies of train images")
+
+
+@pytest.fixture
+def leaky(small, tmp_path):
+    """A recipe on a folder whose test images are copies, with a class of one image."""
+    folder = tmp_path / "zoo"
+    write_classes(folder / "train", {"ant": 12, "bee [red]": 12, "cat": 1})
+    write_classes(folder / "test", {"ant": 4, "bee [red]": 4})
+    return small.replace(task={"source": "folder", "path": str(folder)})
+
+
+def test_search_keeps_and_returns_copies_and_small_classes(leaky, tmp_path):
+    result = search(leaky, workspace=Workspace(runs=tmp_path / "runs"))
+    assert {overlap[:2] for overlap in result.data.overlaps} <= {
+        ("train", "test"),
+        ("validation", "test"),
+    }
+    assert sum(overlap.n_images for overlap in result.data.overlaps) == 8
+    assert [(absent.split, absent.names) for absent in result.data.absent] == [
+        ("validation", ("cat",)),
+        ("test", ("cat",)),
+    ]
+    assert read_data(result.study) == result.data
+    assert summarize(result.study)["data"]["notes"] == result.data.notes()
+    again = resume("tiny", workspace=Workspace(runs=tmp_path / "runs"))
+    assert again.data == result.data
+
+
+def test_search_csv_gives_the_study_of_the_same_folder(small, tmp_path):
+    write_classes(tmp_path / "zoo", CLASSES)
+    lines = [
+        f"zoo/{name}/{path.name},{name}"
+        for name in CLASSES
+        for path in sorted((tmp_path / "zoo" / name).iterdir())
+    ]
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(["image,label", *lines]), encoding="utf-8")
+    found = [
+        search(small.replace(task={"source": source, "path": str(path)}),
+               workspace=Workspace(runs=tmp_path / source))
+        for source, path in (("folder", tmp_path / "zoo"), ("csv", table))
+    ]  # fmt: skip
+    assert results(found[0]) == results(found[1])

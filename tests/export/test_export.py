@@ -12,6 +12,7 @@ import timm
 import torch
 from huggingface_hub import ModelCard
 from optuna.trial import TrialState
+from PIL import Image
 
 import glora_automl
 from glora_automl.errors import ExportError, StudyError
@@ -26,6 +27,7 @@ from glora_automl.pipeline import (
 )
 from glora_automl.study import AdapterOutcome, Row, Stage, get_attribute, load_study, stage_costs
 from glora_automl.training import evaluate
+from tests.tasks.files import picture
 
 
 @pytest.fixture(scope="module")
@@ -277,3 +279,41 @@ def test_model_card_without_trial_names_the_preset(tiny, tmp_path, monkeypatch, 
     card = (export.path / "README.md").read_text(encoding="utf-8")
     assert "trial None" not in card
     assert label in card.partition("## Usage")[0]
+
+
+@pytest.fixture
+def deep(tiny, tmp_path):
+    """A recipe on 12-bit images in 16-bit files, of which test images are copies."""
+    for split, count in (("train", 12), ("test", 3)):
+        for digit, name in enumerate(("ant", "bee")):
+            folder = tmp_path / "deep" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                grey = np.asarray(picture(digit, number).convert("L")).astype(np.uint16)
+                Image.fromarray(grey * 16).save(folder / f"{number}.png")
+    return tiny.replace(
+        task={"source": "folder", "path": str(tmp_path / "deep"), "value_range": [0, 4080]},
+        backbone={"pretraining": None, "kwargs": {"img_size": 16, "patch_size": 8}},
+        training={"epochs": 1, "warmup_epochs": 0},
+        search={"n_trials": 2},
+        selection={"baselines": False, "n_candidates": 1},
+    )
+
+
+def test_export_model_of_deep_images_keeps_their_range_and_names_copies(deep, tmp_path):
+    workspace = Workspace(runs=tmp_path / "runs")
+    result = glora_automl.search(deep, workspace=workspace)
+    assert result.data.n_dark == 0
+    export = export_model("tiny", "timm", tmp_path / "out", workspace=workspace)
+    card = (export.path / "README.md").read_text(encoding="utf-8")
+    assert "values from 0 to 4080 in images of more than 8 bits" in card
+    assert [note for note in result.data.notes() if f"- {note}" in card] == result.data.notes()
+    assert "copies of train images" in card or "copy of a train image" in card
+    images = tmp_path / "deep/test"
+    same = tmp_path / "same"
+    for path in images.rglob("*.png"):
+        (same / path.parent.name).mkdir(parents=True, exist_ok=True)
+        grey = np.asarray(Image.open(path)) // 16
+        Image.fromarray(grey.astype(np.uint8)).save(same / path.parent.name / path.name)
+    deep_ones, plain = (glora_automl.predict(export.path, folder) for folder in (images, same))
+    assert torch.equal(deep_ones.probabilities, plain.probabilities)

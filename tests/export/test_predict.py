@@ -1,6 +1,7 @@
 """Predictions of exports on image files."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -159,3 +160,16 @@ def test_predict_with_invalid_argument_raises(exports, photos):
         predict(exports["timm"].path, photos, top=0)
     with pytest.raises(ExportError, match=r"must be of kind timm or .*, got 'backbone'"):
         predict(exports["backbone"].path, photos)
+
+
+def test_predict_folders_and_pipes_are_searched_as_in_a_study(exports, photos, tmp_path):
+    folder = tmp_path / "mixed"
+    shutil.copytree(photos, folder)
+    (folder / "._a.png").write_bytes(b"no image")
+    (folder / "loop").symlink_to(folder)
+    os.mkfifo(folder / "pipe.png")
+    found = predict(exports["timm"].path, folder)
+    assert len(found.files) == len(list(photos.iterdir()))
+    assert found.unreadable == {}
+    found = predict(exports["timm"].path, [folder / "pipe.png", found.files[0]])
+    assert found.unreadable == {str(folder / "pipe.png"): "it is no regular file"}

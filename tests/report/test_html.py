@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 import optuna
 
 from glora_automl.report import PICTURES, save_pictures, save_report
-from glora_automl.study import set_attribute
+from glora_automl.study import Absent, DataSummary, Overlap, set_attribute
 from tests.report.studies import add_stage, begin_study, finish, made_study
 
 
@@ -86,3 +86,14 @@ def test_save_pictures_writes_one_file_per_picture(tmp_path):
     assert [path.stem for path in paths] == list(PICTURES)
     assert sorted((tmp_path / "png").iterdir()) == sorted(paths)
     assert all(re.match(rb"\x89PNG", path.read_bytes()) for path in paths)
+
+
+def test_report_has_what_limits_the_figures(tmp_path):
+    study = finished_study()
+    save_report(study, tmp_path / "before.html")
+    data = DataSummary({"test": 9}, (Overlap("train", "test", 2),), (Absent("test", 1, ("<b>",)),))
+    set_attribute(study, "data", data.to_json())
+    save_report(study, tmp_path / "after.html")
+    for note in data.notes():
+        assert note not in read(tmp_path / "before.html").text
+        assert note in read(tmp_path / "after.html").text

@@ -9,6 +9,7 @@ from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
 from glora_automl.report import markdown_note, publish
 from glora_automl.report._publish import PUBLISHED
 from glora_automl.report._snapshot import Snapshot
+from glora_automl.study import DataSummary, Overlap, set_attribute
 from tests.report.studies import add_stage, add_trials, begin_study, finish, made_space, made_study
 
 
@@ -91,3 +92,11 @@ def test_note_has_the_cost_of_each_worker():
     text = markdown_note(Snapshot.of(study))
     assert "| supernet | host-1 | 1 | 12.5 | 600 |" in text
     assert "| total | 2 workers | 5 | 14.5 | 1,200 |" in text
+
+
+def test_note_has_what_limits_the_figures():
+    study, _ = made_study(trials=3)
+    data = DataSummary({"test": 9}, (Overlap("train", "test", 2),))
+    set_attribute(study, "data", data.to_json())
+    publish(study)
+    assert f"- {data.notes()[0]}" in get_note(study)

@@ -95,3 +95,8 @@ def test_cost_table_omits_unmeasured_columns():
     assert joules.columns[-1] == "energy kJ"
     assert joules.lines[-1][-1] == "2.50"
     assert cost_table([]).lines == []
+
+
+def test_result_table_notes_stand_below_as_they_are():
+    text = printed(result_table([Row("LoRA")], 0, ["1 class has no test image: 'car [/red]'."]))
+    assert text.splitlines()[-1].strip() == "1 class has no test image: 'car [/red]'."

@@ -67,6 +67,7 @@ def test_load_vtab_wrong_lists_raise_one_line(root, tmp_path):
         ("test.txt", "a.jpg 4", ["Line 1", "test.txt", "from 0 to 3", "'a.jpg 4'"]),
         ("test.txt", "images/test/0000 x.jpg 0\na.jpg", ["Line 2", "'a.jpg'"]),
         ("test.txt", "a.jpg 0", ["1 of 13", "a.jpg", "No such file"]),
+        ("test.txt", f"a.jpg {'9' * 5000}", ["Line 1", "from 0 to 3"]),
         ("val200.txt", "", ["'val'", "must hold readable images"]),
         ("train800.txt", None, ["train800.txt", "NOAH"]),
     ):
@@ -87,3 +88,10 @@ def test_vtab_settings_unknown_name_raises(root):
         RecipeError, match=r"task\.name.* must be one of the 19 VTAB tasks.*'caltech101'"
     ):
         load_recipe("vtab1k").replace(task={"name": "caltech1001"})
+
+
+def test_load_vtab_list_that_is_a_device_raises(root):
+    (root / "kitti/test.txt").unlink()
+    (root / "kitti/test.txt").symlink_to("/dev/zero")
+    with pytest.raises(TaskError, match=r"test\.txt.*no regular file"):
+        load(root)

@@ -13,6 +13,7 @@ from glora_automl._declarations import Declaration, suggest
 from glora_automl.errors import GLoRAError, RecipeError
 from glora_automl.recipes._overrides import OWN, override_recipe, with_settings
 from glora_automl.recipes._recipe import NAME, Recipe
+from glora_automl.tasks import is_hidden
 
 __all__ = ["Suite", "SuiteTask", "list_suites", "load_suite", "suite_recipes"]
 
@@ -126,8 +127,8 @@ def load_suite(name: str, *, data: str | None = None) -> Suite:
 
 
 def _tasks_in(folder: Path) -> list[Path]:
-    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    found = [path for path in entries if path.is_dir() or path.suffix == ".npz"]
+    entries = sorted(path for path in folder.iterdir() if not is_hidden(path.name))
+    found = [path for path in entries if path.is_dir() or path.suffix.lower() == ".npz"]
     if not found:
         raise RecipeError(
             "suite must be a folder with .npz files or folders of images, one per task, got "

@@ -6,7 +6,7 @@ from glora_automl.tasks._decoding import Unreadable, ValueRange, check_value_ran
 from glora_automl.tasks._digits import DigitsSettings, load_digits
 from glora_automl.tasks._domains import DomainsSettings, load_domains
 from glora_automl.tasks._encoded import read_image
-from glora_automl.tasks._finding import find_images
+from glora_automl.tasks._finding import find_images, is_hidden
 from glora_automl.tasks._folder import FolderSettings, load_folder
 from glora_automl.tasks._images import (
     Images,
@@ -56,6 +56,7 @@ __all__ = [
     "draw_labelled",
     "find_images",
     "images_of",
+    "is_hidden",
     "load_arrays",
     "load_csv",
     "load_digits",

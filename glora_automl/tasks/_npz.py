@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -87,7 +88,7 @@ def load_npz(settings: NpzSettings, seed: int, progress: Progress | None = None)
         seed,
     )
     domains = {name: Domain(images.join(indices)) for name, indices in others.items()}
-    return check_images(Task(**{**task.__dict__, "domains": domains}))
+    return check_images(replace(task, domains=domains))
 
 
 def _as_train(arrays: Arrays, split: str, path: str) -> Arrays:

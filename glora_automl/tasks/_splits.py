@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -135,7 +136,7 @@ def encoded_task(
 ) -> Task:
     """Draw a task from splits of encoded images; see :func:`split_task`."""
     task = split_task(name, classes, encoded_sets(splits, reader), settings, seed)
-    return check_images(Task(**{**task.__dict__, "domains": dict(domains or {})}))
+    return check_images(replace(task, domains=dict(domains or {})))
 
 
 def check_classes(name: str, classes: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 from collections.abc import Mapping
@@ -76,18 +77,25 @@ class Task:
     def splits(self) -> dict[str, Images]:
         """Return the image set of each split and of each further domain, by name."""
         sets = {"train": self.train, "validation": self.validation, "test": self.test}
-        return sets | {name: domain.images for name, domain in self.domains.items()}
+        return sets | {
+            f"domain {name}" if name in sets else name: domain.images
+            for name, domain in self.domains.items()
+        }
+
+    @functools.cached_property
+    def _digests(self) -> dict[str, list[bytes]]:
+        """Digests of the images' pixels, per split."""
+        return {name: images.image_digests() for name, images in self.splits().items()}
 
     def overlaps(self) -> dict[tuple[str, str], int]:
         """Return how many images of a split are copies of images in an earlier split.
 
         Pairs of splits without copies are left out.
         """
-        digests = {name: images.image_digests() for name, images in self.splits().items()}
-        known = {name: set(found) for name, found in digests.items()}
+        known = {name: set(digests) for name, digests in self._digests.items()}
         counts = {
-            (first, second): sum(digest in known[first] for digest in digests[second])
-            for first, second in itertools.combinations(digests, 2)
+            (first, second): sum(digest in known[first] for digest in self._digests[second])
+            for first, second in itertools.combinations(known, 2)
         }
         return {pair: count for pair, count in counts.items() if count}
 
@@ -113,12 +121,13 @@ class Task:
     def n_contradictions(self) -> int:
         """Return how many images have a copy of another class, in train, validation and test."""
         labels: dict[bytes, set[int]] = {}
-        parts = [(p.image_digests(), p.labels.tolist())
-                 for p in (self.train, self.validation, self.test)]  # fmt: skip
-        for digests, indices in parts:
-            for digest, label in zip(digests, indices, strict=True):
-                labels.setdefault(digest, set()).add(label)
-        return sum(len(labels[digest]) > 1 for digests, _ in parts for digest in digests)
+        digests = [d for name in ("train", "validation", "test") for d in self._digests[name]]
+        sets = (self.train, self.validation, self.test)
+        for digest, label in zip(
+            digests, (y for s in sets for y in s.labels.tolist()), strict=True
+        ):
+            labels.setdefault(digest, set()).add(label)
+        return sum(len(labels[digest]) > 1 for digest in digests)
 
     def n_dark(self) -> int:
         """Return the number of train images that are almost black."""

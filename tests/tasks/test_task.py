@@ -35,6 +35,9 @@ def test_overlaps_copies_are_counted_per_pair_of_splits():
     both = ImageSet(torch.cat([parts[0].images[:1], parts[3].images]), torch.zeros(5).long())
     task = Task("t", ("a", "b"), *parts[:3], domains={"far": Domain(both), "new": Domain(parts[3])})
     assert task.overlaps() == {("train", "far"): 1, ("far", "new"): 4}
+    task = Task("t", ("a", "b"), *parts[:3], domains={"train": Domain(both)})
+    assert task.overlaps() == {("train", "domain train"): 1}
+    assert task.n_contradictions() == 0
     task = Task("t", ("a", "b"), parts[0], parts[1], parts[1])
     assert task.overlaps() == {("validation", "test"): 4}
 
@@ -53,3 +56,12 @@ def test_n_dark_counts_images_without_a_bright_pixel():
     assert Task("t", ("a", "b"), *parts).n_dark() == 0
     dark = ImageSet(parts[0].images // 16, parts[0].labels)
     assert Task("t", ("a", "b"), dark, *parts[1:]).n_dark() == 4
+
+
+def test_n_contradictions_counts_copies_of_another_class():
+    parts = [random_images(seed=seed) for seed in range(3)]
+    assert Task("t", ("a", "b"), *parts).n_contradictions() == 0
+    other = ImageSet(parts[0].images[:1], torch.tensor([1]))
+    assert Task("t", ("a", "b"), parts[0], parts[1], other).n_contradictions() == 2
+    same = ImageSet(parts[0].images[:1], parts[0].labels[:1])
+    assert Task("t", ("a", "b"), parts[0], parts[1], same).n_contradictions() == 0

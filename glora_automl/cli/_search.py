@@ -37,6 +37,10 @@ def search(
     budget: Budget = None,
     n_trials: NTrials = None,
     seed: Seed = None,
+    effort: Annotated[
+        str | None,
+        typer.Option(help="low, medium or high: the cost of about 1, 3 or 8 trainings of LoRA."),
+    ] = None,
     sampler: Annotated[str | None, typer.Option(help="evolution, tpe, nsga2 or random.")] = None,
     warm_start: Annotated[
         str | None, typer.Option(help="Begin with the best architectures of an earlier study.")
@@ -51,6 +55,7 @@ def search(
         recipe,
         data=data,
         model=model,
+        effort=effort,
         settings=changes or (),
         search=given(n_trials=n_trials, sampler=sampler),
         **given(budget=budget, seed=seed),

@@ -23,7 +23,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import MedianPruner
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold
 
 from glora_automl.backbones import fit_head
 from glora_automl.errors import DivergenceError
@@ -147,7 +147,8 @@ def _sampler(space: Mapping[str, BaseDistribution], name: str, seed: int) -> Bas
 def fold_contexts(context: Context, n_folds: int) -> list[Context]:
     """Return the context with each fold of its labelled images as validation images.
 
-    Folds are stratified. There are fewer of them if no class has as many images.
+    Folds are stratified, and copies of one image are in one fold. There are fewer folds if no
+    class has as many images.
 
     Args:
         context: The recipe on this machine.
@@ -155,10 +156,11 @@ def fold_contexts(context: Context, n_folds: int) -> list[Context]:
     """
     labels = context.labelled[1].cpu().numpy()
     n_folds = max(2, min(n_folds, int(np.bincount(labels).max())))
-    splitter = StratifiedKFold(n_folds, shuffle=True, random_state=context.recipe.seed)
+    copies = np.unique(context.task.labelled_digests(), return_inverse=True)[1]
+    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=context.recipe.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # classes with fewer images than folds
-        folds = list(splitter.split(np.zeros(len(labels)), labels))
+        folds = list(splitter.split(np.zeros(len(labels)), labels, copies))
     return [context.fold(train, validation) for train, validation in folds]
 
 

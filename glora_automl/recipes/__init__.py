@@ -1,5 +1,6 @@
 """Declarations of a user: recipes, changes to them, suites."""
 
+from glora_automl.recipes._effort import EFFORTS, with_effort
 from glora_automl.recipes._overrides import override_recipe, with_data
 from glora_automl.recipes._recipe import NAME, Recipe, list_recipes, load_recipe, parse_recipe
 from glora_automl.recipes._settings import SearchSettings, SelectionSettings, SupernetSettings
@@ -7,6 +8,7 @@ from glora_automl.recipes._suite import Suite, SuiteTask, list_suites, load_suit
 from glora_automl.recipes._tuning import Range, TuneSettings, load_portfolio, nested
 
 __all__ = [
+    "EFFORTS",
     "NAME",
     "Range",
     "Recipe",
@@ -26,4 +28,5 @@ __all__ = [
     "parse_recipe",
     "suite_recipes",
     "with_data",
+    "with_effort",
 ]

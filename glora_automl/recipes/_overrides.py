@@ -12,6 +12,7 @@ from typing import Any
 from glora_automl._messages import short
 from glora_automl.errors import RecipeError
 from glora_automl.presets import is_preset, read_architecture
+from glora_automl.recipes._effort import with_effort
 from glora_automl.recipes._recipe import Recipe, list_recipes, load_recipe, parse_recipe
 
 __all__ = ["OWN", "override_recipe", "with_data", "with_settings"]
@@ -26,6 +27,7 @@ def override_recipe(
     data: str | None = None,
     model: str | None = None,
     architecture: str | None = None,
+    effort: str | None = None,
     settings: Sequence[str] = (),
     **changes: Any,
 ) -> Recipe:
@@ -38,6 +40,7 @@ def override_recipe(
         model: A timm model with its pretrained weights, which replaces the recipe's.
         architecture: A preset or the file of an architecture, which is trained without a search.
             The study is named after it, too.
+        effort: As for :func:`with_effort`.
         settings: Further changes, each as ``key=value``, such as ``search.n_trials=100``.
         **changes: As for :meth:`Recipe.replace`, applied last.
 
@@ -60,6 +63,8 @@ def override_recipe(
         text = read_architecture(architecture)
         stem = text if is_preset(text) else name_of(architecture)
         recipe = recipe.replace(name=f"{recipe.name}-{stem}", architecture=text)
+    if effort is not None:
+        recipe = with_effort(recipe, effort)
     return with_settings(recipe, settings).replace(**changes)
 
 

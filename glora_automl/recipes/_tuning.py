@@ -148,10 +148,10 @@ class TuneSettings(Declaration):
         for key in own:
             choices = self.choices.get(key, ())
             if isinstance(choices, Range):
-                found[key] = distribution = choices.distribution()
+                found[key] = choices.distribution()
                 for settings in first:
                     value = settings[key]
-                    if isinstance(value, str) or not distribution._contains(value):
+                    if isinstance(value, str) or not choices.low <= value <= choices.high:
                         raise RecipeError(
                             f"tune.choices must hold {key} = {value!r}, the value of the recipe or "
                             f"of its portfolio, got {choices.low} to {choices.high}. Widen the "

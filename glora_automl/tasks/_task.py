@@ -87,6 +87,10 @@ class Task:
         """Digests of the images' pixels, per split."""
         return {name: images.image_digests() for name, images in self.splits().items()}
 
+    def labelled_digests(self) -> list[bytes]:
+        """Return the digest of each training image, then of each validation image."""
+        return [*self._digests["train"], *self._digests["validation"]]
+
     def overlaps(self) -> dict[tuple[str, str], int]:
         """Return how many images of a split are copies of images in an earlier split.
 

@@ -104,6 +104,22 @@ def test_folds_part_the_labelled_images_by_class(recipe, workspace):
         assert counts.max() - counts.min() <= 1
 
 
+def test_folds_keep_copies_of_an_image_together(recipe, workspace):
+    with open_run(recipe, workspace) as run:
+        context = load_backbone(run).context
+        copies = [bytes([i % 25, 1]) for i in range(len(context.labelled[1]))]
+        context.task.__dict__["_digests"] = {"train": copies, "validation": []}
+        images = [
+            {tuple(image.flatten().tolist()) for image in fold.validation[0][:]}
+            for fold in fold_contexts(context, 4)
+        ]
+        order = [tuple(image.flatten().tolist()) for image in context.labelled[0][:]]
+    for index, copy in enumerate(copies):
+        twins = {order[i] for i, other in enumerate(copies) if other == copy}
+        (fold,) = [found for found in images if order[index] in found]
+        assert twins <= fold
+
+
 def test_folds_of_few_images_are_fewer(tiny, workspace):
     few = tiny.replace(task={"train_per_class": 2, "validation_per_class": 1})
     with open_run(few, workspace) as run:

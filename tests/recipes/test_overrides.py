@@ -1,8 +1,11 @@
 import pytest
 
 from glora_automl.errors import RecipeError
+from glora_automl.pipeline import Workspace, prepare
+from glora_automl.pipeline._forecast import stage_work
 from glora_automl.recipes import load_recipe, override_recipe
 from glora_automl.recipes._overrides import with_data, with_settings
+from glora_automl.study import Stage
 from tests.tasks.files import write_classes
 
 
@@ -79,3 +82,19 @@ def test_with_settings_value_is_toml_or_text(setting, expected):
 def test_with_settings_other_form_raises(setting):
     with pytest.raises(RecipeError, match="set must be key=value"):
         with_settings(load_recipe("own"), [setting])
+
+
+@pytest.mark.parametrize(("effort", "cost"), [("low", 1.3), ("medium", 3.2), ("high", 8.4)])
+def test_effort_costs_that_many_trainings_of_lora(tmp_path, effort, cost):
+    recipe = override_recipe("digits", effort=effort)
+    context = prepare(recipe, Workspace(runs=tmp_path, device="cpu"), "digits")
+    work = stage_work(context)
+    work.pop(Stage.TEST)
+    one = 3 * recipe.training.epochs * len(context.task.train)
+    total = sum(spent.forward_images for spent in work.values()) / one
+    assert 0.75 * cost < total <= cost
+
+
+def test_unknown_effort_is_refused():
+    with pytest.raises(RecipeError, match="effort must be one of low, medium, high, got 'max'"):
+        override_recipe("digits", effort="max")

@@ -35,7 +35,7 @@ def test_tuning_proposals_are_the_recipe_itself_then_the_portfolio(tiny):
     assert own == {key: flat[key] for key in own}
     assert others == [own | settings for settings in load_portfolio()[:2]]
     space = recipe.tuning_space()
-    assert all(space[key]._contains(value) for p in (own, *others) for key, value in p.items())
+    assert all(value in space[key].choices for p in (own, *others) for key, value in p.items())
 
 
 def test_every_setting_of_the_portfolio_fits_a_recipe(tiny):

@@ -8,14 +8,26 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Strict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 
+from glora_automl._files import read_file, user_path
+from glora_automl._messages import short, shorten
 from glora_automl.errors import GLoRAError
 
-# TOML is typed: neither true nor "3" is a number.
+# TOML is typed: neither true nor "3" is a number. JSON and TOML also have numbers that are none.
 Int = Annotated[int, Strict()]
-Float = Annotated[float, Strict()]
+Float = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Bool = Annotated[bool, Strict()]
+Count = Annotated[Int, Field(ge=0, le=10**12)]
+
+MAX_BYTES = 1 << 20
+"""Largest TOML file."""
+
+MAX_TEXT, MAX_VALUES, MAX_DEPTH = 200_000, 500_000, 16
+"""Bounds of a table: characters of a text, values in all, tables and lists in each other."""
+
+MAX_INT = 2**63 - 1
+"""Largest integer of TOML, of a database and of numpy."""
 
 Folder = Literal["studies", "search_spaces", "suites", "portfolios"]
 Model = TypeVar("Model", bound=BaseModel)
@@ -53,13 +65,15 @@ def suggest(word: str, known: list[str]) -> str:
         >>> suggest("lorra", ["lora", "bitfit"]), suggest("x", ["lora", "bitfit"])
         ("Did you mean 'lora'?", 'Choose one of lora, bitfit.')
     """
-    near = difflib.get_close_matches(word, known, n=1)
+    near = difflib.get_close_matches(word[:100], known, n=1)
     if near:
         return f"Did you mean {near[0]!r}?"
-    return f"Choose one of {', '.join(known)}." if known else "There are none to choose from."
+    if not known:
+        return "There are none to choose from."
+    return f"Choose one of {shorten(', '.join(known), 110)}."
 
 
-def read(kind: Folder, name: str, error: type[GLoRAError]) -> tuple[str, dict[str, Any]]:
+def read(kind: Folder, name: str | Path, error: type[GLoRAError]) -> tuple[str, dict[str, Any]]:
     """Read a shipped declaration by name, or any TOML file by path.
 
     Returns:
@@ -69,26 +83,77 @@ def read(kind: Folder, name: str, error: type[GLoRAError]) -> tuple[str, dict[st
         GLoRAError: As ``error``, if the file is missing, unreadable or not TOML.
     """
     noun = _NOUNS[kind]
-    path = Path(name)
-    if path.suffix != ".toml":
-        path = folder(kind) / f"{name}.toml"
+    if not isinstance(name, str | Path) or not str(name).endswith(".toml"):
         if name not in names(kind):
             raise error(
                 f"The {noun} must be a shipped name or a path that ends in .toml, "
-                f"got {name!r}. {suggest(name, names(kind))}"
+                f"got {short(name)}. {suggest(str(name), names(kind))}"
             )
+        path = folder(kind) / f"{name}.toml"
+    else:
+        path = user_path(name, f"The {noun} file", error)
     try:
-        return path.stem, tomllib.loads(path.read_text(encoding="utf-8"))
+        return path.stem, tomllib.loads(read_file(path, MAX_BYTES).decode())
     except OSError as reason:
         raise error(
-            f"The {noun} file must be readable, got {str(path)!r} ({reason.strerror}). "
+            f"The {noun} file must be readable, got {short(str(path), 120)} ({reason.strerror}). "
             "Check the path."
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as reason:
-        raise error(f"The {noun} file must be TOML, got {str(path)!r} ({reason}).") from None
+    except (ValueError, RecursionError) as reason:
+        why = "it is nested too deeply" if isinstance(reason, RecursionError) else str(reason)
+        raise error(
+            f"The {noun} file must be TOML, got {short(str(path), 120)} ({shorten(why, 100)})."
+        ) from None
 
 
-def validate(model: type[Model], table: object, where: str, error: type[GLoRAError]) -> Model:
+def check_plain(table: object, *, control: bool = False) -> None:
+    """Check that a parsed document has bounded numbers, texts and depth, before it is used.
+
+    Args:
+        table: Values as JSON or TOML have them. Other objects are left to their own checks.
+        control: Whether texts may have control characters, such as names of folders.
+
+    Raises:
+        ValueError: If a value is out of bounds; the message begins with its dotted key.
+    """
+    waiting: list[tuple[tuple[Any, ...], object]] = [((), table)]
+    seen = 0
+    while waiting:
+        path, value = waiting.pop()
+        seen += 1
+        fault = None
+        if seen > MAX_VALUES:
+            fault = f"have at most {MAX_VALUES:,} values"
+        elif len(path) > MAX_DEPTH:
+            fault = f"be nested at most {MAX_DEPTH} deep"
+        elif isinstance(value, str) and len(value) > MAX_TEXT:
+            fault = f"have at most {MAX_TEXT:,} characters"
+        elif isinstance(value, str) and not control and _FORBIDDEN.search(value):
+            fault = "be text without control characters"
+        elif isinstance(value, int) and abs(value) > MAX_INT:
+            fault = "be an integer of 64 bits"
+        if fault is not None:
+            key = shorten(".".join(map(str, path[:MAX_DEPTH])), 60)
+            raise ValueError(f"{key or 'the table'} must {fault}, got {short(value, 60)}.")
+        if isinstance(value, dict):
+            waiting += [((*path, "the key"), key) for key in value]
+            waiting += [((*path, key), inner) for key, inner in value.items()]
+        elif isinstance(value, list | tuple):
+            waiting += [((*path, place), inner) for place, inner in enumerate(value)]
+
+
+# Lines and tabs are text. Other control characters act on a terminal, and surrogates are none.
+_FORBIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def validate(
+    model: type[Model],
+    table: object,
+    where: str,
+    error: type[GLoRAError],
+    *,
+    control: bool = False,
+) -> Model:
     """Check a parsed table against its model and report the first fault in one line.
 
     Args:
@@ -96,22 +161,26 @@ def validate(model: type[Model], table: object, where: str, error: type[GLoRAErr
         table: The parsed table.
         where: Prefix of the message, such as ``recipe digits``.
         error: Class of the exception.
+        control: As for :func:`check_plain`.
 
     Raises:
         GLoRAError: As ``error``, or as the :class:`GLoRAError` that a validator raised.
     """
     try:
+        check_plain(table, control=control)
         return model.model_validate(table)
     except ValidationError as faults:
         # A misspelt key explains the missing key that it causes.
         fault = min(faults.errors(), key=lambda f: f["type"] != "extra_forbidden")
+    except ValueError as out_of_bounds:
+        raise error(f"{where}: {out_of_bounds}") from None
     owner, path = _locate(model, fault["loc"])
     if fault["type"].startswith("union_tag"):  # discriminator of a table, such as task.source
         path.append(fault["ctx"]["discriminator"].strip("'"))
     if fault["type"] == "union_tag_invalid":
         fault["msg"] = f"Input should be one of {fault['ctx']['expected_tags']}"
         fault["input"] = fault["ctx"]["tag"]
-    key = ".".join(path) or "the table"
+    key = shorten(".".join(path), 80) or "the table"
     if fault["type"] == "extra_forbidden":
         known = [] if owner is None else list(owner.model_fields)
         raise error(f"{where}: unknown key {key!r}. {suggest(path[-1], known)}")
@@ -124,7 +193,7 @@ def validate(model: type[Model], table: object, where: str, error: type[GLoRAErr
         raise error(f"{where}: {key}: {reason}")
     # pydantic writes "Input should be ...", "Tuple should have ...".
     rule = re.sub(r"^\w+ should ", "", fault["msg"])
-    raise error(f"{where}: {key} must {rule}, got {fault['input']!r}.")
+    raise error(f"{where}: {key} must {rule}, got {short(fault['input'])}.")
 
 
 def _locate(

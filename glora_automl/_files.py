@@ -1,60 +1,128 @@
-"""Atomic writes, folders and file locks."""
+"""Files: checked paths, bounded reads, atomic writes, folders and locks."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import secrets
+import shutil
 import stat
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
-from glora_automl.errors import StorageError
+from glora_automl._messages import short
+from glora_automl.errors import GLoRAError, StorageError
 
 __all__ = [
     "Timeout",
+    "check_output",
     "file_lock",
     "make_folder",
     "open_file",
     "read_file",
     "remove_torn",
+    "sweep",
+    "temporary_name",
+    "user_path",
     "write_atomic",
 ]
 
 MAX_BYTES = 1 << 30
 """Largest file that is read as a whole; the largest image that Pillow decodes is smaller."""
 
+LEFT = 600.0
+"""Seconds without a change after which a temporary file is one that a killed process left."""
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.glora\.tmp", re.DOTALL)
+
+
+def user_path(value: object, argument: str, error: type[GLoRAError]) -> Path:
+    """Return a path that a user wrote, with its ``~`` expanded.
+
+    Args:
+        value: The path.
+        argument: Name of the argument, for messages.
+        error: Class of the exception.
+
+    Raises:
+        GLoRAError: As ``error``, if no file system can have such a path.
+
+    Example:
+        >>> user_path("images/zoo.npz", "`data`", StorageError).name
+        'zoo.npz'
+    """
+    fault = None
+    path = Path()
+    try:
+        text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+        if not isinstance(text, str):
+            fault = "it is no text"
+        elif not text:
+            fault = "it is empty"
+        else:
+            path = Path(os.path.expanduser(text))
+            if "\0" in text:
+                fault = "it has a NUL character"
+            elif text[0] == "~" and str(path)[:1] == "~":
+                fault = "there is no such user"
+            elif len(os.fsencode(path)) >= 4096 or any(
+                len(os.fsencode(part)) > 255 for part in path.parts
+            ):
+                fault = "it is too long"
+    except UnicodeEncodeError:
+        fault = "it is no Unicode text"
+    if fault is not None:
+        raise error(f"{argument} must be a path, got {short(value)}: {fault}. Correct the path.")
+    return path
+
+
+def temporary_name(path: Path) -> Path:
+    """Return a hidden name beside a file or folder, which :func:`sweep` knows."""
+    return path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.glora.tmp")
+
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Write a temporary file beside ``path``, then rename it to ``path``.
 
-    A reader sees the whole file or none. A crash leaves at most a hidden temporary file.
+    A reader sees the whole file or none. A killed process leaves at most a hidden temporary file,
+    which a later call in the folder removes. The file has the permissions of the umask.
 
     Args:
         path: The file. Its folder is created.
         write: Writes the content to the path that it gets.
 
     Raises:
-        StorageError: If the folder cannot be written or the disk is full.
+        StorageError: If the folder cannot be written, the disk is full, or the path is something
+            else than a file.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = temporary_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EEXIST, "it is no regular file")
+        sweep(path.parent)
+        temporary.touch()
+        mode = stat.S_IMODE(temporary.stat().st_mode)
         write(temporary)
+        temporary.chmod(mode)  # some libraries create files that only their owner can read
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         raise StorageError(
-            f"A file must be writable, got {str(path)!r}: {error.strerror or error}. Free disk "
+            f"A file must be writable, got {short(str(path), 120)}: {reason}. Free disk "
             "space or choose another folder."
         ) from None
     finally:
         # The file is missing after the rename, and after a failed creation.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             temporary.unlink()
 
 
@@ -94,8 +162,39 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
+def check_output(
+    path: Path, argument: str, error: type[GLoRAError], mark: bytes, n_bytes: int = 4096
+) -> None:
+    """Refuse to write where something is that this package did not write.
+
+    Args:
+        path: The file to write.
+        argument: Name of the argument that chooses it, for messages.
+        error: Class of the exception.
+        mark: Bytes that a file of this package has near its beginning.
+        n_bytes: Where they are.
+
+    Raises:
+        GLoRAError: As ``error``, if the path is taken.
+    """
+    try:
+        if not os.path.lexists(path):
+            return
+        if stat.S_ISREG(path.lstat().st_mode):
+            with path.open("rb") as file:
+                if mark in file.read(n_bytes):
+                    return
+        fault = "is not one of glora_automl"
+    except (OSError, ValueError) as reason:
+        fault = f"cannot be read ({getattr(reason, 'strerror', None) or reason})"
+    raise error(
+        f"`{argument}` must be a new file, got {short(str(path), 120)}, which {fault}. Remove it, "
+        f"or choose another `{argument}`."
+    )
+
+
 def make_folder(folder: Path, argument: str = "runs") -> None:
-    """Create a folder and its parents unless they exist.
+    """Create a folder and its parents unless they exist; remove old temporary files in it.
 
     Args:
         folder: The folder.
@@ -106,11 +205,13 @@ def make_folder(folder: Path, argument: str = "runs") -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         raise StorageError(
-            f"`{argument}` must be writable, got {str(folder)!r}: {error.strerror}. Choose another "
-            f"`{argument}`."
+            f"`{argument}` must be writable, got {short(str(folder), 120)}: {reason}. Choose "
+            f"another `{argument}`."
         ) from None
+    sweep(folder)
 
 
 @contextlib.contextmanager
@@ -143,12 +244,32 @@ def file_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
         lock.release()
 
 
-def remove_torn(folder: Path, name: str = "*") -> None:
+def remove_torn(folder: Path, *names: str) -> None:
     """Remove the temporary files that killed calls of :func:`write_atomic` left.
 
     Args:
         folder: Folder of the files.
-        name: Pattern of names that no process is writing.
+        names: Patterns of file names that no process is writing, such as by a lock.
     """
-    for torn in folder.glob(f".{name}.{'[0-9a-f]' * 8}.tmp"):
-        torn.unlink(missing_ok=True)
+    for name in names:
+        for torn in folder.glob(f".{name}.{'[0-9a-f]' * 8}.glora.tmp"):
+            torn.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove temporary files and folders that killed processes left in a folder.
+
+    Only their age tells: other processes, also of other machines, may be writing theirs.
+    """
+    with contextlib.suppress(OSError):
+        for path in [p for p in folder.iterdir() if _TEMPORARY.fullmatch(p.name)]:
+            with contextlib.suppress(OSError):
+                is_folder = stat.S_ISDIR(path.lstat().st_mode)
+                inside = path.rglob("*") if is_folder else ()
+                last = max(part.lstat().st_mtime for part in (path, *inside))
+                if abs(time.time() - last) < LEFT:
+                    continue
+                if is_folder:
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from glora_automl._messages import short
 from glora_automl.errors import ArchitectureError
 
 __all__ = ["TENSORS", "Architecture", "Choice", "LayerChoices", "LayerShape"]
@@ -105,13 +106,15 @@ class Choice:
         Raises:
             ArchitectureError: If ``text`` is not a choice.
         """
-        if match := re.fullmatch(r"lora-([1-9][0-9]*)", text):
+        if not isinstance(text, str):
+            raise ArchitectureError(f"A choice must be text, got {short(text)}.")
+        if match := re.fullmatch(r"lora-([1-9][0-9]{0,8})", text):
             return Choice("lora", int(match[1]))
         for kind in ("none", "scalar", "vector"):
             if text == kind:
                 return Choice(kind)
         raise ArchitectureError(
-            f"A choice must be one of none, scalar, vector, lora-r with r >= 1, got {text!r}."
+            f"A choice must be one of none, scalar, vector, lora-r with r >= 1, got {short(text)}."
         )
 
     def check(self, tensor: str, shape: LayerShape | None = None) -> None:
@@ -211,9 +214,9 @@ class Architecture(Mapping[str, LayerChoices]):
 
     def __init__(self, layers: Mapping[str, LayerChoices]) -> None:
         for name, choices in layers.items():
-            if not re.fullmatch(r"[^\s:]+", name):
+            if not re.fullmatch(r"[^\s:]{1,500}", name) or not name.isprintable():
                 raise ArchitectureError(
-                    f"A layer name must be text without spaces and colons, got {name!r}."
+                    f"A layer name must be text without spaces and colons, got {short(name)}."
                 )
             for tensor, choice in zip(TENSORS, choices, strict=True):
                 try:
@@ -256,6 +259,10 @@ class Architecture(Mapping[str, LayerChoices]):
         Raises:
             ArchitectureError: If a line is malformed or a layer is repeated.
         """
+        if not isinstance(text, str):
+            raise ArchitectureError(
+                f"An architecture must be text with one line per layer, got {short(text)}."
+            )
         layers: dict[str, LayerChoices] = {}
         for line in filter(None, map(str.strip, text.splitlines())):
             name, colon, rest = line.partition(":")
@@ -263,11 +270,11 @@ class Architecture(Mapping[str, LayerChoices]):
             if not colon or not words:
                 raise ArchitectureError(
                     "A line of an architecture must be 'layer: choices', such as "
-                    f"'blocks.0.attn.qkv: B=lora-4 E=vector', got {line[:80]!r}."
+                    f"'blocks.0.attn.qkv: B=lora-4 E=vector', got {short(line)}."
                 )
             if name in layers:
                 raise ArchitectureError(
-                    f"An architecture must name each layer once, got {name!r} twice."
+                    f"An architecture must name each layer once, got {short(name)} twice."
                 )
             fields: dict[str, Choice] = {}
             for word in [] if words == ["none"] else words:
@@ -275,7 +282,7 @@ class Architecture(Mapping[str, LayerChoices]):
                 if tensor not in TENSORS or tensor in fields:
                     raise ArchitectureError(
                         f"{name}: the support tensors must be of {', '.join(TENSORS)}, each once, "
-                        f"got {word!r}."
+                        f"got {short(word)}."
                     )
                 fields[tensor] = Choice.parse(choice)
             layers[name] = LayerChoices(**fields)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic_core import CoreSchema, core_schema
 
+from glora_automl._messages import short
 from glora_automl.errors import BudgetError
 from glora_automl.search_space import SearchSpace
 
@@ -67,12 +68,16 @@ class Budget:
         if match is None:
             raise BudgetError(
                 "The budget must be a count of parameters at or above 0 such as 12000, '12k', "
-                f"'0.3M' or '1%' of the backbone, got {value!r}."
+                f"'0.3M' or '1%' of the backbone, got {short(value)}."
             )
         count, number, unit = match.groups()
         if count is not None:
             return cls(Fraction(count), False, written)
         if unit == "%":
+            if Fraction(number) > 100:
+                raise BudgetError(
+                    f"The budget must be at most 100% of the backbone, got {short(value)}."
+                )
             return cls(Fraction(number), True, written)
         return cls(Fraction(number) * _UNITS[unit.lower()], False, written)
 
@@ -228,23 +233,24 @@ class FeasibleRegion:
     def count(self, limit: int) -> int:
         """Return the number of architectures that fit, counted up to ``limit``.
 
-        It takes at most ``limit`` times the number of dimensions steps, as it never enters a
-        branch that cannot fit.
+        Architectures of equal size are counted together, one dimension after another. Beginnings
+        that cannot fit are dropped, so each of the others is a different architecture at least:
+        their number ends the count, and with it the memory.
         """
         space = self.space
         # Smallest total cost of the dimensions from a row on.
         rest = np.append(np.cumsum([min(d.costs) for d in space.dimensions][::-1])[::-1], 0)
-
-        found, stack = 0, [(0, space.fixed_count)]
-        while stack and found < limit:
-            row, spent = stack.pop()
-            if row == len(space.dimensions):
-                found += 1
-                continue
-            for cost in space.dimensions[row].costs:
-                if spent + cost + rest[row + 1] <= self.budget:
-                    stack.append((row + 1, spent + cost))
-        return found
+        counts = {space.fixed_count: 1}
+        for dimension, least in zip(space.dimensions, rest[1:].tolist(), strict=True):
+            longer: dict[int, int] = {}
+            for spent, count in counts.items():
+                for cost in dimension.costs:
+                    if (total := spent + cost) + least <= self.budget:
+                        longer[total] = longer.get(total, 0) + count
+            counts = longer
+            if sum(counts.values()) >= limit:
+                return limit
+        return sum(counts.values())
 
     def _fit(
         self, indices: np.ndarray, rng: np.random.Generator, kept: np.ndarray | None = None

@@ -23,9 +23,13 @@ Every message is one line of this form, with a hint in the imperative::
 
     <argument> must be <rule>, got <value>. <hint>
 
+A long one is cut in its middle to 300 characters, and passwords are left out.
+
 The hint names arguments in backticks, such as ``Lower `training.lr`.``, and never a command-line
 flag. The command line prints the message with its own flags and exits with code 2.
 """
+
+from glora_automl._messages import printable, redact, shorten
 
 __all__ = [
     "ArchitectureError",
@@ -47,7 +51,18 @@ __all__ = [
 
 
 class GLoRAError(Exception):
-    """Base of every exception that this package raises on purpose."""
+    """Base of every exception that this package raises on purpose.
+
+    Args:
+        message: The message, which may contain any text from outside.
+
+    Example:
+        >>> len(str(GLoRAError("The name must be short, got " + 1000 * "x" + ". Shorten it.")))
+        300
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(shorten(printable(redact(str(message)))))
 
 
 class ArchitectureError(GLoRAError, ValueError):

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from glora_automl._declarations import suggest
+from glora_automl._declarations import MAX_TEXT, suggest
+from glora_automl._files import read_file, user_path
+from glora_automl._messages import short
 from glora_automl.architecture import TENSORS, Architecture, Choice, LayerChoices, LayerShape
 from glora_automl.errors import ArchitectureError, BudgetError
 
@@ -45,7 +47,7 @@ def is_preset(text: str) -> bool:
         >>> [is_preset(text) for text in ("lora", "lora-4", "lora-0", "winner.txt")]
         [True, True, False, False]
     """
-    return bool(re.fullmatch("lora(-[1-9][0-9]*)?|bitfit|ssf|probe", text))
+    return bool(re.fullmatch("lora(-[1-9][0-9]{0,8})?|bitfit|ssf|probe", text))
 
 
 def check_architecture(text: str) -> None:
@@ -59,7 +61,8 @@ def check_architecture(text: str) -> None:
     if not _is_printed(text):
         raise ArchitectureError(
             f"The architecture must be one of {', '.join(PRESETS)}, or one line per layer such as "
-            f"'blocks.0.attn.qkv: B=lora-4 E=vector', got {text!r}. {suggest(text, list(PRESETS))}"
+            f"'blocks.0.attn.qkv: B=lora-4 E=vector', got {short(text)}. "
+            f"{suggest(text, list(PRESETS))}"
         )
     Architecture.parse(text)
 
@@ -81,14 +84,14 @@ def read_architecture(text: str, folder: Path | None = None) -> str:
     """
     if is_preset(text) or _is_printed(text):
         return text
-    path = (folder or Path()) / Path(text).expanduser()
+    path = (folder or Path()) / user_path(text, "The architecture", ArchitectureError)
     try:
-        found = path.read_text(encoding="utf-8")
+        found = read_file(path, MAX_TEXT).decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ArchitectureError(
             f"The architecture must be one of {', '.join(PRESETS)}, or a file with a printed "
-            f"architecture, got {text!r} ({reason}). {suggest(text, list(PRESETS))}"
+            f"architecture, got {short(text)} ({reason}). {suggest(text, list(PRESETS))}"
         ) from None
     if not found.strip():
         raise ArchitectureError(

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -28,16 +28,17 @@ __all__ = [
 ]
 
 Tie = Literal["layer", "kind", "block", "model"]
+Names = Annotated[tuple[Annotated[str, Field(max_length=200)], ...], Field(max_length=1000)]
 
 
 class TensorChoices(Declaration):
     """The choices of each support tensor; an omitted tensor stays ``none``."""
 
-    A: tuple[str, ...] = ("none",)
-    B: tuple[str, ...] = ("none",)
-    C: tuple[str, ...] = ("none",)
-    D: tuple[str, ...] = ("none",)
-    E: tuple[str, ...] = ("none",)
+    A: Names = ("none",)
+    B: Names = ("none",)
+    C: Names = ("none",)
+    D: Names = ("none",)
+    E: Names = ("none",)
 
 
 class SearchSpaceSpec(Declaration):
@@ -53,9 +54,9 @@ class SearchSpaceSpec(Declaration):
             have: ``D`` without a bias, a LoRA rank above its size.
     """
 
-    description: str = ""
-    layers: tuple[str, ...] = Field(default=("*",), min_length=1)
-    exclude: tuple[str, ...] = ()
+    description: str = Field(default="", max_length=1000)
+    layers: Names = Field(default=("*",), min_length=1)
+    exclude: Names = ()
     tie: Tie = "layer"
     choices: TensorChoices
 

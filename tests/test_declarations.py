@@ -1,11 +1,15 @@
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from glora_automl import _declarations
 from glora_automl.budget import Budget
 from glora_automl.errors import BudgetError, GLoRAError, RecipeError, SearchSpaceError
-from glora_automl.search_space import load_search_space
+from glora_automl.search_space import SearchSpaceSpec, load_search_space
+from tests.refusals import refusal
 
 CHOICES = '[choices]\nB = ["none", "vector"]\n'
 
@@ -198,3 +202,50 @@ def test_validate_package_error_in_a_validator_keeps_its_class():
     )
     assert message.startswith("here: The budget must be a count")
     assert message.endswith("got '12q'.")
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.dictionaries(st.sampled_from(["layers", "exclude", "tie", "choices"]), values))
+def test_validate_any_table_is_read_or_refused_in_one_line(table):
+    refusal(_declarations.validate, SearchSpaceSpec, table, "here", SearchSpaceError)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [10**19, -(10**5000), "a\0b", "\x1b[31m", "\ud800", "x" * 300_000, {"\x07": 1}],
+    ids=["64 bits", "digits", "nul", "escape", "surrogate", "long", "key"],
+)
+def test_check_plain_value_out_of_bounds_raises_with_its_key(value):
+    with pytest.raises(ValueError, match=r"^section\.0") as caught:
+        _declarations.check_plain({"section": [value]})
+    assert len(str(caught.value)) < 300
+
+
+def test_check_plain_deep_or_endless_table_raises():
+    deep: list = []
+    for _ in range(5000):
+        deep = [deep]
+    endless: dict = {}
+    endless["again"] = endless
+    for table in (deep, endless):
+        with pytest.raises(ValueError, match="nested at most"):
+            _declarations.check_plain(table)
+
+
+@pytest.mark.parametrize("content", ["a = " + "[" * 2000, "a = " + "9" * 5000])
+def test_load_toml_beyond_python_raises_one_line(load, content):
+    assert "must be TOML" in message_of(load, content)
+
+
+def test_load_endless_file_or_pipe_raises(tmp_path):
+    (tmp_path / "zero.toml").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe.toml")
+    for name in ("zero.toml", "pipe.toml"):
+        assert "no regular file" in message_of(load_search_space, str(tmp_path / name))

@@ -4,8 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from glora_automl._files import make_folder, read_file, remove_torn, write_atomic
-from glora_automl.errors import StorageError
+from glora_automl._files import (
+    check_output,
+    make_folder,
+    read_file,
+    remove_torn,
+    user_path,
+    write_atomic,
+)
+from glora_automl.errors import ReportError, StorageError
 
 
 def disk_full(*args, **kwargs):
@@ -63,9 +70,9 @@ def test_write_atomic_other_exception_propagates_and_leaves_no_file(tmp_path):
 
 
 def test_remove_torn_removes_only_temporary_files(tmp_path):
-    for name in (".a.json.0123abcd.tmp", ".important.tmp", "b.tmp", "a.json"):
+    for name in (".a.json.0123abcd.glora.tmp", ".important.tmp", "b.tmp", "a.json"):
         (tmp_path / name).write_text("x", encoding="utf-8")
-    remove_torn(tmp_path)
+    remove_torn(tmp_path, "*")
     assert {p.name for p in tmp_path.iterdir()} == {".important.tmp", "b.tmp", "a.json"}
 
 
@@ -101,3 +108,88 @@ def test_read_file_of_anything_but_a_small_file_raises_without_waiting(tmp_path,
     (tmp_path / "four").write_bytes(b"four")
     with pytest.raises(OSError, match=reason):
         read_file(tmp_path / name if name[0] != "/" else name, 3)
+
+
+def test_write_atomic_file_has_the_permissions_of_the_umask(tmp_path):
+    def write(file):  # as safetensors does
+        file.unlink()
+        file.touch(mode=0o600)
+
+    for umask in (0o022, 0o077):
+        old = os.umask(umask)
+        try:
+            write_atomic(tmp_path / "a.txt", write)
+        finally:
+            os.umask(old)
+        assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "device"])
+def test_write_atomic_no_regular_file_raises_and_stays(tmp_path, kind):
+    path = tmp_path / "a.txt" if kind != "device" else Path("/dev/full")
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    before = path.lstat()
+    with pytest.raises(StorageError, match="no regular file"):
+        write_atomic(path, lambda file: file.write_text("new", encoding="utf-8"))
+    assert path.lstat().st_ino == before.st_ino
+    assert path.lstat().st_mode == before.st_mode
+
+
+def test_write_atomic_removes_old_temporary_files_of_killed_processes(tmp_path):
+    old, new = (tmp_path / f".b.json.{digits}.glora.tmp" for digits in ("00000000", "11111111"))
+    for path in (old, new):
+        path.write_text("half", encoding="utf-8")
+    os.utime(old, (0, 0))
+    export = tmp_path / ".out.22222222.glora.tmp"
+    (export / "new").mkdir(parents=True)
+    (export / "new/model").write_text("half", encoding="utf-8")
+    os.utime(export, (0, 0))  # its file is new: another process is writing it
+    foreign = tmp_path / ".other.tmp"
+    foreign.write_text("x", encoding="utf-8")
+    os.utime(foreign, (0, 0))
+    write_atomic(tmp_path / "a.txt", lambda file: file.write_text("new", encoding="utf-8"))
+    assert sorted(tmp_path.iterdir()) == sorted([new, export, foreign, tmp_path / "a.txt"])
+    for path in (export / "new/model", export / "new", export):
+        os.utime(path, (0, 0))
+    make_folder(tmp_path)
+    assert not export.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"notes", b"x" * 5000 + b"mark"])
+def test_check_output_foreign_file_raises(tmp_path, content):
+    path = tmp_path / "a.html"
+    path.write_bytes(content)
+    with pytest.raises(ReportError, match=r"`out` must be a new file.*another `out`"):
+        check_output(path, "out", ReportError, b"mark")
+    assert path.read_bytes() == content
+
+
+def test_check_output_new_or_own_file_passes(tmp_path):
+    check_output(tmp_path / "a.html", "out", ReportError, b"mark")
+    (tmp_path / "a.html").write_bytes(b"<mark>")
+    check_output(tmp_path / "a.html", "out", ReportError, b"mark")
+
+
+@pytest.mark.parametrize("path", [Path("/dev/null"), Path("/"), Path("/dev/full")])
+def test_check_output_device_or_folder_raises(path):
+    with pytest.raises(ReportError, match="must be a new file"):
+        check_output(path, "out", ReportError, b"")
+
+
+def test_check_output_link_raises(tmp_path):
+    (tmp_path / "a.html").symlink_to("/etc/hostname")
+    with pytest.raises(ReportError, match="must be a new file"):
+        check_output(tmp_path / "a.html", "out", ReportError, b"")
+
+
+@pytest.mark.parametrize(
+    "value", ["", "a\0b", "~nosuchuser/a", "x" * 10_000, "/".join(["ab"] * 2000), "\ud800", 3, None]
+)
+def test_user_path_that_no_file_can_have_raises_one_line(value):
+    with pytest.raises(StorageError, match=r"^`runs` must be a path, got ") as caught:
+        user_path(value, "`runs`", StorageError)
+    assert len(str(caught.value)) <= 300
+    assert str(caught.value).isprintable()

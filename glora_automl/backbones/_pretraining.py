@@ -12,7 +12,7 @@ import timm
 import torch
 from torch import nn
 
-from glora_automl._files import file_lock, make_folder
+from glora_automl._files import file_lock, make_folder, remove_torn
 from glora_automl.backbones._model import create_model, input_format
 from glora_automl.backbones._settings import BackboneSettings
 from glora_automl.errors import TaskError
@@ -66,6 +66,7 @@ def create_pretrained(
     make_folder(cache)
     # Studies that start together share the cache: one trains, the others wait and load.
     with file_lock(path.with_suffix(".lock")):
+        remove_torn(cache, f"{path.stem}*")
         cached = load_checkpoint(path)
         if cached is not None and set(cached[0]) == set(model.state_dict()):
             model.load_state_dict(cached[0])

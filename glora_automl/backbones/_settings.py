@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from glora_automl._declarations import Bool, Declaration, Float
 from glora_automl.backbones._checkpoint import SUFFIXES, file_sha256
+from glora_automl.backbones._kwargs import ModelKwargs
 from glora_automl.training import TrainingSettings
 
-__all__ = ["BackboneSettings"]
+__all__ = ["BackboneSettings", "Deviation", "Mean"]
+
+Mean = Annotated[Float, Field(ge=-1e6, le=1e6)]
+"""Mean of a channel."""
+
+Deviation = Annotated[Float, Field(gt=1e-6, le=1e6)]
+"""Standard deviation of a channel, by which pixels are divided."""
 
 
 class BackboneSettings(Declaration):
@@ -20,7 +27,7 @@ class BackboneSettings(Declaration):
     Attributes:
         model: Name of the model in ``timm.create_model``.
         pretrained: Whether timm downloads its pretrained weights.
-        kwargs: Further keyword arguments of ``timm.create_model``.
+        kwargs: Further keyword arguments of ``timm.create_model``, of those that shape a model.
         checkpoint: File of weights: safetensors, an original ``.npz``, or only tensors from
             ``torch.save``. Its classifier may be missing or have other classes; the backbone gets a
             new classifier.
@@ -33,13 +40,13 @@ class BackboneSettings(Declaration):
             frozen features of the training images.
     """
 
-    model: str
+    model: str = Field(min_length=1, max_length=300)
     pretrained: Bool = False
-    kwargs: dict[str, Any] = Field(default_factory=dict)
+    kwargs: ModelKwargs = Field(default_factory=dict)
     checkpoint: str | None = None
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    mean: tuple[Float, ...] | None = None
-    std: tuple[Annotated[Float, Field(gt=0)], ...] | None = None
+    mean: Annotated[tuple[Mean, ...], Field(max_length=64)] | None = None
+    std: Annotated[tuple[Deviation, ...], Field(max_length=64)] | None = None
     pretraining: TrainingSettings | None = None
     head_init: Literal["random", "logistic"] = "random"
 
@@ -65,11 +72,6 @@ class BackboneSettings(Declaration):
             raise ValueError(
                 f"sha256 must come with a checkpoint, got {self.sha256!r} without one. "
                 "Set `backbone.checkpoint`."
-            )
-        if reserved := {"pretrained", "num_classes"} & set(self.kwargs):
-            raise ValueError(
-                f"kwargs must not contain 'pretrained' or 'num_classes', got "
-                f"{sorted(reserved)[0]!r}. Remove it from `backbone.kwargs`."
             )
         return self
 

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import platform
 import re
+import shlex
 import sys
+import tempfile
+import traceback
+from typing import Any
 
 import typer
 
+from glora_automl._messages import hide, one_line, printable, redact, shorten
+from glora_automl._version import __version__
 from glora_automl.cli import (
     _architecture,
     _compare,
@@ -61,13 +71,105 @@ for command in (
 _ARGUMENT = re.compile(r"`([A-Za-z_]\w*(?:\.\w+)*)`")
 
 
+UNEXPECTED = 70
+"""Exit code of an error of the program itself, as in sysexits.h."""
+
+_USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
+"""The base of click's errors, which some versions of typer bring along."""
+
+
 def main() -> None:
-    """Run the command line. Invalid input ends it with one line and exit code 2."""
+    """Run the command line.
+
+    Invalid input ends it with one line and exit code 2. An error of the program itself is one line,
+    too: its traceback is in a file, and the exit code is 70.
+    """
+    sys.exit(_run())
+
+
+def _run() -> int:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):
+            # Names from outside may have characters that the terminal's encoding lacks.
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    for argument in sys.argv[1:]:
+        hide(argument)
     try:
-        app()
+        code: int | None = typer.main.get_command(app).main(standalone_mode=False)
+        sys.stdout.flush()
     except GLoRAError as error:
-        typer.echo(f"Error: {with_flags(str(error), _options())}", err=True)
-        sys.exit(2)
+        return _fail(with_flags(str(error), _options()), 2)
+    except _USAGE_ERROR as error:
+        return _usage(error)
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except Exception as error:
+        if _is_output(error):
+            return _lost_output(error)
+        return _fail(_unexpected(error), UNEXPECTED)
+    return code or 0
+
+
+def _fail(message: str, code: int) -> int:
+    """Print a message as one line and return the exit code."""
+    line = f"Error: {printable(redact(message))}"
+    with contextlib.suppress(OSError):
+        typer.echo(shorten(line), err=True)
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()  # what was printed before
+    return code
+
+
+def _usage(error: Any) -> int:
+    """Print why the arguments are no command; without any arguments, the help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return 2
+    message = str(error.format_message()).strip()
+    message += "" if message.endswith((".", "?")) else "."
+    command = "glora" if error.ctx is None else error.ctx.command_path
+    return _fail(f"{message} Try '{shorten(command, 60)} --help'.", 2)
+
+
+def _is_output(error: Exception) -> bool:
+    """Return whether standard output cannot be written; errors of files have a name."""
+    return isinstance(error, OSError) and error.filename is None and error.errno in _OUTPUT
+
+
+_OUTPUT = (errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EDQUOT, errno.EFBIG)
+
+
+def _lost_output(error: Exception) -> int:
+    assert isinstance(error, OSError)
+    with contextlib.suppress(OSError, ValueError):
+        # The interpreter writes the rest of the buffer when it ends, and would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if error.errno == errno.EPIPE:
+        return 1  # the reader, such as head, has seen enough
+    return _fail(
+        f"Standard output must be writable, got: {error.strerror}. Free disk space, or write the "
+        "output elsewhere.",
+        2,
+    )
+
+
+def _unexpected(error: Exception) -> str:
+    """Return the message for an error of the program, whose traceback is in the file it names."""
+    text = "".join(traceback.format_exception(error))
+    report = (
+        f"glora_automl {__version__}, Python {platform.python_version()}, {platform.platform()}\n"
+        f"{shlex.join(['glora', *sys.argv[1:]])}\n\n{text}"
+    )
+    what = f"an unexpected {type(error).__name__} ({shorten(one_line(error), 120)})"
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="glora-error-", suffix=".txt", delete=False,
+            encoding="utf-8", errors="backslashreplace",
+        ) as file:  # fmt: skip
+            file.write(redact(report))
+    except OSError:
+        return f"{what} ended the command. Please report it to the authors."
+    return f"{what} ended the command. Please report it with the file {file.name}"
 
 
 def with_flags(message: str, options: dict[str, str]) -> str:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from glora_automl._messages import printable, shorten
+
 if TYPE_CHECKING:
     import optuna
     from rich.console import Console
@@ -76,7 +78,7 @@ def start_progress(quiet: bool) -> Progress:
 
     if quiet or not is_main_process():
         return Progress()
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False, emoji=False)
     if console.is_terminal and not console.is_dumb_terminal:
         terminal = TerminalProgress(console)
         if missing := [name for name in _LIBRARIES if name not in sys.modules]:
@@ -85,19 +87,20 @@ def start_progress(quiet: bool) -> Progress:
                     importlib.import_module(name)
                     advance(1)
         return terminal
-    return LineProgress(lambda line: print(line, file=sys.stderr, flush=True))
+    return LineProgress(lambda line: print(shorten(printable(line)), file=sys.stderr, flush=True))
 
 
 def out_console() -> Console:
-    """Return a console on standard output."""
+    """Return a console on standard output; names from outside are no markup."""
     from rich.console import Console
 
-    return Console()
+    return Console(markup=False, emoji=False)
 
 
 def print_json(value: object) -> None:
-    """Print a JSON document."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print a JSON document, in ASCII where the terminal's encoding has not all characters."""
+    everything = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=not everything))
 
 
 def print_list(descriptions: dict[str, str], as_json: bool) -> None:
@@ -168,7 +171,7 @@ def print_summary(study: optuna.Study, summary: dict[str, Any]) -> None:
         typer.echo(f"Best trial: {summary['best']['trial']}, {best_text(summary)}")
     if summary["selection"] is not None:
         selection = Selection.from_json(summary["selection"])
-        typer.echo(f"Selected: {selection.origin}")
+        typer.echo(f"Selected: {printable(selection.origin)}")
         typer.echo(selection.architecture)
     print_study(study)
     if summary["result"] is not None:
@@ -217,7 +220,7 @@ def print_comparison(comparison: Comparison) -> None:
     from glora_automl.report import correlation_text, result_table
 
     out_console().print(result_table(comparison.rows, comparison.budget, comparison.notes))
-    typer.echo(f"Best preset by validation: {comparison.best_preset}")
+    typer.echo(f"Best preset by validation: {printable(comparison.best_preset)}")
     if comparison.inherited is not None:
         typer.echo(correlation_text(comparison.inherited))
 
@@ -246,7 +249,7 @@ def print_predictions(found: Predictions) -> None:
     columns += [Column(f"{place}.") for place in range(2, found.classes.shape[1] + 1)]
     table = Table(*columns)
     for file, best in found.best():
-        table.add_row(file, *(f"{name} {p:.3f}" for name, p in best))
+        table.add_row(printable(file), *(f"{printable(name)} {p:.3f}" for name, p in best))
     out_console().print(table)
     speed = len(found.files) / max(found.seconds, 1e-9)
     typer.echo(f"{len(found.files)} images in {found.seconds:.2f} s, {speed:,.1f} images/s")

@@ -305,7 +305,7 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 from those of the fit.
         """
         adapter = read_adapter(path)
-        saved = Saved.from_adapter(adapter, str(path), known=cls._get_param_names())
+        saved = Saved.from_adapter(adapter, str(path))
         model = bare_backbone(saved.backbone, adapter.classes, saved.seed)
         attach_adapter(model, adapter, name=str(path))
         merge(model)

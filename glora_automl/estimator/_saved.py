@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import replace
-from typing import Any, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 import numpy as np
+from pydantic import Field
 
-from glora_automl.backbones import BackboneSettings
+from glora_automl._declarations import MAX_TEXT, Bool, Declaration, Float, Int, validate
+from glora_automl._messages import one_line, short
+from glora_automl.backbones import BackboneSettings, ModelKwargs
 from glora_automl.budget import Budget
 from glora_automl.errors import ExportError
 from glora_automl.estimator._pixels import Pixels
@@ -17,8 +19,57 @@ from glora_automl.search_space import SearchSpaceSpec
 
 __all__ = ["Saved"]
 
+MAX_BYTES = 10**8
+"""Most bytes of the labels."""
+
+Seed = Annotated[Int, Field(ge=0, lt=2**32)]
+
+DTYPE = r"^(\|b1|[<>|=][iu][1248]|[<>]f[248]|[<>]U[0-9]{1,4}|\|O)$"
+"""Types of labels, as numpy writes them."""
+
 KEY = "classifier"
 """Key of the metadata in ``about`` of the record."""
+
+
+_OWN = ("device", "storage")
+"""Parameters that belong to one process."""
+
+Size = Annotated[Int, Field(ge=1, le=100_000)]
+Pixel = Annotated[Float, Field(ge=-1e300, le=1e300)]
+
+
+class _Parameters(Declaration):
+    """Parameters of the constructor, as they are saved."""
+
+    model: str
+    pretrained: Bool
+    model_kwargs: ModelKwargs | None
+    budget: Budget
+    architecture: Annotated[str, Field(max_length=MAX_TEXT)] | None
+    search_space: str | SearchSpaceSpec
+    epochs: Annotated[Int, Field(ge=1, le=1_000_000)]
+    n_trials: Annotated[Int, Field(ge=1, le=1_000_000)]
+    validation_size: Annotated[Int, Field(ge=1)] | Annotated[Float, Field(gt=0, lt=1)]
+    settings: dict[str, Any] | None
+    image_shape: Annotated[tuple[Int, ...], Field(max_length=3)] | None
+    pixel_range: tuple[Pixel, Pixel] | None
+    random_state: Seed
+    runs: str
+    verbose: Bool
+
+
+class _Table(Declaration):
+    """The metadata as JSON."""
+
+    parameters: _Parameters
+    backbone: BackboneSettings
+    seed: Seed
+    classes: Annotated[tuple[bool | int | float | str, ...], Field(min_length=2)]
+    dtype: Annotated[
+        str, Field(pattern=r"^(\|b1|[<>|=][iu][1248]|[<>]f[248]|[<>]U[0-9]{1,4}|\|O)$")
+    ]
+    pixels: tuple[tuple[Size, Size, Size], Pixel, Pixel]
+    names: tuple[str, ...]
 
 
 class Saved(NamedTuple):
@@ -46,7 +97,7 @@ class Saved(NamedTuple):
         Storage and device are left out, because they belong to one process. A random generator
         becomes the seed that was drawn from it.
         """
-        parameters = {k: v for k, v in self.parameters.items() if k not in ("device", "storage")}
+        parameters = {k: v for k, v in self.parameters.items() if k not in _OWN}
         space, architecture = parameters["search_space"], parameters["architecture"]
         table = {
             "parameters": {
@@ -68,40 +119,37 @@ class Saved(NamedTuple):
         return replace(adapter, record=adapter.record.model_copy(update={"about": about}))
 
     @classmethod
-    def from_adapter(cls, adapter: Adapter, path: str, known: Collection[str]) -> Self:
+    def from_adapter(cls, adapter: Adapter, path: str) -> Self:
         """Read the metadata of an adapter.
 
         Args:
             adapter: The adapter.
             path: Its folder, for messages.
-            known: Parameters of the constructor.
 
         Raises:
             ExportError: If the adapter is not one of a classifier.
         """
+        where = f"`path` must be a folder that GLoRAClassifier.save wrote, got {short(path)}"
+        table = validate(
+            _Table, adapter.record.about.get(KEY), f"{where}: classifier", ExportError, control=True
+        )
+        parameters = table.parameters.model_dump()
+        if not isinstance(table.parameters.search_space, str):
+            parameters["search_space"] = table.parameters.search_space
         try:
-            table = adapter.record.about[KEY]
-            parameters = dict(table["parameters"])
-            if unknown := set(parameters) - set(known):
-                raise KeyError(f"unknown parameters {sorted(unknown)}")
-            if not isinstance(parameters["search_space"], str):
-                space = SearchSpaceSpec.model_validate(parameters["search_space"])
-                parameters["search_space"] = space
-            shape, low, high = table["pixels"]
-            return cls(
-                parameters,
-                BackboneSettings.model_validate(table["backbone"]),
-                int(table["seed"]),
-                np.array(table["classes"], dtype=np.dtype(table["dtype"])),
-                Pixels(tuple(shape), float(low), float(high)),
-                tuple(table["names"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())
+            if np.dtype(table.dtype).itemsize * len(table.classes) > MAX_BYTES:
+                raise ValueError("they are too long")
+            classes = np.array(table.classes, dtype=table.dtype)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ExportError(f"{where}: classes: {one_line(error)}. Save it again.") from None
+        if tuple(map(str, classes)) != adapter.classes or len(np.unique(classes)) < len(classes):
             raise ExportError(
-                f"`path` must be a folder that GLoRAClassifier.save wrote, got {path!r}: "
-                f"{type(error).__name__} {reason}. Choose another `path`."
-            ) from None
+                f"{where}: its classes must be those of its record, got {short(table.classes)}. "
+                "Save it again."
+            )
+        return cls(
+            parameters, table.backbone, table.seed, classes, Pixels(*table.pixels), table.names
+        )
 
 
 def _plain(value: Any) -> Any:

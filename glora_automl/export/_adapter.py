@@ -12,7 +12,8 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
-from glora_automl.adapters import adapted_layers, classifiers
+from glora_automl._files import user_path
+from glora_automl.adapters import adapted_layers, classifiers, detach
 from glora_automl.adapters import merge as merge_layers
 from glora_automl.architecture import TENSORS, Architecture
 from glora_automl.errors import ExportError, GLoRAError
@@ -129,9 +130,10 @@ def save_adapter(path: str | Path, adapter: Adapter, *, force: bool = False) -> 
         ExportError: If ``path`` exists, unless it is an export and ``force`` is set.
         StorageError: If the folder cannot be written.
     """
-    with atomic_folder(Path(path), force=force, argument="path") as folder:
+    path = user_path(path, "path", ExportError)
+    with atomic_folder(path, force=force, argument="path") as folder:
         write_adapter(folder, adapter)
-    return Path(path)
+    return path
 
 
 def write_adapter(folder: Path, adapter: Adapter) -> Record:
@@ -146,11 +148,11 @@ def read_adapter(path: str | Path) -> Adapter:
     Raises:
         ExportError: If the folder is no adapter, or a file is altered or cut short.
     """
-    folder = Path(path)
+    folder = user_path(path, "path", ExportError)
     record = read_record(folder, "adapter")
     try:
         tensors = safetensors.torch.load_file(folder / WEIGHTS)
-    except (safetensors.SafetensorError, OSError) as error:
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError, MemoryError) as error:
         raise ExportError(
             f"The file {str(folder / WEIGHTS)!r} must be safetensors, got: {error}. Export again."
         ) from None
@@ -228,6 +230,7 @@ def attach_adapter(model: nn.Module, adapter: Adapter, *, name: str = "") -> Sup
             its architecture.
     """
     check_backbone_digest(model, adapter.record, name)
+    _check_record(model, adapter, name)
     _replace_head(model, adapter)
     choices = {
         layer: {t: (choice,) for t, choice in zip(TENSORS, of_layer, strict=True)}
@@ -237,7 +240,11 @@ def attach_adapter(model: nn.Module, adapter: Adapter, *, name: str = "") -> Sup
         supernet = Supernet(model, choices)
         supernet.activate(adapter.architecture)
         supernet.load_state_dict(adapter.tensors)
+        count = adapter.architecture.count({n: la.shape for n, la in supernet.layers.items()})
+        if count != adapter.record.n_params:
+            raise ExportError(f"its record has {adapter.record.n_params} parameters, not {count}.")
     except GLoRAError as error:
+        detach(model)
         raise ExportError(
             f"Tensors of the adapter {name!r} must match its record, got: {error}"
         ) from None
@@ -263,6 +270,30 @@ def check_backbone_digest(model: nn.Module, record: Record, name: str) -> None:
             f"The backbone of the adapter {name!r} must have the digest "
             f"{backbone.digest[:16]}..., got {found[:16]}.... Call "
             f"timm.create_model({', '.join(arguments)}) and load the study's weights."
+        )
+
+
+def _check_record(model: nn.Module, adapter: Adapter, name: str) -> None:
+    """Check classes and image size of a record against its head and the backbone.
+
+    Raises:
+        ExportError: If they differ.
+    """
+    heads = {id(p) for module in classifiers(model) for p in module.parameters()}
+    names = [n for n, p in model.named_parameters() if id(p) in heads]
+    found = {len(adapter.tensors[n]) for n in names if n in adapter.tensors}
+    if found and found != {len(adapter.classes)}:
+        raise ExportError(
+            f"The head of the adapter {name!r} must have one output for each of its "
+            f"{len(adapter.classes)} classes, got {', '.join(map(str, sorted(found)))}."
+        )
+    patches = getattr(model, "patch_embed", None)
+    size = getattr(patches, "img_size", None)
+    wanted = adapter.record.preprocessing.size[1:]
+    if getattr(patches, "strict_img_size", False) and size not in (None, wanted):
+        raise ExportError(
+            f"The images of the adapter {name!r} must have the size {size} of its backbone, got "
+            f"{wanted}."
         )
 
 

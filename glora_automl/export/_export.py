@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from glora_automl._declarations import suggest
+from glora_automl._files import user_path
 from glora_automl.adapters import merge
 from glora_automl.budget import Budget
 from glora_automl.errors import ExportError
@@ -98,12 +99,13 @@ def export_model(
         Stopped: If the workspace asked to stop.
     """
     kind = _checked_kind(to)
-    check_free(Path(out), force)
+    path = user_path(out, "out", ExportError)
+    check_free(path, force)
     workspace, recipe = find_study(name, workspace)
     with open_run(recipe, workspace, name=name) as run:
         # First, because load_backbone may pretrain the backbone of a new study.
         subnet = None if kind == "backbone" else find_subnet(run, str(trial), budget)
-        return _export(load_backbone(run), kind, Path(out), subnet, force)
+        return _export(load_backbone(run), kind, path, subnet, force)
 
 
 def _checked_kind(to: str) -> Kind:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from glora_automl._files import make_folder
+from glora_automl._files import make_folder, temporary_name
 from glora_automl.errors import ExportError, StorageError
 from glora_automl.export._record import RECORD
 
@@ -26,7 +26,7 @@ def check_free(path: Path, force: bool, *, argument: str = "out") -> None:
     Raises:
         ExportError: If the path exists, unless it is an export and ``force`` is set.
     """
-    if not path.exists() and not path.is_symlink():
+    if not os.path.lexists(path):
         return
     if not force:
         raise ExportError(
@@ -57,6 +57,7 @@ def atomic_folder(path: Path, *, force: bool = False, argument: str = "out") -> 
         StorageError: If the folder cannot be written.
 
     Example:
+        >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
         >>> with atomic_folder(folder / "out") as out:
         ...     _ = (out / "a.txt").write_text("a")
@@ -68,9 +69,9 @@ def atomic_folder(path: Path, *, force: bool = False, argument: str = "out") -> 
     make_folder(path.parent, argument)
     temporary: Path | None = None
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        temporary = temporary_name(path)
         new, old = temporary / "new", temporary / "old"
-        new.mkdir()
+        new.mkdir(parents=True)
         yield new
         for file in new.iterdir():  # safetensors creates files that only their owner can read
             file.chmod(new.stat().st_mode & 0o666)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from glora_automl._declarations import validate
+from glora_automl._files import user_path
 from glora_automl.backbones import BackboneSettings, create_from_checkpoint, create_model
 from glora_automl.errors import ExportError
 from glora_automl.export._adapter import check_backbone_digest, load_adapter
@@ -91,7 +92,7 @@ def create_backbone(record: Record, backbone: str | None) -> nn.Module:
                 "their file, or to an export of the study with `to` 'backbone'."
             )
         return create_model(settings.model_copy(update={"pretrained": True}), n_classes, 0)
-    path = Path(backbone)
+    path = user_path(backbone, "backbone", ExportError)
     file = path / FILES["backbone"][0] if path.is_dir() else path
     # Validated like a recipe's checkpoint, which refuses pickles.
     table = {**settings.model_dump(), "checkpoint": str(file)}

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from glora_automl._messages import short
+from glora_automl._files import user_path
+from glora_automl._messages import one_line, short
 from glora_automl.errors import ExportError
 from glora_automl.export._open import LoadedExport, open_export
 from glora_automl.export._record import Record
@@ -30,6 +31,10 @@ from glora_automl.tasks import (
 from glora_automl.training import batches
 
 __all__ = ["Predictions", "predict"]
+
+
+MAX_BATCH = 1_000_000
+"""Largest number of images per forward pass, and of classes per image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,10 +116,14 @@ def predict(
     """
     target = resolve_device(device)
     for argument, value in (("top", top), ("batch_size", batch_size)):
-        if value < 1:
-            raise ExportError(f"`{argument}` must be at least 1, got {value}. Raise `{argument}`.")
+        if not 1 <= value <= MAX_BATCH:
+            raise ExportError(
+                f"`{argument}` must be from 1 to {MAX_BATCH:,}, got {short(value)}. Correct "
+                f"`{argument}`."
+            )
     files = _find_files([images] if isinstance(images, str | Path) else images)
-    export = open_export(Path(path), backbone=backbone, device=target)
+    folder = user_path(path, "path", ExportError)
+    export = open_export(folder, backbone=backbone, device=target)
     return _predict(export, files, top, batch_size, num_workers, progress or Progress())
 
 
@@ -125,7 +134,7 @@ def _find_files(images: Iterable[str | Path]) -> list[str]:
         ExportError: If there is none.
     """
     files: list[str] = []
-    for path in map(Path, images):
+    for path in (user_path(image, "images", ExportError) for image in images):
         if path.is_dir():
             found = find_images(path)
             if not found:
@@ -194,6 +203,30 @@ class _ImageFiles:
             return str(error)
 
 
+def _logits(export: LoadedExport, batch: Tensor) -> Tensor:
+    """Return the logits of a batch.
+
+    Raises:
+        ExportError: If the model cannot take images as its record describes them.
+    """
+    n_classes = len(export.record.classes)
+    try:
+        logits = export.logits(batch).float()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # models raise any exception on a wrong size
+        raise ExportError(
+            f"The model must take images of {' x '.join(map(str, batch.shape[1:]))}, as its record "
+            f"has it, but it fails: {one_line(error)}. Export again."
+        ) from error
+    if logits.shape != (len(batch), n_classes):
+        raise ExportError(
+            f"The model must have one output for each of its {n_classes} classes, got "
+            f"{tuple(logits.shape[1:])}. Export again."
+        )
+    return logits
+
+
 @torch.inference_mode()
 def _predict(
     export: LoadedExport,
@@ -211,7 +244,7 @@ def _predict(
     with progress.stage("Predict", len(files), "images") as advance:
         for part, batch in zip(parts, batches(images, parts), strict=True):
             if len(batch):
-                likely = export.logits(batch).float().softmax(1).topk(top)
+                likely = _logits(export, batch).softmax(1).topk(top)
                 found.append((likely.values.cpu(), likely.indices.cpu()))
             advance(len(files[part]))
     seconds = time.perf_counter() - begin

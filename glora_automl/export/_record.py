@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import nn
 
-from glora_automl._declarations import Declaration, Float, Int, validate
-from glora_automl._files import write_atomic
+from glora_automl._declarations import MAX_TEXT, Count, Declaration, Float, Int, validate
+from glora_automl._files import read_file, write_atomic
+from glora_automl._messages import short
 from glora_automl.adapters import adapted_layers, classifiers
-from glora_automl.backbones import BackboneSettings
-from glora_automl.errors import ExportError
+from glora_automl.architecture import Architecture
+from glora_automl.backbones import BackboneSettings, Deviation, Mean, ModelKwargs
+from glora_automl.errors import ArchitectureError, ExportError
 from glora_automl.tasks import InputFormat, ValueRange, check_value_range
 from glora_automl.training import tensor_digest
 
@@ -52,6 +56,11 @@ FILES: dict[Kind, tuple[str, ...]] = {
 }
 """Files that are loaded for each kind; the record holds their sha256."""
 
+MAX_BYTES = 1 << 24
+"""Largest record."""
+
+Channels = Annotated[Int, Field(ge=1, le=64)]
+Side = Annotated[Int, Field(ge=1, le=16_384)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -69,11 +78,11 @@ class Preprocessing(Declaration):
         value_range: Values of black and white in images of more than 8 bits; None is 0 and 65,535.
     """
 
-    size: tuple[Int, Int, Int]
-    mean: tuple[Float, ...]
-    std: tuple[Float, ...]
-    interpolation: str
-    crop_pct: Float
+    size: tuple[Channels, Side, Side]
+    mean: tuple[Mean, ...]
+    std: tuple[Deviation, ...]
+    interpolation: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+    crop_pct: Float = Field(gt=0, le=1)
     crop_mode: Literal["squash", "center", "border"] = "squash"
     value_range: ValueRange = None
 
@@ -81,6 +90,15 @@ class Preprocessing(Declaration):
     @classmethod
     def _check_range(cls, value: object) -> object:
         return check_value_range(value)
+
+    @model_validator(mode="after")
+    def _check_channels(self) -> Self:
+        if not len(self.mean) == len(self.std) == self.size[0]:
+            raise ValueError(
+                f"mean and std must have one value for each of the {self.size[0]} channels, got "
+                f"{len(self.mean)} and {len(self.std)}."
+            )
+        return self
 
     @classmethod
     def of(
@@ -112,15 +130,15 @@ class Backbone(Declaration):
 
     Attributes:
         model: Model name for ``timm.create_model``.
-        kwargs: Further keyword arguments of ``timm.create_model``.
+        kwargs: Further keyword arguments of ``timm.create_model``, of those that shape a model.
         digest: :func:`backbone_digest` of the weights.
         pretrained: Whether timm downloads the weights.
         hub: Repository of the weights on the Hugging Face hub, empty without one.
         checkpoint: sha256 of the local file with the weights, None without one.
     """
 
-    model: str
-    kwargs: dict[str, Any] = Field(default_factory=dict)
+    model: str = Field(min_length=1, max_length=300)
+    kwargs: ModelKwargs = Field(default_factory=dict)
     digest: Sha256
     pretrained: bool = False
     hub: str = ""
@@ -159,11 +177,20 @@ class Record(Declaration):
     classes: tuple[str, ...] = Field(min_length=1)
     preprocessing: Preprocessing
     backbone: Backbone
-    architecture: str = ""
-    n_params: Int = Field(default=0, ge=0)
-    files: dict[str, Sha256] = Field(default_factory=dict)
+    architecture: str = Field(default="", max_length=MAX_TEXT)
+    n_params: Count = 0
+    files: dict[str, Sha256] = Field(default_factory=dict, max_length=100)
     about: dict[str, Any] = Field(default_factory=dict)
     format: Int = FORMAT
+
+    @field_validator("architecture")
+    @classmethod
+    def _check_architecture(cls, architecture: str) -> str:
+        try:
+            Architecture.parse(architecture)
+        except ArchitectureError as error:
+            raise ValueError(str(error)) from None  # of an export, whatever is wrong in it
+        return architecture
 
 
 def backbone_digest(model: nn.Module) -> str:
@@ -224,13 +251,13 @@ def read_record(folder: Path, *kinds: Kind) -> Record:
     """
     path = folder / RECORD
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = json.loads(read_file(path, MAX_BYTES))
     except OSError as error:
         raise ExportError(
             f"An export must be a folder with {RECORD!r}, got {str(folder)!r}: {error.strerror}. "
             "Choose a folder that 'glora export' wrote."
         ) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ExportError(
             f"The file {str(path)!r} must be JSON, got other text: altered or cut short. Export "
             "again."
@@ -238,10 +265,11 @@ def read_record(folder: Path, *kinds: Kind) -> Record:
     version = table.get("format") if isinstance(table, dict) else None
     if isinstance(version, int) and version > FORMAT:
         raise ExportError(
-            f"The format of the export {str(folder)!r} must be at most {FORMAT}, got {version}. "
-            "Upgrade glora-automl."
+            f"The format of the export {str(folder)!r} must be at most {FORMAT}, got "
+            f"{short(version)}. Upgrade glora-automl."
         )
-    record = validate(Record, table, f"export {str(folder)!r}", ExportError)
+    # Classes are named by folders, whose names may have any character.
+    record = validate(Record, table, f"export {short(str(folder))}", ExportError, control=True)
     if kinds and record.kind not in kinds:
         raise ExportError(
             f"The export {str(folder)!r} must be of kind {' or '.join(kinds)}, got "
@@ -266,11 +294,13 @@ def _check_file(folder: Path, name: str, expected: str) -> None:
             f"{name!r}. Export again."
         )
     try:
+        if not (folder / name).is_file():  # a pipe would be waited for
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         found = file_digest(folder / name)
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise ExportError(
-            f"The file {str(folder / name)!r} must be readable, got: {error.strerror}. Export "
-            "again."
+            f"The file {str(folder / name)!r} must be readable, got: {reason}. Export again."
         ) from None
     if found != expected:
         raise ExportError(

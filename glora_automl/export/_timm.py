@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ from timm.data.config import resolve_model_data_config
 from timm.models import save_for_hf
 from torch import nn
 
-from glora_automl._messages import one_line
+from glora_automl._files import read_file
+from glora_automl._messages import one_line, short
 from glora_automl.adapters import linear_shapes
 from glora_automl.architecture import Architecture
+from glora_automl.backbones import check_kwargs
 from glora_automl.errors import ExportError
-from glora_automl.export._record import FILES, Record
+from glora_automl.export._record import FILES, MAX_BYTES, Record
 
 __all__ = ["check_timm", "load_timm", "write_timm"]
 
@@ -93,12 +96,34 @@ def write_timm(folder: Path, model: nn.Module, record: Record) -> list[str]:
     return list(FILES["timm"])
 
 
+def _check_config(path: Path) -> None:
+    """Check that a configuration names no other files than those beside it.
+
+    Raises:
+        ExportError: If it does, or is no JSON.
+    """
+    try:
+        config = json.loads(read_file(path, MAX_BYTES))
+        kwargs = dict(config.get("model_args") or {})
+        kwargs.pop("num_classes", None)  # timm adds it
+        check_kwargs(kwargs)
+        known = config.get("pretrained_cfg") or {}
+        if foreign := [key for key in ("file", "state_dict") if known.get(key)]:
+            raise ValueError(f"pretrained_cfg.{foreign[0]} is set")
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise ExportError(
+            f"The file {short(str(path), 120)} must be the configuration of an export, got: "
+            f"{one_line(error)}. Export again."
+        ) from None
+
+
 def load_timm(folder: Path, record: Record) -> nn.Module:
     """Load the export by timm and check its preprocessing.
 
     Raises:
         ExportError: If timm cannot load it, or if timm's preprocessing differs from the record's.
     """
+    _check_config(folder / FILES["timm"][1])
     try:
         model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
     except Exception as error:  # timm's exceptions have no common class

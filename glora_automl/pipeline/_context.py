@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from glora_automl._messages import one_line, short, shorten
 from glora_automl.adapters import classifiers, linear_shapes
 from glora_automl.backbones import (
     check_backbone,
@@ -47,11 +48,13 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
         if device.type not in ("cpu", "cuda"):
             raise RuntimeError("it is neither cpu nor cuda")
+        if device.type == "cpu" and device.index:
+            raise RuntimeError("there is one cpu")
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0][:80]
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        reason = shorten(one_line(error), 80)
         raise TaskError(
-            f"device must be one that torch has here, got {name[:40]!r} ({reason}). Set `device` "
+            f"device must be one that torch has here, got {short(name)} ({reason}). Set `device` "
             "to cpu."
         ) from None
     return device

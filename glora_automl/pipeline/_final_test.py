@@ -86,5 +86,6 @@ def _only_writer(folder: Path, name: str) -> Iterator[None]:
     """Write files of a name while no other process of this machine does."""
     make_folder(folder)
     with file_lock(folder / f".{name}.lock"):
-        remove_torn(folder, f"{name}*")
+        # No wider pattern: "winner*" has the files of a selection for another budget, too.
+        remove_torn(folder, f"{name}.json", f"{name}-{'[0-9a-f]' * 16}.safetensors")
         yield

@@ -15,6 +15,7 @@ import torch
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
+from glora_automl._messages import short
 from glora_automl._version import __version__
 from glora_automl.errors import RecipeError
 from glora_automl.pipeline._context import Context, prepare
@@ -80,12 +81,7 @@ def open_run(
         GLoRAError: If the input is invalid.
     """
     workspace = workspace or Workspace()
-    name = _checked_name(name or recipe.name)
-    if not 1 <= workspace.heartbeat < 1e6:
-        raise RecipeError(
-            f"heartbeat must be from 1 to 1,000,000 seconds, got {workspace.heartbeat}. Correct "
-            "`heartbeat`."
-        )
+    name = _checked_name(recipe.name if name is None else name)
     context = prepare(recipe, workspace, name, arrays=arrays)
     workspace = workspace.with_open_storage()
     storage, heartbeat = workspace.opened_storage, workspace.heartbeat
@@ -125,10 +121,10 @@ def open_run(
 
 def _checked_name(name: str) -> str:
     """Refuse names that leave the runs folder or reach into its other folders."""
-    if not re.fullmatch(NAME, name) or name in RESERVED or len(name) > 100:
+    if not re.fullmatch(NAME, name) or name in RESERVED:
         raise RecipeError(
             "name must be up to 100 letters, digits, '.', '_' and '-', begin with a letter or "
-            f"digit, and be none of {', '.join(RESERVED)}, got {name[:40]!r}. Choose another "
+            f"digit, and be none of {', '.join(RESERVED)}, got {short(name)}. Choose another "
             "`name`."
         )
     return name

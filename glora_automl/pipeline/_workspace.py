@@ -9,7 +9,9 @@ from pathlib import Path
 import optuna
 from optuna.storages import BaseStorage
 
-from glora_automl._files import make_folder
+from glora_automl._files import make_folder, sweep, user_path
+from glora_automl._messages import hide, short
+from glora_automl.errors import RecipeError, StorageError
 from glora_automl.progress import Progress
 from glora_automl.storages import (
     Artifacts,
@@ -27,6 +29,9 @@ CACHE = "backbones"
 
 DOWNLOADS = "downloads"
 """Folder of downloaded artifacts in a runs folder."""
+
+MAX_SECONDS = 1_000_000
+"""Longest heartbeat and patience."""
 
 RESERVED = (CACHE, DOWNLOADS, "artifacts")
 """Folders of a runs folder that are no studies."""
@@ -47,13 +52,16 @@ class Workspace:
             need. None is the study's store, or a folder in ``runs`` for a new study.
         data: Where this machine has the images, if not where the study says.
         device: ``auto``, or a device that torch knows.
-        heartbeat: Seconds between a worker's heartbeats. A trial is stale after three of them.
-            A study keeps the value that it was created with.
-        patience: Seconds to wait for a database that does not answer.
+        heartbeat: Seconds between a worker's heartbeats, from 1 to 1,000,000. A trial is
+            stale after three of them. A study keeps the value that it was created with.
+        patience: Seconds to wait for a database that does not answer, from 0 to 1,000,000.
         progress: Display of long work; nothing by default.
         stop: Asked at safe points whether to stop.
         publish: Called with the study after each generation and at the end, by one worker at a
             time.
+
+    Raises:
+        GLoRAError: If a value is out of bounds or no path.
 
     Example:
         >>> Workspace(runs="/tmp/runs").storage_location
@@ -71,10 +79,34 @@ class Workspace:
     stop: Callable[[], bool] | None = None
     publish: Publish | None = None
 
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("heartbeat", self.heartbeat, 1),
+            ("patience", self.patience, 0),
+        ):
+            if not (isinstance(value, int | float) and least <= value <= MAX_SECONDS):
+                raise RecipeError(
+                    f"{name} must be from {least} to {MAX_SECONDS:,} seconds, got {short(value)}. "
+                    f"Correct `{name}`."
+                )
+        user_path(self.runs, "runs", StorageError)
+        for name, text in (("artifacts", self.artifacts), ("data", self.data)):
+            if text is not None:
+                user_path(text, name, StorageError)
+        if isinstance(self.storage, str):
+            hide(self.storage)
+            if not self.storage or "\0" in self.storage or len(self.storage) > 4096:
+                raise StorageError(
+                    "storage must be a URL or a path of at most 4,096 characters, got "
+                    f"{short(self.storage)}. Correct `storage`."
+                )
+        if not isinstance(self.device, str):
+            raise StorageError(f"device must be text, got {short(self.device)}. Set `device`.")
+
     @property
     def folder(self) -> Path:
         """The runs folder."""
-        return Path(self.runs)
+        return user_path(self.runs, "runs", StorageError)
 
     @property
     def storage_location(self) -> str | BaseStorage:
@@ -91,6 +123,9 @@ class Workspace:
         Raises:
             StorageError: If the storage cannot be opened.
         """
+        if write and self.folder.is_dir():
+            for folder in (self.folder, *self.folder.iterdir()):
+                sweep(folder)
         storage = self.storage_location
         if not isinstance(storage, BaseStorage):
             if create and self.storage is None:

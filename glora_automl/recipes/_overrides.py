@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from glora_automl._files import user_path
 from glora_automl._messages import short
 from glora_automl.errors import RecipeError
 from glora_automl.presets import is_preset, read_architecture
@@ -62,7 +63,7 @@ def override_recipe(
     if architecture is not None:
         text = read_architecture(architecture)
         stem = text if is_preset(text) else name_of(architecture)
-        recipe = recipe.replace(name=f"{recipe.name}-{stem}", architecture=text)
+        recipe = recipe.replace(name=f"{recipe.name}-{stem}"[:100], architecture=text)
     if effort is not None:
         recipe = with_effort(recipe, effort)
     return with_settings(recipe, settings).replace(**changes)
@@ -78,7 +79,7 @@ def with_data(recipe: Recipe, path: str) -> Recipe:
     Raises:
         RecipeError: If nothing exists at the path.
     """
-    place = os.path.expanduser(path)
+    place = user_path(path, "data", RecipeError)
     if not os.path.exists(place):
         raise RecipeError(
             "data must be an existing folder, .npz file or table (.csv, .tsv), got "
@@ -86,10 +87,10 @@ def with_data(recipe: Recipe, path: str) -> Recipe:
         )
     files = {".npz": "npz", ".csv": "csv", ".tsv": "csv"}
     source = recipe.task.source
-    kind = files.get(Path(place).suffix.lower(), "folder")
+    kind = files.get(place.suffix.lower(), "folder")
     if kind == "folder" and source not in ("npz", "csv", "digits"):
         kind = source
-    return recipe.replace(task={"source": kind, "path": place})
+    return recipe.replace(task={"source": kind, "path": str(place)})
 
 
 def with_model(recipe: Recipe, name: str) -> Recipe:
@@ -100,7 +101,7 @@ def with_model(recipe: Recipe, name: str) -> Recipe:
 
 
 def with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
-    """Return the recipe with changed settings, applied in order.
+    """Return the recipe with changed settings, applied in order and then checked together.
 
     Args:
         recipe: A recipe.
@@ -115,24 +116,27 @@ def with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
         >>> changed.task.name, changed.search.n_trials
         ('dtd', 100)
     """
+    changes: list[dict[str, Any]] = []
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not re.fullmatch(r"\w+(\.\w+)*", key.strip()):
             raise RecipeError(
-                f"set must be key=value, such as search.n_trials=100, got {setting!r}. Correct "
-                "`set`."
+                f"set must be key=value, such as search.n_trials=100, got {short(setting)}. "
+                "Correct `set`."
             )
         change: Any = _value(text.strip())
         for part in reversed(key.strip().split(".")):
             change = {part: change}
-        recipe = recipe.replace(**change)
-    return recipe
+        if len(key) > 200:
+            raise RecipeError(f"set must be key=value, got the key {short(key)}. Correct `set`.")
+        changes.append(change)
+    return recipe.replace_all(changes)
 
 
 def _value(text: str) -> Any:
     try:
         parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
     return parsed["value"] if len(parsed) == 1 else text
 
@@ -144,4 +148,4 @@ def name_of(data: str) -> str:
         >>> name_of("photos/my zoo.npz")
         'my-zoo'
     """
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(data).resolve().stem).lstrip(".-_") or "own"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(data).resolve().stem).lstrip(".-_")[:60] or "own"

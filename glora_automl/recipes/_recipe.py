@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution
 from pydantic import Field
 
 from glora_automl import _declarations
-from glora_automl._declarations import Declaration, Int
+from glora_automl._declarations import MAX_TEXT, Declaration, Int
 from glora_automl.architecture import Architecture
 from glora_automl.backbones import BackboneSettings
 from glora_automl.budget import Budget
@@ -26,7 +26,7 @@ from glora_automl.training import TrainingSettings
 __all__ = ["NAME", "Recipe", "list_recipes", "load_recipe", "parse_recipe"]
 
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 """Names of recipes and studies: they name folders."""
 
 _WEIGHTS = ("pretrained", "checkpoint", "pretraining")
@@ -62,13 +62,13 @@ class Recipe(Declaration):
     """
 
     name: str = Field(pattern=NAME)
-    description: str = ""
+    description: str = Field(default="", max_length=1000)
     seed: Int = Field(default=0, ge=0, lt=2**32)
     budget: Budget
     task: TaskSettings
     backbone: BackboneSettings
     search_space: SearchSpaceSpec
-    architecture: str | None = None
+    architecture: str | None = Field(default=None, max_length=MAX_TEXT)
     training: TrainingSettings
     tune: TuneSettings = TuneSettings()
     supernet: SupernetSettings = SupernetSettings()
@@ -85,15 +85,19 @@ class Recipe(Declaration):
             RecipeError: If a key is unknown or a value is out of its range.
             SearchSpaceError: If the search space does not exist.
         """
-        if "search_space" in changes:
-            changes["search_space"] = _space(changes["search_space"], Path())
+        return self.replace_all([changes])
+
+    def replace_all(self, changes: Iterable[Mapping[str, Any]]) -> Recipe:
+        """Return a copy with several tables of changes, applied in order and checked together.
+
+        Raises:
+            RecipeError: As :meth:`replace`.
+            SearchSpaceError: As :meth:`replace`.
+        """
         table = self.model_dump(mode="json")
-        backbone = changes.get("backbone")
-        if isinstance(backbone, Mapping) and any(backbone.get(key) for key in _WEIGHTS):
-            # A source of weights replaces the recipe's other ones.
-            others = dict.fromkeys(key for key in _WEIGHTS if not backbone.get(key))
-            table["backbone"] |= others | {"pretrained": False, "sha256": None}
-        return parse_recipe(_merge(table, changes), f"recipe {self.name}")
+        for change in changes:
+            table = _changed(table, change)
+        return parse_recipe(table, f"recipe {self.name}")
 
     def epochs(self, ratio: float) -> int:
         """Return the epochs of a multiple of ``training.epochs``; at least 1 of any training."""
@@ -136,6 +140,22 @@ class Recipe(Declaration):
         return {key: value for key, value in flat.items() if key not in free}
 
 
+def _changed(table: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the table of a recipe with changes."""
+    changes = dict(changes)
+    if "search_space" in changes:
+        changes["search_space"] = _space(changes["search_space"], Path())
+    backbone = changes.get("backbone")
+    if isinstance(backbone, Mapping) and any(backbone.get(key) for key in _WEIGHTS):
+        # A source of weights replaces the recipe's other ones.
+        others = dict.fromkeys(key for key in _WEIGHTS if not backbone.get(key))
+        table = {**table, "backbone": table["backbone"] | others | _UNSET}
+    return _merge(table, changes)
+
+
+_UNSET = {"pretrained": False, "sha256": None}
+
+
 def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     if changes.get("source", base.get("source")) != base.get("source"):
         return dict(changes)  # a task of another kind has other keys
@@ -168,7 +188,7 @@ def list_recipes() -> list[str]:
     return _declarations.names("studies")
 
 
-def load_recipe(name: str) -> Recipe:
+def load_recipe(name: str | Path) -> Recipe:
     """Read a shipped recipe by name, or a TOML file by its path.
 
     ``search_space`` is a name, a path or a table. A table with the key ``base`` changes the search
@@ -182,7 +202,8 @@ def load_recipe(name: str) -> Recipe:
         SearchSpaceError: If its search space is not found or invalid.
     """
     stem, table = _declarations.read("studies", name, RecipeError)
-    folder = Path(name).parent if name.endswith(".toml") else Path()
+    is_file = str(name).endswith(".toml")
+    folder = Path(os.path.expanduser(name)).parent if is_file else Path()
     table.setdefault("name", stem)
     for section, key in (("backbone", "checkpoint"), ("task", "path")):
         settings = table.get(section)

@@ -50,9 +50,9 @@ class SearchSettings(Declaration):
             graphs. It takes about a minute per worker, which pays for long searches.
     """
 
-    n_trials: Int = Field(default=100, ge=1)
-    population_size: Int = Field(default=20, ge=1)
-    n_parents: Int = Field(default=5, ge=1)
+    n_trials: Int = Field(default=100, ge=1, le=1_000_000)
+    population_size: Int = Field(default=20, ge=1, le=100_000)
+    n_parents: Int = Field(default=5, ge=1, le=100_000)
     mutation_fraction: Float = Field(default=0.5, ge=0, le=1)
     mutation_prob: Float = Field(default=0.2, ge=0, le=1)
     objectives: tuple[Literal["accuracy", "loss", "n_params"], ...] = ("loss",)
@@ -101,7 +101,7 @@ class SelectionSettings(Declaration):
             and BitFit are trained for comparison. A baseline that validates better is selected.
     """
 
-    n_candidates: Int = Field(default=2, ge=1)
+    n_candidates: Int = Field(default=2, ge=1, le=1000)
     epochs_ratio: Float = Field(default=0.25, ge=0, le=100)
     refit: Bool = True
     refit_epochs_ratio: Float = Field(default=1.25, ge=0, le=100)

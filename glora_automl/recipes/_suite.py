@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from glora_automl import _declarations
-from glora_automl._declarations import Declaration, suggest
+from glora_automl._declarations import Declaration, Float, suggest
+from glora_automl._files import user_path
+from glora_automl._messages import short
 from glora_automl.errors import GLoRAError, RecipeError
 from glora_automl.recipes._overrides import OWN, override_recipe, with_settings
 from glora_automl.recipes._recipe import NAME, Recipe
 from glora_automl.tasks import is_hidden
 
 __all__ = ["Suite", "SuiteTask", "list_suites", "load_suite", "suite_recipes"]
+
+MAX_SEEDS = 1000
+"""Most studies per task."""
 
 
 class SuiteTask(Declaration):
@@ -45,7 +50,7 @@ class Published(Declaration):
 
     name: str
     source: str
-    accuracies: dict[str, float]
+    accuracies: dict[str, Annotated[Float, Field(ge=0, le=100)]]
 
     @property
     def method(self) -> str:
@@ -65,8 +70,8 @@ class Suite(Declaration):
     """
 
     name: str = Field(pattern=NAME)
-    description: str = ""
-    recipe: str
+    description: str = Field(default="", max_length=1000)
+    recipe: str = Field(max_length=4096)
     tasks: tuple[SuiteTask, ...] = Field(min_length=1)
     published: tuple[Published, ...] = ()
 
@@ -95,7 +100,7 @@ def list_suites() -> list[str]:
     return _declarations.names("suites")
 
 
-def load_suite(name: str, *, data: str | None = None) -> Suite:
+def load_suite(name: str | Path, *, data: str | None = None) -> Suite:
     """Read a shipped suite by name or a ``.toml`` file by its path, or build one from a folder.
 
     The tasks of a folder are its ``.npz`` files and its folders of images. Their recipe is the one
@@ -108,14 +113,14 @@ def load_suite(name: str, *, data: str | None = None) -> Suite:
     Raises:
         RecipeError: If the suite is not found or invalid, or the folder has no tasks.
     """
-    place = Path(name).expanduser()
+    place = user_path(name, "suite", RecipeError)
     if place.is_dir():
         table: dict[str, Any] = {"name": place.resolve().name, "recipe": OWN}
         table["tasks"] = [{"name": path.stem, "path": str(path)} for path in _tasks_in(place)]
         return _declarations.validate(Suite, table, f"suite {name}", RecipeError)
     stem, table = _declarations.read("suites", name, RecipeError)
     suite = _declarations.validate(Suite, {"name": stem, **table}, f"suite {stem}", RecipeError)
-    begin = place.parent if data is None else Path(data).expanduser()
+    begin = place.parent if data is None else user_path(data, "`data`", RecipeError)
     tasks = [
         task if task.path is None else task.model_copy(update={"path": str(begin / task.path)})
         for task in suite.tasks
@@ -167,14 +172,16 @@ def suite_recipes(
         >>> len(made), made[0][0], made[-1][1].name
         (38, 'cifar', 'vtab1k-smallnorb_ele-seed1')
     """
-    if n_seeds < 1:
-        raise RecipeError(f"n_seeds must be at least 1, got {n_seeds}. Raise `n_seeds`.")
+    if not 1 <= n_seeds <= MAX_SEEDS:
+        raise RecipeError(
+            f"n_seeds must be from 1 to {MAX_SEEDS}, got {short(n_seeds)}. Correct `n_seeds`."
+        )
     made = []
     for task in suite.tasks:
         try:
             recipe = override_recipe(suite.recipe, data=task.path, model=model)
             if task.path is None and data is not None:
-                recipe = recipe.replace(task={"path": str(Path(data).expanduser())})
+                recipe = recipe.replace(task={"path": str(user_path(data, "`data`", RecipeError))})
             recipe = with_settings(recipe.replace(**task.set), settings).replace(**changes)
         except GLoRAError as error:
             raise type(error)(f"task {task.name}: {error}") from None

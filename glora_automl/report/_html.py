@@ -10,7 +10,8 @@ import optuna
 import plotly.io
 import plotly.offline
 
-from glora_automl._files import write_atomic
+from glora_automl._files import check_output, user_path, write_atomic
+from glora_automl.errors import ReportError
 from glora_automl.report._cost import cost_table
 from glora_automl.report._gallery import pictures
 from glora_automl.report._matplotlib import save_png
@@ -21,6 +22,9 @@ from glora_automl.report._tables import RESULT_COLUMNS, result_lines
 from glora_automl.study import Row, get_attribute, get_setting, read_data, stage_costs
 
 __all__ = ["save_pictures", "save_report"]
+
+_MARK = '<meta name="generator" content="glora_automl">'
+"""Mark of a report, which may be replaced by a newer one."""
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 1000px; padding: 0 1em;
@@ -40,8 +44,11 @@ def save_report(study: optuna.Study, path: Path) -> None:
     """Write a study's tables and pictures into one HTML file, which includes plotly.js.
 
     Raises:
+        ReportError: If something else than a report is at the path.
         StorageError: If the file cannot be written.
     """
+    path = user_path(path, "out", ReportError)
+    check_output(path, "out", ReportError, _MARK.encode())
     text = _page(Snapshot.of(study))
     write_atomic(path, lambda file: file.write_text(text, encoding="utf-8"))
 
@@ -53,6 +60,7 @@ def save_pictures(study: optuna.Study, folder: Path) -> list[Path]:
         ReportError: If matplotlib is not installed.
         StorageError: If a file cannot be written.
     """
+    folder = user_path(folder, "png", ReportError)
     return [save_png(picture, folder) for picture in pictures(Snapshot.of(study))]
 
 
@@ -98,7 +106,7 @@ def _page(snapshot: Snapshot) -> str:
     parts.append(f"<h2>Versions</h2><p>{escape(packages) or 'not recorded'}</p>")
     body = "\n".join(parts)
     return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">{_MARK}<title>{name}</title>'
         f"<style>{_STYLE}</style></head><body>\n{body}\n</body></html>\n"
     )
 

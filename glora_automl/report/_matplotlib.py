@@ -6,11 +6,14 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from glora_automl._files import make_folder, write_atomic
+from glora_automl._files import check_output, make_folder, write_atomic
 from glora_automl.errors import ReportError
 from glora_automl.report._picture import COLORS, Band, Bars, Grid, Line, Mark, Picture, text_sides
 
 __all__ = ["save_png"]
+
+_PROGRAM = "glora_automl"
+"""Mark of a picture, which may be replaced by a newer one."""
 
 _DPI = 110
 _SYMBOLS = {"dot": "o", "cross": "x", "star": "*", "diamond": "D"}
@@ -24,6 +27,7 @@ def save_png(picture: Picture, folder: Path) -> Path:
         StorageError: If the file cannot be written.
     """
     try:
+        from matplotlib import rc_context
         from matplotlib.figure import Figure  # not pyplot, which keeps state
     except ImportError:
         raise ReportError(
@@ -44,7 +48,13 @@ def save_png(picture: Picture, folder: Path) -> Path:
     _finish(axes, picture)
     make_folder(folder, "png")
     path = folder / f"{picture.name}.png"
-    write_atomic(path, lambda file: figure.savefig(file, format="png"))
+    check_output(path, "png", ReportError, _PROGRAM.encode())
+
+    def write(file: Path) -> None:
+        with rc_context({"text.parse_math": False}):  # a name with two dollar signs is no formula
+            figure.savefig(file, format="png", metadata={"Software": _PROGRAM})
+
+    write_atomic(path, write)
     return path
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 from scipy.stats import binomtest
 
+from glora_automl._messages import printable
 from glora_automl.progress import shade
 from glora_automl.report._picture import Grid, Picture
 from glora_automl.study import RankCorrelation, Row
@@ -76,12 +77,13 @@ def result_lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     """
     lines: list[tuple[str, ...]] = []
     for row in rows:
+        name = printable(row.name)
         if row.n_params is None:
-            lines.append((row.name, "none fits", "–", "–", "–", "–"))
+            lines.append((name, "none fits", "–", "–", "–", "–"))
             continue
         lines.append(
             (
-                row.name,
+                name,
                 f"{row.n_params:,}",
                 accuracy_text(row.validation),
                 accuracy_text(row.test),
@@ -90,7 +92,7 @@ def result_lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
             )
         )
         for domain, score in row.domains.items():
-            lines.append((f"  on {domain}", "", "", accuracy_text(score), "", ""))
+            lines.append((f"  on {printable(domain)}", "", "", accuracy_text(score), "", ""))
         if row.domain_mean is not None:
             mean = f"{100 * row.domain_mean:.1f}"
             lines.append((f"  mean of {len(row.domains)} domains", "", "", mean, "", ""))

@@ -231,6 +231,8 @@ class Artifacts:
             CheckpointError: If the file is missing or its digest differs.
             StorageError: If the store cannot be read or the cache cannot be written.
         """
+        if not re.fullmatch("[0-9a-f]{64}", reference.sha256):  # it names a file of the cache
+            raise self._missing(reference)
         if self._folder is not None:
             path = self._folder / Path(reference.id).name
             if not path.is_file():

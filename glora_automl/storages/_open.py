@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import time
@@ -16,6 +17,7 @@ from optuna.exceptions import OptunaError, StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from glora_automl._messages import hide, redact, shorten
 from glora_automl.errors import StorageError
 from glora_automl.storages._journal import open_journal
 from glora_automl.storages._patience import PatientStorage
@@ -66,16 +68,19 @@ def open_storage(
     Raises:
         StorageError: If the location cannot be opened or does not hold Optuna studies.
     """
+    hide(location)
     try:
         if "://" in location:
             return PatientStorage(_open_database(location, create, write), patience)
         _check_journal(Path(location), create)
         return open_journal(location, write=write)
     except (SQLAlchemyError, OptunaError, ImportError, RuntimeError, ValueError, OSError) as error:
+        shown = shown_location(location)
         raise StorageError(
             "`storage` must be the URL of a database or the path of a journal file that can be "
-            f"opened, got {shown_location(location)!r}: {_reason(error)}. Choose another `storage`."
-        ) from error
+            f"opened, got {shown!r}: {shorten(_reason(error), max(60, 170 - len(shown)))}. Choose "
+            "another `storage`."
+        ) from None  # the error may show a password
 
 
 def _check_journal(path: Path, create: bool) -> None:
@@ -218,6 +223,12 @@ def storage_errors() -> Iterator[None]:
             "The study must stay in its storage during the search, but it was deleted. Start the "
             "search again."
         ) from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        why = "is no JSON" if isinstance(error, ValueError) else "is nested too deeply"
+        raise StorageError(
+            f"`storage` must hold what Optuna wrote, but a value {why} "
+            f"({shorten(str(error), 80)}). Restore a backup, or choose another `storage`."
+        ) from None
     except (SQLAlchemyError, OptunaError) as error:
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
         raise StorageError(
@@ -244,10 +255,8 @@ def shown_location(url: str) -> str:
         >>> shown_location("postgresql://me:secret@host/studies")
         'postgresql://me:***@host/studies'
     """
-    try:
-        return sqlalchemy.make_url(url).render_as_string(hide_password=True)
-    except (SQLAlchemyError, ValueError):
-        return url
+    hide(url)
+    return shorten(redact(url), 120)
 
 
 def _reason(error: BaseException) -> str:

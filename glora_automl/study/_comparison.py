@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from glora_automl.study._record import Record
+from glora_automl.study._record import Count, Record
 from glora_automl.study._result import Row
 
 __all__ = ["Comparison", "RankCorrelation", "spearman"]
@@ -45,7 +45,7 @@ class Comparison(Record):
         notes: What limits the meaning of the figures.
     """
 
-    budget: int
+    budget: Count
     rows: tuple[Row, ...]
     best_preset: str
     inherited: RankCorrelation | None

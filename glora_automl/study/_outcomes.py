@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from glora_automl.storages import ArtifactReference
-from glora_automl.study._record import Record
+from glora_automl.study._record import Count, Record, Seconds
 from glora_automl.study._result import Row, Selection
 
 __all__ = [
@@ -33,10 +33,10 @@ class Spent(NamedTuple):
         n_restarts: Restarts of trainings that collapsed.
     """
 
-    n_trained: int = 0
-    n_evaluated: int = 0
-    seconds: float | None = None
-    n_restarts: int = 0
+    n_trained: Count = 0
+    n_evaluated: Count = 0
+    seconds: Seconds | None = None
+    n_restarts: Count = 0
 
     @property
     def forward_images(self) -> int:
@@ -115,7 +115,7 @@ class SupernetOutcome(Record):
     digest: str
     artifact: ArtifactReference
     losses: tuple[float, ...] = ()
-    n_processes: int = 1
+    n_processes: Count = 1
     spent: Spent = NOTHING
 
 
@@ -166,7 +166,7 @@ class SelectOutcome(Record):
         spent: Work of the stage.
     """
 
-    budget: int
+    budget: Count
     selection: Selection
     row: Row
     spent: Spent = NOTHING
@@ -185,5 +185,5 @@ class PairOutcome(Record):
 
     inherited: float
     trained: float
-    n_params: int
+    n_params: Count
     spent: Spent = NOTHING

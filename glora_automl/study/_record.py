@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
+from glora_automl._declarations import check_plain
+from glora_automl._messages import shorten
 from glora_automl.errors import StudyError
 
-__all__ = ["Record"]
+__all__ = ["Count", "Record", "Seconds"]
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+"""Number of images, parameters or trials."""
+
+Seconds = Annotated[float, Field(ge=0, le=1e12)]
+"""Wall time."""
 
 
 class Record:
@@ -42,13 +50,19 @@ class Record:
             StudyError: If the values are not those of such a record.
         """
         try:
+            check_plain(table, control=True)
             record: Self = _adapter(cls).validate_python(table)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "value"
+            where = shorten(".".join(map(str, first["loc"])), 60) or "value"
             raise StudyError(
                 f"A record must be a valid {cls.__name__}, got an invalid {where} "
                 f"({str(first['msg'])[:80]}); the study was altered or comes from another version."
+            ) from None
+        except ValueError as error:
+            raise StudyError(
+                f"A record must be a valid {cls.__name__}, got one whose {error} The study was "
+                "altered."
             ) from None
         return record
 

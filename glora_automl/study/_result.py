@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from glora_automl.study._record import Record
+from glora_automl.study._record import Count, Record, Seconds
 from glora_automl.training import Score
 
 __all__ = ["SEARCHED", "Row", "Selection", "best_row", "is_better", "quality"]
@@ -31,11 +31,11 @@ class Row(Record):
     """
 
     name: str
-    n_params: int | None = None
+    n_params: Count | None = None
     validation: Score | None = None
     test: Score | None = None
-    n_images: int = 0
-    seconds: float = 0.0
+    n_images: Count = 0
+    seconds: Seconds = 0.0
     domains: Mapping[str, Score] = field(default_factory=dict)
 
     @property
@@ -63,12 +63,12 @@ class Selection(Record):
     """
 
     architecture: str
-    n_params: int
+    n_params: Count
     trained: Score
-    trial: int | None = None
+    trial: Count | None = None
     preset: str | None = None
     inherited: Score | None = None
-    candidates: tuple[int, ...] = ()
+    candidates: tuple[Count, ...] = ()
     refit: bool = False
 
     @property

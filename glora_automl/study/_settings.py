@@ -17,16 +17,19 @@ from optuna.study._frozen import FrozenStudy
 
 from glora_automl._messages import short
 from glora_automl.architecture import LayerShape
-from glora_automl.errors import RecipeError, StudyError
+from glora_automl.errors import GLoRAError, RecipeError, StudyError
 from glora_automl.presets import resolve_architecture
 from glora_automl.recipes import Recipe, SearchSettings, parse_recipe
 from glora_automl.search_space import SearchSpace
+from glora_automl.study._attributes import check_attributes, check_stage_trials
 from glora_automl.study._ranking import CONSTRAINT
+from glora_automl.workers import stage_study_name
 
 __all__ = [
     "FORMAT",
     "Attribute",
     "Settings",
+    "check_study",
     "create_study",
     "directions_of",
     "get_attribute",
@@ -84,22 +87,47 @@ def load_study(storage: BaseStorage, name: str) -> optuna.Study:
     """Load a study of this package.
 
     Raises:
-        StudyError: If it does not exist, belongs to another program or has another format.
+        StudyError: If it does not exist, belongs to another program, has another format, or holds
+            something that this package did not write.
     """
     known = optuna.get_all_study_names(storage)
     if name not in known:
         names = ", ".join(sorted(n for n in known if "/" not in n)[:8]) or "none"
-        raise StudyError(f"name must be a study of the storage ({names}), got {name!r}.")
+        raise StudyError(f"name must be a study of the storage ({names}), got {short(name)}.")
     study = optuna.load_study(study_name=name, storage=storage)
     version = get_attribute(study, "format")
     if version is None:
         raise _foreign(name)
     if version != FORMAT:
         raise StudyError(
-            f"The study {name!r} must have format {FORMAT}, got {version}. Use the glora-automl "
-            "that created it, or choose another `name`."
+            f"The study {name!r} must have format {FORMAT}, got {short(version)}. Use the "
+            "glora-automl that created it, or choose another `name`."
         )
+    check_study(study)
     return study
+
+
+def check_study(study: optuna.Study) -> None:
+    """Check everything that is read from a study: a shared storage has many writers.
+
+    Raises:
+        StudyError: If something was altered; the message names it.
+    """
+    name = study.study_name
+    try:
+        check_attributes(study, study.get_trials(deepcopy=False))
+        read_space(study)
+        stages = stage_study_name(name)
+        if stages in optuna.get_all_study_names(study._storage):
+            attempts = optuna.load_study(study_name=stages, storage=study._storage)
+            check_stage_trials(name, attempts.get_trials(deepcopy=False))
+    except StudyError:
+        raise
+    except GLoRAError as error:
+        raise StudyError(
+            f"The study {short(name)} must be as glora_automl wrote it, got: {error} Restore it, "
+            "or choose another `name`."
+        ) from None
 
 
 def _foreign(name: str) -> StudyError:

@@ -9,11 +9,13 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from glora_automl._messages import short
+from glora_automl.errors import StudyError
 from glora_automl.samplers import DONE
 from glora_automl.study._costs import STAGES, attempts, find_stages, stage_costs
 from glora_automl.study._data import read_data
 from glora_automl.study._ranking import CONSTRAINT, best_trials, pareto_trials
-from glora_automl.study._settings import FORMAT, get_attribute, get_setting
+from glora_automl.study._settings import FORMAT, check_study, get_attribute, get_setting
 from glora_automl.study._stages import Stage, StageName
 
 __all__ = ["list_studies", "summarize"]
@@ -22,7 +24,7 @@ __all__ = ["list_studies", "summarize"]
 def list_studies(storage: BaseStorage) -> list[dict[str, Any]]:
     """Return summaries of the storage's studies of this package, by name.
 
-    The summary of a study with another format has only its name and stage.
+    The summary of a study with another format, or of an altered one, has only name and stage.
     """
     names = sorted(optuna.get_all_study_names(storage))
     studies = [optuna.load_study(study_name=name, storage=storage) for name in names]
@@ -30,9 +32,14 @@ def list_studies(storage: BaseStorage) -> list[dict[str, Any]]:
     for study in studies:
         version = get_attribute(study, "format")
         if version == FORMAT:
+            try:
+                check_study(study)
+            except StudyError as error:
+                summaries.append({"study": study.study_name, "stage": f"unreadable: {error}"})
+                continue
             summaries.append(summarize(study))
         elif version is not None:
-            stage = f"of format {version}, this version reads {FORMAT}"
+            stage = f"of format {short(version)}, this version reads {FORMAT}"
             summaries.append({"study": study.study_name, "stage": stage})
     return summaries
 

@@ -30,8 +30,8 @@ class DigitsSettings(Declaration):
     source: Literal["digits"]
     classes: tuple[Int, ...] = Field(min_length=2)
     pretraining_classes: tuple[Int, ...] = ()
-    train_per_class: Int = Field(ge=1)
-    validation_per_class: Int = Field(ge=1)
+    train_per_class: Int = Field(ge=1, le=1000)
+    validation_per_class: Int = Field(ge=1, le=1000)
 
     @model_validator(mode="after")
     def _check_disjoint(self) -> DigitsSettings:

@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from glora_automl._declarations import Declaration, Int
+from glora_automl._messages import short
 from glora_automl.errors import TaskError
 from glora_automl.tasks._stratified import drawable, stratified_draw
 from glora_automl.training import stage_rng
@@ -33,19 +34,21 @@ class LabelledSettings(Declaration):
             are drawn before the labelled images. None is a fifth.
     """
 
-    n_labelled: Int | None = Field(default=None, ge=2)
-    shots: Int | None = Field(default=None, ge=1)
+    n_labelled: Int | None = Field(default=None, ge=2, le=10**9)
+    shots: Int | None = Field(default=None, ge=1, le=10**9)
     validation_size: int | float | None = None
     test_size: int | float | None = None
 
     @field_validator("validation_size", "test_size", mode="before")
     @classmethod
     def _check_size(cls, value: object) -> object:
-        if value is None or (type(value) is int and value >= 1):
+        if value is None or (type(value) is int and 1 <= value <= 10**9):
             return value
         if type(value) is float and 0 < value < 1:
             return value
-        raise ValueError(f"must be a count of at least 1 or a fraction in (0, 1), got {value!r}.")
+        raise ValueError(
+            f"must be a count of at least 1 or a fraction in (0, 1), got {short(value)}."
+        )
 
     @model_validator(mode="after")
     def _check_exclusive(self) -> LabelledSettings:

@@ -60,7 +60,7 @@ class ReadingSettings(Declaration):
 
     crop_mode: CropMode = "squash"
     memory: ByteSize = Field(default=ByteSize(2_000_000_000), ge=0)
-    num_workers: Int | None = Field(default=None, ge=1)
+    num_workers: Int | None = Field(default=None, ge=1, le=1024)
     unreadable: Literal["refuse", "skip"] = "refuse"
     value_range: ValueRange = None
 

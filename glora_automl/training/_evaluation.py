@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -52,9 +53,9 @@ class Score(NamedTuple):
         custom: Value of a caller's score function; None without one.
     """
 
-    accuracy: float
+    accuracy: Annotated[float, Field(ge=0, le=1)]
     loss: float
-    n_images: int
+    n_images: Annotated[int, Field(ge=1)]
     scaled_loss: float | None = None
     custom: float | None = None
 

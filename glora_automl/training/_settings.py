@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from glora_automl._declarations import Bool, Declaration, Float, Int
 
@@ -20,7 +22,7 @@ class TrainingSettings(Declaration):
             (``A`` and ``D``), as a multiple of ``lr``. LoRA+ (arXiv 2402.12354) has such a ratio
             for one of LoRA's factors.
         weight_decay: AdamW's decoupled weight decay.
-        warmup_epochs: Epochs of linear warm-up; they count among ``epochs``.
+        warmup_epochs: Epochs of linear warm-up, at most ``epochs``, of which they are a part.
         clip_grad: Maximum norm of the gradient; 0 turns clipping off.
         checkpoint_every: Epochs between checkpoints.
         scale: Smallest area of a random crop, which is resized to the whole, as a fraction of the
@@ -37,17 +39,26 @@ class TrainingSettings(Declaration):
             must have timm's ``set_grad_checkpointing``.
     """
 
-    epochs: Int = Field(ge=0)
-    batch_size: Int = Field(default=64, ge=1)
-    lr: Float = Field(default=1e-4, gt=0, allow_inf_nan=False)
-    scaling_lr_ratio: Float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    weight_decay: Float = Field(default=1e-4, ge=0, allow_inf_nan=False)
-    warmup_epochs: Int = Field(default=0, ge=0)
-    clip_grad: Float = Field(default=1.0, ge=0, allow_inf_nan=False)
-    checkpoint_every: Int = Field(default=10, ge=1)
+    epochs: Int = Field(ge=0, le=1_000_000)
+    batch_size: Int = Field(default=64, ge=1, le=1_000_000)
+    lr: Float = Field(default=1e-4, gt=0, le=1e6)
+    scaling_lr_ratio: Float = Field(default=1.0, gt=0, le=1e4)
+    weight_decay: Float = Field(default=1e-4, ge=0, le=100)
+    warmup_epochs: Int = Field(default=0, ge=0, le=1_000_000)
+    clip_grad: Float = Field(default=1.0, ge=0, le=1e6)
+    checkpoint_every: Int = Field(default=10, ge=1, le=1_000_000)
     scale: Float = Field(default=1.0, gt=0, le=1)
     shift: Float = Field(default=0.0, ge=0, le=0.5)
     hflip: Float = Field(default=0.0, ge=0, le=1)
     mixup: Float = Field(default=0.0, ge=0, le=100)
     cutmix: Float = Field(default=0.0, ge=0, le=100)
     grad_checkpointing: Bool = False
+
+    @model_validator(mode="after")
+    def _check_warmup(self) -> Self:
+        if 0 < self.epochs < self.warmup_epochs:
+            raise ValueError(
+                f"warmup_epochs must be at most the {self.epochs} epochs of the training, got "
+                f"{self.warmup_epochs}. Lower `training.warmup_epochs`."
+            )
+        return self

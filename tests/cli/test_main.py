@@ -1,8 +1,12 @@
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from glora_automl.cli import _lists
 from glora_automl.cli._main import with_flags
 from tests.cli.conftest import COMMANDS
 
@@ -79,3 +83,89 @@ def test_module_runs_the_command_line(tmp_path):
     assert ran.returncode == 2
     assert (ran.stdout, ran.stderr.count("\n")) == ("", 1)
     assert "no such file" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["search", "smoke", "--n-trials", "9" * 4000],
+        ["search", "smoke", "--seed", "x" * 4000],
+        ["search", "smoke", "--set", "x" * 4000],
+        ["search", "smoke", "--set", "search.n_trials=" + "9" * 5000],
+        ["search", "smoke", "--set", "training.lr=" + "[" * 2000],
+        ["search", "smoke", "--budget=101%"],
+        ["search", "smoke", "--patience=nan"],
+        ["search", "smoke", "--patience=-1"],
+        ["search", "smoke", "--patience=inf"],
+        ["search", "smoke", "--heartbeat=inf"],
+        ["search", "smoke", "--name="],
+        ["search", "smoke", "--device", "cpu:99"],
+        ["search", "smoke", "--data", "~nosuchuser/x"],
+        ["search", "smoke", "--runs", "x" * 5000],
+        ["search", "x" * 5000 + ".toml"],
+        ["search", "smoke", "--set", "training.warmup_epochs=1000"],
+        ["search", "smoke", "--set", "training.lr=1e308"],
+        ["show", "\x1b[31m" * 100, "--storage", "sqlite:///" + "y" * 5000],
+        ["predict", "/dev/zero", "/dev/zero"],
+        ["architecture", "tiny", "--trial", "9" * 4000],
+    ],
+    ids=lambda arguments: " ".join(arguments)[:60].encode("ascii", "replace").decode(),
+)
+def test_main_malformed_argument_is_one_line(folder, glora, arguments):
+    code, out, err = glora(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("Error: ")
+    assert len(err) <= 301
+    assert err.removesuffix("\n").isprintable()
+    assert not (folder / "runs").exists()
+
+
+def test_main_password_of_the_storage_is_not_shown(folder, glora):
+    for url in (
+        "postgresql://me:gehe1m99@host:port/db",
+        "postgresql+psycopg://localhost:1/db?user=me&password=gehe1m99",
+        "x://me:gehe1m99@host/db",
+        "host=localhost password='gehe1m99'",
+    ):
+        code, out, err = glora("status", "--storage", url)
+        assert code == 2
+        assert "gehe1m99" not in out + err
+
+
+def test_main_unexpected_error_is_one_line_with_a_file(folder, glora, monkeypatch):
+    def fail(*args):
+        raise KeyError("[red]\npostgresql://me:gehe1m99@host/db")
+
+    monkeypatch.setattr(_lists, "print_list", fail)
+    code, out, err = glora("recipes")
+    assert (code, out) == (70, "")
+    assert err.count("\n") == 1
+    assert len(err) <= 301
+    file = Path(re.search(r"report it with the file (\S+)$", err)[1])
+    text = file.read_text(encoding="utf-8")
+    file.unlink()
+    assert "Traceback" in text
+    assert "in fail" in text
+    assert "gehe1m99" not in text + err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_main_full_disk_on_standard_output_is_one_line(tmp_path):
+    command = [sys.executable, "-m", "glora_automl", "recipes", "--json"]
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("Error: Standard output must be writable")
+    assert ran.stderr.count("\n") == 1
+
+
+def test_main_encoding_without_a_character_escapes_it(tmp_path):
+    suite = tmp_path / "größer-日本"
+    for name in ("日本", "b"):
+        (suite / name / "x").mkdir(parents=True)
+    command = [sys.executable, "-m", "glora_automl", "suite", suite.name, "--device", "none"]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, env=environment)
+    assert ran.returncode == 2
+    assert b"Traceback" not in ran.stderr
+    assert b"\\u65e5" in ran.stderr

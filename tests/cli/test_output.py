@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import rich.console
+import rich.table
 
 from glora_automl import Workspace
 from glora_automl.cli import _output
@@ -17,7 +18,7 @@ def test_start_progress_terminal_shows_the_loaded_libraries(monkeypatch, tmp_pat
     shown = io.StringIO()
 
     class Terminal(rich.console.Console):
-        def __init__(self, stderr):
+        def __init__(self, stderr, **options):
             super().__init__(file=shown, force_terminal=True, width=100)
 
     (tmp_path / "slow_library.py").write_text("loaded = True\n", encoding="utf-8")
@@ -102,3 +103,13 @@ def test_print_found_storage_with_password_hides_it(finished, capsys):
     out = capsys.readouterr().out
     assert "glora dashboard --storage postgresql+psycopg://me" in out
     assert "secret" not in out
+
+
+def test_out_console_prints_names_as_they_are(capsys):
+    names = ["car [red]", "car [blue]", "car [/red]", ":smile:"]
+    table = rich.table.Table("class")
+    for name in names:
+        table.add_row(name)
+    _output.out_console().print(table)
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in names)

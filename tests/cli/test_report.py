@@ -40,3 +40,29 @@ def test_report_settings_of_a_later_version_are_one_line(runs, error):
     message = error("report", "tiny", "--runs", runs, "--out", "a.html")
     assert "of_a_later_version" in message
     assert not Path("a.html").exists()
+
+
+def test_report_out_of_another_program_is_one_line_and_stays(runs, error):
+    Path("notes.html").write_text("my notes", encoding="utf-8")
+    Path("folder").mkdir()
+    for path in ("notes.html", "/dev/null", "/dev/full", "/", "folder"):
+        before = Path(path).lstat()
+        assert "must be a new file" in error("report", "tiny", "--runs", runs, "--out", path)
+        assert (Path(path).lstat().st_ino, Path(path).lstat().st_mode) == (
+            before.st_ino,
+            before.st_mode,
+        )
+    assert Path("notes.html").read_text(encoding="utf-8") == "my notes"
+
+
+def test_report_out_of_an_earlier_report_is_replaced(runs, glora):
+    for _ in range(2):
+        assert glora("report", "tiny", "--runs", runs)[0] == 0
+        assert glora("report", "tiny", "--runs", runs, "--png", "pictures")[0] == 0
+
+
+def test_report_png_of_another_program_is_one_line_and_stays(runs, error):
+    Path("pictures").mkdir()
+    Path("pictures/architecture.png").write_bytes(b"mine")
+    assert "must be a new file" in error("report", "tiny", "--runs", runs, "--png", "pictures")
+    assert Path("pictures/architecture.png").read_bytes() == b"mine"

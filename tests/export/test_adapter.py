@@ -183,3 +183,32 @@ def test_save_adapter_that_fails_leaves_no_files(saved, tmp_path, monkeypatch):
         save_adapter(path, other, force=True)
     assert [file.name for file in tmp_path.iterdir()] == ["saved"]
     assert torch.equal(logits(load_adapter(backbone("vit"), path)), expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"classes": ["ant", "bee"]}, "one output for each of its 2 classes, got 3"),
+        ({"classes": ["ant", "bee", "cicada", "dog"]}, "one output for each of its 4 classes"),
+        ({"n_params": 1}, "its record has 1 parameters, not"),
+        ({"architecture": "blocks.0: B"}, "architecture"),
+        ({"backbone": {"kwargs": {"checkpoint_path": "a.pth"}}}, "only arguments that shape"),
+        ({"preprocessing": {"size": [3, 10**6, 8]}}, "preprocessing"),
+        ({"preprocessing": {"std": [0.0]}}, "preprocessing"),
+        ({"preprocessing": {"mean": [float("nan")]}}, "preprocessing"),
+    ],
+    ids=str,
+)
+def test_load_adapter_record_of_another_model_raises_one_line(saved, change, words):
+    folder, _ = saved
+    path = folder / "glora.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    for key, value in change.items():
+        record[key] = {**record[key], **value} if isinstance(value, dict) else value
+    path.write_text(json.dumps(record), encoding="utf-8")
+    model = backbone("vit")
+    before = model.state_dict().keys()
+    with pytest.raises(ExportError, match=words) as caught:
+        load_adapter(model, folder)
+    assert len(str(caught.value)) <= 300
+    assert model.state_dict().keys() == before

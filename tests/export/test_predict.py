@@ -156,7 +156,7 @@ def test_predict_with_other_weights_raises_one_line(
 
 
 def test_predict_with_invalid_argument_raises(exports, photos):
-    with pytest.raises(ExportError, match="`top` must be at least 1, got 0"):
+    with pytest.raises(ExportError, match="`top` must be from 1 to 1,000,000, got 0"):
         predict(exports["timm"].path, photos, top=0)
     with pytest.raises(ExportError, match=r"must be of kind timm or .*, got 'backbone'"):
         predict(exports["backbone"].path, photos)

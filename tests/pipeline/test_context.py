@@ -54,7 +54,7 @@ def test_prepare_of_a_given_architecture_has_one_architecture(tiny, workspace):
     ("changes", "error"),
     [
         ({"architecture": "lora-8", "budget": 10}, BudgetError),
-        ({"architecture": "blocks.0.attn.qkv: B=lora-64", "budget": "1000%"}, ArchitectureError),
+        ({"architecture": "blocks.0.attn.qkv: B=lora-64", "budget": "1M"}, ArchitectureError),
     ],
 )
 def test_prepare_that_does_not_fit_raises_with_the_recipe(tiny, workspace, changes, error):
@@ -158,7 +158,7 @@ def test_resolve_device_auto_is_one_that_torch_has():
     assert resolve_device("auto").type == expected
 
 
-@pytest.mark.parametrize("name", ["meta", "tpu", "", "cuda:99", "cpu:x", "x" * 200])
+@pytest.mark.parametrize("name", ["meta", "tpu", "", "cuda:99", "cpu:99", "cpu:x", "x" * 200])
 def test_resolve_device_of_another_name_raises_one_line(name):
     with pytest.raises(TaskError, match="device must be one that torch has here") as caught:
         resolve_device(name)

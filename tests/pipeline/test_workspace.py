@@ -1,10 +1,11 @@
 import dataclasses
+import os
 
 import optuna
 import pytest
 from optuna.storages import InMemoryStorage
 
-from glora_automl.errors import StorageError
+from glora_automl.errors import GLoRAError, StorageError
 from glora_automl.pipeline import Workspace
 from glora_automl.storages import PatientStorage
 
@@ -72,3 +73,41 @@ def test_open_artifacts_prefers_its_own_store_to_the_known_one(tmp_path):
     assert Workspace(runs=tmp_path, artifacts=own).open_artifacts(known).location == own
     with pytest.raises(StorageError, match="must be a folder of this machine"):
         Workspace(runs=tmp_path).open_artifacts(str(tmp_path / "missing"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"patience": float("nan")},
+        {"patience": -1},
+        {"patience": float("inf")},
+        {"patience": "1"},
+        {"heartbeat": float("inf")},
+        {"heartbeat": 0.5},
+        {"heartbeat": 10**400},
+        {"runs": ""},
+        {"runs": "a\0b"},
+        {"runs": "x" * 10_000},
+        {"runs": "~nosuchuser/x"},
+        {"data": "\ud800"},
+        {"artifacts": "a\0b"},
+        {"storage": ""},
+        {"storage": "sqlite:///a\0b"},
+        {"device": 3},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_workspace_value_out_of_bounds_raises_with_its_name(change):
+    with pytest.raises(GLoRAError, match=f"^{next(iter(change))} must be") as caught:
+        Workspace(**change)
+    assert len(str(caught.value)) <= 300
+
+
+def test_with_open_storage_removes_old_temporary_files_of_killed_processes(tmp_path):
+    cache = tmp_path / "backbones"
+    cache.mkdir()
+    left = cache / ".a.json.01234567.glora.tmp"
+    left.write_text("half", encoding="utf-8")
+    os.utime(left, (0, 0))
+    Workspace(runs=tmp_path).with_open_storage().opened_storage.engine.dispose()
+    assert not left.exists()

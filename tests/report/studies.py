@@ -141,7 +141,7 @@ def finish(study, space):
         (t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE),
         key=lambda t: t.values[0],
     )
-    score = Score(best.values[0], 0.5, 150)
+    score = Score(min(1.0, best.values[0]), 0.5, 150)
     count = best.user_attrs["trainable_params"]
     selection = Selection(
         str(space.architecture(best.params)), count, score, best.number, candidates=(best.number,)

@@ -43,7 +43,9 @@ def test_record_to_json_names_the_fields_of_named_tuples():
     }
 
 
-points = st.builds(Point, st.floats(allow_nan=False, allow_infinity=False), st.integers())
+points = st.builds(
+    Point, st.floats(allow_nan=False, allow_infinity=False), st.integers(-(2**63) + 1, 2**63 - 1)
+)
 
 
 @given(

@@ -243,13 +243,17 @@ def test_stages_run_removes_torn_files_and_checkpoints_of_the_stage_alone(make_s
         folder / name
         for name in (
             "b.json",
-            ".b.json.0a1b2c3d.tmp",
+            ".b.json.0a1b2c3d.glora.tmp",
             "ab.json",
             "a-r2.12.safetensors",
-            ".a-r2.json.0a1b2c3d.tmp",
+            ".a-r2.json.0a1b2c3d.glora.tmp",
         )
     ]
-    removed = [folder / "a.json", folder / "a.12.safetensors", folder / ".a.json.0a1b2c3d.tmp"]
+    removed = [
+        folder / "a.json",
+        folder / "a.12.safetensors",
+        folder / ".a.json.0a1b2c3d.glora.tmp",
+    ]
     for path in kept + removed:
         path.touch()
     during = []

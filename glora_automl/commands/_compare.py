@@ -101,9 +101,9 @@ def _compare(run: Run, n_architectures: int) -> Comparison:
     for label, architecture in presets.items():
         works |= baseline_work(run, label, architecture)
     truncations = _truncations(run)
-    for label, candidate in truncations.items():
+    for label, candidates in truncations.items():
         stage = _stage(label)
-        works[stage] = Work(AdapterOutcome, partial(_train_truncation, run, label, candidate))
+        works[stage] = Work(AdapterOutcome, partial(_train_truncation, run, label, candidates))
     works[_stage(SCRATCH)] = Work(AdapterOutcome, partial(_from_scratch, run))
     works[_stage(LONGER)] = Work(AdapterOutcome, partial(_longer, run))
     for number, architecture in enumerate(_mixed_sizes(run, n_architectures), 1):
@@ -151,24 +151,27 @@ def random_study_name(name: str, key: str) -> str:
     return f"{name}/random-{key}"
 
 
-def _truncations(run: Run) -> dict[str, Candidate]:
-    """Return the alternatives that inherit from the study's supernet."""
+def _truncations(run: Run) -> dict[str, list[Candidate]]:
+    """Return the candidates of the alternatives that inherit from the study's supernet.
+
+    The random search has as many candidates as the study's.
+    """
     context = run.context
     trained = fetch_supernet(run)
     target = int(get_setting(run.study, "target"))
     name = random_study_name(run.study.study_name, run.stages.key)
     study = random_study(run, trained, target, name)
     trials = study.get_trials(deepcopy=False)
-    (best,) = sort_trials(trials, study.directions, 1)
+    best = sort_trials(trials, study.directions, context.recipe.selection.n_candidates)
 
     def candidate(trial: FrozenTrial) -> Candidate:
         return Candidate(context.space.architecture(trial.params), trial.number)
 
-    found = {RANDOM: candidate(best), ONE_RANDOM: candidate(trials[0])}
+    found = {RANDOM: list(map(candidate, best)), ONE_RANDOM: [candidate(trials[0])]}
     fitting = fitting_loras(context.space.shapes, context.budget)
     within = [a for _, a in fitting if _has_weights(context, trained, a)]
     if within:
-        found[UNIFORM] = Candidate(within[-1])
+        found[UNIFORM] = [Candidate(within[-1])]
     return found
 
 
@@ -182,8 +185,10 @@ def _has_weights(context: Context, trained: Trained, architecture: Architecture)
     return allowed is None or all(choice in allowed[name] for name, choice in params.items())
 
 
-def _train_truncation(run: Run, label: str, candidate: Candidate, claim: Claim) -> AdapterOutcome:
-    outcome = train_candidates(run, _stage(label), label, [candidate])
+def _train_truncation(
+    run: Run, label: str, candidates: list[Candidate], claim: Claim
+) -> AdapterOutcome:
+    outcome = train_candidates(run, _stage(label), label, candidates)
     if label != RANDOM:
         return outcome
     # The random search is no stage, but its cost is that of its best truncation.

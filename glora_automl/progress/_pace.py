@@ -59,8 +59,10 @@ class Pace:
 
     @property
     def rate_text(self) -> str:
-        """Rate with its unit."""
-        return f"{self.rate:.1f} {self.unit}/s"
+        """Rate with its unit, of slow steps the seconds per step; empty before the first one."""
+        if 0 < self.rate < 1:
+            return f"{1 / self.rate:.1f} s/{self.unit.removesuffix('s')}"
+        return f"{self.rate:.1f} {self.unit}/s" if self.rate else ""
 
     def time_text(self, *, end: bool) -> str:
         """Format the remaining time, or at the end the elapsed time; empty without a rate."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -239,13 +240,35 @@ def storage_errors() -> Iterator[None]:
 
 @contextmanager
 def quiet_optuna() -> Iterator[None]:
-    """Log only warnings of Optuna, whose line per trial holds all parameters."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
+    """Log only warnings of Optuna, whose line per trial holds all parameters.
+
+    The level is one for the whole process. The last block that ends restores it, so blocks of
+    several threads may overlap.
+    """
+    with _quiet.lock:
+        if not _quiet.n_blocks:
+            _quiet.before = optuna.logging.get_verbosity()
+            optuna.logging.set_verbosity(max(_quiet.before, optuna.logging.WARNING))
+        _quiet.n_blocks += 1
     try:
         yield
     finally:
-        optuna.logging.set_verbosity(before)
+        with _quiet.lock:
+            _quiet.n_blocks -= 1
+            if not _quiet.n_blocks:
+                optuna.logging.set_verbosity(_quiet.before)
+
+
+class _Quiet:
+    """Blocks of :func:`quiet_optuna` that are open."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.n_blocks = 0
+        self.before = 0
+
+
+_quiet = _Quiet()
 
 
 def shown_location(url: str) -> str:

@@ -96,7 +96,8 @@ def test_compare_rows_are_search_truncations_standalone_and_presets(
 def test_compare_rows_count_images_and_seconds_of_their_stages(rows, compared_workspace, tiny):
     (cost,) = (c for c in stage_costs(load(compared_workspace)) if c.stage == Stage.SUPERNET)
     for name in (SEARCHED, *TRUNCATIONS):
-        n_candidates = tiny.selection.n_candidates if name == SEARCHED else 1
+        several = name in (SEARCHED, "random truncations")
+        n_candidates = tiny.selection.n_candidates if several else 1
         assert rows[name].n_images == subnet_images(tiny, n_candidates)
         assert rows[name].seconds > cost.seconds
     for name in rows:
@@ -123,15 +124,18 @@ def test_compare_from_scratch_trains_the_searched_architecture(rows, compared_wo
     assert scratch.validation != searched.validation
 
 
-def test_compare_random_truncations_are_as_many_as_the_trials(rows, finished, compared_workspace):
+def test_compare_random_truncations_are_as_many_as_the_trials(
+    rows, finished, tiny, compared_workspace
+):
     random = random_study(compared_workspace)
     trials = random.trials
     assert len(trials) == get_setting(finished.study, "target")
     assert random.direction == finished.study.direction
     assert all(t.user_attrs["trainable_params"] <= finished.budget for t in trials)
     assert len({tuple(t.params.items()) for t in trials}) == len(trials)
-    best = min(trials, key=lambda trial: trial.value)
-    assert rows["random truncations"].n_params == best.user_attrs["trainable_params"]
+    best = sorted(trials, key=lambda trial: trial.value)[: tiny.selection.n_candidates]
+    sizes = {trial.user_attrs["trainable_params"] for trial in best}
+    assert rows["random truncations"].n_params in sizes
     assert rows["one random truncation"].n_params == trials[0].user_attrs["trainable_params"]
 
 
@@ -144,7 +148,7 @@ def test_compare_costs_count_the_random_search(finished, compared, compared_work
     assert n_new_presets > 0
     evaluated = (
         12 * N_VALIDATION  # the random search
-        + 2 * N_VALIDATION * (3 + 3)  # truncations and pairs, inherited and trained
+        + 2 * N_VALIDATION * (2 + 2 + 3)  # truncations and pairs, inherited and trained
         + N_VALIDATION  # from scratch
         + n_tested * n_test
     )

@@ -8,7 +8,7 @@ import sqlalchemy
 from optuna.storages import RDBStorage
 
 from glora_automl.errors import StorageError
-from glora_automl.storages import default_url, open_storage, storage_errors
+from glora_automl.storages import default_url, open_storage, quiet_optuna, storage_errors
 
 
 def url_of(path):
@@ -238,3 +238,18 @@ def test_open_storage_with_password_hides_it():
         open_storage("sqlite+nothing://me:geheim@localhost/x")
     assert "geheim" not in str(caught.value)
     assert "***" in str(caught.value)
+
+
+def test_quiet_optuna_of_overlapping_blocks_restores_the_level():
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    try:
+        first, second = quiet_optuna(), quiet_optuna()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert optuna.logging.get_verbosity() == optuna.logging.WARNING
+        second.__exit__(None, None, None)
+        assert optuna.logging.get_verbosity() == optuna.logging.INFO
+    finally:
+        optuna.logging.set_verbosity(before)

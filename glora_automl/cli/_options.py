@@ -24,6 +24,7 @@ __all__ = [
     "Changes",
     "Data",
     "Device",
+    "Margin",
     "Model",
     "NTrials",
     "Quiet",
@@ -56,6 +57,10 @@ Changes = Annotated[
     typer.Option("--set", help="Any setting of the recipe, such as task.shots=4; repeatable."),
 ]
 Budget = Annotated[str | None, typer.Option(help="Trainable parameters: 12000, 12k, 0.3M or 1%.")]
+Margin = Annotated[
+    float | None,
+    typer.Option(help="Points of accuracy that a smaller adapter may lose: take the smallest."),
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of all randomness.")]
 Runs = Annotated[Path, typer.Option(help="Folder for database, artifacts and checkpoints.")]
 NTrials = Annotated[int | None, typer.Option(help="Complete trials to reach, of all workers.")]

@@ -208,11 +208,13 @@ def print_study(study: optuna.Study) -> None:
 
 
 def _print_result(summary: dict[str, Any]) -> None:
-    from glora_automl.report import result_table
-    from glora_automl.study import Row
+    from glora_automl.report import ladder_table, result_table
+    from glora_automl.study import Ladder, Row
 
     rows = [Row.from_json(row) for row in summary["result"]]
     out_console().print(result_table(rows, summary["budget"], summary["data"]["notes"]))
+    if summary["ladder"] is not None:
+        out_console().print(ladder_table(Ladder.from_json(summary["ladder"])))
 
 
 def print_comparison(comparison: Comparison) -> None:

@@ -11,6 +11,7 @@ from glora_automl.cli._options import (
     Budget,
     Changes,
     Data,
+    Margin,
     Model,
     NTrials,
     RecipeName,
@@ -35,6 +36,7 @@ def search(
     changes: Changes = None,
     name: Annotated[str | None, typer.Option(help="Name of the study.")] = None,
     budget: Budget = None,
+    margin: Margin = None,
     n_trials: NTrials = None,
     seed: Seed = None,
     effort: Annotated[
@@ -58,6 +60,7 @@ def search(
         effort=effort,
         settings=changes or (),
         search=given(n_trials=n_trials, sampler=sampler),
+        selection=given(margin=margin),
         **given(budget=budget, seed=seed),
     )
     place: Workspace = workspace

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from glora_automl.cli._options import AsJson, StudyName, with_workspace
+from glora_automl.cli._options import AsJson, Margin, StudyName, with_workspace
 from glora_automl.cli._output import is_main_process, out_console, print_json
 
 __all__ = ["select"]
@@ -16,14 +16,17 @@ __all__ = ["select"]
 def select(
     workspace: Any,
     name: StudyName,
-    budget: Annotated[str, typer.Option(help="Trainable parameters, at most the study's.")],
+    budget: Annotated[
+        str | None, typer.Option(help="Trainable parameters, at most the study's.")
+    ] = None,
+    margin: Margin = None,
     as_json: AsJson = False,
 ) -> None:
-    """Select, train and test an adapter under a smaller budget, from a finished study."""
+    """Select, train and test a smaller adapter: under a budget, or within a margin."""
     from glora_automl import commands
-    from glora_automl.report import result_table
+    from glora_automl.report import ladder_table, result_table
 
-    result = commands.select(name, budget, workspace=workspace)
+    result = commands.select(name, budget, margin=margin, workspace=workspace)
     if not is_main_process():
         return
     if as_json:
@@ -33,8 +36,11 @@ def select(
                 "budget": result.budget,
                 "selection": result.selection.to_json(),
                 "row": result.rows[0].to_json(),
+                "ladder": None if result.ladder is None else result.ladder.to_json(),
             }
         )
         return
     out_console().print(result_table(result.rows, result.budget, result.data.notes()))
+    if result.ladder is not None:
+        out_console().print(ladder_table(result.ladder))
     typer.echo(f"Winner: {workspace.folder / name / f'winner-{result.budget}.json'}")

@@ -204,7 +204,10 @@ def _from_scratch(run: Run, claim: Claim) -> AdapterOutcome:
     outcome = run.stages.outcome(Stage.SELECTION, AdapterOutcome)
     assert outcome is not None
     assert outcome.architecture is not None
-    architecture = Architecture.parse(outcome.architecture)
+    selection = Selection.from_json(get_attribute(run.study, "selection"))
+    # A smaller adapter within a margin takes the place of the first one in the result table.
+    text = outcome.architecture if selection.preset is not None else selection.architecture
+    architecture = Architecture.parse(text)
     return train_adapter(run, _stage(SCRATCH), SCRATCH, architecture, title="Train from scratch")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -17,8 +18,10 @@ from glora_automl.pipeline import (
     Workspace,
     baseline_architectures,
     baseline_work,
+    best_adapter,
     best_outcome,
     final_test,
+    find_smallest,
     find_study,
     forecast,
     keep_winner,
@@ -37,6 +40,7 @@ from glora_automl.study import (
     SEARCHED,
     AdapterOutcome,
     DataSummary,
+    Ladder,
     Row,
     Selection,
     Stage,
@@ -44,7 +48,7 @@ from glora_automl.study import (
 )
 from glora_automl.workers import Work
 
-__all__ = ["SearchResult", "resume", "search", "search_stages", "train"]
+__all__ = ["SearchResult", "resume", "search", "search_stages", "selection_works", "train"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +62,7 @@ class SearchResult:
         budget: The most trainable parameters.
         model: The selected adapter as a plain timm model: merged, at the backbone's speed.
         data: The study's images: copies between splits, classes without images.
+        ladder: Smaller adapters beside it; None without a margin.
     """
 
     study: optuna.Study
@@ -66,6 +71,7 @@ class SearchResult:
     budget: int
     model: nn.Module
     data: DataSummary
+    ladder: Ladder | None = None
 
 
 def search(
@@ -78,8 +84,9 @@ def search(
 ) -> SearchResult:
     """Run a recipe to its end, continue an interrupted run, or join running workers.
 
-    The stages are backbone, supernet, search, baselines, selection, refit and one test. A recipe
-    with an architecture has backbone, training and test. Study and artifacts hold everything; the
+    The stages are backbone, supernet, search, baselines, selection, refit and one test; with
+    ``selection.margin``, a ladder of smaller adapters before the refit. A recipe with an
+    architecture has backbone, training and test. Study and artifacts hold everything; the
     files in ``runs`` only save time. A run that was killed at any point continues to the same
     trials and figures, on this machine or on another one.
 
@@ -151,14 +158,16 @@ def _finish(run: Run) -> SearchResult:
     _log_forecast(run)
     run = tune(run)
     publisher = Publisher(run)
-    parts: dict[str, tuple[str, ...]] = {}
     if run.context.recipe.architecture is not None:
         outcomes = {str(Stage.SELECTION): train_given(run)}
+        found = _Found(outcomes, best_outcome(run.context, outcomes))
     else:
-        outcomes, parts = _search(run, publisher)
-    selection = best_outcome(run.context, outcomes)
+        found = _search(run, publisher)
+    outcomes, selection = found.outcomes, found.selection
+    if found.ladder is not None:
+        run.record("ladder", found.ladder.to_json())
     run.record("selection", selection.to_json())
-    test = Work(TestOutcome, partial(final_test, run, outcomes, parts))
+    test = Work(TestOutcome, partial(final_test, run, outcomes, found.parts))
     rows = run.stages.run_one(Stage.TEST, test).rows
     run.record("result", [row.to_json() for row in rows])
     publisher.publish()
@@ -174,6 +183,7 @@ def _finish(run: Run) -> SearchResult:
         run.context.budget,
         keep_winner(run, "winner", winner),
         run.context.data,
+        found.ladder,
     )
 
 
@@ -191,24 +201,42 @@ def search_stages(recipe: Recipe) -> tuple[str, ...]:
     found = [Stage.SUPERNET, Stage.SEARCH, Stage.SELECTION]
     if recipe.tuning_space():
         found.insert(0, Stage.TUNE)
+    if recipe.selection.margin is not None:
+        found.append(Stage.LADDER)
     if recipe.selection.refit:
         found.append(Stage.REFIT)
     return tuple(map(str, found))
 
 
-def _search(
-    run: Run, publisher: Publisher
-) -> tuple[dict[str, AdapterOutcome], dict[str, tuple[str, ...]]]:
-    """Run supernet, search, selection, refit and baselines.
+@dataclass(frozen=True)
+class _Found:
+    """A study before its test.
 
-    Returns:
-        The outcomes of the searched adapter and the baselines, and the stages of the first.
+    Attributes:
+        outcomes: The searched adapter and the baselines, by the stage of their final weights.
+        selection: The selected one of them.
+        parts: All stages of the first.
+        ladder: Smaller adapters beside the selected one.
     """
-    selection = select_work(run)
-    baselines: dict[str, Work[AdapterOutcome]] = {}
+
+    outcomes: dict[str, AdapterOutcome]
+    selection: Selection
+    parts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    ladder: Ladder | None = None
+
+
+def selection_works(run: Run) -> dict[str, Work[AdapterOutcome]]:
+    """Return the stages of the searched adapter and the baselines, for :meth:`Stages.run`."""
+    works = select_work(run)
     if run.context.recipe.selection.baselines:
         for label, architecture in baseline_architectures(run.context).items():
-            baselines |= baseline_work(run, label, architecture)
+            works |= baseline_work(run, label, architecture)
+    return works
+
+
+def _search(run: Run, publisher: Publisher) -> _Found:
+    """Run supernet, search, selection, baselines, ladder and refit."""
+    works = selection_works(run)
     group, trained = run.context.process_group, None
     if group.from_main(lambda: not run.stages.is_done(Stage.SELECTION)):
         trained = load_supernet(run)
@@ -219,13 +247,22 @@ def _search(
         if trained is not None and not run.stages.is_done(Stage.SELECTION):
             search_trials(run, trained, publisher.after_trials)
         with suppress(TargetRaised):
-            outcomes = run.stages.run(selection | baselines)
-    searched = outcomes.pop(str(Stage.SELECTION))
-    if run.context.recipe.selection.refit:
-        work = refit_work(run, str(Stage.REFIT), SEARCHED, searched)
-        refit = run.stages.run(work)
-        outcomes = {**refit, **outcomes}
-    else:
-        outcomes = {str(Stage.SELECTION): searched, **outcomes}
-    first = next(iter(outcomes))
-    return outcomes, {first: search_stages(run.context.recipe)}
+            outcomes = run.stages.run(works)
+    recipe = run.context.recipe
+    selection, ladder = best_outcome(run.context, outcomes), None
+    adapter, parts = outcomes[str(Stage.SELECTION)], [*search_stages(recipe)]
+    if recipe.selection.margin is not None:
+        smallest = find_smallest(run, best_adapter(outcomes)[1], recipe.selection.margin)
+        ladder = smallest.ladder
+        parts += smallest.stages
+        if ladder.chosen is not None:
+            adapter = smallest.outcome
+            assert adapter.selection is not None
+            selection = adapter.selection
+    assert adapter.selection is not None
+    stage = adapter.selection.weights_stage
+    if recipe.selection.refit:
+        adapter = run.stages.run(refit_work(run, stage, SEARCHED, adapter))[stage]
+    baselines = {s: o for s, o in outcomes.items() if s != Stage.SELECTION}
+    parts = [*dict.fromkeys([*parts, stage])]
+    return _Found({stage: adapter, **baselines}, selection, {stage: parts}, ladder)

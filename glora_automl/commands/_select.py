@@ -1,18 +1,23 @@
-"""Verb ``select``: an adapter for a smaller budget, from a finished search."""
+"""Verb ``select``: a smaller adapter, from a finished search."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from glora_automl.budget import Budget
-from glora_automl.commands._search import SearchResult
+from glora_automl.commands._search import SearchResult, selection_works
 from glora_automl.errors import BudgetError, StudyError
 from glora_automl.pipeline import (
     Candidate,
     Run,
     Workspace,
+    best_adapter,
+    best_outcome,
     final_test,
     find_candidates,
+    find_smallest,
     find_study,
     keep_winner,
     load_backbone,
@@ -25,9 +30,12 @@ from glora_automl.study import (
     CONSTRAINT,
     SEARCHED,
     AdapterOutcome,
+    Row,
+    Selection,
     SelectOutcome,
     Stage,
     StageName,
+    get_attribute,
     pareto_trials,
 )
 from glora_automl.workers import Claim, Work
@@ -36,66 +44,126 @@ __all__ = ["select"]
 
 
 def select(
-    name: str, budget: int | str | Budget, *, workspace: Workspace | None = None
+    name: str,
+    budget: int | str | Budget | None = None,
+    *,
+    margin: float | None = None,
+    workspace: Workspace | None = None,
 ) -> SearchResult:
-    """Select, train and test an adapter under a smaller budget, without a new search.
+    """Select, train and test a smaller adapter, without a new search.
 
-    Candidates are the largest truncation of its supernet and its best trials within the budget.
-    The best one is trained on and refit as at the end of a search, and tested once per
-    study and budget. Later calls return the kept result. A study with
-    ``search.objectives = ["accuracy", "n_params"]`` has good trials for every budget.
+    For a budget, candidates are the largest truncation of the supernet and the best trials within
+    it. For a margin, halves, quarters and so on of the selected adapter are compared with it, and
+    the smallest is taken that is shown to lose no more accuracy than the margin; see
+    :func:`~glora_automl.pipeline.find_smallest`. The adapter is trained on and refit as at the end
+    of a search, and tested once per study and size. Later calls return the kept result. A study
+    with ``search.objectives = ["accuracy", "n_params"]`` has good trials for every budget.
 
     Args:
         name: Name of the study, which must be finished.
         budget: The most trainable parameters, at most the study's budget.
+        margin: Points of accuracy that the adapter may lose against the best one of the study. It
+            takes the place of ``budget``.
         workspace: The environment.
 
     Returns:
-        The study, the selected architecture, its row alone, and the merged model.
+        The study, the selected architecture, its row alone, the merged model, and the ladder of a
+        margin. If no smaller adapter is within the margin, they are those of the best adapter.
 
     Raises:
-        BudgetError: If the budget is invalid or above the study's.
+        BudgetError: If the budget is invalid or above the study's, or the margin is invalid.
         StudyError: If the study is not finished, had no search, or nothing fits.
         GLoRAError: If another input is invalid.
         Stopped: If the workspace asked to stop.
     """
-    wanted = Budget.parse(budget)
+    if (budget is None) == (margin is None):
+        raise BudgetError(
+            f"budget must be given without a margin, or a margin without it, got {budget!r} and "
+            f"{margin!r}. Give `budget` or `margin`."
+        )
+    if margin is not None and not 0 < margin <= 100:
+        raise BudgetError(
+            f"margin must be above 0 and at most 100 points of accuracy, got {margin!r}. Change "
+            "`margin`."
+        )
+    wanted = None if budget is None else Budget.parse(budget)
     workspace, recipe = find_study(name, workspace)
     with open_run(recipe, workspace, name=name) as run:
-        return _select(run, wanted.resolve(run.context.n_backbone_params))
+        resolved = None if wanted is None else wanted.resolve(run.context.n_backbone_params)
+        if resolved is not None and resolved > run.context.budget:
+            raise BudgetError(
+                f"budget must be at most {run.context.budget}, that of the study {name!r}, got "
+                f"{resolved}. Search again for more."
+            )
+        run.check_searched()
+        run.check_finished()
+        run = tune(load_backbone(run))
+        if resolved is not None:
+            return _within_budget(run, resolved)
+        assert margin is not None
+        return _within_margin(run, margin)
 
 
-def _select(run: Run, budget: int) -> SearchResult:
-    name = run.study.study_name
-    if budget > run.context.budget:
-        raise BudgetError(
-            f"budget must be at most {run.context.budget}, that of the study {name!r}, got "
-            f"{budget}. Search again for more."
-        )
-    run.check_searched()
-    run.check_finished()
-    run = tune(load_backbone(run))
+def _within_budget(run: Run, budget: int) -> SearchResult:
     stage = str(StageName(Stage.SELECT, str(budget)))
 
     def train(claim: Claim) -> AdapterOutcome:
         return train_candidates(run, stage, SEARCHED, _candidates(run, budget))
 
     outcome = run.stages.run_one(stage, Work(AdapterOutcome, train))
-    parts = [Stage.SUPERNET, Stage.SEARCH, stage]
-    if run.context.recipe.selection.refit:
-        refit = f"{stage}-refit"
-        outcome = run.stages.run(refit_work(run, refit, SEARCHED, outcome))[refit]
-        parts.append(refit)
-    work = Work(SelectOutcome, partial(_test, run, budget, outcome, [str(p) for p in parts]))
-    tested = run.stages.run_one(f"{stage}-test", work)
-    return SearchResult(
-        run.study,
-        tested.selection,
-        (tested.row,),
-        budget,
-        keep_winner(run, f"winner-{budget}", outcome),
-        run.context.data,
-    )
+    assert outcome.selection is not None
+    return _finish(run, budget, outcome.selection, outcome, [stage])
+
+
+def _within_margin(run: Run, margin: float) -> SearchResult:
+    outcomes = run.stages.run(selection_works(run))
+    smallest = find_smallest(run, best_adapter(outcomes)[1], margin)
+    chosen = smallest.ladder.chosen
+    budget = run.context.budget if chosen is None else chosen.budget
+    selection = best_outcome(run.context, outcomes)
+    if chosen is not None:
+        assert smallest.outcome.selection is not None
+        selection = smallest.outcome.selection
+    stages = [str(Stage.SELECTION), *smallest.stages]
+    result = _finish(run, budget, selection, smallest.outcome, stages)
+    run.record("ladder", smallest.ladder.to_json())
+    return replace(result, ladder=smallest.ladder)
+
+
+def _finish(
+    run: Run, budget: int, selection: Selection, outcome: AdapterOutcome, stages: Sequence[str]
+) -> SearchResult:
+    """Refit and test an adapter, unless the study itself has done so.
+
+    Args:
+        run: The study.
+        budget: The most trainable parameters.
+        selection: The selected architecture.
+        outcome: The adapter.
+        stages: Its stages after the search.
+    """
+    kept, row = selection.weights_stage, _own_row(run, selection)
+    if row is not None:
+        own = run.stages.outcome(kept, AdapterOutcome)
+        assert own is not None
+        outcome = own
+    else:
+        if selection.refit:
+            outcome = run.stages.run(refit_work(run, kept, SEARCHED, outcome))[kept]
+        parts = [str(Stage.SUPERNET), str(Stage.SEARCH), *dict.fromkeys([*stages, kept])]
+        work = Work(SelectOutcome, partial(_test, run, budget, outcome, parts))
+        row = run.stages.run_one(f"{selection.stage}-test", work).row
+    model = keep_winner(run, f"winner-{budget}", outcome)
+    return SearchResult(run.study, selection, (row,), budget, model, run.context.data)
+
+
+def _own_row(run: Run, selection: Selection) -> Row | None:
+    """Return the tested row of an adapter of the study itself."""
+    rows = [Row.from_json(row) for row in get_attribute(run.study, "result")]
+    if selection.preset is not None:
+        return next(row for row in rows if row.name == selection.preset)
+    is_own = Selection.from_json(get_attribute(run.study, "selection")) == selection
+    return rows[0] if is_own else None
 
 
 def _test(

@@ -106,8 +106,7 @@ def _find_winner(run: Run) -> Subnet:
     if selection.preset is not None:
         row = next(row for row in tested.rows if row.name == selection.preset)
         return _from_selection(run, selection, row, baseline_stage(selection.preset))
-    stage = Stage.REFIT if selection.refit else Stage.SELECTION
-    return _from_selection(run, selection, tested.rows[0], stage)
+    return _from_selection(run, selection, tested.rows[0], selection.weights_stage)
 
 
 def _find_selected(run: Run, trial: str, budget: int) -> Subnet:
@@ -116,17 +115,18 @@ def _find_selected(run: Run, trial: str, budget: int) -> Subnet:
         raise StudyError(
             f"`trial` must be best with a `budget`, got {trial!r}. Leave out `trial` or `budget`."
         )
-    stage = str(StageName(Stage.SELECT, str(budget)))
-    tested = run.stages.outcome(f"{stage}-test", SelectOutcome)
+    stages = [StageName(kind, f"{budget}-test") for kind in (Stage.SELECT, Stage.LADDER)]
+    found = (run.stages.outcome(str(stage), SelectOutcome) for stage in stages)
+    tested = next((outcome for outcome in found if outcome is not None), None)
     if tested is None:
         name = run.study.study_name
         raise StudyError(
             f"`budget` must be one that an adapter of the study {name!r} was selected for, got "
             f"{budget}. Run 'glora select {name}' with this `budget`."
         )
-    if tested.selection.refit:
-        stage = f"{stage}-refit"
-    return _from_selection(run, tested.selection, tested.row, stage)._replace(budget=budget)
+    selection = tested.selection
+    subnet = _from_selection(run, selection, tested.row, selection.weights_stage)
+    return subnet._replace(budget=budget)
 
 
 def _from_selection(

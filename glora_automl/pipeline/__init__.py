@@ -12,6 +12,7 @@ from glora_automl.pipeline._context import Context, prepare, prepare_task, resol
 from glora_automl.pipeline._final_test import final_test, keep_winner
 from glora_automl.pipeline._forecast import forecast
 from glora_automl.pipeline._initial import initial_presets, preset_proposals
+from glora_automl.pipeline._ladder import MAX_STEPS, Smallest, find_smallest, ladder_budgets
 from glora_automl.pipeline._monitor import Monitor
 from glora_automl.pipeline._objective import Objective, trial_values
 from glora_automl.pipeline._open import find_study, open_run
@@ -28,6 +29,7 @@ from glora_automl.pipeline._search import (
 from glora_automl.pipeline._selection import (
     Candidate,
     TargetRaised,
+    best_adapter,
     best_outcome,
     find_candidates,
     refit_work,
@@ -47,6 +49,7 @@ from glora_automl.pipeline._tuning import fold_contexts, tune
 from glora_automl.pipeline._workspace import Publish, Workspace
 
 __all__ = [
+    "MAX_STEPS",
     "Candidate",
     "Context",
     "Monitor",
@@ -54,6 +57,7 @@ __all__ = [
     "Publish",
     "Publisher",
     "Run",
+    "Smallest",
     "TargetRaised",
     "Trained",
     "TrainingJob",
@@ -61,6 +65,7 @@ __all__ = [
     "baseline_architectures",
     "baseline_stage",
     "baseline_work",
+    "best_adapter",
     "best_outcome",
     "context_objective",
     "create_sampler",
@@ -68,12 +73,14 @@ __all__ = [
     "fetch_supernet",
     "final_test",
     "find_candidates",
+    "find_smallest",
     "find_study",
     "first_proposals",
     "fold_contexts",
     "forecast",
     "initial_presets",
     "keep_winner",
+    "ladder_budgets",
     "load_adapted",
     "load_backbone",
     "load_supernet",

@@ -10,10 +10,11 @@ import torch
 from glora_automl.backbones import fit_head
 from glora_automl.pipeline._baselines import baseline_architectures
 from glora_automl.pipeline._context import Context
+from glora_automl.pipeline._ladder import MAX_STEPS
 from glora_automl.pipeline._training import Images, TrainingJob, new_supernet, train_paths
 from glora_automl.pipeline._tuning import fold_contexts
 from glora_automl.progress import duration
-from glora_automl.study import Spent, Stage
+from glora_automl.study import Spent, Stage, margin_note
 from glora_automl.training import evaluate, train
 
 __all__ = ["forecast", "stage_work"]
@@ -33,6 +34,7 @@ def forecast(context: Context) -> Iterator[str]:
     """
     yield _describe_images(context)
     yield _describe_budget(context)
+    yield from _describe_margin(context)
     yield from _describe_probe(context)
     yield _describe_time(context)
 
@@ -54,6 +56,14 @@ def _describe_budget(context: Context) -> str:
         f"Budget: {context.budget:,} parameters ({4 * context.budget / 1000:,.0f} kB, {share:.2%} "
         f"of the backbone) in {len(context.space.shapes)} layers."
     )
+
+
+def _describe_margin(context: Context) -> Iterator[str]:
+    """Warn of a margin that the validation images cannot show."""
+    margin = context.recipe.selection.margin
+    note = None if margin is None else margin_note(margin, len(context.task.validation))
+    if note is not None:
+        yield f"Warning: {note} No smaller adapter will be trained."
 
 
 def _describe_probe(context: Context) -> Iterator[str]:
@@ -126,6 +136,8 @@ def stage_work(context: Context) -> dict[Stage, Spent]:
         Stage.BASELINE: Spent(n_baselines * per_baseline, n_baselines * n_validation),
         Stage.SELECTION: Spent(n_candidates * per_candidate, 2 * n_candidates * n_validation),
     }
+    if selection.margin is not None:
+        found[Stage.LADDER] = Spent(MAX_STEPS * per_candidate, 2 * MAX_STEPS * n_validation)
     if selection.refit:
         ratio = selection.refit_epochs_ratio
         found[Stage.REFIT] = Spent(trained(context.labelled, ratio))

@@ -8,6 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from optuna.trial import TrialState
+from torch import Tensor
 
 from glora_automl.adapters import merge
 from glora_automl.architecture import Architecture
@@ -15,7 +16,7 @@ from glora_automl.errors import StudyError
 from glora_automl.pipeline._context import Context
 from glora_automl.pipeline._run import Run
 from glora_automl.pipeline._search import largest_truncation
-from glora_automl.pipeline._standalone import adapter_outcome, validate
+from glora_automl.pipeline._standalone import adapter_outcome, validate_classes
 from glora_automl.pipeline._supernet import fetch_supernet
 from glora_automl.pipeline._training import TrainingJob, standalone, subnet_of
 from glora_automl.study import (
@@ -37,6 +38,7 @@ from glora_automl.workers import Claim, Work
 __all__ = [
     "Candidate",
     "TargetRaised",
+    "best_adapter",
     "best_outcome",
     "find_candidates",
     "refit_work",
@@ -109,8 +111,22 @@ def find_candidates(run: Run, budget: int) -> list[Candidate]:
     return list(found.values())[:n_candidates]
 
 
+class _Trained(NamedTuple):
+    """A candidate after its training."""
+
+    candidate: Candidate
+    inherited: Score
+    trained: Score
+    classes: Tensor
+    subnet: Supernet
+
+
 def train_candidates(
-    run: Run, stage: str, name: str, candidates: Sequence[Candidate]
+    run: Run,
+    stage: str,
+    name: str,
+    candidates: Sequence[Candidate],
+    title: str = "Train the best subnet",
 ) -> AdapterOutcome:
     """Train subnets on from inherited weights; return the best one by validation.
 
@@ -119,17 +135,17 @@ def train_candidates(
         stage: The stage.
         name: Name of the row.
         candidates: The subnets, best first.
+        title: Title of a training of one candidate.
     """
     context = run.context
     # A fresh copy: another attempt may have changed the last one.
     supernet = fetch_supernet(run).supernet
-    best: tuple[Candidate, Score, Score, Supernet] | None = None
+    best: _Trained | None = None
     spent = Spent()
     for number, candidate in enumerate(candidates, 1):
         subnet = subnet_of(context, supernet, candidate.architecture)
         with merge(subnet.model, share=True) as model:
             inherited = evaluate(model, *context.validation, scale_temperature=True)
-        title = "Train the best subnet"
         if len(candidates) > 1:
             title = f"Train subnet {number} of {len(candidates)}"
         detail = f"-{candidate.architecture.digest[:16]}"
@@ -142,24 +158,27 @@ def train_candidates(
             run.checkpoint(stage, detail),
         )
         spent = spent.plus(job.run(subnet))
-        trained = validate(context, subnet)
+        trained, classes = validate_classes(context, subnet)
         spent = spent.plus(Spent(n_evaluated=2 * trained.n_images))
-        if best is None or quality(trained) > quality(best[2]):
-            best = candidate, inherited, trained, subnet
+        if best is None or quality(trained) > quality(best.trained):
+            best = _Trained(candidate, inherited, trained, classes, subnet)
     assert best is not None, "there is at least one candidate"
-    candidate, inherited, trained, subnet = best
-    n_params = candidate.architecture.count(context.space.shapes)
+    architecture = best.candidate.architecture
+    n_params = architecture.count(context.space.shapes)
     selection = Selection(
-        architecture=str(candidate.architecture),
+        architecture=str(architecture),
         n_params=n_params,
-        trained=trained,
-        trial=candidate.trial,
-        inherited=inherited,
+        trained=best.trained,
+        trial=best.candidate.trial,
+        inherited=best.inherited,
         candidates=tuple(c.trial for c in candidates if c.trial is not None),
         refit=context.recipe.selection.refit,
+        stage=stage,
     )
-    row = Row(name, n_params=n_params, validation=trained, n_images=spent.n_trained)
-    return adapter_outcome(run, stage, row, subnet, candidate.architecture, spent, selection)
+    row = Row(name, n_params=n_params, validation=best.trained, n_images=spent.n_trained)
+    return adapter_outcome(
+        run, stage, row, best.subnet, architecture, spent, selection, best.classes
+    )
 
 
 def refit_work(
@@ -191,23 +210,30 @@ def _refit(
     return adapter_outcome(run, stage, row, subnet, architecture, spent, outcome.selection)
 
 
+def best_adapter(outcomes: Mapping[str, AdapterOutcome]) -> tuple[str, AdapterOutcome]:
+    """Return the stage and the outcome of the adapter that validates best.
+
+    Args:
+        outcomes: The searched adapter first, then the baselines, by stage; those that fit the
+            budget have a validation score.
+    """
+    scored = [(s, o) for s, o in outcomes.items() if o.row.validation is not None]
+    return max(scored, key=lambda pair: quality(_score(pair[1])))  # the first of equal ones
+
+
 def best_outcome(context: Context, outcomes: Mapping[str, AdapterOutcome]) -> Selection:
     """Return the selection of the adapter that validates best.
 
     Args:
         context: The recipe on this machine.
-        outcomes: The searched adapter first, then the baselines; those that fit the budget have a
-            validation score.
+        outcomes: As for :func:`best_adapter`.
     """
-    first, *others = (o for o in outcomes.values() if o.row.validation is not None)
-    selected = first
-    for outcome in others:
-        if quality(_score(outcome)) > quality(_score(selected)):
-            selected = outcome
+    stage, selected = best_adapter(outcomes)
     if selected.selection is not None:
         return selected.selection
     assert selected.architecture is not None
     assert selected.row.n_params is not None
+    first = next(iter(outcomes.values()))
     return Selection(
         architecture=selected.architecture,
         n_params=selected.row.n_params,
@@ -215,6 +241,7 @@ def best_outcome(context: Context, outcomes: Mapping[str, AdapterOutcome]) -> Se
         preset=selected.row.name,
         candidates=() if first.selection is None else first.selection.candidates,
         refit=context.recipe.selection.refit,
+        stage=stage,
     )
 
 

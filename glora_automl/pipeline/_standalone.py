@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from glora_automl.adapters import merge
 from glora_automl.architecture import Architecture
@@ -13,13 +14,22 @@ from glora_automl.study import AdapterOutcome, Row, Selection, Spent
 from glora_automl.supernet import Supernet
 from glora_automl.training import Score, evaluate
 
-__all__ = ["adapter_outcome", "load_adapted", "train_adapter", "validate"]
+__all__ = ["adapter_outcome", "load_adapted", "train_adapter", "validate", "validate_classes"]
 
 
 def validate(context: Context, subnet: Supernet) -> Score:
     """Return the validation score of a subnet's active architecture."""
+    return validate_classes(context, subnet)[0]
+
+
+def validate_classes(context: Context, subnet: Supernet) -> tuple[Score, Tensor]:
+    """Return the validation score and the predicted class of each validation image."""
+    found: list[Tensor] = []
     with merge(subnet.model, share=True) as model:
-        return evaluate(model, *context.validation, scale_temperature=True)
+        score = evaluate(
+            model, *context.validation, scale_temperature=True, on_classes=found.append
+        )
+    return score, torch.cat(found).cpu()
 
 
 def adapter_outcome(
@@ -30,10 +40,27 @@ def adapter_outcome(
     architecture: Architecture,
     spent: Spent,
     selection: Selection | None = None,
+    classes: Tensor | None = None,
 ) -> AdapterOutcome:
-    """Store an adapter with its head among the study's artifacts; return its outcome."""
+    """Store an adapter with its head among the study's artifacts; return its outcome.
+
+    Args:
+        run: The study.
+        stage: The stage.
+        row: Its row.
+        subnet: The adapter.
+        architecture: Its architecture.
+        spent: Work of the stage.
+        selection: How it was selected.
+        classes: The predicted classes of the validation images, which are stored, too.
+    """
     uploaded = run.upload(stage, subnet.active_state_dict())
-    return AdapterOutcome(row, str(architecture), *uploaded, selection, spent)
+    predictions = None
+    if classes is not None:
+        predictions = run.upload(f"{stage}.predictions", {"classes": classes}).artifact
+    return AdapterOutcome(
+        row, str(architecture), *uploaded, selection, spent, predictions=predictions
+    )
 
 
 def load_adapted(run: Run, outcome: AdapterOutcome) -> nn.Module | None:
@@ -77,7 +104,7 @@ def train_adapter(
     context = run.context
     if architecture is None:
         return AdapterOutcome(Row(name))
-    score, spent = None, Spent()
+    score, classes, spent = None, None, Spent()
     refit = context.recipe.selection.refit
     subnet = standalone(context, architecture)
     if validated or not refit:
@@ -85,7 +112,7 @@ def train_adapter(
             context, name, title, context.train, ratio, checkpoint=run.checkpoint(stage)
         )
         spent = job.run(subnet)
-        score = validate(context, subnet)
+        score, classes = validate_classes(context, subnet)
         spent = spent.plus(Spent(n_evaluated=score.n_images))
     if refit:
         subnet = standalone(context, architecture)
@@ -105,4 +132,4 @@ def train_adapter(
         n_images=spent.n_trained,
         seconds=spent.seconds or 0.0,
     )
-    return adapter_outcome(run, stage, row, subnet, architecture, spent)
+    return adapter_outcome(run, stage, row, subnet, architecture, spent, classes=classes)

@@ -99,6 +99,9 @@ class SelectionSettings(Declaration):
         refit_epochs_ratio: Steps of that training, as a multiple of those of ``training.epochs``.
         baselines: Whether linear probe, LoRA (in attention alone where no rank fits in all layers)
             and BitFit are trained for comparison. A baseline that validates better is selected.
+        margin: Points of accuracy that a smaller adapter may lose against the selected one. The
+            smallest one that is shown to lose no more is then refit and tested instead; see
+            ``docs/margin.md``.
     """
 
     n_candidates: Int = Field(default=2, ge=1, le=1000)
@@ -106,3 +109,4 @@ class SelectionSettings(Declaration):
     refit: Bool = True
     refit_epochs_ratio: Float = Field(default=1.25, ge=0, le=100)
     baselines: Bool = True
+    margin: Float | None = Field(default=None, gt=0, le=100)

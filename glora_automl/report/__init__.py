@@ -4,6 +4,7 @@ from glora_automl.report._cost import cost_table
 from glora_automl.report._dashboard import DashboardServer, dashboard_app, open_server
 from glora_automl.report._gallery import PICTURES, pictures
 from glora_automl.report._html import save_pictures, save_report
+from glora_automl.report._ladder import ladder_lines, ladder_table
 from glora_automl.report._note import front_table, markdown_note, markdown_study
 from glora_automl.report._picture import Picture
 from glora_automl.report._plotly import to_figure
@@ -44,6 +45,8 @@ __all__ = [
     "front_table",
     "grid_blocks",
     "group_of",
+    "ladder_lines",
+    "ladder_table",
     "markdown_note",
     "markdown_study",
     "open_server",

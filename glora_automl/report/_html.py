@@ -14,6 +14,7 @@ from glora_automl._files import check_output, user_path, write_atomic
 from glora_automl.errors import ReportError
 from glora_automl.report._cost import cost_table
 from glora_automl.report._gallery import pictures
+from glora_automl.report._ladder import LADDER_NOTE, ladder_lines
 from glora_automl.report._matplotlib import save_png
 from glora_automl.report._note import facts, front_table
 from glora_automl.report._plotly import to_figure
@@ -73,6 +74,9 @@ def _page(snapshot: Snapshot) -> str:
     if rows:
         parts += ["<h2>Result</h2>", "<p>Accuracy in % (95% interval).</p>"]
         parts.append(_table(RESULT_COLUMNS, result_lines(rows)))
+    if (ladder := snapshot.ladder) is not None:
+        text = escape(" ".join([*ladder.notes(), LADDER_NOTE]))
+        parts += [f"<h2>Smaller adapters</h2><p>{text}</p>", _table(*ladder_lines(ladder))]
     if notes := read_data(study).notes():
         items = "".join(f"<li>{escape(note)}</li>" for note in notes)
         parts += ["<h2>Images</h2>", f"<ul>{items}</ul>"]

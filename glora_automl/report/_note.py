@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from glora_automl.report._cost import cost_table
+from glora_automl.report._ladder import LADDER_NOTE, ladder_lines
 from glora_automl.report._snapshot import Snapshot
 from glora_automl.report._tables import RESULT_COLUMNS, TextTable, result_lines
 from glora_automl.study import CONSTRAINT, Row, get_attribute, get_setting, read_data, stage_costs
@@ -66,6 +67,12 @@ def markdown_study(snapshot: Snapshot, *, name_workers: bool = True) -> list[str
             "## Result",
             "Accuracy in % (95% interval).",
             _table(RESULT_COLUMNS, result_lines(rows)),
+        ]
+    if (ladder := snapshot.ladder) is not None:
+        parts += [
+            "## Smaller adapters",
+            " ".join([*ladder.notes(), LADDER_NOTE]),
+            _table(*ladder_lines(ladder)),
         ]
     front = front_table(snapshot)
     if front.lines:

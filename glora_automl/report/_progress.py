@@ -48,13 +48,13 @@ def front_picture(snapshot: Snapshot) -> Picture | None:
     if snapshot.front:
         x, y = zip(*((t.user_attrs[CONSTRAINT], t.values[0]) for t in snapshot.front), strict=True)
         marks.append(Line("Pareto front", x, y, "orange", steps=True))
-    marks += _results(snapshot)
+    marks += [*_results(snapshot), *_smallest(snapshot)]
     return Picture(
         name="front",
         title=f"{snapshot.objective.capitalize()} against trainable parameters",
         caption="Each point is a trial, evaluated with weights inherited from the supernet. No "
         "trial with as few parameters is better than one on the Pareto front. Diamonds are the "
-        "trained adapters of the result table.",
+        "trained adapters of the result table. A star is the smallest adapter within the margin.",
         x=Axis("trainable parameters"),
         y=_value_axis(snapshot),
         marks=tuple(marks),
@@ -91,6 +91,17 @@ def _results(snapshot: Snapshot) -> list[Mark]:
         return []
     n_params, values, names = zip(*found, strict=True)
     return [Points("trained adapters", n_params, values, "green", "diamond", names)]
+
+
+def _smallest(snapshot: Snapshot) -> list[Mark]:
+    """Return the point of the smallest adapter that is not worse than the selected one."""
+    ladder = snapshot.ladder
+    if ladder is None:
+        return []
+    found = ladder.chosen or ladder
+    value = getattr(found.validation, snapshot.recipe.search.metric)
+    name = f"smallest within {ladder.margin:g} points"
+    return [Points(name, [found.n_params], [value], "black", "star", [f"{found.n_params:,}"])]
 
 
 def history_picture(snapshot: Snapshot) -> Picture | None:

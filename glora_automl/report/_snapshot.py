@@ -16,6 +16,7 @@ from glora_automl.samplers import is_feasible, sort_trials
 from glora_automl.search_space import SearchSpace
 from glora_automl.study import (
     CONSTRAINT,
+    Ladder,
     Selection,
     get_attribute,
     get_setting,
@@ -115,6 +116,12 @@ class Snapshot:
         """The selection; None before it is made."""
         found = get_attribute(self.study, "selection")
         return None if found is None else Selection.from_json(found)
+
+    @functools.cached_property
+    def ladder(self) -> Ladder | None:
+        """The latest ladder of smaller adapters; None without a margin."""
+        found = get_attribute(self.study, "ladder")
+        return None if found is None else Ladder.from_json(found)
 
     @functools.cached_property
     def architecture(self) -> tuple[str, Architecture] | None:

@@ -4,6 +4,7 @@ from glora_automl.study._architectures import find_architecture, parse_trial
 from glora_automl.study._comparison import Comparison, RankCorrelation, spearman
 from glora_automl.study._costs import STAGES, Cost, stage_costs, stage_spent, trials_spent
 from glora_automl.study._data import Absent, DataSummary, Overlap, read_data
+from glora_automl.study._ladder import Ladder, Step, margin_note
 from glora_automl.study._outcomes import (
     AdapterOutcome,
     BackboneOutcome,
@@ -57,6 +58,7 @@ __all__ = [
     "Cost",
     "DataSummary",
     "Done",
+    "Ladder",
     "Overlap",
     "PairOutcome",
     "RankCorrelation",
@@ -68,6 +70,7 @@ __all__ = [
     "Spent",
     "Stage",
     "StageName",
+    "Step",
     "SupernetOutcome",
     "TestOutcome",
     "TuneOutcome",
@@ -83,6 +86,7 @@ __all__ = [
     "is_glora_study",
     "list_studies",
     "load_study",
+    "margin_note",
     "name_objectives",
     "objective_name",
     "pareto_trials",

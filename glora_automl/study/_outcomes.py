@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from glora_automl.storages import ArtifactReference
+from glora_automl.study._ladder import Step
 from glora_automl.study._record import Count, Record, Seconds
 from glora_automl.study._result import Row, Selection
 
@@ -130,6 +131,8 @@ class AdapterOutcome(Record):
         artifact: These tensors.
         selection: How it was selected, where it is a winner.
         spent: Work of the stage.
+        predictions: Classes that it predicts for the validation images, where it was validated.
+        step: Its comparison with the selected adapter, where it is a step of a ladder.
     """
 
     row: Row
@@ -138,6 +141,8 @@ class AdapterOutcome(Record):
     artifact: ArtifactReference | None = None
     selection: Selection | None = None
     spent: Spent = NOTHING
+    predictions: ArtifactReference | None = None
+    step: Step | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from glora_automl.study._record import Count, Record, Seconds
+from glora_automl.study._stages import Stage
 from glora_automl.training import Score
 
 __all__ = ["SEARCHED", "Row", "Selection", "best_row", "is_better", "quality"]
@@ -60,6 +61,7 @@ class Selection(Record):
         trained: Score after training on the training images.
         candidates: Numbers of the trials that took part, best first.
         refit: Whether the final weights were trained on the validation images, too.
+        stage: The stage that trained it for its validation.
     """
 
     architecture: str
@@ -70,11 +72,19 @@ class Selection(Record):
     inherited: Score | None = None
     candidates: tuple[Count, ...] = ()
     refit: bool = False
+    stage: str = str(Stage.SELECTION)
 
     @property
     def weights(self) -> Literal["refit", "trained"]:
         """Which weights are kept."""
         return "refit" if self.refit else "trained"
+
+    @property
+    def weights_stage(self) -> str:
+        """Name of the stage whose weights are kept."""
+        if self.preset is not None or not self.refit:
+            return self.stage  # a baseline has one stage for both
+        return str(Stage.REFIT) if self.stage == Stage.SELECTION else f"{self.stage}-refit"
 
     @property
     def origin(self) -> str:

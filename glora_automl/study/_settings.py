@@ -48,7 +48,15 @@ FORMAT = 1
 """Version of what is written into a study: parameter names, values and attributes."""
 
 Attribute = Literal[
-    "format", "settings", "data", "backbone", "supernet", "selection", "result", "comparison"
+    "format",
+    "settings",
+    "data",
+    "backbone",
+    "supernet",
+    "selection",
+    "ladder",
+    "result",
+    "comparison",
 ]
 """Attributes of a study; the storage has them as ``glora:<name>``."""
 

@@ -18,6 +18,7 @@ class Stage(StrEnum):
     SEARCH = "search"
     BASELINE = "baseline"
     SELECTION = "selection"
+    LADDER = "ladder"
     REFIT = "refit"
     TEST = "test"
     SELECT = "select"

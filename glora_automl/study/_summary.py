@@ -16,7 +16,7 @@ from glora_automl.study._costs import STAGES, attempts, find_stages, stage_costs
 from glora_automl.study._data import read_data
 from glora_automl.study._ranking import CONSTRAINT, best_trials, pareto_trials
 from glora_automl.study._settings import FORMAT, check_study, get_attribute, get_setting
-from glora_automl.study._stages import Stage, StageName
+from glora_automl.study._stages import Stage
 
 __all__ = ["list_studies", "summarize"]
 
@@ -89,6 +89,7 @@ def summarize(study: optuna.Study) -> dict[str, Any]:
         ],
         "selection": get_attribute(study, "selection"),
         "result": get_attribute(study, "result"),
+        "ladder": get_attribute(study, "ladder"),
         "selects": _selects(study, stages),
         "comparison": get_attribute(study, "comparison"),
         "data": {**read_data(study).to_json(), "notes": read_data(study).notes()},
@@ -120,8 +121,7 @@ def _selects(study: optuna.Study, stages: optuna.Study | None) -> list[dict[str,
     outcomes = [
         trial.user_attrs["outcome"]
         for trial in attempts(study, stages)
-        if StageName.parse(str(trial.user_attrs["stage"])).stage == Stage.SELECT
-        and "budget" in trial.user_attrs["outcome"]
+        if "budget" in trial.user_attrs["outcome"]
     ]
     keys = ("budget", "selection", "row")
     return [

@@ -163,6 +163,7 @@ def evaluate(
     among: Tensor | None = None,
     scale_temperature: bool = False,
     score_function: ScoreFunction | None = None,
+    on_classes: Callable[[Tensor], object] | None = None,
 ) -> Score:
     """Evaluate a model in evaluation mode; each module's mode is restored afterwards.
 
@@ -177,6 +178,7 @@ def evaluate(
         scale_temperature: Compute ``scaled_loss``, for which all logits are stored.
         score_function: Compute ``custom`` from labels ``(n,)`` and class probabilities
             ``(n, classes)``.
+        on_classes: Called with the predicted classes of each batch, in order.
 
     Example:
         >>> evaluate(nn.Flatten(), torch.eye(3)[:, :, None, None], torch.tensor([0, 1, 0]))
@@ -198,7 +200,10 @@ def evaluate(
                 logits = logits.masked_fill(others, -torch.inf)
             if scale_temperature or score_function is not None:
                 all_logits.append(logits)
-            n_correct += (logits.argmax(1) == y).sum()
+            classes = logits.argmax(1)
+            if on_classes is not None:
+                on_classes(classes)
+            n_correct += (classes == y).sum()
             loss += F.cross_entropy(logits, y, reduction="sum").double()
     count = len(labels)
     scaled_loss, custom = None, None

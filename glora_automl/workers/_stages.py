@@ -164,14 +164,22 @@ class Stages:
         outcome: O = self.run({str(stage): work})[str(stage)]
         return outcome
 
-    def run(self, works: Mapping[str, Work[Any]]) -> dict[str, Any]:
+    def run(
+        self,
+        works: Mapping[str, Work[Any]],
+        *,
+        is_last: Callable[[Any], bool] | None = None,
+    ) -> dict[str, Any]:
         """Do stages: the free ones here, the others by waiting for their workers.
 
         Args:
             works: The stages by name.
+            is_last: Returns whether the stages after one with this outcome are not wanted. Such
+                stages are done in order; a worker takes a later one only while others are at all
+                earlier ones.
 
         Returns:
-            Their outcomes by name.
+            Their outcomes by name, up to the last one.
 
         Raises:
             Stopped: If the workspace asked to stop.
@@ -186,9 +194,10 @@ class Stages:
         while True:
             self._worker.check_stop()
             self._worker.fail_stale(self.study)
+            outcomes, is_complete = self._outcomes(works, is_last)
+            if is_complete:
+                return outcomes
             missing = [stage for stage in works if not self.is_done(stage)]
-            if not missing:
-                return {stage: self.outcome(stage, work.kind) for stage, work in works.items()}
             holders = {stage: self._holder(stage) for stage in missing}
             free = [stage for stage in missing if holders[stage] is None]
             if any(self._attempt(stage, self.key, works[stage].do) for stage in free):
@@ -201,6 +210,20 @@ class Stages:
                     f"files in {str(self._folder)!r}."
                 )
             self._worker.wait()
+
+    def _outcomes(
+        self, works: Mapping[str, Work[Any]], is_last: Callable[[Any], bool] | None
+    ) -> tuple[dict[str, Any], bool]:
+        """Return the outcomes before the first missing one, and whether they are all wanted."""
+        outcomes: dict[str, Any] = {}
+        for stage, work in works.items():
+            outcome = self.outcome(stage, work.kind)
+            if outcome is None:
+                return outcomes, False
+            outcomes[stage] = outcome
+            if is_last is not None and is_last(outcome):
+                break
+        return outcomes, True
 
     def exclusively(self, stage: str, work: Callable[[], _Result]) -> _Result:
         """Call a function while no other worker calls one under the same name.

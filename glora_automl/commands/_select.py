@@ -11,6 +11,7 @@ from glora_automl.commands._search import SearchResult, selection_works
 from glora_automl.errors import BudgetError, StudyError
 from glora_automl.pipeline import (
     Candidate,
+    Publisher,
     Run,
     Workspace,
     best_adapter,
@@ -127,6 +128,7 @@ def _within_margin(run: Run, margin: float) -> SearchResult:
     stages = [str(Stage.SELECTION), *smallest.stages]
     result = _finish(run, budget, selection, smallest.outcome, stages)
     run.record("ladder", smallest.ladder.to_json())
+    Publisher(run).publish()
     return replace(result, ladder=smallest.ladder)
 
 

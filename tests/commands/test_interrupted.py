@@ -154,7 +154,8 @@ def test_search_shared_checkpoints_are_removed_after_their_stage(tiny, workspace
     monkeypatch.setattr(SharedCheckpoint, "max_upload_share", 1e9)
     search(tiny.replace(selection={"baselines": False}), workspace=workspace)
     assert found == [2] * 6  # backbone and newest checkpoint
-    assert len(list(artifacts.iterdir())) == 4  # backbone, supernet, selected and refit adapter
+    # Backbone, supernet, selected and refit adapter, predictions of the selected one.
+    assert len(list(artifacts.iterdir())) == 5
 
 
 def test_search_checkpoints_of_other_images_are_ignored(tiny, tmp_path, monkeypatch):

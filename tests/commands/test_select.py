@@ -10,9 +10,18 @@ from glora_automl.adapters import classifiers, linear_shapes
 from glora_automl.architecture import Architecture
 from glora_automl.commands import _search, _select, search, select
 from glora_automl.errors import BudgetError, StudyError
-from glora_automl.pipeline import Workspace, _final_test, _selection, prepare
+from glora_automl.export._subnet import find_subnet
+from glora_automl.pipeline import (
+    Workspace,
+    _final_test,
+    _ladder,
+    _selection,
+    find_study,
+    open_run,
+    prepare,
+)
 from glora_automl.recipes import load_recipe
-from glora_automl.study import SEARCHED, Selection, Stage, stage_costs, summarize
+from glora_automl.study import SEARCHED, Ladder, Selection, Stage, stage_costs, summarize
 from glora_automl.supernet import Scorer, is_truncation, widest_architecture
 from glora_automl.training import evaluate, load_checkpoint
 from tests.commands.interrupts import interrupt_after, interrupt_training, run_interrupted
@@ -241,3 +250,158 @@ def test_select_unfinished_study_raises(tiny, workspace, monkeypatch):
     run_interrupted(monkeypatch, interrupt, tiny, workspace=workspace)
     with pytest.raises(StudyError, match=r"'tiny' must be finished\. Run 'glora resume tiny'"):
         select("tiny", 100, workspace=workspace)
+
+
+WIDE = 60.0
+"""A margin within which every step is."""
+
+
+def test_select_margin_is_the_smallest_that_is_shown_not_to_be_worse(
+    finished, finished_workspace, tiny
+):
+    result = select("tiny", margin=20, workspace=finished_workspace)
+    ladder = result.ladder
+    assert ladder.n_params == finished.selection.n_params
+    assert ladder.validation == finished.selection.trained
+    assert [s.budget for s in ladder.steps] == [696, 348, 174]
+    assert [s.is_within(20) for s in ladder.steps] == [True, True, False]
+    chosen = ladder.steps[1]
+    assert (chosen, result.budget) == (ladder.chosen, 348)
+    (row,) = result.rows
+    assert row.n_params == result.selection.n_params == chosen.n_params <= 348
+    assert chosen.n_bytes == 4 * chosen.n_params
+    assert row.validation == chosen.validation
+    for step in ladder.steps:
+        loss = ladder.validation.accuracy - step.validation.accuracy
+        assert step.n_lost - step.n_gained == round(loss * N_VALIDATION)
+    context = prepare(tiny, finished_workspace, "tiny")
+    assert evaluate(result.model, *context.test()) == row.test
+    # The row has all steps, of which the first that failed is one.
+    one = trained_images(tiny, tiny.selection.epochs_ratio)
+    refit = trained_images(tiny, tiny.selection.refit_epochs_ratio, N_LABELLED)
+    costs = {cost.stage: cost for cost in stage_costs(result.study)}
+    assert costs[Stage.LADDER].n_trained == 3 * one + refit
+    own = [Stage.SUPERNET, Stage.SELECTION, Stage.LADDER]
+    assert row.n_images == sum(costs[stage].n_trained for stage in own)
+    summary = summarize(result.study)
+    assert Ladder.from_json(summary["ladder"]) == ladder
+    assert [select["budget"] for select in summary["selects"]] == [348]
+    assert Selection.from_json(summary["selection"]) == finished.selection
+
+
+def test_select_margin_ladder_ends_with_the_linear_probe(finished, finished_workspace):
+    result = select("tiny", margin=WIDE, workspace=finished_workspace)
+    sizes = [step.n_params for step in result.ladder.steps]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] == result.selection.n_params == 0
+
+
+def test_select_margin_second_call_trains_nothing(finished, finished_workspace, monkeypatch):
+    first = select("tiny", margin=20, workspace=finished_workspace)
+    for name in ("train_candidates", "find_candidates"):
+        monkeypatch.setattr(_ladder, name, lambda *_, **__: pytest.fail("it is done"))
+    monkeypatch.setattr(_select, "final_test", lambda *_, **__: pytest.fail("it is done"))
+    again = select("tiny", margin=20, workspace=finished_workspace)
+    assert (again.rows, again.selection, again.ladder) == (
+        first.rows,
+        first.selection,
+        first.ladder,
+    )
+    # Another margin needs the same steps.
+    other = select("tiny", margin=21, workspace=finished_workspace)
+    assert other.ladder.steps == first.ladder.steps
+
+
+def test_select_margin_without_a_smaller_adapter_is_the_best_one(finished, finished_workspace):
+    result = select("tiny", margin=5, workspace=finished_workspace)
+    assert len(result.ladder.steps) == 1
+    assert result.ladder.chosen is None
+    assert result.selection == finished.selection
+    assert result.rows == finished.rows[:1]
+    assert summarize(result.study)["selects"] == []
+
+
+def test_select_margin_that_the_images_cannot_show_trains_nothing(
+    finished, finished_workspace, monkeypatch
+):
+    monkeypatch.setattr(_ladder, "train_candidates", lambda *_, **__: pytest.fail("in vain"))
+    result = select("tiny", margin=1, workspace=finished_workspace)
+    assert result.selection == finished.selection
+    (note,) = result.ladder.notes()
+    assert f"takes 299 validation images even for equal predictions, got {N_VALIDATION}" in note
+
+
+@pytest.mark.parametrize(
+    "interrupt",
+    [
+        partial(interrupt_training, stage="ladder-348."),
+        partial(interrupt_training, stage="ladder-348-refit"),
+        partial(interrupt_after, owner=_final_test, name="evaluate"),
+        partial(interrupt_after, owner=_select, name="keep_winner"),
+    ],
+    ids=["training", "refit", "test", "winner"],
+)
+def test_select_margin_interrupted_equals_uninterrupted(
+    finished, finished_workspace, finished_runs, tmp_path, monkeypatch, interrupt
+):
+    chosen = partial(select, margin=20)
+    run_interrupted(monkeypatch, interrupt, "tiny", workspace=finished_workspace, function=chosen)
+    again = chosen("tiny", workspace=finished_workspace)
+    other = Workspace(runs=tmp_path / "other")
+    other.folder.mkdir()
+    for path in finished_runs.glob("studies.db*"):
+        (other.folder / path.name).write_bytes(path.read_bytes())
+    expected = chosen("tiny", workspace=other)
+    assert (again.selection, again.ladder) == (expected.selection, expected.ladder)
+    (row,), (expected_row,) = again.rows, expected.rows
+    assert row.to_json() | {"seconds": 0} == expected_row.to_json() | {"seconds": 0}
+
+
+@pytest.mark.parametrize("refit", [True, False])
+def test_search_margin_refits_and_tests_the_smallest_alone(finished, tiny, workspace, refit):
+    changes = {"margin": WIDE, "refit": refit, "baselines": False}
+    result = search(tiny.replace(selection=changes), workspace=workspace)
+    assert result.ladder.n_params == finished.selection.n_params
+    assert result.selection.n_params == 0
+    (row,) = result.rows
+    assert (row.name, row.n_params) == (SEARCHED, 0)
+    assert row.validation == result.ladder.chosen.validation == result.selection.trained
+    costs = {cost.stage: cost for cost in stage_costs(result.study)}
+    assert Stage.REFIT not in costs
+    assert costs[Stage.TEST].n_evaluated == N_TEST
+    own = [Stage.SUPERNET, Stage.SELECTION, Stage.LADDER]
+    assert row.n_images == sum(costs[stage].n_trained for stage in own)
+    # The study has refit and tested this adapter, so a selection with its margin takes it.
+    again = select("tiny", margin=WIDE, workspace=workspace)
+    assert (again.rows, again.selection) == (result.rows, result.selection)
+    # The adapter that the ladder began with is refit and tested when nothing smaller will do.
+    best = select("tiny", margin=5, workspace=workspace)
+    assert best.selection.trained == finished.selection.trained
+    assert best.rows[0].test.n_images == N_TEST
+    place, recipe = find_study("tiny", workspace)
+    with open_run(recipe, place, name="tiny") as run:
+        assert find_subnet(run, "best", None).architecture == Architecture.parse(
+            result.selection.architecture
+        )
+
+
+def test_search_margin_interrupted_equals_uninterrupted(tiny, workspace, tmp_path, monkeypatch):
+    recipe = tiny.replace(selection={"margin": WIDE, "baselines": False})
+    whole = search(recipe, workspace=Workspace(runs=tmp_path / "whole"))
+    interrupt = partial(interrupt_training, stage="ladder-348.")
+    run_interrupted(monkeypatch, interrupt, recipe, workspace=workspace)
+    again = search(recipe, workspace=workspace)
+    assert (again.selection, again.ladder) == (whole.selection, whole.ladder)
+    assert again.rows[0].test == whole.rows[0].test
+
+
+@pytest.mark.parametrize("margin", [0, -1, 101, float("nan")])
+def test_select_invalid_margin_raises(finished, finished_workspace, margin):
+    with pytest.raises(BudgetError, match="margin must be above 0 and at most 100 points"):
+        select("tiny", margin=margin, workspace=finished_workspace)
+
+
+def test_select_without_budget_and_margin_or_with_both_raises(finished, finished_workspace):
+    for arguments in ({}, {"budget": 100, "margin": 1}):
+        with pytest.raises(BudgetError, match="Give `budget` or `margin`"):
+            select("tiny", **arguments, workspace=finished_workspace)

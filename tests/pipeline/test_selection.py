@@ -262,17 +262,17 @@ def test_best_outcome_of_equal_scaled_losses_is_the_more_accurate_one():
 
 
 def test_search_selects_a_baseline_that_validates_better(tiny, workspace, monkeypatch):
-    original = _standalone.validate
+    original = _standalone.validate_classes
 
     def validate(context, subnet):
-        score = original(context, subnet)
+        score, classes = original(context, subnet)
         layer = subnet.layers["blocks.0.attn.qkv"]
         is_bitfit = {str(layer.active.A), str(layer.active.B)} == {"none"} and str(
             layer.active.E
         ) == "vector"
-        return Score(1.0, 0.1, score.n_images, 0.01) if is_bitfit else score
+        return (Score(1.0, 0.1, score.n_images, 0.01) if is_bitfit else score), classes
 
-    monkeypatch.setattr(_standalone, "validate", validate)
+    monkeypatch.setattr(_standalone, "validate_classes", validate)
     recipe = tiny.replace(training={"epochs": 2}, search={"n_trials": 3})
     result = search(recipe, workspace=workspace)
     (row,) = (row for row in result.rows if row.name == "BitFit")

@@ -156,6 +156,46 @@ def test_stages_run_while_another_worker_has_one_does_the_free_ones(make_stages)
     assert all(line == waiting for line in lines)
 
 
+def test_stages_run_ends_at_the_last_outcome(make_stages):
+    works = {name: answering(x) for name, x in (("a", 1), ("b", 2), ("c", 3))}
+    stages = make_stages()
+    found = stages.run(works, is_last=lambda answer: answer.x == 2)
+    assert found == {"a": Answer(1), "b": Answer(2)}
+    assert not stages.is_done("c")
+    assert list(stages.run(works, is_last=lambda answer: answer.x > 9)) == ["a", "b", "c"]
+    assert list(stages.run(works, is_last=lambda answer: answer.x == 1)) == ["a"]
+
+
+def test_stages_run_in_order_is_shared_by_workers(make_stages):
+    """A worker that finds a stage taken goes on with the next one."""
+    first, second = make_stages(), make_stages()
+    started, released = threading.Event(), threading.Event()
+    done = []
+
+    def slow(claim):
+        started.set()
+        assert released.wait(10)
+        done.append("a")
+        return Answer(1)
+
+    def quick(claim):
+        done.append("b")
+        released.set()
+        return Answer(2)
+
+    works = {"a": work_of(slow), "b": work_of(quick), "c": answering(3)}
+
+    def run(stages):
+        return stages.run(works, is_last=lambda answer: answer.x == 1)
+
+    thread = threading.Thread(target=run, args=(first,))
+    thread.start()
+    started.wait(10)
+    assert run(second) == {"a": Answer(1)}
+    thread.join()
+    assert done == ["b", "a"]
+
+
 def test_stages_run_with_another_key_does_not_count_the_outcome(make_stages):
     assert make_stages("k").run({"a": answering(1)}) == {"a": Answer(1)}
     assert make_stages("other").run({"a": answering(2)}) == {"a": Answer(2)}

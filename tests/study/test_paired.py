@@ -1,0 +1,86 @@
+"""The bound of a loss in accuracy, by exact sums over all outcomes."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from glora_automl.study._paired import accuracy_loss_bound, n_images_needed
+
+MOST = 50
+"""Lost or gained images that are enumerated; the rest has hardly any probability."""
+
+
+@pytest.mark.parametrize("n_images", [60, 150, 200, 500])
+def test_accuracy_loss_bound_covers_the_true_loss(n_images):
+    lost, gained = np.meshgrid(np.arange(MOST), np.arange(MOST), indexing="ij")
+    bounds = np.array(
+        [
+            [accuracy_loss_bound(i, min(j, n_images - i), n_images) for j in range(MOST)]
+            for i in range(MOST)
+        ]
+    )
+    coverages = []
+    for loss in np.linspace(0, 0.04, 33):
+        for p_gained in (0, 0.001, 0.005, 0.01, 0.015, 0.02):
+            p_lost = p_gained + loss
+            probability = binom.pmf(lost, n_images, p_lost) * binom.pmf(
+                gained, np.maximum(n_images - lost, 0), p_gained / (1 - p_lost)
+            )
+            assert probability.sum() > 0.999
+            coverages.append(probability[bounds >= loss].sum())
+    assert min(coverages) > 0.938
+    assert 0.95 < np.mean(coverages) < 0.99  # a bound of 1 would cover everything
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_accuracy_loss_bound_is_above_the_difference_and_rises_with_losses(data):
+    n_images = data.draw(st.integers(1, 2000))
+    lost = data.draw(st.integers(0, n_images))
+    gained = data.draw(st.integers(0, n_images - lost))
+    bound = accuracy_loss_bound(lost, gained, n_images)
+    assert (lost - gained) / n_images <= bound <= 1
+    if lost + gained < n_images:
+        assert accuracy_loss_bound(lost + 1, gained, n_images) >= bound - 1e-9
+        assert accuracy_loss_bound(lost, gained + 1, n_images) <= bound + 1e-9
+
+
+@pytest.mark.parametrize(("lost", "gained", "n_images"), [(12, 2, 44), (1, 1, 80), (5, 9, 300)])
+def test_accuracy_loss_bound_equals_the_score_interval_by_definition(lost, gained, n_images):
+    expected = reference(lost, gained, n_images)
+    assert accuracy_loss_bound(lost, gained, n_images) == pytest.approx(expected, abs=1e-5)
+
+
+def reference(lost, gained, n_images):
+    """Return Tango's bound by a search over losses, with the likelihood maximised numerically."""
+    z = 1.6448536269514722
+    losses = np.linspace((lost - gained) / n_images, 1, 400001)[1:-1]
+    # Probability of a gained image that maximises the likelihood under each loss.
+    q = np.full_like(losses, 0.0)
+    low, high = np.zeros_like(losses), (1 - losses) / 2
+    for _ in range(80):
+        q = (low + high) / 2
+        slope = (
+            lost / (q + losses) + gained / q - 2 * (n_images - lost - gained) / (1 - 2 * q - losses)
+        )
+        low, high = np.where(slope > 0, q, low), np.where(slope > 0, high, q)
+    score = (lost - gained - n_images * losses) / np.sqrt(
+        n_images * (2 * q + losses * (1 - losses))
+    )
+    return losses[np.argmax(score <= -z)]
+
+
+@pytest.mark.parametrize(("lost", "gained", "margin"), [(0, 0, 0.01), (4, 4, 0.01), (6, 2, 0.03)])
+def test_n_images_needed_brings_the_bound_near_the_margin(lost, gained, margin):
+    needed = n_images_needed(lost, gained, 200, margin)
+    factor = needed / 200
+    bound = accuracy_loss_bound(round(lost * factor), round(gained * factor), needed)
+    assert bound == pytest.approx(margin, rel=0.15)
+
+
+def test_n_images_needed_of_a_difference_above_the_loss_is_none():
+    assert n_images_needed(4, 2, 200, 0.01) is None
+    assert n_images_needed(4, 2, 200, 0.0101) is not None
+    assert n_images_needed(0, 0, 10, 1.0) == 1

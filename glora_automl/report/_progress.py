@@ -54,7 +54,8 @@ def front_picture(snapshot: Snapshot) -> Picture | None:
         title=f"{snapshot.objective.capitalize()} against trainable parameters",
         caption="Each point is a trial, evaluated with weights inherited from the supernet. No "
         "trial with as few parameters is better than one on the Pareto front. Diamonds are the "
-        "trained adapters of the result table. A star is the smallest adapter within the margin.",
+        "trained adapters of the result table."
+        + (" A star is the smallest adapter within the margin." if snapshot.ladder else ""),
         x=Axis("trainable parameters"),
         y=_value_axis(snapshot),
         marks=tuple(marks),

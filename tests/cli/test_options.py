@@ -23,10 +23,12 @@ WORKSPACE = {
 }
 RECIPE = {"--budget", "--model", "--set"}
 OPTIONS = {
-    "search": WORKSPACE | RECIPE | {"--n-trials", "--name", "--sampler", "--seed", "--warm-start"},
+    "search": WORKSPACE
+    | RECIPE
+    | {"--margin", "--n-trials", "--name", "--sampler", "--seed", "--warm-start"},
     "train": WORKSPACE | RECIPE | {"--architecture", "--name", "--seed"},
     "resume": WORKSPACE - {"--heartbeat"} | {"--n-trials"},
-    "select": WORKSPACE - {"--heartbeat"} | {"--budget"},
+    "select": WORKSPACE - {"--heartbeat"} | {"--budget", "--margin"},
     "compare": WORKSPACE - {"--heartbeat"} | {"--n-architectures"},
     "export": WORKSPACE - {"--heartbeat"} | {"--budget", "--force", "--out", "--to", "--trial"},
     "suite": WORKSPACE - {"--heartbeat"} | RECIPE | {"--n-seeds", "--n-trials"},

@@ -24,6 +24,16 @@ def test_search_prints_the_table_and_the_places(folder, glora):
     assert (folder / "runs/tiny/winner.json").is_file()
 
 
+def test_search_margin_prints_the_smaller_adapters(folder, glora):
+    options = (*FAST, *sets(**{"selection.baselines": "false"}))
+    code, out, err = glora("search", "tiny.toml", "--margin", 60, *options)
+    assert code == 0, err
+    assert "margin 60 points of accuracy" in out
+    code, out, err = glora("search", "tiny.toml", "--margin", 1, *options, "--name", "few")
+    assert "Warning: A margin of 1 points takes 299 validation images" in err
+    assert "No smaller adapter was trained" in " ".join(out.split())
+
+
 def test_search_json_is_the_only_standard_output(folder, glora):
     code, out, _ = glora("search", "tiny.toml", *FAST, "--json")
     document = json.loads(out)

@@ -157,6 +157,18 @@ def test_export_model_with_budget_exports_its_selection(workspace, tmp_path):
         export_model("tiny", "timm", tmp_path / "again", trial=0, **arguments)
 
 
+def test_export_model_with_budget_exports_the_smallest_within_a_margin(workspace, tmp_path):
+    selected = glora_automl.select("tiny", margin=60, workspace=workspace)
+    export = export_model(
+        "tiny", "timm", tmp_path / "out", budget=selected.budget, workspace=workspace
+    )
+    assert export.record.n_params == selected.selection.n_params == selected.ladder.chosen.n_params
+    assert export.record.about["test"] == selected.rows[0].test._asdict()
+    card = (export.path / "README.md").read_text(encoding="utf-8")
+    assert "### Smaller adapters" in card
+    assert f"at most {selected.budget:,} (smallest)" in card
+
+
 @pytest.mark.parametrize(
     ("trial", "words"),
     [

@@ -30,6 +30,13 @@ def test_stage_work_equals_the_costs_of_a_finished_study(context, finished):
     assert {stage: (w.n_trained, w.n_evaluated) for stage, w in work.items()} == done
 
 
+def test_stage_work_of_a_margin_has_all_steps_of_a_ladder(context):
+    recipe = context.recipe.replace(selection={"margin": 5})
+    work = stage_work(context.with_recipe(recipe))
+    assert work[Stage.LADDER].n_trained == 5 * work[Stage.SELECTION].n_trained / 2
+    assert list(work).index(Stage.LADDER) < list(work).index(Stage.REFIT)
+
+
 def test_stage_work_leaves_out_stages_without_images(tiny, tmp_path):
     recipe = tiny.replace(selection={"refit": False, "baselines": False})
     work = stage_work(prepare(recipe, Workspace(runs=tmp_path, device="cpu"), "tiny"))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+from glora_automl._messages import short
 from glora_automl.budget import Budget
 from glora_automl.commands._search import SearchResult, selection_works
 from glora_automl.errors import BudgetError, StudyError
@@ -79,13 +80,13 @@ def select(
     """
     if (budget is None) == (margin is None):
         raise BudgetError(
-            f"budget must be given without a margin, or a margin without it, got {budget!r} and "
-            f"{margin!r}. Give `budget` or `margin`."
+            f"budget must be given without a margin, or a margin without it, got {short(budget)} "
+            f"and {short(margin)}. Give `budget` or `margin`."
         )
-    if margin is not None and not 0 < margin <= 100:
+    if margin is not None and not (isinstance(margin, int | float) and 0 < margin <= 100):
         raise BudgetError(
-            f"margin must be above 0 and at most 100 points of accuracy, got {margin!r}. Change "
-            "`margin`."
+            f"margin must be above 0 and at most 100 points of accuracy, got {short(margin)}. "
+            "Change `margin`."
         )
     wanted = None if budget is None else Budget.parse(budget)
     workspace, recipe = find_study(name, workspace)

@@ -16,11 +16,12 @@ from glora_automl.architecture import Architecture, LayerShape
 from glora_automl.errors import GLoRAError, StudyError
 from glora_automl.samplers import is_feasible
 from glora_automl.study._comparison import Comparison
+from glora_automl.study._ladder import Ladder
 from glora_automl.study._outcomes import BackboneOutcome, Done, SelectOutcome, SupernetOutcome
 from glora_automl.study._ranking import CONSTRAINT
 from glora_automl.study._record import Record
 from glora_automl.study._result import Row, Selection
-from glora_automl.study._stages import Stage, StageName
+from glora_automl.study._stages import StageName
 
 __all__ = ["KeptSettings", "check_attributes", "check_stage_trials"]
 
@@ -144,6 +145,7 @@ _RECORDS: dict[str, type[Record]] = {
     "backbone": BackboneOutcome,
     "supernet": SupernetOutcome,
     "selection": Selection,
+    "ladder": Ladder,
     "comparison": Comparison,
 }
 
@@ -162,7 +164,7 @@ def check_stage_trials(name: str, trials: Sequence[FrozenTrial]) -> None:
         where = f"The study {short(name)}: stage attempt {trial.number}"
         kept = validate(_StageTrial, trial.user_attrs, where, StudyError)
         try:
-            stage = StageName.parse(kept.stage).stage
+            StageName.parse(kept.stage)
         except ValueError:
             raise StudyError(f"{where}: stage must be known, got {short(kept.stage)}.") from None
         if kept.outcome is None:
@@ -171,7 +173,7 @@ def check_stage_trials(name: str, trials: Sequence[FrozenTrial]) -> None:
             continue
         try:
             Done.from_json({"spent": kept.outcome.get("spent", {})})
-            if stage == Stage.SELECT and "budget" in kept.outcome:
+            if "budget" in kept.outcome:
                 SelectOutcome.from_json(kept.outcome)
         except GLoRAError as error:
             raise StudyError(f"{where}: {error}") from None

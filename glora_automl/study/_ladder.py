@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from glora_automl.study._paired import accuracy_loss_bound, n_images_needed
-from glora_automl.study._record import Record
+from glora_automl.study._record import Count, Record
 from glora_automl.training import Score
 
 __all__ = ["Ladder", "Step", "margin_note"]
@@ -52,12 +55,16 @@ class Step(Record):
         (0.67, True, False)
     """
 
-    budget: int
-    n_params: int
-    n_bytes: int
+    budget: Count
+    n_params: Count
+    n_bytes: Count
     validation: Score
-    n_lost: int
-    n_gained: int
+    n_lost: Count
+    n_gained: Count
+
+    def __post_init__(self) -> None:
+        if self.n_lost + self.n_gained > self.validation.n_images:
+            raise ValueError("a step must have at least as many images as differences")
 
     @property
     def bound(self) -> float:
@@ -99,10 +106,10 @@ class Ladder(Record):
         The next smaller one (240) loses 1.1 points on these images, more than the margin.
     """
 
-    margin: float
+    margin: Annotated[float, Field(gt=0, le=100)]
     name: str
-    n_params: int
-    n_bytes: int
+    n_params: Count
+    n_bytes: Count
     validation: Score
     steps: tuple[Step, ...] = ()
 

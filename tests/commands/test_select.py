@@ -395,7 +395,7 @@ def test_search_margin_interrupted_equals_uninterrupted(tiny, workspace, tmp_pat
     assert again.rows[0].test == whole.rows[0].test
 
 
-@pytest.mark.parametrize("margin", [0, -1, 101, float("nan")])
+@pytest.mark.parametrize("margin", [0, -1, 101, float("nan"), "few"])
 def test_select_invalid_margin_raises(finished, finished_workspace, margin):
     with pytest.raises(BudgetError, match="margin must be above 0 and at most 100 points"):
         select("tiny", margin=margin, workspace=finished_workspace)

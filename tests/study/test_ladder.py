@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from glora_automl.errors import StudyError
 from glora_automl.study import Ladder, Step
 from glora_automl.training import Score
 
@@ -50,3 +51,15 @@ def test_ladder_notes_name_sizes_and_the_images_that_are_missing(found, words):
 def test_ladder_from_json_reverses_to_json():
     found = ladder(step(500, 1), step(250, 4, 2))
     assert Ladder.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("n_lost", 1001), ("n_gained", -1), ("validation", None)]
+)
+def test_ladder_from_altered_json_raises(key, value):
+    table = ladder(step(500, 1)).to_json()
+    table["steps"][0][key] = value
+    with pytest.raises(StudyError, match="must be a valid Ladder"):
+        Ladder.from_json(table)
+    with pytest.raises(StudyError, match="must be a valid Ladder"):
+        Ladder.from_json(ladder().to_json() | {"margin": 0})

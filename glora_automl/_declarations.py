@@ -210,6 +210,8 @@ def _locate(
     while parts:
         part = str(parts.pop(0))
         path.append(part)
+        if part.isdigit() and parts:
+            continue  # a place in an array of tables
         if owner is None or not parts:
             break
         field = owner.model_fields.get(part)

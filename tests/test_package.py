@@ -28,7 +28,15 @@ FLOORS = {
     "training": {"adapters"},
     "supernet": {"adapters", "architecture", "search_space", "training"},
     "tasks": {"progress", "training"},
-    "backbones": {"adapters", "architecture", "progress", "search_space", "tasks", "training"},
+    "backbones": {
+        "adapters",
+        "architecture",
+        "budget",
+        "progress",
+        "search_space",
+        "tasks",
+        "training",
+    },
     "recipes": {
         "architecture",
         "backbones",

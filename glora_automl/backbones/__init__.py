@@ -1,29 +1,41 @@
 """Backbones: creation, checkpoints, input format and layers that can be adapted."""
 
+from glora_automl.backbones._candidates import LISTS, CandidateBackbone, in_folder
 from glora_automl.backbones._create import create_backbone, create_from_checkpoint
-from glora_automl.backbones._head import fit_head
+from glora_automl.backbones._head import fit_head, frozen_features
 from glora_automl.backbones._kwargs import ModelKwargs, check_kwargs
 from glora_automl.backbones._layers import LayerGroup, list_layers
-from glora_automl.backbones._model import check_backbone, create_model, input_format
+from glora_automl.backbones._model import check_backbone, check_name, create_model, input_format
 from glora_automl.backbones._module import check_outputs, module_format, name_head
 from glora_automl.backbones._pretraining import check_pretraining
-from glora_automl.backbones._settings import BackboneSettings, Deviation, Mean
+from glora_automl.backbones._ridge import forward_latency, leave_one_out_accuracy
+from glora_automl.backbones._settings import AUTO, BackboneSettings
+from glora_automl.backbones._source import BackboneSource, Deviation, Mean
 
 __all__ = [
+    "AUTO",
+    "LISTS",
     "BackboneSettings",
+    "BackboneSource",
+    "CandidateBackbone",
     "Deviation",
     "LayerGroup",
     "Mean",
     "ModelKwargs",
     "check_backbone",
     "check_kwargs",
+    "check_name",
     "check_outputs",
     "check_pretraining",
     "create_backbone",
     "create_from_checkpoint",
     "create_model",
     "fit_head",
+    "forward_latency",
+    "frozen_features",
+    "in_folder",
     "input_format",
+    "leave_one_out_accuracy",
     "list_layers",
     "module_format",
     "name_head",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -9,12 +11,64 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from glora_automl.adapters import classifiers, evaluation_mode
-from glora_automl.training import ImageBatches, efficient_batch_size
+from glora_automl.training import ImageBatches, batch_logits, efficient_batch_size
 
-__all__ = ["fit_head"]
+__all__ = ["fit_head", "frozen_features"]
 
 ABSENT_BIAS = -5.0
 """Logit bias of a class without images."""
+
+
+@torch.no_grad()
+def frozen_features(
+    model: nn.Module,
+    images: ImageBatches,
+    n_images: int,
+    on_batch: Callable[[], object] | None = None,
+) -> Tensor | None:
+    """Return the features that a model's linear classifier gets.
+
+    Args:
+        model: Backbone with a classifier that timm's ``get_classifier`` names.
+        images: Normalised images ``(n, channels, height, width)`` on the model's device.
+        n_images: Number of images.
+        on_batch: Called after each batch.
+
+    Returns:
+        Features ``(n, size)`` in float64 on the CPU; None if the model has no single linear
+        classifier, or applies it at several positions.
+
+    Raises:
+        TrainingError: If memory does not hold a single image.
+
+    Example:
+        >>> import timm
+        >>> model = timm.create_model("test_vit", num_classes=2)
+        >>> frozen_features(model, torch.randn(6, 3, 160, 160), 6).shape
+        torch.Size([6, 64])
+    """
+    heads = classifiers(model)
+    if len(heads) != 1 or not isinstance(heads[0], nn.Linear):
+        return None
+    kept: list[Tensor] = []
+    features: list[Tensor] = []
+    hook = heads[0].register_forward_pre_hook(lambda module, args: kept.append(args[0].detach()))
+    try:
+        with evaluation_mode(model):
+            size = efficient_batch_size(model, images[0:1])
+            starts = range(0, n_images, size)
+            slices = [slice(start, min(start + size, n_images)) for start in starts]
+            kept.clear()
+            for _, logits in batch_logits(model, images, slices):
+                # A pass that ran out of memory leaves features of its first images before these.
+                features.append(torch.cat(kept)[-len(logits) :].double().cpu())
+                kept.clear()
+                if on_batch is not None:
+                    on_batch()
+    finally:
+        hook.remove()
+    found = torch.cat(features)
+    return found if found.ndim == 2 else None
 
 
 @torch.no_grad()
@@ -44,18 +98,8 @@ def fit_head(model: nn.Module, images: ImageBatches, labels: Tensor) -> bool:
     head = heads[0]
     if int(labels.min()) == int(labels.max()):
         return False
-    kept: list[Tensor] = []
-    hook = head.register_forward_pre_hook(lambda module, args: kept.append(args[0].detach()))
-    try:
-        with evaluation_mode(model):
-            size = efficient_batch_size(model, images[0:1])
-            kept.clear()
-            for start in range(0, len(labels), size):
-                model(images[start : start + size])
-    finally:
-        hook.remove()
-    features = torch.cat(kept).double().cpu()
-    if features.ndim != 2:
+    features = frozen_features(model, images, len(labels))
+    if features is None:
         return False
     # The penalty is that of a linear probe on a few hundred images with standardized features.
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))

@@ -17,7 +17,7 @@ from glora_automl.errors import TaskError
 from glora_automl.tasks import InputFormat
 from glora_automl.training import seeded
 
-__all__ = ["check_backbone", "create_model", "input_format", "timm_model"]
+__all__ = ["check_backbone", "check_name", "create_model", "input_format", "timm_model"]
 
 
 def create_model(settings: BackboneSettings, n_classes: int, seed: int) -> nn.Module:
@@ -29,6 +29,19 @@ def create_model(settings: BackboneSettings, n_classes: int, seed: int) -> nn.Mo
     return timm_model(settings, n_classes, seed, settings.pretrained, settings.kwargs)
 
 
+def check_name(name: str) -> None:
+    """Check that timm knows a model, unless a hub or folder may have it.
+
+    Raises:
+        TaskError: If timm does not know it.
+    """
+    if not timm.is_model(name) and not {"/", ":"} & set(name):
+        hint = suggest(name, timm.list_models())
+        if not hint.startswith("Did"):
+            hint = "Choose one of timm.list_models()."
+        raise TaskError(f"backbone.model must be a model of timm, got {name!r}. {hint}")
+
+
 def timm_model(
     settings: BackboneSettings, n_classes: int, seed: int, pretrained: bool, kwargs: dict[str, Any]
 ) -> nn.Module:
@@ -37,11 +50,7 @@ def timm_model(
     Raises:
         TaskError: If timm does not know the model or cannot create it.
     """
-    if not timm.is_model(settings.model) and not {"/", ":"} & set(settings.model):
-        hint = suggest(settings.model, timm.list_models())
-        if not hint.startswith("Did"):
-            hint = "Choose one of timm.list_models()."
-        raise TaskError(f"backbone.model must be a model of timm, got {settings.model!r}. {hint}")
+    check_name(settings.model)
     try:
         with seeded(seed):
             model: nn.Module = timm.create_model(

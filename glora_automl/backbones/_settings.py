@@ -2,90 +2,127 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from glora_automl._declarations import Bool, Declaration, Float
-from glora_automl.backbones._checkpoint import SUFFIXES, file_sha256
-from glora_automl.backbones._kwargs import ModelKwargs
+from glora_automl._declarations import Float
+from glora_automl.backbones._candidates import LISTS, CandidateBackbone, expand_lists
+from glora_automl.backbones._source import BackboneSource
+from glora_automl.budget import Budget
 from glora_automl.training import TrainingSettings
 
-__all__ = ["BackboneSettings", "Deviation", "Mean"]
+__all__ = ["AUTO", "BackboneSettings"]
 
-Mean = Annotated[Float, Field(ge=-1e6, le=1e6)]
-"""Mean of a channel."""
-
-Deviation = Annotated[Float, Field(gt=1e-6, le=1e6)]
-"""Standard deviation of a channel, by which pixels are divided."""
+AUTO = "auto"
+"""Name in place of a model that a study is to choose."""
 
 
-class BackboneSettings(Declaration):
-    """timm model and source of its weights.
+class BackboneSettings(BackboneSource):
+    """The model of a study with its source of weights, or candidates for it.
+
+    For the keys of a model see :class:`BackboneSource`.
 
     Attributes:
-        model: Name of the model in ``timm.create_model``.
-        pretrained: Whether timm downloads its pretrained weights.
-        kwargs: Further keyword arguments of ``timm.create_model``, of those that shape a model.
-        checkpoint: File of weights: safetensors, an original ``.npz``, or only tensors from
-            ``torch.save``. Its classifier may be missing or have other classes; the backbone gets a
-            new classifier.
-        sha256: Digest of the checkpoint file. A study records it and refuses any other file.
-        mean: Mean per channel for pixels from 0 to 1; None is the model's.
-        std: Standard deviation per channel for pixels from 0 to 1; None is the model's.
         pretraining: Trains the model from scratch on the task's pretraining images. The weights are
             cached by the digest of all their inputs.
         head_init: Initial classifier head: ``random`` values, or a ``logistic`` regression on the
             frozen features of the training images.
+        candidates: Models of which the study takes the best for ``model = "auto"``: names,
+            ``name=path`` with a local checkpoint, tables with the keys of a model, or the lists
+            ``auto-small``, ``auto-medium`` and ``auto-large``. By default ``auto-medium``.
+        max_params: Most parameters of a candidate without its classifier, such as ``"30M"``.
+        max_latency_ms: Longest forward pass of a candidate on this machine, in milliseconds at
+            batch size 1.
     """
 
-    model: str = Field(min_length=1, max_length=300)
-    pretrained: Bool = False
-    kwargs: ModelKwargs = Field(default_factory=dict)
-    checkpoint: str | None = None
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    mean: Annotated[tuple[Mean, ...], Field(max_length=64)] | None = None
-    std: Annotated[tuple[Deviation, ...], Field(max_length=64)] | None = None
     pretraining: TrainingSettings | None = None
     head_init: Literal["random", "logistic"] = "random"
+    candidates: Annotated[tuple[CandidateBackbone, ...], Field(max_length=100)] = ()
+    max_params: Budget | None = None
+    max_latency_ms: Float | None = Field(default=None, gt=0, le=1e6)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, table: Any) -> Any:
+        if not isinstance(table, Mapping):
+            return table
+        model, candidates = table.get("model"), table.get("candidates")
+        if isinstance(model, str) and model in LISTS and not candidates:
+            return {**table, "model": AUTO, "candidates": expand_lists([model])}
+        if isinstance(candidates, list | tuple):
+            return {**table, "candidates": expand_lists(candidates)}
+        return table
+
+    @field_validator("max_params")
+    @classmethod
+    def _check_count(cls, value: Budget | None) -> Budget | None:
+        if value is not None and value.is_percentage:
+            raise ValueError(
+                f"max_params must be a count such as 30M, got {value}. Correct "
+                "`backbone.max_params`."
+            )
+        return value
 
     @model_validator(mode="after")
-    def _check_sources(self) -> BackboneSettings:
-        sources = {
-            "pretrained": self.pretrained,
-            "checkpoint": self.checkpoint is not None,
-            "pretraining": self.pretraining is not None,
-        }
-        names = [name for name, is_set in sources.items() if is_set]
-        if len(names) > 1:
+    def _check_candidates(self) -> Self:
+        if not self.candidates:
+            for key in ("max_params", "max_latency_ms"):
+                if getattr(self, key) is not None:
+                    raise ValueError(
+                        f"{key} must come with the model 'auto', got the model {self.model!r}. Set "
+                        f"`backbone.model` to auto or remove `backbone.{key}`."
+                    )
+            return self
+        if self.model != AUTO:
             raise ValueError(
-                f"at most one of {', '.join(sources)} must be set, got {' and '.join(names)}. "
-                f"Remove `backbone.{names[0]}` or `backbone.{names[1]}`."
+                f"model must be 'auto' with candidates, got {self.model!r}. Set `backbone.model` "
+                "to auto or remove `backbone.candidates`."
             )
-        if self.checkpoint is not None and not self.checkpoint.endswith(SUFFIXES):
-            raise ValueError(
-                f"checkpoint must end in one of {', '.join(SUFFIXES)}, got {self.checkpoint!r}. "
-                "Set another `backbone.checkpoint`."
-            )
-        if self.sha256 is not None and self.checkpoint is None:
-            raise ValueError(
-                f"sha256 must come with a checkpoint, got {self.sha256!r} without one. "
-                "Set `backbone.checkpoint`."
-            )
+        for key in ("checkpoint", "kwargs", "mean", "std", "pretraining"):
+            if getattr(self, key):
+                raise ValueError(
+                    f"{key} must be unset with candidates, got a value. Set it in a table of "
+                    f"`backbone.candidates` or remove `backbone.{key}`."
+                )
+        texts = [repr(candidate) for candidate in self.candidates]
+        for candidate, text in zip(self.candidates, texts, strict=True):
+            if texts.count(text) > 1:
+                raise ValueError(
+                    f"candidates must be different models, got {candidate.label!r} twice. Remove "
+                    "one from `backbone.candidates`."
+                )
         return self
+
+    def sources(self) -> dict[str, bool]:
+        """Return which sources of weights are set."""
+        return {**super().sources(), "pretraining": self.pretraining is not None}
 
     @property
     def is_local(self) -> bool:
         """Whether the weights exist only on this machine, so that a study keeps a copy."""
         return self.checkpoint is not None or self.pretraining is not None
 
-    def pinned(self) -> BackboneSettings:
-        """Return a copy with the digest of the checkpoint file, if it has none.
+    def pinned(self) -> Self:
+        """Return a copy with the digests of all checkpoint files.
 
         Raises:
-            TaskError: If the checkpoint cannot be read.
+            TaskError: If a checkpoint cannot be read.
         """
-        if self.checkpoint is None or self.sha256 is not None:
-            return self
-        return self.model_copy(update={"sha256": file_sha256(Path(self.checkpoint))})
+        if not self.candidates:
+            return super().pinned()
+        candidates = tuple(candidate.pinned() for candidate in self.candidates)
+        return self.model_copy(update={"candidates": candidates})
+
+    def chosen(self, candidate: CandidateBackbone) -> Self:
+        """Return the settings with a candidate as the model, and without candidates.
+
+        Example:
+            >>> settings = BackboneSettings(model="auto", candidates=["resnet18", "resnet34"])
+            >>> settings.chosen(settings.candidates[1]).model
+            'resnet34'
+        """
+        source = {key: getattr(candidate, key) for key in BackboneSource.model_fields}
+        cleared = {"candidates": (), "max_params": None, "max_latency_ms": None}
+        return self.model_copy(update=source | cleared)

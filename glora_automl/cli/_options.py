@@ -50,7 +50,11 @@ Storage = Annotated[
     ),
 ]
 Model = Annotated[
-    str | None, typer.Option(help="A timm model, adapted from its pretrained weights.")
+    list[str] | None,
+    typer.Option(
+        help="A timm model with its pretrained weights, or NAME=FILE with a local checkpoint. Of "
+        "several (repeated, with commas, or a .txt file) or auto, auto-small, auto-large: the best."
+    ),
 ]
 Changes = Annotated[
     list[str] | None,

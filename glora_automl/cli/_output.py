@@ -192,13 +192,16 @@ def print_study(study: optuna.Study) -> None:
         front_table,
         grid_blocks,
         plain_table,
+        ranking_table,
     )
-    from glora_automl.study import stage_costs
+    from glora_automl.study import read_ranking, stage_costs
 
     snapshot, console = Snapshot.of(study), out_console()
     picture = PICTURES["architecture"](snapshot)
     if picture is not None:
         console.print(grid_blocks(picture), soft_wrap=True)
+    if (ranking := read_ranking(study)) is not None:
+        console.print(plain_table("Backbones", *ranking_table(ranking)))
     front = front_table(snapshot)
     if front.lines:
         console.print(plain_table("Pareto front", *front))

@@ -134,7 +134,7 @@ def method_name(row: Row) -> str:
 def run_suite(
     suite: Suite,
     *,
-    model: str | None = None,
+    model: str | Sequence[str] | None = None,
     settings: Sequence[str] = (),
     n_seeds: int = 1,
     changes: Mapping[str, Any] | None = None,

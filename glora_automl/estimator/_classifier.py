@@ -45,6 +45,7 @@ from glora_automl.export import (
 from glora_automl.pipeline import Workspace, resolve_device
 from glora_automl.progress import LineProgress, Progress
 from glora_automl.search_space import SearchSpaceSpec
+from glora_automl.study import read_recipe
 from glora_automl.tasks import ImageSet
 from glora_automl.training import batches, load_checkpoint
 
@@ -63,7 +64,7 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     classifier on the same machine.
 
     Args:
-        model: Model name for ``timm.create_model``.
+        model: Model name for ``timm.create_model``, or ``auto`` for the best of a short list.
         pretrained: Whether timm downloads pretrained weights.
         model_kwargs: Further arguments of ``timm.create_model``, such as ``{"img_size": 32}``.
         budget: Largest number of trainable parameters, without the classifier head: ``12000``,
@@ -213,12 +214,12 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         validation = result.rows[0].validation
         assert winner is not None
         assert validation is not None
-        self._backbone, self._seed = recipe.backbone.pinned(), recipe.seed
+        self._backbone, self._seed = read_recipe(result.study).backbone, recipe.seed
         names = tuple(map(str, classes))
         record = Record(
             kind="adapter",
             classes=names,
-            preprocessing=Preprocessing.of(input_format(result.model, recipe.backbone)),
+            preprocessing=Preprocessing.of(input_format(result.model, self._backbone)),
             backbone=Backbone.of(self._backbone, bare_backbone(self._backbone, names, self._seed)),
             architecture=result.selection.architecture,
             n_params=result.selection.n_params,

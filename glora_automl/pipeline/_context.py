@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from glora_automl._messages import one_line, short, shorten
 from glora_automl.adapters import classifiers, linear_shapes
 from glora_automl.backbones import (
     check_backbone,
+    check_name,
     check_pretraining,
     create_backbone,
     create_model,
@@ -23,7 +25,7 @@ from glora_automl.backbones import (
     input_format,
 )
 from glora_automl.budget import FeasibleRegion
-from glora_automl.errors import ArchitectureError, BudgetError, TaskError
+from glora_automl.errors import ArchitectureError, BudgetError, RecipeError, TaskError
 from glora_automl.pipeline._workspace import CACHE, Workspace
 from glora_automl.presets import resolve_architecture
 from glora_automl.progress import Progress
@@ -33,7 +35,16 @@ from glora_automl.study import Absent, DataSummary, Overlap
 from glora_automl.tasks import InputFormat, Task, load_task
 from glora_automl.training import ImageBatches, Joined, ProcessGroup, Reordered, tensor_digest
 
-__all__ = ["Context", "prepare", "prepare_task", "resolve_device"]
+__all__ = [
+    "Context",
+    "bare_backbone",
+    "fit_region",
+    "load_images",
+    "prepare",
+    "prepare_model",
+    "prepare_task",
+    "resolve_device",
+]
 
 
 def resolve_device(name: str) -> torch.device:
@@ -208,32 +219,55 @@ class Context:
             yield name, domain.images.prepare(self.format, self.device), among
 
 
-def prepare(
+def load_images(
     recipe: Recipe,
     workspace: Workspace,
-    name: str,
-    *,
     arrays: tuple[np.ndarray, np.ndarray] | None = None,
-) -> Context:
-    """Check a recipe against images and model, without any training or writing.
+) -> tuple[Recipe, Task]:
+    """Load the images of a recipe.
 
     Args:
         recipe: The recipe.
         workspace: The environment.
-        name: Name of the study.
         arrays: Images and labels of a task with ``source = "arrays"``.
+
+    Returns:
+        The recipe with the digests of its checkpoints, and its images.
+
+    Raises:
+        GLoRAError: If images or checkpoints cannot be read, or timm does not know a candidate.
+    """
+    for candidate in recipe.backbone.candidates:
+        check_name(candidate.model)
+    recipe = recipe.model_copy(update={"backbone": recipe.backbone.pinned()})
+    task = load_task(recipe.task, recipe.seed, workspace.progress, arrays=arrays)
+    check_pretraining(recipe.backbone, task)
+    return recipe, task
+
+
+def prepare(recipe: Recipe, workspace: Workspace, name: str) -> Context:
+    """Check a recipe against images and model, without any training or writing.
+
+    Args:
+        recipe: The recipe, with one model.
+        workspace: The environment.
+        name: Name of the study.
 
     Raises:
         GLoRAError: If a part of the recipe does not fit.
     """
-    recipe = recipe.model_copy(update={"backbone": recipe.backbone.pinned()})
-    task = load_task(recipe.task, recipe.seed, workspace.progress, arrays=arrays)
-    check_pretraining(recipe.backbone, task)
+    return prepare_model(*load_images(recipe, workspace), workspace, name)
+
+
+def prepare_model(recipe: Recipe, task: Task, workspace: Workspace, name: str) -> Context:
+    """Check a recipe against its images, of :func:`load_images`, as :func:`prepare` does."""
+    if recipe.backbone.candidates:
+        raise RecipeError(
+            f"backbone.model must be one model here, got {recipe.backbone.model!r}. Set "
+            "`backbone.model`, or run a search, which chooses one."
+        )
     # The layers do not depend on the weights, which may cost a download or a training.
-    model = _bare(recipe, task)
-    target = task.format(input_format(model, recipe.backbone))
-    check_backbone(model, recipe.backbone, target, len(task.classes))
-    return prepare_task(recipe, task, model, target, workspace, name)
+    return prepare_task(recipe, task, *bare_backbone(recipe, task), workspace, name)
 
 
 def prepare_task(
@@ -258,6 +292,53 @@ def prepare_task(
         GLoRAError: If search space, budget or architecture do not fit the model.
     """
     process_group = ProcessGroup.from_environment(resolve_device(workspace.device))
+    fit = fit_region(recipe, task, model, target)
+    data = summarize_data(task)
+    for note in data.notes():
+        workspace.progress.log(note)
+    return Context(
+        recipe=recipe,
+        task=task,
+        data=data,
+        device=process_group.device,
+        format=target,
+        space=fit.space,
+        region=fit.region,
+        n_backbone_params=fit.n_params,
+        cache=workspace.folder / CACHE,
+        folder=workspace.folder / name,
+        progress=workspace.progress,
+        process_group=process_group,
+        stop=workspace.stop,
+    )
+
+
+class Fit(NamedTuple):
+    """Search space and budget on a model.
+
+    Attributes:
+        space: The search space, or the space of the given architecture.
+        region: The architectures within the budget.
+        n_params: Parameters of the model without its classifier.
+    """
+
+    space: SearchSpace
+    region: FeasibleRegion
+    n_params: int
+
+
+def fit_region(recipe: Recipe, task: Task, model: nn.Module, target: InputFormat) -> Fit:
+    """Return search space and budget of a recipe on a model.
+
+    Args:
+        recipe: The recipe, of which task and backbone are not read.
+        task: The images.
+        model: The backbone, or one with the same layers.
+        target: Its input format.
+
+    Raises:
+        GLoRAError: If search space, budget or architecture do not fit the model.
+    """
     own = next(model.parameters()).device
     example, _ = task.train.subset(torch.arange(2)).prepare(target, own)
     shapes = linear_shapes(model, example=example[:])
@@ -269,27 +350,9 @@ def prepare_task(
         if recipe.architecture is not None:
             given = resolve_architecture(recipe.architecture, space.shapes, shapes, budget)
             space = SearchSpace.of(given, shapes)
-        region = FeasibleRegion(space, budget)
+        return Fit(space, FeasibleRegion(space, budget), n_params)
     except (ArchitectureError, BudgetError) as error:
         raise type(error)(f"recipe {recipe.name}: {error}") from None
-    data = summarize_data(task)
-    for note in data.notes():
-        workspace.progress.log(note)
-    return Context(
-        recipe=recipe,
-        task=task,
-        data=data,
-        device=process_group.device,
-        format=target,
-        space=space,
-        region=region,
-        n_backbone_params=n_params,
-        cache=workspace.folder / CACHE,
-        folder=workspace.folder / name,
-        progress=workspace.progress,
-        process_group=process_group,
-        stop=workspace.stop,
-    )
 
 
 def summarize_data(task: Task) -> DataSummary:
@@ -303,6 +366,18 @@ def summarize_data(task: Task) -> DataSummary:
         n_contradictions=task.n_contradictions(),
         n_dark=task.n_dark(),
     )
+
+
+def bare_backbone(recipe: Recipe, task: Task) -> tuple[nn.Module, InputFormat]:
+    """Return the modules of a recipe's backbone without its weights, and its input format.
+
+    Raises:
+        TaskError: If it is no classifier for such images.
+    """
+    model = _bare(recipe, task)
+    target = task.format(input_format(model, recipe.backbone))
+    check_backbone(model, recipe.backbone, target, len(task.classes))
+    return model, target
 
 
 def _bare(recipe: Recipe, task: Task) -> nn.Module:

@@ -18,8 +18,9 @@ from optuna.trial import TrialState
 from glora_automl._messages import short
 from glora_automl._version import __version__
 from glora_automl.errors import RecipeError
-from glora_automl.pipeline._context import Context, prepare
+from glora_automl.pipeline._context import Context, load_images, prepare_model
 from glora_automl.pipeline._initial import initial_presets, warm_start_proposals
+from glora_automl.pipeline._ranking import choose_backbone
 from glora_automl.pipeline._run import Run
 from glora_automl.pipeline._sampler import create_sampler
 from glora_automl.pipeline._workspace import RESERVED, Workspace
@@ -82,7 +83,9 @@ def open_run(
     """
     workspace = workspace or Workspace()
     name = _checked_name(recipe.name if name is None else name)
-    context = prepare(recipe, workspace, name, arrays=arrays)
+    recipe, task = load_images(recipe, workspace, arrays)
+    # Wrong input leaves no file: one model is checked before the storage is opened.
+    context = None if recipe.backbone.candidates else prepare_model(recipe, task, workspace, name)
     workspace = workspace.with_open_storage()
     storage, heartbeat = workspace.opened_storage, workspace.heartbeat
     with storage_errors(), quiet_optuna():
@@ -100,9 +103,13 @@ def open_run(
             storage, heartbeat=heartbeat, stop=workspace.stop, progress=workspace.progress
         ) as worker,
     ):
+        ranking = None
+        if context is None:
+            chosen, ranking = choose_backbone(recipe, task, workspace, name, worker)
+            context = prepare_model(chosen, task, workspace, name)
         context = replace(context, stop=worker.wants_stop)
         settings = _settings(context, heartbeat, artifacts.location)
-        settings = replace(settings, initial=initial_presets(context))
+        settings = replace(settings, initial=initial_presets(context), ranking=ranking)
         if warm_start is not None:
             # Architectures of the earlier study come before presets.
             initial = (*warm_start_proposals(storage, warm_start, context), *settings.initial)

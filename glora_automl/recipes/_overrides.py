@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from glora_automl._files import user_path
-from glora_automl._messages import short
+from glora_automl._files import read_file, user_path
+from glora_automl._messages import one_line, short
+from glora_automl.backbones import AUTO, LISTS, in_folder
 from glora_automl.errors import RecipeError
 from glora_automl.presets import is_preset, read_architecture
 from glora_automl.recipes._effort import with_effort
@@ -21,12 +22,15 @@ __all__ = ["OWN", "override_recipe", "with_data", "with_settings"]
 OWN = "own"
 """Recipe for images of the user."""
 
+MAX_LIST_BYTES = 1 << 20
+"""Largest file of model names."""
+
 
 def override_recipe(
     name: str | None = None,
     *,
     data: str | None = None,
-    model: str | None = None,
+    model: str | Sequence[str] | None = None,
     architecture: str | None = None,
     effort: str | None = None,
     settings: Sequence[str] = (),
@@ -38,7 +42,7 @@ def override_recipe(
         name: As for :func:`load_recipe`.
         data: A folder of images, an ``.npz`` file or a table of paths and labels, which replaces
             the recipe's. Without ``name``, the study is named after it.
-        model: A timm model with its pretrained weights, which replaces the recipe's.
+        model: A timm model, or candidates for it, in place of the recipe's: see :func:`with_model`.
         architecture: A preset or the file of an architecture, which is trained without a search.
             The study is named after it, too.
         effort: As for :func:`with_effort`.
@@ -93,11 +97,46 @@ def with_data(recipe: Recipe, path: str) -> Recipe:
     return recipe.replace(task={"source": kind, "path": str(place)})
 
 
-def with_model(recipe: Recipe, name: str) -> Recipe:
-    """Return the recipe with another timm model and its pretrained weights."""
+def with_model(recipe: Recipe, model: str | Sequence[str]) -> Recipe:
+    """Return the recipe with another model, or with candidates for it.
+
+    Args:
+        recipe: A recipe. Of its backbone, only the initial head stays.
+        model: Each text has names, separated by commas, or is the path of a ``.txt`` file with one
+            name per line. A name is a timm model with its pretrained weights, ``name=path`` with a
+            local checkpoint, or a list such as ``auto``. The study takes the best of several.
+
+    Raises:
+        RecipeError: If there is no name, a file cannot be read, or a checkpoint has another suffix.
+    """
+    names = [
+        name for text in ([model] if isinstance(model, str) else model) for name in _names(text)
+    ]
+    if not names:
+        raise RecipeError(f"model must have at least one name, got {model!r}. Correct `model`.")
+    backbone: dict[str, Any] = {"model": AUTO, "candidates": names}
+    if len(names) == 1 and names[0] not in LISTS:
+        name, equals, path = names[0].partition("=")
+        backbone = {"model": name, **({"checkpoint": path} if equals else {"pretrained": True})}
+    backbone["head_init"] = recipe.backbone.head_init
     table = recipe.model_dump(mode="json")
-    backbone = {"model": name, "pretrained": True}
     return parse_recipe({**table, "backbone": backbone}, f"recipe {recipe.name}")
+
+
+def _names(text: str) -> list[str]:
+    """Return the names of an option, or those of a file with comments after ``#``."""
+    if not text.endswith(".txt"):
+        return [name.strip() for name in text.split(",") if name.strip()]
+    path = user_path(text, "`model`", RecipeError)
+    try:
+        lines = read_file(path, MAX_LIST_BYTES).decode().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(
+            f"model must be names or a readable .txt file, got {short(text, 100)}: "
+            f"{one_line(error)}. Correct `model`."
+        ) from None
+    names = (line.partition("#")[0].strip() for line in lines)
+    return [str(in_folder(name, path.parent)) for name in names if name]
 
 
 def with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:

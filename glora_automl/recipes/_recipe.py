@@ -13,7 +13,7 @@ from pydantic import Field
 from glora_automl import _declarations
 from glora_automl._declarations import MAX_TEXT, Declaration, Int
 from glora_automl.architecture import Architecture
-from glora_automl.backbones import BackboneSettings
+from glora_automl.backbones import AUTO, LISTS, BackboneSettings, BackboneSource, in_folder
 from glora_automl.budget import Budget
 from glora_automl.errors import ArchitectureError, RecipeError
 from glora_automl.presets import check_architecture, is_preset, read_architecture
@@ -31,6 +31,9 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 _WEIGHTS = ("pretrained", "checkpoint", "pretraining")
 """Settings of a backbone that exclude each other."""
+
+_AUTO = tuple(LISTS)
+"""Names of lists of candidates, which stand in place of a model."""
 
 
 class Recipe(Declaration):
@@ -137,6 +140,10 @@ class Recipe(Declaration):
             "backbone.checkpoint",  # the study keeps its sha256
             "backbone.pretraining.checkpoint_every",
         )
+        flat["backbone.candidates"] = [
+            {key: value for key, value in candidate.items() if key != "checkpoint"}
+            for candidate in flat["backbone.candidates"]
+        ]
         return {key: value for key, value in flat.items() if key not in free}
 
 
@@ -145,15 +152,33 @@ def _changed(table: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     changes = dict(changes)
     if "search_space" in changes:
         changes["search_space"] = _space(changes["search_space"], Path())
-    backbone = changes.get("backbone")
-    if isinstance(backbone, Mapping) and any(backbone.get(key) for key in _WEIGHTS):
-        # A source of weights replaces the recipe's other ones.
-        others = dict.fromkeys(key for key in _WEIGHTS if not backbone.get(key))
-        table = {**table, "backbone": table["backbone"] | others | _UNSET}
+    own, other = table["backbone"], changes.get("backbone")
+    if isinstance(own, Mapping) and isinstance(other, Mapping):
+        table = {**table, "backbone": {**own, **_replaced(own, other)}}
     return _merge(table, changes)
 
 
-_UNSET = {"pretrained": False, "sha256": None}
+def _replaced(own: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return defaults for the settings of a backbone that changes replace as a whole.
+
+    One model replaces candidates, candidates replace the model, and a source of weights replaces
+    other ones.
+    """
+    model, candidates = changes.get("model"), changes.get("candidates")
+    is_auto = own.get("model") in _AUTO
+    keys: set[str] = set()
+    values: dict[str, Any] = {}
+    if candidates or model in _AUTO:
+        keys = set(BackboneSource.model_fields) - {"model"} | {"pretraining"}
+        values = {"model": AUTO}
+        if not candidates and not (is_auto and model == AUTO):
+            keys.add("candidates")
+    elif model is not None and is_auto:
+        keys = {"candidates", "max_params", "max_latency_ms"}
+    if any(changes.get(key) for key in _WEIGHTS):
+        keys |= {"sha256"} | {key for key in _WEIGHTS if not changes.get(key)}
+    fields = BackboneSettings.model_fields
+    return values | {key: fields[key].get_default(call_default_factory=True) for key in keys}
 
 
 def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,8 +218,8 @@ def load_recipe(name: str | Path) -> Recipe:
 
     ``search_space`` is a name, a path or a table. A table with the key ``base`` changes the search
     space of that name. The paths ``search_space``, ``backbone.checkpoint``, ``task.path`` and
-    ``architecture`` are relative to the folder of the file, in a shipped recipe to the working
-    directory.
+    ``architecture``, and those of ``backbone.candidates``, are relative to the folder of the file,
+    in a shipped recipe to the working directory.
 
     Raises:
         RecipeError: If the recipe is not found or invalid.
@@ -210,6 +235,10 @@ def load_recipe(name: str | Path) -> Recipe:
         if isinstance(settings, Mapping) and isinstance(settings.get(key), str):
             path = str(folder / os.path.expanduser(settings[key]))
             table[section] = {**settings, key: path}
+    backbone = table.get("backbone")
+    if isinstance(backbone, Mapping) and isinstance(entries := backbone.get("candidates"), list):
+        candidates = [in_folder(entry, folder) for entry in entries]
+        table["backbone"] = {**backbone, "candidates": candidates}
     if isinstance(given := table.get("architecture"), str):
         table["architecture"] = read_architecture(given, folder)
     table["search_space"] = _space(table.get("search_space", "default"), folder)

@@ -146,7 +146,7 @@ def suite_recipes(
     suite: Suite,
     *,
     data: str | None = None,
-    model: str | None = None,
+    model: str | Sequence[str] | None = None,
     settings: Sequence[str] = (),
     n_seeds: int = 1,
     **changes: Any,

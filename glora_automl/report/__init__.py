@@ -1,5 +1,6 @@
 """Reports of a study: tables, pictures, note, HTML page and dashboard."""
 
+from glora_automl.report._backbones import ranking_table
 from glora_automl.report._cost import cost_table
 from glora_automl.report._dashboard import DashboardServer, dashboard_app, open_server
 from glora_automl.report._gallery import PICTURES, pictures
@@ -54,6 +55,7 @@ __all__ = [
     "plain_table",
     "project_study",
     "publish",
+    "ranking_table",
     "result_table",
     "save_pictures",
     "save_report",

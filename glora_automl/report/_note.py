@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from glora_automl.report._backbones import ranking_table
 from glora_automl.report._cost import cost_table
 from glora_automl.report._ladder import LADDER_NOTE, ladder_lines
 from glora_automl.report._snapshot import Snapshot
 from glora_automl.report._tables import RESULT_COLUMNS, TextTable, result_lines
-from glora_automl.study import CONSTRAINT, Row, get_attribute, get_setting, read_data, stage_costs
+from glora_automl.study import (
+    CONSTRAINT,
+    Row,
+    get_attribute,
+    get_setting,
+    read_data,
+    read_ranking,
+    stage_costs,
+)
 
 __all__ = ["facts", "front_table", "markdown_note", "markdown_study"]
 
@@ -68,6 +77,8 @@ def markdown_study(snapshot: Snapshot, *, name_workers: bool = True) -> list[str
             "Accuracy in % (95% interval).",
             _table(RESULT_COLUMNS, result_lines(rows)),
         ]
+    if (ranking := read_ranking(snapshot.study)) is not None:
+        parts += ["## Backbones", _table(*ranking_table(ranking))]
     if (ladder := snapshot.ladder) is not None:
         parts += [
             "## Smaller adapters",

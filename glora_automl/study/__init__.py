@@ -1,6 +1,7 @@
 """The records of a study, which are read without images."""
 
 from glora_automl.study._architectures import find_architecture, parse_trial
+from glora_automl.study._backbones import RankedBackbone, RankingOutcome, read_ranking
 from glora_automl.study._comparison import Comparison, RankCorrelation, spearman
 from glora_automl.study._costs import STAGES, Cost, stage_costs, stage_spent, trials_spent
 from glora_automl.study._data import Absent, DataSummary, Overlap, read_data
@@ -62,6 +63,8 @@ __all__ = [
     "Overlap",
     "PairOutcome",
     "RankCorrelation",
+    "RankedBackbone",
+    "RankingOutcome",
     "Record",
     "Row",
     "SelectOutcome",
@@ -93,6 +96,7 @@ __all__ = [
     "parse_trial",
     "quality",
     "read_data",
+    "read_ranking",
     "read_recipe",
     "read_space",
     "refuse_foreign",

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from glora_automl.study._outcomes import Done, Spent
 from glora_automl.study._ranking import done_trials
-from glora_automl.study._settings import get_setting, study_key
+from glora_automl.study._settings import get_attribute, get_setting, study_key
 from glora_automl.study._stages import Stage, StageName
 from glora_automl.workers import stage_study_name
 
@@ -114,12 +114,15 @@ def find_stages(study: optuna.Study) -> optuna.Study | None:
 
 
 def attempts(study: optuna.Study, stages: optuna.Study | None) -> list[FrozenTrial]:
-    """Return the completed attempts at stages under the study's settings."""
+    """Return the completed attempts at stages under the study's settings.
+
+    The ranking of backbones has a key of its own, as it is done before the study exists.
+    """
     if stages is None:
         return []
-    key = study_key(study)
+    keys = {study_key(study), get_attribute(study, "settings").get("ranking")} - {None}
     done = stages.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [trial for trial in done if trial.user_attrs.get("key") == key]
+    return [trial for trial in done if trial.user_attrs.get("key") in keys]
 
 
 def stage_spent(study: optuna.Study, stages: optuna.Study | None) -> dict[str, Spent]:

@@ -71,6 +71,7 @@ Setting = Literal[
     "initial",
     "layers",
     "key",
+    "ranking",
 ]
 """Keys of the attribute ``settings``, which is written when a study is created."""
 
@@ -202,6 +203,7 @@ class Settings:
         layers: Shapes of the adapted layers, to count parameters without the model.
         warm_start: Name of the study whose best architectures the search begins with.
         initial: First proposals, as parameters of trials.
+        ranking: Key of the ranking that chose the backbone; None if the recipe names it.
     """
 
     recipe: Recipe
@@ -214,6 +216,7 @@ class Settings:
     layers: Mapping[str, LayerShape]
     warm_start: str | None = None
     initial: tuple[dict[str, str], ...] = ()
+    ranking: str | None = None
 
     @property
     def key(self) -> str:

@@ -12,6 +12,7 @@ class Stage(StrEnum):
     """Kinds of stages, in the order in which they are done."""
 
     SETTINGS = "settings"
+    BACKBONES = "backbones"
     BACKBONE = "backbone"
     TUNE = "tune"
     SUPERNET = "supernet"

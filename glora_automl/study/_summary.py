@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from glora_automl._messages import short
 from glora_automl.errors import StudyError
 from glora_automl.samplers import DONE
+from glora_automl.study._backbones import read_ranking
 from glora_automl.study._costs import STAGES, attempts, find_stages, stage_costs
 from glora_automl.study._data import read_data
 from glora_automl.study._ranking import CONSTRAINT, best_trials, pareto_trials
@@ -59,6 +60,7 @@ def summarize(study: optuna.Study) -> dict[str, Any]:
     spent: dict[str, float] = {}
     for cost in costs:
         spent[cost.stage] = round(spent.get(cost.stage, 0.0) + cost.seconds, 2)
+    ranking = read_ranking(study)
     digests = {
         what: outcome["digest"]
         for what in ("backbone", "supernet")
@@ -87,6 +89,7 @@ def summarize(study: optuna.Study) -> dict[str, Any]:
             {"trial": t.number, "value": t.values[0], "n_params": t.user_attrs[CONSTRAINT]}
             for t in pareto_trials(trials, study.directions[0])
         ],
+        "ranking": None if ranking is None else ranking.to_json(),
         "selection": get_attribute(study, "selection"),
         "result": get_attribute(study, "result"),
         "ladder": get_attribute(study, "ladder"),

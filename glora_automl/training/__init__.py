@@ -12,6 +12,7 @@ from glora_automl.training._checkpoint import (
 from glora_automl.training._evaluation import (
     Score,
     ScoreFunction,
+    batch_logits,
     efficient_batch_size,
     evaluate,
     temperature_scaled_loss,
@@ -32,6 +33,7 @@ __all__ = [
     "ScoreFunction",
     "TrainingResult",
     "TrainingSettings",
+    "batch_logits",
     "batches",
     "efficient_batch_size",
     "evaluate",

@@ -7,7 +7,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from glora_automl.backbones import fit_head
+from glora_automl.backbones import fit_head, frozen_features
 from glora_automl.training import seeded
 from tests.backbones.models import SMALL
 
@@ -66,6 +66,32 @@ def test_fit_head_of_a_timm_model_equals_logistic_regression_on_its_features():
     assert fit_head(model, images, labels)
     np.testing.assert_allclose(probabilities(model, images), expected(features, labels), atol=1e-4)
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+
+
+def test_frozen_features_are_those_before_the_classifier():
+    with seeded(0):
+        model = timm.create_model("test_resnet", num_classes=3, in_chans=1)
+    images, calls = torch.randn(300, 1, 32, 32), []
+    found = frozen_features(model, images, 290, lambda: calls.append(1))
+    model.eval()
+    with torch.no_grad():
+        expected = model.forward_head(model.forward_features(images[:290]), pre_logits=True)
+    torch.testing.assert_close(found.float(), expected, rtol=1e-4, atol=1e-5)
+    assert len(calls) > 1
+
+
+def test_frozen_features_out_of_memory_are_the_same():
+    class Limited(Features):
+        def forward(self, x):
+            scores = super().forward(x)
+            if len(x) > 3:  # after the classifier has seen the images
+                raise torch.OutOfMemoryError
+            return scores
+
+    images, labels = data()
+    model = Limited(3)
+    found = frozen_features(model, images, len(labels))
+    assert torch.equal(found, images.flatten(1).double())
 
 
 @pytest.mark.parametrize("present", [[0, 2, 4], [1, 3]])

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import optuna
 import pytest
+import safetensors.torch
+import timm
 from optuna_dashboard import get_note
 
 from glora_automl.errors import Stopped
@@ -86,6 +88,32 @@ def test_search_own_images_need_no_recipe(folder, glora):
     assert document["recipe"]["budget"] == "20%"
 
 
+def test_search_candidates_of_a_file_are_ranked_and_shown(folder, glora):
+    for name in ("test_vit", "test_resnet"):
+        model = timm.create_model(name, num_classes=3)
+        safetensors.torch.save_file(model.state_dict(), folder / f"{name}.safetensors")
+    (folder / "gone.pth").write_bytes(b"gone")
+    (folder / "names.txt").write_text(
+        "test_vit=test_vit.safetensors # small\ntest_resnet=gone.pth\n", encoding="utf-8"
+    )
+    names = ("--model", "names.txt", "--model", "test_resnet=test_resnet.safetensors")
+    options = sets(
+        **{"training.epochs": 1, "training.warmup_epochs": 0, "selection.baselines": "false"}
+    )
+    code, out, err = glora("search", "tiny.toml", *names, *FAST, *options, "--json")
+    assert code == 0, err
+    assert "Backbone test_resnet=gone.pth is left out" in err
+    document = json.loads(out)
+    rows = document["ranking"]["rows"]
+    chosen = rows[document["ranking"]["chosen"]]
+    assert [row["accuracy"] is None for row in rows] == [False, True, False]
+    assert document["recipe"]["backbone"]["model"] == chosen["name"].partition("=")[0]
+    assert document["seconds"]["backbones"] > 0
+    assert "Backbones" in glora("show", "tiny")[1]
+    study = optuna.load_study(study_name="tiny", storage="sqlite:///runs/studies.db")
+    assert "## Backbones" in get_note(study)
+
+
 def test_search_writes_note_pictures_and_costs(folder, glora):
     assert glora("search", "tiny.toml", "--n-trials", 8, "--quiet")[0] == 0
     study = optuna.load_study(study_name="tiny", storage="sqlite:///runs/studies.db")
@@ -143,6 +171,11 @@ VARIANTS = {
         (["--data", "."], ["must hold one folder", "per class"]),
         (["--data", "torn.npz"], ["torn.npz", ".npz file"]),
         (["tiny.toml", "--model", "vit_tiny"], ["vit_tiny", "timm"]),
+        (["tiny.toml", "--model", "resnet18", "--model", "vit_tiny"], ["vit_tiny", "timm"]),
+        (["tiny.toml", "--model", "resnet18,resnet18"], ["'resnet18' twice"]),
+        (["tiny.toml", "--model", "names.txt"], ["names.txt", "No such file", "--model"]),
+        (["tiny.toml", "--model", "resnet18=no.pth,resnet34"], ["no.pth", "No such file"]),
+        (["tiny.toml", "--set", "backbone.max_params=9M"], ["max_params", "'auto'"]),
         (["tiny.toml", "--set", "search.trails=3"], ["search.trails", "n_trials"]),
         (["tiny.toml", "--set", "trials 3"], ["'trials 3'", "--set"]),
         (["tiny.toml", "--set", "search.n_trials=many"], ["search.n_trials", "'many'"]),

@@ -26,7 +26,7 @@ from glora_automl.errors import BudgetError, ExportError, GLoRAError, TaskError
 from glora_automl.estimator import _classifier
 from glora_automl.estimator._settings import build_recipe
 from glora_automl.pipeline import Workspace
-from glora_automl.study import Row
+from glora_automl.study import Row, read_ranking
 from glora_automl.tasks import load_task
 
 ROOT = Path(__file__).parents[2]
@@ -117,6 +117,22 @@ def test_fit_with_architecture_skips_search():
     assert {str(choices) for choices in lora.best_architecture_.values()} == {"B=lora-2"}
     again = classifier(architecture=lora.best_architecture_).fit(X[TRAIN], Y[TRAIN])
     assert np.array_equal(again.predict_proba(X[:9]), lora.predict_proba(X[:9]))
+
+
+def test_fit_with_candidates_keeps_the_chosen_backbone(tmp_path):
+    candidates = [
+        {"model": "vit_tiny_patch16_224", "pretrained": False, "kwargs": {**TINY, "depth": depth}}
+        for depth in (2, 1)
+    ]
+    settings = {"backbone": {"candidates": candidates}, "training": {"warmup_epochs": 0}}
+    found = classifier(
+        model="auto", model_kwargs=None, settings=settings, epochs=1, architecture="bitfit"
+    ).fit(X[:60], Y[:60])
+    ranking = read_ranking(found.study_)
+    assert len(found.model_.blocks) == candidates[ranking.chosen]["kwargs"]["depth"]
+    found.save(tmp_path / "saved")
+    again = GLoRAClassifier.load(tmp_path / "saved")
+    np.testing.assert_array_equal(again.predict(X[60:80]), found.predict(X[60:80]))
 
 
 def test_fit_on_color_images_uses_channels():

@@ -31,6 +31,55 @@ def test_override_recipe_data_and_model_replace_the_recipes(tmp_path):
     assert (table.name, table.task.source) == ("T", "csv")
 
 
+def test_override_recipe_model_with_a_path_is_a_local_checkpoint():
+    backbone = override_recipe("tiny.toml", model="resnet18=a.pth").backbone
+    assert (backbone.model, backbone.checkpoint) == ("resnet18", "a.pth")
+    assert not backbone.pretrained
+
+
+@pytest.mark.parametrize("model", ["a,b=c.pth", ["a", "b=c.pth"], ["a, ", "b=c.pth,"]], ids=str)
+def test_override_recipe_several_models_are_candidates(model):
+    backbone = override_recipe("own", model=model).backbone
+    assert [candidate.label for candidate in backbone.candidates] == ["a", "b=c.pth"]
+    assert [candidate.pretrained for candidate in backbone.candidates] == [True, False]
+    assert (backbone.model, backbone.head_init) == ("auto", "logistic")
+
+
+def test_override_recipe_file_of_models_is_relative_to_its_folder(tmp_path):
+    (tmp_path / "zoo/names.txt").write_text("# mine\na\n\nb=c.pth # best\n", encoding="utf-8")
+    candidates = override_recipe("own", model=["zoo/names.txt", "d"]).backbone.candidates
+    assert [candidate.model for candidate in candidates] == ["a", "b", "d"]
+    assert candidates[1].checkpoint == "zoo/c.pth"
+
+
+def test_override_recipe_auto_is_a_list_of_models():
+    assert override_recipe("own", model="auto-small").backbone.candidates
+    limited = override_recipe("own", model="auto", settings=["backbone.max_params=20M"])
+    assert limited.backbone.candidates == override_recipe("own", model="auto").backbone.candidates
+    assert limited.backbone.max_params.resolve(1) == 20_000_000
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("", "at least one name"),
+        ("empty.txt", "at least one name"),
+        ("nowhere.txt", "No such file"),
+        ("zoo.txt", "directory"),
+        ("bytes.txt", "utf-8"),
+        ("a,a", "'a' twice"),
+        ("a,b=c.zip", "end in one of"),
+    ],
+)
+def test_override_recipe_wrong_models_raise_one_line(model, words, tmp_path):
+    (tmp_path / "empty.txt").write_text("# none\n", encoding="utf-8")
+    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe")
+    (tmp_path / "zoo.txt").mkdir()
+    with pytest.raises(RecipeError, match=words) as caught:
+        override_recipe("own", model=model)
+    assert "\n" not in str(caught.value)
+
+
 def test_override_recipe_without_name_is_own_named_after_the_data():
     recipe = override_recipe(data="zoo")
     assert recipe.name == "zoo"

@@ -179,3 +179,47 @@ def test_replace_budget_keeps_it_as_written(tiny, budget):
     recipe = tiny.replace(budget=budget)
     assert str(recipe.budget) == str(budget)
     assert recipe.identity()["budget"] == recipe.model_dump(mode="json")["budget"] == budget
+
+
+def test_load_recipe_candidates_are_relative_to_the_recipe(tmp_path, tiny_toml):
+    begin, end = tiny_toml.index("[backbone]"), tiny_toml.index("[training]")
+    backbone = """[backbone]
+model = "auto"
+candidates = ["a", "b=c.pth", { model = "d", checkpoint = "e.pth", kwargs = { img_size = 8 } }]
+
+"""
+    path = write(tmp_path, tiny_toml[:begin] + backbone + tiny_toml[end:])
+    candidates = load_recipe(path).backbone.candidates
+    found = [candidate.checkpoint for candidate in candidates]
+    assert found == [None, f"{tmp_path}/c.pth", f"{tmp_path}/e.pth"]
+    assert candidates[2].kwargs == {"img_size": 8}
+
+
+def test_replace_candidates_and_one_model_replace_each_other(tiny):
+    several = tiny.replace(backbone={"candidates": ["resnet18", "resnet34"]})
+    assert several.backbone.model == "auto"
+    assert several.backbone.pretraining is None
+    limited = several.replace(backbone={"max_params": "30M"})
+    assert limited.backbone.candidates == several.backbone.candidates
+    assert limited.replace(backbone={"model": "auto"}) == limited
+    one = limited.replace(backbone={"model": "resnet18", "pretrained": True}).backbone
+    assert (one.model, one.candidates, one.max_params) == ("resnet18", (), None)
+    small = limited.replace(backbone={"model": "auto-small"}).backbone
+    assert len(small.candidates) > 2
+    assert small.max_params is not None
+
+
+def test_replace_wrong_candidate_names_its_key(tiny):
+    with pytest.raises(RecipeError, match=r"backbone\.candidates\.0\.model' is required"):
+        tiny.replace(backbone={"candidates": [{"checkpoint": "a.pth"}]})
+    with pytest.raises(RecipeError, match=r"unknown key 'backbone\.candidates\.1\.modl'.*'model'"):
+        tiny.replace(backbone={"candidates": ["a", {"modl": "b"}]})
+
+
+def test_identity_places_of_candidates_do_not_matter(tiny):
+    one, two = (
+        tiny.replace(backbone={"candidates": [f"resnet18={path}.pth"]}) for path in ("a", "b")
+    )
+    assert one.identity() == two.identity()
+    other = tiny.replace(backbone={"candidates": ["resnet34=a.pth"]})
+    assert other.identity() != one.identity()

@@ -1,0 +1,79 @@
+"""Model and source of its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from glora_automl._declarations import Bool, Declaration, Float
+from glora_automl.backbones._checkpoint import SUFFIXES, file_sha256
+from glora_automl.backbones._kwargs import ModelKwargs
+
+__all__ = ["BackboneSource", "Deviation", "Mean"]
+
+Mean = Annotated[Float, Field(ge=-1e6, le=1e6)]
+"""Mean of a channel."""
+
+Deviation = Annotated[Float, Field(gt=1e-6, le=1e6)]
+"""Standard deviation of a channel, by which pixels are divided."""
+
+
+class BackboneSource(Declaration):
+    """timm model and source of its weights.
+
+    Attributes:
+        model: Name of the model in ``timm.create_model``.
+        pretrained: Whether timm downloads its pretrained weights.
+        kwargs: Further keyword arguments of ``timm.create_model``, of those that shape a model.
+        checkpoint: File of weights: safetensors, an original ``.npz``, or only tensors from
+            ``torch.save``. Its classifier may be missing or have other classes; the backbone gets a
+            new classifier.
+        sha256: Digest of the checkpoint file. A study records it and refuses any other file.
+        mean: Mean per channel for pixels from 0 to 1; None is the model's.
+        std: Standard deviation per channel for pixels from 0 to 1; None is the model's.
+    """
+
+    model: str = Field(min_length=1, max_length=300)
+    pretrained: Bool = False
+    kwargs: ModelKwargs = Field(default_factory=dict)
+    checkpoint: str | None = None
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    mean: Annotated[tuple[Mean, ...], Field(max_length=64)] | None = None
+    std: Annotated[tuple[Deviation, ...], Field(max_length=64)] | None = None
+
+    def sources(self) -> dict[str, bool]:
+        """Return which sources of weights are set."""
+        return {"pretrained": self.pretrained, "checkpoint": self.checkpoint is not None}
+
+    @model_validator(mode="after")
+    def _check_sources(self) -> Self:
+        sources = self.sources()
+        names = [name for name, is_set in sources.items() if is_set]
+        if len(names) > 1:
+            raise ValueError(
+                f"at most one of {', '.join(sources)} must be set, got {' and '.join(names)}. "
+                f"Remove `backbone.{names[0]}` or `backbone.{names[1]}`."
+            )
+        if self.checkpoint is not None and not self.checkpoint.endswith(SUFFIXES):
+            raise ValueError(
+                f"checkpoint must end in one of {', '.join(SUFFIXES)}, got {self.checkpoint!r}. "
+                "Set another `backbone.checkpoint`."
+            )
+        if self.sha256 is not None and self.checkpoint is None:
+            raise ValueError(
+                f"sha256 must come with a checkpoint, got {self.sha256!r} without one. "
+                "Set `backbone.checkpoint`."
+            )
+        return self
+
+    def pinned(self) -> Self:
+        """Return a copy with the digest of the checkpoint file, if it has none.
+
+        Raises:
+            TaskError: If the checkpoint cannot be read.
+        """
+        if self.checkpoint is None or self.sha256 is not None:
+            return self
+        return self.model_copy(update={"sha256": file_sha256(Path(self.checkpoint))})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -72,7 +73,13 @@ def frozen_features(
 
 
 @torch.no_grad()
-def fit_head(model: nn.Module, images: ImageBatches, labels: Tensor) -> bool:
+def fit_head(
+    model: nn.Module,
+    images: ImageBatches,
+    labels: Tensor,
+    *,
+    class_weight: Literal["none", "balanced"] = "none",
+) -> bool:
     """Set a linear classifier to a logistic regression on the backbone's frozen features.
 
     Training then starts from the linear probe's accuracy (Kumar et al., Fine-tuning can distort
@@ -82,6 +89,7 @@ def fit_head(model: nn.Module, images: ImageBatches, labels: Tensor) -> bool:
         model: Backbone with a classifier that timm's ``get_classifier`` names.
         images: Normalised images ``(n, channels, height, width)`` on the model's device.
         labels: Class indices ``(n,)``.
+        class_weight: Weight of each class, as in the training's settings.
 
     Returns:
         Whether the classifier was set.
@@ -102,7 +110,10 @@ def fit_head(model: nn.Module, images: ImageBatches, labels: Tensor) -> bool:
     if features is None:
         return False
     # The penalty is that of a linear probe on a few hundred images with standardized features.
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
+    weight_of = None if class_weight == "none" else class_weight
+    probe = make_pipeline(
+        StandardScaler(), LogisticRegression(C=0.1, max_iter=2000, class_weight=weight_of)
+    )
     probe.fit(features.numpy(), labels.cpu().numpy())
     scaler, regression = probe[0], probe[1]
     weight, bias = torch.from_numpy(regression.coef_), torch.from_numpy(regression.intercept_)

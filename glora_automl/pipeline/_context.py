@@ -146,7 +146,7 @@ class Context:
         """Return the context with other settings of training and head."""
         found = replace(self, recipe=recipe)
         kept = ["train", "validation", "labelled", "identity"]
-        if recipe.backbone.head_init == self.recipe.backbone.head_init:
+        if _head_settings(recipe) == _head_settings(self.recipe):
             kept.append("_initial_model")
         found.__dict__.update({key: self.__dict__[key] for key in kept if key in self.__dict__})
         return found
@@ -174,7 +174,7 @@ class Context:
     def _initial_model(self) -> nn.Module:
         model = self.backbone()
         if self.recipe.backbone.head_init == "logistic":
-            fit_head(model, *self.train)
+            fit_head(model, *self.train, class_weight=self.recipe.training.class_weight)
         return model
 
     def initial_model(self) -> nn.Module:
@@ -383,3 +383,8 @@ def bare_backbone(recipe: Recipe, task: Task) -> tuple[nn.Module, InputFormat]:
 def _bare(recipe: Recipe, task: Task) -> nn.Module:
     bare = recipe.backbone.model_copy(update={"pretrained": False})
     return create_model(bare, len(task.classes), recipe.seed)
+
+
+def _head_settings(recipe: Recipe) -> tuple[str, str]:
+    """Return the settings that the initial head depends on."""
+    return recipe.backbone.head_init, recipe.training.class_weight

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -34,6 +34,8 @@ class TrainingSettings(Declaration):
             (arXiv 1710.09412); 0 turns mixup off.
         cutmix: The same for rectangles that are pasted from one image into another (arXiv
             1905.04899). With ``mixup``, each image takes one of both at random.
+        class_weight: Weight of each class in the loss. ``balanced`` is scikit-learn's: inversely
+            proportional to its training images, 1 on their mean.
         grad_checkpointing: Recompute activations in the backward pass. It takes a third more
             computation and a fraction of the memory, and gives the same weights. The backbone
             must have timm's ``set_grad_checkpointing``.
@@ -52,6 +54,7 @@ class TrainingSettings(Declaration):
     hflip: Float = Field(default=0.0, ge=0, le=1)
     mixup: Float = Field(default=0.0, ge=0, le=100)
     cutmix: Float = Field(default=0.0, ge=0, le=100)
+    class_weight: Literal["none", "balanced"] = "none"
     grad_checkpointing: Bool = False
 
     @model_validator(mode="after")

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,7 +16,7 @@ from glora_automl.training._augmentation import BatchTransform
 from glora_automl.training._memory import MicroBatching
 from glora_automl.training._process_group import ProcessGroup
 
-__all__ = ["LossFunction", "TrainingStep", "cross_entropy"]
+__all__ = ["LossFunction", "TrainingStep", "class_weights", "create_loss", "cross_entropy"]
 
 LossFunction = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """Mean loss of a model on transformed images and labels; it runs the forward pass itself."""
@@ -23,6 +25,42 @@ LossFunction = Callable[[nn.Module, Tensor, Tensor], Tensor]
 def cross_entropy(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Return the mean cross-entropy of a model's logits."""
     return F.cross_entropy(model(images), labels)
+
+
+def class_weights(labels: Tensor, n_classes: int) -> Tensor:
+    """Return scikit-learn's balanced weight of each class; 1 for a class without images.
+
+    Args:
+        labels: Class indices ``(n,)`` of the training images.
+        n_classes: Number of the model's classes.
+
+    Example:
+        >>> class_weights(torch.tensor([0, 0, 0, 2]), 3)
+        tensor([0.6667, 1.0000, 2.0000])
+    """
+    found = labels.cpu().numpy()
+    present = np.unique(found)
+    weights = torch.ones(n_classes)
+    balanced = compute_class_weight("balanced", classes=present, y=found)
+    weights[torch.from_numpy(present)] = torch.from_numpy(balanced).float()
+    return weights.to(labels.device)
+
+
+def create_loss(weights: Tensor | None) -> LossFunction:
+    """Return the cross-entropy, weighted by class if there are weights.
+
+    The mean is over the images, not over their weights: then the parts of a batch, each with its
+    share of the images, add up to the same loss.
+    """
+    if weights is None:
+        return cross_entropy
+
+    def weighted(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        targets = labels.float() if labels.is_floating_point() else labels
+        logits = model(images).float()
+        return F.cross_entropy(logits, targets, weights, reduction="none").mean()
+
+    return weighted
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from glora_automl.training._optimizer import create_optimizer, create_scheduler,
 from glora_automl.training._position import CheckpointManager, Position
 from glora_automl.training._process_group import ProcessGroup
 from glora_automl.training._settings import TrainingSettings
-from glora_automl.training._step import TrainingStep, cross_entropy
+from glora_automl.training._step import TrainingStep, class_weights, create_loss
 
 __all__ = ["TrainingResult", "train"]
 
@@ -141,11 +141,13 @@ def _create_loop(
     group: ProcessGroup,
 ) -> EpochLoop:
     """Create the epoch loop with its transform, loss function, optimiser and schedule."""
+    n_classes = _n_classes(model, images, settings)
+    is_weighted = settings.class_weight == "balanced"
     step = TrainingStep(
         model=model,
         parameters=list(parameters.values()),
-        transform=create_transform(settings, _n_classes(model, images, settings)),
-        loss_function=cross_entropy,
+        transform=create_transform(settings, n_classes),
+        loss_function=create_loss(class_weights(labels, n_classes) if is_weighted else None),
         optimizer=create_optimizer(in_optimizer_order(parameters), settings),
         clip_grad=settings.clip_grad,
         process_group=group,
@@ -169,8 +171,8 @@ def _create_loop(
 
 @torch.no_grad()
 def _n_classes(model: nn.Module, images: ImageBatches, settings: TrainingSettings) -> int:
-    """Return the number of a model's classes, where the transform needs it."""
-    if not (settings.mixup or settings.cutmix):
+    """Return the number of a model's classes, where transform or loss need it."""
+    if not (settings.mixup or settings.cutmix or settings.class_weight == "balanced"):
         return 0
     with evaluation_mode(model):
         return int(model(images[0:1]).shape[1])

@@ -55,6 +55,17 @@ def test_fit_head_equals_logistic_regression_on_the_features(classes):
     np.testing.assert_allclose(found, expected(images, labels), atol=1e-4)
 
 
+def test_fit_head_with_class_weights_gives_the_small_class_more_images():
+    images, labels = data(classes=2)
+    labels[: len(labels) // 2] = 0
+    predicted = []
+    for class_weight in ("none", "balanced"):
+        model = Features(2)
+        assert fit_head(model, images, labels, class_weight=class_weight)
+        predicted.append(probabilities(model, images)[:, 1].sum())
+    assert predicted[1] > predicted[0]
+
+
 def test_fit_head_of_a_timm_model_equals_logistic_regression_on_its_features():
     with seeded(0):
         model = timm.create_model("vit_tiny_patch16_224", num_classes=3, **SMALL)

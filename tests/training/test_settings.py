@@ -16,6 +16,7 @@ from glora_automl.training import TrainingSettings
         {"weight_decay": -1.0},
         {"clip_grad": math.nan},
         {"checkpoint_every": 0},
+        {"class_weight": "even"},
         {"epoch": 3},
     ],
     ids=str,

@@ -12,6 +12,7 @@ from glora_automl.tasks._copies import draw_distinct
 from glora_automl.tasks._images import ImageSet
 from glora_automl.tasks._labelled import LabelledSettings
 from glora_automl.tasks._splits import check_classes
+from glora_automl.tasks._targets import check_targets
 from glora_automl.tasks._task import Task
 
 __all__ = ["ArraysSettings", "load_arrays"]
@@ -65,6 +66,7 @@ def load_arrays(
             f"The labels of arrays must have one label per image, got shape {labels.shape} for "
             f"{len(images)} images. Pass one label per image."
         )
+    check_targets("The labels of arrays", labels)
     values, indices = np.unique(labels, return_inverse=True)
     names = tuple(map(str, values))
     check_classes("arrays", names)

@@ -22,6 +22,7 @@ from glora_automl.tasks._labelled import LabelledSettings
 from glora_automl.tasks._layout import Split, split_of
 from glora_automl.tasks._reading import Reader, ReadingSettings
 from glora_automl.tasks._splits import Examples, encoded_task
+from glora_automl.tasks._targets import check_targets
 from glora_automl.tasks._task import Task
 
 __all__ = ["CsvSettings", "load_csv"]
@@ -83,6 +84,8 @@ def load_csv(settings: CsvSettings, seed: int, progress: Progress | None = None)
     table = Path(os.path.expanduser(settings.path))
     lines = _read_lines(table, settings)
     _check_labels(lines, settings)
+    train = np.array([line.label for line in lines if line.split == "train"])
+    check_targets(f"The labels of {short(settings.path, 80)}", train)
     classes = _classes(line.label for line in lines if line.split == "train")
     folder = str(table.parent / os.path.expanduser(settings.root))
     examples: dict[str, Examples] = {}

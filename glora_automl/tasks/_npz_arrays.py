@@ -14,6 +14,7 @@ from glora_automl._declarations import suggest
 from glora_automl._files import open_file
 from glora_automl._messages import short
 from glora_automl.errors import TaskError
+from glora_automl.tasks._targets import check_targets
 
 __all__ = ["SPLITS", "Arrays", "names_key", "read_arrays"]
 
@@ -178,6 +179,7 @@ def _check_labels(
             f"{key} in {where} must have one label per image, got shape {values.shape} for "
             f"{n_images} images. Write one label per image."
         )
+    check_targets(f"{key} in {where}", values)
     if values.dtype.kind not in "iuUSb":
         raise TaskError(
             f"{key} in {where} must hold integers or strings, got {values.dtype}. "

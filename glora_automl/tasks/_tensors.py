@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from glora_automl.errors import TaskError
 from glora_automl.tasks._images import Images, ImageSet, InputFormat
+from glora_automl.tasks._targets import check_targets
 from glora_automl.training import ImageBatches
 
 __all__ = ["TensorImages", "images_of"]
@@ -97,6 +98,8 @@ def images_of(data: Any, name: str) -> Images:
 
 def _labels(labels: Any, name: str) -> Tensor:
     found = torch.as_tensor(labels).cpu()
+    if found.is_floating_point():
+        check_targets(name, found.numpy())
     if found.ndim != 1 or found.is_floating_point() or (len(found) and int(found.min()) < 0):
         raise _form(name, f"labels of shape {tuple(found.shape)} and type {found.dtype}")
     return found.long()
@@ -107,10 +110,13 @@ def _items(data: Any, name: str) -> tuple[Any, Any]:
     try:
         items = [data[i] for i in range(len(data))]
         images = [item[0] for item in items]
+        check_targets(name, np.array([float(item[1]) for item in items]))
         labels = [int(item[1]) for item in items]
         if images and all(isinstance(image, Tensor) for image in images):
             return torch.stack(images), labels
         return np.stack([np.asarray(image) for image in images]), labels
+    except TaskError:
+        raise
     except (TypeError, ValueError, IndexError, RuntimeError) as error:
         raise _form(name, f"{type(data).__name__} ({str(error)[:60]})") from None
 

@@ -112,7 +112,7 @@ def test_images_of_a_pair_are_a_copy_without_gradient():
 
 FLOATS = torch.rand(4, 1, 4, 4)
 WRONG = {
-    "float labels": ((FLOATS, torch.rand(4)), "float32"),
+    "float labels": ((FLOATS, torch.ones(4)), "float32"),
     "negative label": ((FLOATS, [0, -1, 0, 1]), "labels"),
     "two labels per image": ((FLOATS, torch.zeros(4, 2, dtype=torch.int64)), r"\(4, 2\)"),
     "too few labels": ((FLOATS, [0, 1]), "2 labels"),

@@ -27,7 +27,10 @@ def validate_classes(context: Context, subnet: Supernet) -> tuple[Score, Tensor]
     found: list[Tensor] = []
     with merge(subnet.model, share=True) as model:
         score = evaluate(
-            model, *context.validation, scale_temperature=True, on_classes=found.append
+            model,
+            *context.validation,
+            scale_temperature=True,
+            on_batch=lambda logits: found.append(logits.argmax(1)),
         )
     return score, torch.cat(found).cpu()
 

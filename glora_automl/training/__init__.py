@@ -17,16 +17,27 @@ from glora_automl.training._evaluation import (
     evaluate,
     temperature_scaled_loss,
 )
+from glora_automl.training._metrics import (
+    METRICS,
+    MetricName,
+    ObjectiveName,
+    is_minimized,
+    metric_function,
+    metric_value,
+)
 from glora_automl.training._process_group import ProcessGroup
 from glora_automl.training._seeding import seeded, stage_rng
 from glora_automl.training._settings import TrainingSettings
 from glora_automl.training._train import TrainingResult, train
 
 __all__ = [
+    "METRICS",
     "CheckpointFiles",
     "Converted",
     "ImageBatches",
     "Joined",
+    "MetricName",
+    "ObjectiveName",
     "ProcessGroup",
     "Reordered",
     "Score",
@@ -37,8 +48,11 @@ __all__ = [
     "batches",
     "efficient_batch_size",
     "evaluate",
+    "is_minimized",
     "load_checkpoint",
     "load_tensors",
+    "metric_function",
+    "metric_value",
     "save_checkpoint",
     "save_tensors",
     "seeded",

@@ -50,7 +50,7 @@ class Score(NamedTuple):
         loss: Mean cross-entropy in nats.
         n_images: Number of images.
         scaled_loss: :func:`temperature_scaled_loss`; None if it was not computed.
-        custom: Value of a caller's score function; None without one.
+        custom: Value of a score function, such as a metric's; None without one.
     """
 
     accuracy: Annotated[float, Field(ge=0, le=1)]
@@ -58,6 +58,16 @@ class Score(NamedTuple):
     n_images: Annotated[int, Field(ge=1)]
     scaled_loss: float | None = None
     custom: float | None = None
+
+    def value(self, name: str) -> float | None:
+        """Return the value of a metric or objective: accuracy, loss, else ``custom``.
+
+        Example:
+            >>> score = Score(0.9, 0.3, 100, custom=0.7)
+            >>> score.value("loss"), score.value("kappa")
+            (0.3, 0.7)
+        """
+        return {"accuracy": self.accuracy, "loss": self.loss}.get(name, self.custom)
 
 
 def temperature_scaled_loss(logits: Tensor, labels: Tensor) -> float:
@@ -163,7 +173,7 @@ def evaluate(
     among: Tensor | None = None,
     scale_temperature: bool = False,
     score_function: ScoreFunction | None = None,
-    on_classes: Callable[[Tensor], object] | None = None,
+    on_batch: Callable[[Tensor], object] | None = None,
 ) -> Score:
     """Evaluate a model in evaluation mode; each module's mode is restored afterwards.
 
@@ -178,7 +188,7 @@ def evaluate(
         scale_temperature: Compute ``scaled_loss``, for which all logits are stored.
         score_function: Compute ``custom`` from labels ``(n,)`` and class probabilities
             ``(n, classes)``.
-        on_classes: Called with the predicted classes of each batch, in order.
+        on_batch: Called with the logits of each batch, in order.
 
     Example:
         >>> evaluate(nn.Flatten(), torch.eye(3)[:, :, None, None], torch.tensor([0, 1, 0]))
@@ -200,16 +210,16 @@ def evaluate(
                 logits = logits.masked_fill(others, -torch.inf)
             if scale_temperature or score_function is not None:
                 all_logits.append(logits)
-            classes = logits.argmax(1)
-            if on_classes is not None:
-                on_classes(classes)
-            n_correct += (classes == y).sum()
+            if on_batch is not None:
+                on_batch(logits)
+            n_correct += (logits.argmax(1) == y).sum()
             loss += F.cross_entropy(logits, y, reduction="sum").double()
     count = len(labels)
     scaled_loss, custom = None, None
     if scale_temperature:
         scaled_loss = temperature_scaled_loss(torch.cat(all_logits), labels)
     if score_function is not None:
-        probabilities = torch.cat(all_logits).softmax(1)
+        # In float64, in which probabilities near 1 still differ.
+        probabilities = torch.cat(all_logits).double().softmax(1)
         custom = float(score_function(labels.cpu().numpy(), probabilities.cpu().numpy()))
     return Score(int(n_correct.item()) / count, loss.item() / count, count, scaled_loss, custom)

@@ -134,3 +134,11 @@ def test_efficient_batch_size_on_a_cpu_keeps_activations_in_the_cache():
     narrow, wide = nn.Conv2d(3, 64, 1), nn.Conv2d(3, 20000, 1)
     assert efficient_batch_size(narrow, image) == CACHE_ELEMENTS // (64 * 64)
     assert efficient_batch_size(wide, image) == MIN_CPU_BATCH
+
+
+def test_evaluate_gives_the_logits_of_each_batch_in_order(model, data):
+    found = []
+    score = evaluate(model, *data, batch_size=5, on_batch=found.append)
+    assert [len(logits) for logits in found] == [5] * 7 + [2]
+    correct = torch.cat(found).argmax(1) == data[1]
+    assert correct.double().mean().item() == pytest.approx(score.accuracy)

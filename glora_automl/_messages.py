@@ -101,7 +101,7 @@ def short(value: object, limit: int = 60) -> str:
 def one_line(error: BaseException) -> str:
     """Return the message of an error in one short line, without a full stop.
 
-    Of the tensors that a state dict gets wrong, the message names the first two.
+    Of the tensors that a state dict gets wrong, the message names the first one.
 
     Example:
         >>> one_line(ValueError("No such file.\\nSee the manual."))
@@ -113,10 +113,7 @@ def one_line(error: BaseException) -> str:
     if not lines:
         return type(error).__name__
     if lines[0].startswith("Error(s) in loading state_dict"):
-        faults = [
-            textwrap.shorten(line, 160, placeholder=" ...").rstrip(". ") for line in lines[1:]
-        ]
-        more = f"; {len(faults) - 2} more" if len(faults) > 2 else ""
-        return "; ".join(faults[:2]) + more
+        fault = textwrap.shorten(lines[1], 90, placeholder=" ...").rstrip(". ")
+        return f"{fault}; {len(lines) - 2} more" if len(lines) > 2 else fault
     text = textwrap.shorten(lines[0], 200, placeholder=" ...").rstrip(". ")
     return text if not isinstance(error, KeyError) else f"{text} is missing"

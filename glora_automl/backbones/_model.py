@@ -10,7 +10,7 @@ from timm.data.config import resolve_model_data_config
 from torch import nn
 
 from glora_automl._declarations import suggest
-from glora_automl._messages import one_line
+from glora_automl._messages import one_line, short
 from glora_automl.adapters import classifiers, evaluation_mode
 from glora_automl.backbones._settings import BackboneSettings
 from glora_automl.errors import TaskError
@@ -58,16 +58,16 @@ def timm_model(
             )
     except Exception as error:  # timm and the hub raise any exception on wrong settings
         source = (
-            f"pretrained = {settings.pretrained}"
+            f"pretrained = {settings.pretrained} and kwargs {short(settings.kwargs)}"
             if settings.checkpoint is None or not pretrained
-            else f"checkpoint = {settings.checkpoint!r}"
+            else f"checkpoint = {short(settings.checkpoint, 40)}"
         )
         hint = "Correct `backbone.kwargs` or the source of the weights."
         if isinstance(error, TypeError) and "'img_size'" in str(error):
             hint = "Set pretrained_cfg_overlay.input_size in `backbone.kwargs` instead."
         raise TaskError(
-            f"backbone must be a model that timm can create, got {settings.model!r} with {source} "
-            f"and kwargs {settings.kwargs}: {one_line(error)}. {hint}"
+            f"backbone must be a model that timm can create, got {settings.model!r} with {source}: "
+            f"{one_line(error)}. {hint}"
         ) from error
     return model
 

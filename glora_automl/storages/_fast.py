@@ -7,7 +7,7 @@ This module and ``_schema`` are the only ones that use private parts of Optuna's
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
@@ -28,6 +28,7 @@ from glora_automl.storages._patience import lost_connection
 from glora_automl.storages._pending import PendingTrial, PendingWrites
 from glora_automl.storages._schema import (
     CHUNK,
+    has_trials,
     parse_distribution,
     read_distributions,
     read_trials,
@@ -290,6 +291,19 @@ class FastRDBStorage(RDBStorage):
             self._pending.trials.clear()  # some may be of that study
 
     # Reading
+
+    def has_trials(
+        self, study_id: int, finished: FrozenTrial | None, unfinished: Collection[int]
+    ) -> bool:
+        """Return whether a study still has trials that were read before.
+
+        Args:
+            study_id: The study.
+            finished: A finished trial, which must be unchanged.
+            unfinished: Ids of other trials.
+        """
+        with _create_scoped_session(self.scoped_session) as session:
+            return has_trials(session, study_id, finished, unfinished)
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """See :class:`optuna.storages.BaseStorage`."""

@@ -6,9 +6,11 @@ import json
 import logging
 import os
 import time
+import zlib
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import Any
+from itertools import islice
+from typing import Any, BinaryIO, NamedTuple
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import JournalStorage
@@ -20,10 +22,14 @@ _logger = logging.getLogger(__name__)
 
 
 class WholeLineBackend(JournalFileBackend):
-    """A journal file whose incomplete last line is removed before each append.
+    """A journal file that notices incomplete and lost lines.
 
     A worker that is killed during an append leaves an incomplete line. Optuna skips it at the end
-    of the file, but the next append would extend it to an unreadable line.
+    of the file, but the next append would extend it to an unreadable line. So it is removed before
+    each append.
+
+    Optuna reads a journal with a lost line as if all later trials were others. So each line has a
+    checksum of the line before, which Optuna ignores.
 
     Args:
         path: The file; created if it is missing.
@@ -40,11 +46,12 @@ class WholeLineBackend(JournalFileBackend):
         super().__init__(path, lock)
         self.path = path
         self.lock = lock
+        self._read = _Position()
 
     def remove_incomplete_line(self) -> None:
         """Remove an incomplete last line and log a warning."""
-        with self._locked():
-            self._truncate()
+        with self._locked(), open(self.path, "rb+") as file:
+            self._truncate(file)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -60,40 +67,104 @@ class WholeLineBackend(JournalFileBackend):
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """See :class:`optuna.storages.journal.JournalFileBackend`."""
-        lines = [json.dumps(log, separators=(",", ":")) + "\n" for log in logs]
-        with _errors(), self._locked():
-            self._truncate()
-            with open(self.path, "ab") as file:
-                file.write("".join(lines).encode())
-                file.flush()
-                os.fsync(file.fileno())
+        with _errors(), self._locked(), open(self.path, "rb+") as file:
+            line = self._truncate(file)
+            lines = []
+            for log in logs:
+                log = {**log, CHECKSUM: _checksum(line)}
+                line = (json.dumps(log, separators=(",", ":")) + "\n").encode()
+                lines.append(line)
+            file.seek(0, os.SEEK_END)
+            file.write(b"".join(lines))
+            file.flush()
+            os.fsync(file.fileno())
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
         """See :class:`optuna.storages.journal.JournalFileBackend`."""
-        with _errors():
-            yield from super().read_logs(log_number_from)
+        with _errors(), open(self.path, "rb") as file:
+            if log_number_from != self._read.number:
+                self._read = _Position()
+            for line in self._lines(file):
+                log = self._parse(line)
+                number, offset, _ = self._read
+                # Before the line is applied, which may raise.
+                self._read = _Position(number + 1, offset + len(line), _checksum(line))
+                if number >= log_number_from:
+                    yield log
 
-    def _truncate(self) -> None:
-        """Truncate the locked file after its last newline."""
-        with open(self.path, "rb+") as file:
-            size = keep = file.seek(0, os.SEEK_END)
-            while keep > 0:
-                step = min(keep, 1 << 16)
-                file.seek(keep - step)
-                newline = file.read(step).rfind(b"\n")
-                if newline >= 0:
-                    keep += newline + 1 - step
-                    break
-                keep -= step
-            if keep == size:
-                return
+    def _parse(self, line: bytes) -> dict[str, Any]:
+        """Return the log of the next line.
+
+        Raises:
+            ValueError: If a line before it is lost, or one of them is altered.
+        """
+        try:
+            log = json.loads(line)
+        except ValueError:
+            log = None
+        if not isinstance(log, dict) or log.pop(CHECKSUM, None) not in (None, self._read.checksum):
+            raise ValueError(
+                f"line {self._read.number + 1} must follow the line before it, but a line is lost "
+                "or altered; restore the file from a backup"
+            )
+        return log
+
+    def _lines(self, file: BinaryIO) -> Iterator[bytes]:
+        """Yield the whole lines after those that were read.
+
+        Raises:
+            ValueError: If the file is shorter than what was read of it.
+        """
+        if os.fstat(file.fileno()).st_size < self._read.offset:
+            raise ValueError("the file became shorter, as by an older backup")
+        file.seek(self._read.offset)
+        yield from (line for line in file if line.endswith(b"\n"))
+
+    def _truncate(self, file: BinaryIO) -> bytes:
+        """Truncate the locked file after its last newline; return the last line."""
+        # Nothing is written into another file, such as a restored backup.
+        for line in islice(self._lines(file), 1):
+            self._parse(line)
+        size, keep, line = _last_line(file)
+        if keep < size:
             file.truncate(keep)
-        _logger.warning(
-            "The journal %r ended with an incomplete line; removed %d bytes of an interrupted "
-            "write.",
-            self.path,
-            size - keep,
-        )
+            _logger.warning(
+                "The journal %r ended with an incomplete line; removed %d bytes of an interrupted "
+                "write.",
+                self.path,
+                size - keep,
+            )
+        return line
+
+
+CHECKSUM = "after"
+"""Key in a line: the checksum of the line before."""
+
+
+class _Position(NamedTuple):
+    """What was read: number of lines, their bytes, and the checksum of the last line."""
+
+    number: int = 0
+    offset: int = 0
+    checksum: str = "00000000"
+
+
+def _checksum(line: bytes) -> str:
+    return f"{zlib.crc32(line):08x}"
+
+
+def _last_line(file: BinaryIO) -> tuple[int, int, bytes]:
+    """Return the size of a file, the size of its whole lines, and the last one of them."""
+    size = position = file.seek(0, os.SEEK_END)
+    step, tail = 1 << 16, b""
+    while position > 0 and tail.count(b"\n") < 2:
+        begin = max(0, position - step)
+        file.seek(begin)
+        tail = file.read(position - begin) + tail
+        position, step = begin, 2 * step
+    end = tail.rfind(b"\n") + 1
+    begin = tail.rfind(b"\n", 0, max(0, end - 1)) + 1
+    return size, position + end, tail[begin:end]
 
 
 @contextmanager
@@ -114,7 +185,7 @@ def open_journal(path: str, *, write: bool = True) -> JournalStorage:
 
     Args:
         path: The file; created if it is missing.
-        write: Whether to remove an incomplete last line.
+        write: Whether the journal will be written. An incomplete last line is removed then.
 
     Raises:
         OSError: If the file cannot be read or written.

@@ -11,13 +11,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.storages import RDBStorage, _CachedStorage
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from glora_automl.errors import Stopped
+from glora_automl.storages._cache import CheckedCache
 
 __all__ = ["PatientStorage", "lost_connection"]
 
@@ -66,13 +67,12 @@ def _patient(method: Callable[..., _Result]) -> Callable[..., _Result]:
     return call
 
 
-class PatientStorage(_CachedStorage):
-    """Optuna's cached RDB storage, whose calls are retried while the database is unreachable.
+class PatientStorage(CheckedCache):
+    """A cached RDB storage, whose calls are retried while the database is unreachable.
 
     A call may be retried although the database has done it and only the answer was lost. A state
     that is already set counts as set. A trial is not created twice if its template has system
-    attributes that no other trial has. A trial taken from the queue may stay running without a
-    worker.
+    attributes that no other trial has.
 
     Args:
         backend: The storage of the database.
@@ -181,25 +181,26 @@ class PatientStorage(_CachedStorage):
 
         return self._try(call, retry)
 
-    create_new_study = _patient(_CachedStorage.create_new_study)
-    delete_study = _patient(_CachedStorage.delete_study)
-    set_study_user_attr = _patient(_CachedStorage.set_study_user_attr)
-    set_study_system_attr = _patient(_CachedStorage.set_study_system_attr)
-    get_study_id_from_name = _patient(_CachedStorage.get_study_id_from_name)
-    get_study_name_from_id = _patient(_CachedStorage.get_study_name_from_id)
-    get_study_directions = _patient(_CachedStorage.get_study_directions)
-    get_study_user_attrs = _patient(_CachedStorage.get_study_user_attrs)
-    get_study_system_attrs = _patient(_CachedStorage.get_study_system_attrs)
-    get_all_studies = _patient(_CachedStorage.get_all_studies)
-    set_trial_param = _patient(_CachedStorage.set_trial_param)
-    set_trial_intermediate_value = _patient(_CachedStorage.set_trial_intermediate_value)
-    set_trial_user_attr = _patient(_CachedStorage.set_trial_user_attr)
-    set_trial_system_attr = _patient(_CachedStorage.set_trial_system_attr)
-    get_trial = _patient(_CachedStorage.get_trial)
-    get_all_trials = _patient(_CachedStorage.get_all_trials)
-    get_best_trial = _patient(_CachedStorage.get_best_trial)
+    create_new_study = _patient(CheckedCache.create_new_study)
+    delete_study = _patient(CheckedCache.delete_study)
+    set_study_user_attr = _patient(CheckedCache.set_study_user_attr)
+    set_study_system_attr = _patient(CheckedCache.set_study_system_attr)
+    get_study_id_from_name = _patient(CheckedCache.get_study_id_from_name)
+    get_study_name_from_id = _patient(CheckedCache.get_study_name_from_id)
+    get_study_directions = _patient(CheckedCache.get_study_directions)
+    get_study_user_attrs = _patient(CheckedCache.get_study_user_attrs)
+    get_study_system_attrs = _patient(CheckedCache.get_study_system_attrs)
+    get_all_studies = _patient(CheckedCache.get_all_studies)
+    set_trial_param = _patient(CheckedCache.set_trial_param)
+    set_trial_intermediate_value = _patient(CheckedCache.set_trial_intermediate_value)
+    set_trial_user_attr = _patient(CheckedCache.set_trial_user_attr)
+    set_trial_system_attr = _patient(CheckedCache.set_trial_system_attr)
+    get_trial = _patient(CheckedCache.get_trial)
+    get_trial_system_attrs = _patient(CheckedCache.get_trial_system_attrs)
+    get_all_trials = _patient(CheckedCache.get_all_trials)
+    get_best_trial = _patient(CheckedCache.get_best_trial)
     get_trial_id_from_study_id_trial_number = _patient(
-        _CachedStorage.get_trial_id_from_study_id_trial_number
+        CheckedCache.get_trial_id_from_study_id_trial_number
     )
-    record_heartbeat = _patient(_CachedStorage.record_heartbeat)
-    _get_stale_trial_ids = _patient(_CachedStorage._get_stale_trial_ids)
+    record_heartbeat = _patient(CheckedCache.record_heartbeat)
+    _get_stale_trial_ids = _patient(CheckedCache._get_stale_trial_ids)

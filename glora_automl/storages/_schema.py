@@ -7,7 +7,8 @@ import inspect
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from datetime import timedelta
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 __all__ = [
     "CHUNK",
+    "has_trials",
     "parse_distribution",
     "read_distributions",
     "read_trials",
@@ -169,6 +171,39 @@ def _value(number: float | None, kind: str) -> float:
 def _intermediate(number: float | None, kind: str) -> float:
     kinds = _STEP.TrialIntermediateValueType
     return float(_STEP.stored_repr_to_intermediate_value(number, kinds[kind]))
+
+
+def has_trials(
+    session: Any, study_id: int, finished: FrozenTrial | None, unfinished: Collection[int]
+) -> bool:
+    """Return whether a study has an unchanged finished trial, and unfinished ones.
+
+    Args:
+        session: An SQLAlchemy session.
+        study_id: The study.
+        finished: The finished trial, if any.
+        unfinished: Ids of trials that were not finished when they were read.
+    """
+    trial = models.TrialModel
+    ids = sorted(unfinished)
+    for start in range(0, len(ids), CHUNK):
+        chunk = ids[start : start + CHUNK]
+        count = sa.select(sa.func.count()).where(
+            trial.study_id == study_id, trial.trial_id.in_(chunk)
+        )
+        if session.execute(count).scalar_one() != len(chunk):
+            return False
+    if finished is None:
+        return True
+    row: Any = session.get(trial, finished._trial_id)
+    if row is None or (row.study_id, row.number) != (study_id, finished.number):
+        return False
+    found, expected = row.datetime_complete, finished.datetime_complete
+    if found is None or expected is None:
+        return found is expected
+    # MySQL keeps whole seconds.
+    near = found.microsecond == 0 and abs(found - expected) < timedelta(seconds=1)
+    return bool(near or found == expected)
 
 
 def read_distributions(

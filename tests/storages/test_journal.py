@@ -135,3 +135,43 @@ def test_append_to_full_disk_raises_one_line_and_keeps_whole_lines(path, monkeyp
     study = fill(open_storage(str(path)), 1)
     assert [trial.number for trial in study.trials] == [0, 1, 2, 3]
     assert path.read_bytes().startswith(whole)
+
+
+def lines_of(path):
+    return path.read_bytes().splitlines(keepends=True)
+
+
+def test_open_journal_with_any_lost_or_altered_line_raises_one_line(path):
+    fill(open_storage(str(path)))
+    whole = lines_of(path)
+    altered = [[*whole[:i], *whole[i + 1 :]] for i in range(len(whole) - 1)]
+    altered += [[*whole[:i], b"\x00\xff\n", *whole[i + 1 :]] for i in range(1, len(whole))]
+    altered += [[*whole[:i], b"3\n", *whole[i + 1 :]] for i in range(1, len(whole))]
+    altered.append([*whole[:2], whole[3], whole[2], *whole[4:]])
+    for lines in altered:
+        path.write_bytes(b"".join(lines))
+        with pytest.raises(StorageError, match="a line is lost or altered") as caught:
+            open_storage(str(path))
+        assert "\n" not in str(caught.value)
+
+
+def test_open_journal_with_lines_of_optuna_reads_all(path):
+    fill(JournalStorage(JournalFileBackend(str(path))))
+    fill(open_storage(str(path)))
+    fill(JournalStorage(JournalFileBackend(str(path))))
+    assert len(fill(open_storage(str(path))).trials) == 12
+
+
+@pytest.mark.parametrize("n_more", [0, 1, 20])
+def test_journal_replaced_by_an_older_backup_raises_and_is_not_written(path, n_more):
+    study = fill(open_storage(str(path)))
+    backup = path.read_bytes()
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=4)
+    path.write_bytes(backup)
+    fill(open_storage(str(path)), n_more)
+    before = path.read_bytes()
+    for call in (study.ask, study.get_trials):
+        with pytest.raises(StorageError, match=r"shorter|altered"), storage_errors():
+            call()
+    assert path.read_bytes() == before
+    assert len(fill(open_storage(str(path)), 0).trials) == 3 + n_more

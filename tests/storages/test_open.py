@@ -1,14 +1,18 @@
+import contextlib
 import os
 import sqlite3
+import tempfile
 import threading
+from pathlib import Path
 
 import optuna
 import pytest
 import sqlalchemy
 from optuna.storages import RDBStorage
 
-from glora_automl.errors import StorageError
+from glora_automl.errors import Stopped, StorageError
 from glora_automl.storages import default_url, open_storage, quiet_optuna, storage_errors
+from tests.processes import CONTEXT
 
 
 def url_of(path):
@@ -66,7 +70,7 @@ def test_sqlite_connections_have_write_ahead_log_and_timeout(path, opened):
     thread.start()
     thread.join()
     normal = 1
-    assert found == [("wal", normal, 60_000)] * 4
+    assert found == [("wal", normal, 10_000)] * 4
 
 
 def test_reopened_storage_has_trials(path, opened):
@@ -253,3 +257,140 @@ def test_quiet_optuna_of_overlapping_blocks_restores_the_level():
         assert optuna.logging.get_verbosity() == optuna.logging.INFO
     finally:
         optuna.logging.set_verbosity(before)
+
+
+def restored(path, backup):
+    """Restore a backup of a database under its open connections, as SQLite's shell does."""
+    closing, connect = contextlib.closing, sqlite3.connect
+    with closing(connect(backup)) as source, closing(connect(path)) as target:
+        source.backup(target)
+
+
+def back_up(path):
+    copy = path.with_name("backup.db")
+    restored(copy, path)
+    return copy
+
+
+def draw(trial):
+    return trial.suggest_float("x", 0, 1)
+
+
+def test_get_trials_after_study_was_deleted_and_begun_again_reads_the_new_trials(path, opened):
+    name = {"study_name": "a"}
+    seen = optuna.create_study(**name, storage=opened(url_of(path)))
+    seen.optimize(draw, n_trials=3)
+    assert len(seen.trials) == 3
+    other = opened(url_of(path))
+    optuna.delete_study(**name, storage=other)
+    begun = optuna.create_study(**name, storage=other)
+    assert begun._study_id == seen._study_id, "SQLite uses the id again"
+    begun.optimize(draw, n_trials=2)
+    assert seen.trials == begun.trials
+
+
+@pytest.mark.parametrize("n_more", [0, 1, 5])
+def test_get_trials_after_older_backup_was_restored_reads_its_trials(path, opened, n_more):
+    study = optuna.create_study(study_name="a", storage=opened(url_of(path)))
+    running = study.ask()
+    study.optimize(draw, n_trials=2)
+    backup = back_up(path)
+    study.tell(running, 0.5)
+    study.optimize(draw, n_trials=2)
+    lost = study.ask()
+    assert len(study.trials) == 6
+    restored(path, backup)
+    other = optuna.load_study(study_name="a", storage=opened(url_of(path)))
+    other.optimize(draw, n_trials=n_more)
+    assert study.trials == other.trials
+    assert [t.number for t in study.trials] == list(range(3 + n_more))
+    assert study.trials[0].state == optuna.trial.TrialState.RUNNING
+    if n_more == 0:
+        with pytest.raises(StorageError, match="older backup"), storage_errors():
+            lost.suggest_float("x", 0, 1)
+
+
+def test_open_storage_beside_a_process_that_creates_tables_waits_for_none(path, opened):
+    """Another program has created some of the tables, and may be suspended."""
+    opened(url_of(path)).engine.dispose()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        for table in ("version_info", "alembic_version", "trial_values"):
+            connection.execute(f"DROP TABLE {table}")
+    study = optuna.create_study(storage=opened(url_of(path)))
+    study.optimize(draw, n_trials=1)
+    assert len(study.trials) == 1
+
+
+def create_at_once(url, barrier, results):
+    barrier.wait()
+    try:
+        study = optuna.create_study(study_name="a", storage=open_storage(url), load_if_exists=True)
+        study.optimize(draw, n_trials=1)
+        results.put("")
+    except Exception as error:
+        results.put(repr(error))
+
+
+def test_open_storage_by_several_processes_at_once_creates_one_database(path):
+    for attempt in range(3):
+        url = url_of(path.with_name(f"{attempt}.db"))
+        barrier, results = CONTEXT.Barrier(4), CONTEXT.Queue()
+        arguments = (url, barrier, results)
+        processes = [CONTEXT.Process(target=create_at_once, args=arguments) for _ in range(4)]
+        for process in processes:
+            process.start()
+        assert [results.get(timeout=60) for _ in processes] == [""] * 4
+        for process in processes:
+            process.join()
+        assert len(optuna.load_study(study_name="a", storage=url).trials) == 4
+    assert not list(path.parent.glob(".*")), "no temporary file is left"
+
+
+def test_open_storage_with_stop_stops_waiting_for_a_locked_database(path, monkeypatch):
+    monkeypatch.setattr("glora_automl.storages._database._BUSY", 0.1)
+    path.touch()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(Stopped):
+            open_storage(url_of(path), stop=lambda: True)
+        with pytest.raises(StorageError, match="locked"):
+            open_storage(url_of(path), patience=0.2)
+
+
+def read_as_nobody(url, results):
+    if os.geteuid() == 0:
+        os.setuid(65534)
+    try:
+        storage = open_storage(url, create=False, write=False)
+        results.put(len(optuna.load_study(study_name="a", storage=storage).trials))
+    except Exception as error:
+        results.put(repr(error))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
+@pytest.mark.parametrize("kind", ["sqlite", "open sqlite", "journal"])
+def test_open_storage_to_read_in_read_only_folder_reads_trials(kind, opened):
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folder is closed to other users
+        folder = Path(name) / "what? 100%"
+        folder.mkdir()
+        Path(name).chmod(0o755)
+        url = f"{folder}/a.log" if kind == "journal" else url_of(folder / "a.db")
+        storage = open_storage(url)
+        study = optuna.create_study(study_name="a", storage=storage)
+        study.optimize(draw, n_trials=3)
+        if kind == "sqlite":
+            storage.engine.dispose()
+        before = {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix != ".db-shm"}
+        for file in folder.iterdir():
+            file.chmod(0o444)
+        folder.chmod(0o555)
+        results = CONTEXT.Queue()
+        process = CONTEXT.Process(target=read_as_nobody, args=(url, results))
+        process.start()
+        found = results.get(timeout=60)
+        process.join()
+        folder.chmod(0o755)
+        assert found == 3
+        assert before == {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix != ".db-shm"}
+        if kind == "open sqlite":
+            storage.engine.dispose()

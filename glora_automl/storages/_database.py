@@ -1,0 +1,225 @@
+"""Open a database of Optuna studies, which other processes may be creating."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import secrets
+import time
+import urllib.parse
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.exceptions import OptunaError, StorageInternalError
+from optuna.storages import RDBStorage
+from sqlalchemy import CreateEnginePlugin, Engine
+from sqlalchemy.dialects import plugins
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from glora_automl.errors import Stopped
+
+__all__ = ["open_database"]
+
+_logger = logging.getLogger(__name__)
+
+_BUSY = 10
+"""Seconds in which SQLite waits for a lock; no signal is handled meanwhile."""
+
+_CONNECT_TIMEOUT = {"psycopg", "psycopg2", "pymysql", "mysqldb"}
+
+
+def open_database(
+    url: str, *, create: bool, write: bool, patience: float, stop: Callable[[], bool] | None
+) -> RDBStorage:
+    """Open the storage of a database; see :func:`~glora_automl.storages.open_storage`.
+
+    Raises:
+        ValueError: If the database does not hold Optuna studies.
+        SQLAlchemyError: If it cannot be opened.
+        OptunaError: If its tables cannot be created or read.
+        Stopped: If ``stop`` asked to stop.
+    """
+    parsed = sqlalchemy.make_url(url)
+    arguments: dict[str, Any] = {"pool_pre_ping": True}
+    if parsed.get_backend_name() == "sqlite":
+        arguments = {"connect_args": {"timeout": _BUSY}}
+        parsed = _prepare_file(parsed, create, write)
+    elif parsed.get_driver_name() in _CONNECT_TIMEOUT:
+        # The default of the system for an unreachable host is minutes.
+        arguments["connect_args"] = {"connect_timeout": 15}
+    configured = {**arguments, "plugins": [ConnectionSettings.name]} if write else arguments
+
+    def construct() -> RDBStorage:
+        _refuse_foreign(parsed, create, arguments)
+        location = parsed.render_as_string(hide_password=False)
+        return _storage_class()(location, engine_kwargs=dict(configured))
+
+    return _with_others(construct, patience, stop)
+
+
+class ConnectionSettings(CreateEnginePlugin):
+    """Settings of each connection, for an engine that Optuna creates.
+
+    A worker can be suspended in a transaction. Without these limits, the other workers would wait
+    for its locks for ever.
+    """
+
+    name = "glora_automl"
+
+    def update_url(self, url: sqlalchemy.URL) -> sqlalchemy.URL:
+        """See :class:`sqlalchemy.CreateEnginePlugin`."""
+        return url
+
+    def engine_created(self, engine: Engine) -> None:
+        """See :class:`sqlalchemy.CreateEnginePlugin`."""
+        statements = _STATEMENTS.get(engine.dialect.name, ())
+
+        def configure(connection: Any, record: object) -> None:
+            with closing(connection.cursor()) as cursor:
+                for statement in statements:
+                    cursor.execute(statement)
+                if engine.dialect.name in ("mysql", "mariadb"):
+                    with suppress(Exception):  # MySQL has no such limit
+                        cursor.execute("SET SESSION idle_transaction_timeout = 30")
+            connection.commit()  # PostgreSQL would take the settings back with the transaction
+
+        sqlalchemy.event.listen(engine, "connect", configure)
+
+
+_STATEMENTS = {
+    "sqlite": ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL"),
+    "postgresql": (
+        "SET lock_timeout = '20s'",
+        "SET idle_in_transaction_session_timeout = '30s'",
+    ),
+    "mysql": ("SET SESSION innodb_lock_wait_timeout = 20",),
+    "mariadb": ("SET SESSION innodb_lock_wait_timeout = 20",),
+}
+
+plugins.register(ConnectionSettings.name, __name__, ConnectionSettings.__name__)
+
+
+def _prepare_file(url: sqlalchemy.URL, create: bool, write: bool) -> sqlalchemy.URL:
+    """Create the file of an SQLite database, if it is missing; return the URL to open."""
+    if url.database in (None, "", ":memory:"):
+        raise ValueError("a database in memory ends with its first connection; name a file")
+    assert url.database is not None
+    if url.database.startswith("file:"):
+        return url
+    path = Path(url.database)
+    if not path.exists():
+        if not create:
+            raise ValueError("no such file")
+        if not path.parent.is_dir():
+            raise ValueError(f"no folder {str(path.parent)!r}")
+        _create_file(path)
+    if write or (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+        return url
+    # SQLite would create files beside a database with a write-ahead log, even to read it.
+    log = path.with_name(f"{path.name}-wal")
+    mode = {"mode": "ro"} if log.exists() and log.stat().st_size else {"immutable": "1"}
+    name = f"file:{urllib.parse.quote(str(path.absolute()))}"
+    return url.set(database=name, query={**url.query, **mode, "uri": "true"})
+
+
+def _create_file(path: Path) -> None:
+    """Create an SQLite database with Optuna's tables, unless another process does at once.
+
+    Optuna creates one table after the other. Another process would see a part of them, and would
+    have to wait if the first one is suspended. So the whole file appears at once.
+    """
+    template = RDBStorage("sqlite://")
+    with closing(template.engine.raw_connection()) as connection:
+        content = connection.driver_connection.serialize()  # type: ignore[union-attr]
+    template.engine.dispose()
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        # Unlike a rename, a link does not replace the file of another process. Without links,
+        # Optuna creates the tables.
+        with suppress(OSError):
+            os.link(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _refuse_foreign(url: sqlalchemy.URL, create: bool, arguments: dict[str, Any]) -> None:
+    """Refuse a database without Optuna's tables, as Optuna would add them to any database."""
+    engine = sqlalchemy.create_engine(url, **arguments)
+    try:
+        tables = set(sqlalchemy.inspect(engine).get_table_names())
+    finally:
+        engine.dispose()
+    if not tables and not create:
+        raise ValueError("the database is empty")
+    # Some of Optuna's tables alone: another process is creating them.
+    if tables and "version_info" not in tables and (foreign := tables - _optuna_tables()):
+        raise ValueError(f"not an Optuna database, its first table is {min(foreign)!r}")
+
+
+def _optuna_tables() -> set[str]:
+    storage = RDBStorage("sqlite://")
+    try:
+        return set(sqlalchemy.inspect(storage.engine).get_table_names())
+    finally:
+        storage.engine.dispose()
+
+
+_ATTEMPTS = 20
+"""Attempts to create tables together with other processes."""
+
+
+def _with_others(
+    construct: Callable[[], RDBStorage], patience: float, stop: Callable[[], bool] | None
+) -> RDBStorage:
+    """Construct the storage, which creates missing tables, while other processes do the same.
+
+    Optuna checks for a table and creates it in two steps. Of several workers that start on an empty
+    database, all but one may fail; they find the tables at the next attempt. A worker that is
+    suspended while it creates them holds a lock, at most until its transaction is ended.
+    """
+    end = time.monotonic() + patience
+    attempts = 0
+    waits = False
+    while True:
+        try:
+            return construct()
+        except (SQLAlchemyError, OptunaError, AssertionError) as error:
+            cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+            text = str(cause).lower()
+            locked = any(sign in text for sign in _LOCKED)
+            created = isinstance(cause, IntegrityError | AssertionError)  # the row of the version
+            created = created or any(sign in text for sign in _CREATED)
+            attempts += not locked
+            if not (created or locked) or attempts >= _ATTEMPTS or time.monotonic() > end:
+                raise
+        if locked and not waits:
+            waits = True
+            _logger.warning("Waiting for another process that creates the tables of the database.")
+        if stop is not None and stop():
+            raise Stopped("Another process creates the tables of the database.")
+        time.sleep(random.uniform(0.05, 0.3))
+
+
+_CREATED = ("already exists", "duplicate", "no such table")
+_LOCKED = ("locked", "lock timeout", "lock wait timeout", "deadlock", "due to idle-in-transaction")
+
+
+def _storage_class() -> type[RDBStorage]:
+    try:
+        from glora_automl.storages import _fast
+
+        if (reason := _fast.unsupported()) is None:
+            return _fast.FastRDBStorage
+    except (ImportError, AttributeError) as error:
+        reason = str(error)
+    _logger.warning("Using the slower storage of Optuna %s: %s.", optuna.__version__, reason)
+    return RDBStorage

@@ -17,7 +17,7 @@ from typing import BinaryIO
 from filelock import FileLock, Timeout
 
 from glora_automl._messages import short
-from glora_automl.errors import GLoRAError, StorageError
+from glora_automl.errors import GLoRAError, Stopped, StorageError
 
 __all__ = [
     "Timeout",
@@ -215,7 +215,14 @@ def make_folder(folder: Path, argument: str = "runs") -> None:
 
 
 @contextlib.contextmanager
-def file_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
+def file_lock(
+    path: Path,
+    *,
+    wait: bool = True,
+    stop: Callable[[], bool] | None = None,
+    log: Callable[[str], object] | None = None,
+    holder: str = "which uses the same files",
+) -> Iterator[None]:
     """Hold a lock between the processes of this machine.
 
     The kernel releases the lock when its process ends.
@@ -223,21 +230,33 @@ def file_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
     Args:
         path: File of the lock, in an existing folder.
         wait: Whether to wait for the lock.
+        stop: Returns whether to stop waiting.
+        log: Called with one line if the lock has to be waited for.
+        holder: Describes the other process in that line.
 
     Raises:
         Timeout: If another process holds the lock and ``wait`` is false.
+        Stopped: If ``stop`` asked to stop.
         StorageError: If the file system refuses the lock.
     """
-    lock = FileLock(path, timeout=-1 if wait else 0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise
-    except (OSError, NotImplementedError) as error:
-        raise StorageError(
-            f"`runs` must be writable and support file locks, got {str(path.parent)!r}: {error}. "
-            "Choose another `runs`."
-        ) from None
+    lock = FileLock(path, timeout=0)
+    waits = False
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=0.2 if waits else 0)
+        except Timeout:
+            if not wait:
+                raise
+            if stop is not None and stop():
+                raise Stopped(f"Another process holds {path.name}.") from None
+            if log is not None and not waits:
+                log(f"Waiting for another process, {holder} ({str(path)!r}).")
+            waits = True
+        except (OSError, NotImplementedError) as error:
+            raise StorageError(
+                f"`runs` must be writable and support file locks, got {str(path.parent)!r}: "
+                f"{error}. Choose another `runs`."
+            ) from None
     try:
         yield
     finally:

@@ -5,14 +5,16 @@ from pathlib import Path
 import pytest
 
 from glora_automl._files import (
+    Timeout,
     check_output,
+    file_lock,
     make_folder,
     read_file,
     remove_torn,
     user_path,
     write_atomic,
 )
-from glora_automl.errors import ReportError, StorageError
+from glora_automl.errors import ReportError, Stopped, StorageError
 
 
 def disk_full(*args, **kwargs):
@@ -193,3 +195,20 @@ def test_user_path_that_no_file_can_have_raises_one_line(value):
         user_path(value, "`runs`", StorageError)
     assert len(str(caught.value)) <= 300
     assert str(caught.value).isprintable()
+
+
+def test_file_lock_of_another_logs_whom_it_waits_for_and_stops(tmp_path):
+    path, lines, asked = tmp_path / "a.lock", [], []
+
+    def stop():
+        asked.append(1)
+        return len(asked) > 2
+
+    with file_lock(path):
+        with pytest.raises(Stopped), file_lock(path, stop=stop, log=lines.append, holder="busy"):
+            pass
+        with pytest.raises(Timeout), file_lock(path, wait=False):
+            pass
+    assert lines == [f"Waiting for another process, busy ({str(path)!r})."]
+    with file_lock(path, log=lines.append):
+        assert len(lines) == 1

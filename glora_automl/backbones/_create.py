@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from glora_automl._files import file_lock, make_folder
 from glora_automl.adapters import classifiers
 from glora_automl.backbones._checkpoint import check_sha256, load_npz, read_weights
 from glora_automl.backbones._model import create_model, timm_model
@@ -37,8 +40,8 @@ def create_backbone(
         seed: Seed of initial values and pretraining.
         device: Device of the model.
         cache: Folder of cached pretrained weights.
-        progress: Display of the pretraining.
-        stop: Called after each step of the pretraining; True stops it.
+        progress: Display of the pretraining, and of waiting for another process.
+        stop: Called after each step of the pretraining and while waiting; True stops it.
 
     Raises:
         Stopped: If ``stop`` returns True.
@@ -50,9 +53,26 @@ def create_backbone(
     if settings.checkpoint is not None:
         return create_from_checkpoint(settings, len(task.classes), seed).to(device)
     if settings.pretraining is None:
-        return create_model(settings, len(task.classes), seed).to(device)
+        with _download(settings, cache, progress, stop) if settings.pretrained else nullcontext():
+            return create_model(settings, len(task.classes), seed).to(device)
     return create_pretrained(
         settings, task, seed=seed, device=device, cache=cache, progress=progress, stop=stop
+    )
+
+
+def _download(
+    settings: BackboneSettings,
+    cache: Path,
+    progress: Progress | None,
+    stop: Callable[[], bool] | None,
+) -> AbstractContextManager[None]:
+    """Let one process of this machine download; the hub's own lock would hear no signal."""
+    make_folder(cache)
+    return file_lock(
+        cache / f"{hashlib.sha256(settings.model.encode()).hexdigest()[:16]}.lock",
+        stop=stop,
+        log=(progress or Progress()).log,
+        holder="which downloads the backbone",
     )
 
 

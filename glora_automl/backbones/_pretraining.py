@@ -65,14 +65,16 @@ def create_pretrained(
     path = cache / f"{digest[:16]}.json"
     make_folder(cache)
     # Studies that start together share the cache: one trains, the others wait and load.
-    with file_lock(path.with_suffix(".lock")):
+    progress = progress or Progress()
+    lock, holder = path.with_suffix(".lock"), "which pretrains the backbone"
+    with file_lock(lock, stop=stop, log=progress.log, holder=holder):
         remove_torn(cache, f"{path.stem}*")
         cached = load_checkpoint(path)
         if cached is not None and set(cached[0]) == set(model.state_dict()):
             model.load_state_dict(cached[0])
         else:
             unfinished = path.with_name(f"{path.stem}-training.json")
-            _pretrain(model, settings, task, seed, unfinished, progress or Progress(), stop)
+            _pretrain(model, settings, task, seed, unfinished, progress, stop)
             save_checkpoint(path, model.state_dict(), identity)
             for file in cache.glob(f"{unfinished.stem}*"):
                 file.unlink(missing_ok=True)

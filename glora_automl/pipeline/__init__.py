@@ -11,7 +11,12 @@ from glora_automl.pipeline._baselines import (
 from glora_automl.pipeline._context import Context, prepare, prepare_task, resolve_device
 from glora_automl.pipeline._final_test import final_test, keep_winner
 from glora_automl.pipeline._forecast import forecast
-from glora_automl.pipeline._initial import initial_presets, preset_proposals
+from glora_automl.pipeline._initial import (
+    initial_presets,
+    pack_proposals,
+    preset_proposals,
+    unpack_proposals,
+)
 from glora_automl.pipeline._ladder import MAX_STEPS, Smallest, find_smallest, ladder_budgets
 from glora_automl.pipeline._monitor import Monitor
 from glora_automl.pipeline._objective import Objective, trial_values
@@ -86,6 +91,7 @@ __all__ = [
     "load_supernet",
     "new_supernet",
     "open_run",
+    "pack_proposals",
     "prepare",
     "prepare_task",
     "preset_proposals",
@@ -106,5 +112,6 @@ __all__ = [
     "trial_values",
     "tune",
     "uniform_architectures",
+    "unpack_proposals",
     "validate",
 ]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 from torch import nn
 
 from glora_automl._files import file_lock, make_folder, remove_torn
+from glora_automl.pipeline._context import Context
 from glora_automl.pipeline._run import Run
 from glora_automl.pipeline._standalone import load_adapted
 from glora_automl.study import AdapterOutcome, Row, Spent, TestOutcome, stage_spent
@@ -70,7 +70,7 @@ def _test_domains(run: Run, models: Mapping[str, nn.Module | None]) -> dict[str,
 def keep_winner(run: Run, name: str, outcome: AdapterOutcome) -> nn.Module:
     """Write an adapter into the study's folder on this machine; return its merged model."""
     assert outcome.artifact is not None
-    with _only_writer(run.context.folder, name):
+    with _only_writer(run.context, name):
         save_checkpoint(
             run.context.folder / f"{name}.json",
             run.download(outcome.artifact),
@@ -82,10 +82,14 @@ def keep_winner(run: Run, name: str, outcome: AdapterOutcome) -> nn.Module:
 
 
 @contextmanager
-def _only_writer(folder: Path, name: str) -> Iterator[None]:
+def _only_writer(context: Context, name: str) -> Iterator[None]:
     """Write files of a name while no other process of this machine does."""
+    folder = context.folder
     make_folder(folder)
-    with file_lock(folder / f".{name}.lock"):
+    lock = folder / f".{name}.lock"
+    with file_lock(
+        lock, stop=context.stop, log=context.progress.log, holder=f"which writes {name}"
+    ):
         # No wider pattern: "winner*" has the files of a selection for another budget, too.
         remove_torn(folder, f"{name}.json", f"{name}-{'[0-9a-f]' * 16}.safetensors")
         yield

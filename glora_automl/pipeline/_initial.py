@@ -14,7 +14,13 @@ from glora_automl.presets import attention, lora
 from glora_automl.search_space import SearchSpace, group
 from glora_automl.study import best_trials, load_study, pareto_trials
 
-__all__ = ["initial_presets", "preset_proposals", "warm_start_proposals"]
+__all__ = [
+    "initial_presets",
+    "pack_proposals",
+    "preset_proposals",
+    "unpack_proposals",
+    "warm_start_proposals",
+]
 
 Params = dict[str, str]
 """An architecture as Optuna sees it: one choice per dimension."""
@@ -74,6 +80,47 @@ def preset_proposals(space: SearchSpace, budget: int) -> tuple[Params, ...]:
     found += [*with_lora(wide, bias), *with_lora(narrow, weight), *with_lora(narrow, bias)]
     different = {tuple(params.items()): params for params in (*found, *vectors({}), *lower)}
     return tuple(different.values())
+
+
+def pack_proposals(space: SearchSpace, proposals: Iterable[Params]) -> tuple[str, ...]:
+    """Return proposals as texts with one character per dimension: the number of its choice.
+
+    The names of 240 dimensions would take 8 KB per proposal, and MySQL has 64 KiB per attribute.
+
+    Args:
+        space: The search space.
+        proposals: The proposals.
+    """
+    return tuple(
+        "".join(chr(_ZERO + d.choices.index(params[d.name])) for d in space.dimensions)
+        for params in proposals
+    )
+
+
+_ZERO = ord("0")
+
+
+def unpack_proposals(space: SearchSpace, texts: Iterable[str]) -> list[Params]:
+    """Return the proposals of :func:`pack_proposals`.
+
+    Raises:
+        StudyError: If a text is not of this search space.
+    """
+    proposals: list[Params] = []
+    for text in texts:
+        numbers = [ord(character) - _ZERO for character in text]
+        if len(numbers) != len(space.dimensions) or not all(
+            0 <= number < len(d.choices)
+            for number, d in zip(numbers, space.dimensions, strict=True)
+        ):
+            raise StudyError(
+                f"A first proposal must have one of the choices of {len(space.dimensions)} "
+                f"dimensions, got {text[:40]!r}. Choose another `name`: the study was altered."
+            )
+        proposals.append(
+            {d.name: d.choices[n] for d, n in zip(space.dimensions, numbers, strict=True)}
+        )
+    return proposals
 
 
 def _place(

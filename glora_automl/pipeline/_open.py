@@ -19,7 +19,12 @@ from glora_automl._messages import short
 from glora_automl._version import __version__
 from glora_automl.errors import RecipeError
 from glora_automl.pipeline._context import Context, load_images, prepare_model
-from glora_automl.pipeline._initial import initial_presets, warm_start_proposals
+from glora_automl.pipeline._initial import (
+    initial_presets,
+    pack_proposals,
+    unpack_proposals,
+    warm_start_proposals,
+)
 from glora_automl.pipeline._ranking import choose_backbone
 from glora_automl.pipeline._run import Run
 from glora_automl.pipeline._sampler import create_sampler
@@ -109,21 +114,23 @@ def open_run(
             context = prepare_model(chosen, task, workspace, name)
         context = replace(context, stop=worker.wants_stop)
         settings = _settings(context, heartbeat, artifacts.location)
-        settings = replace(settings, initial=initial_presets(context), ranking=ranking)
+        initial = initial_presets(context)
         if warm_start is not None:
             # Architectures of the earlier study come before presets.
-            initial = (*warm_start_proposals(storage, warm_start, context), *settings.initial)
+            initial = (*warm_start_proposals(storage, warm_start, context), *initial)
             initial = initial[: context.recipe.search.population_size]
-            settings = replace(settings, warm_start=warm_start, initial=initial)
-        stages = Stages(
-            name, storage, worker, context.folder, context.progress, settings.key, context.device
-        )
+        packed = pack_proposals(context.space, initial)
+        settings = replace(settings, warm_start=warm_start, initial=packed, ranking=ranking)
+        stages = Stages(name, storage, worker, context.folder, context.progress, "", context.device)
         study = _open_study(context, settings, stages, storage, name)
         set_attribute(study, "data", context.data.to_json())
         stages.key = study_key(study)
         worker.heartbeat = get_setting(study, "heartbeat")
-        study.sampler = create_sampler(context, get_setting(study, "initial"))
-        yield Run(study, context, stages, artifacts, worker, workspace.publish)
+        first = unpack_proposals(context.space, get_setting(study, "initial"))
+        study.sampler = create_sampler(context, first)
+        run = Run(study, context, stages, artifacts, worker, workspace.publish)
+        stages.check = run.check_settings
+        yield run
 
 
 def _checked_name(name: str) -> str:
@@ -165,6 +172,7 @@ def _open_study(
     def checked() -> optuna.Study:
         study = load_study(storage, name)
         settings.check(study)
+        stages.key = study_key(study)
         return study
 
     def create_or_change() -> optuna.Study:

@@ -52,20 +52,30 @@ class Run:
     worker: Worker
     publish: Publish | None = None
 
+    @property
+    def name(self) -> str:
+        """Name of the study, also of one that was deleted."""
+        return self.context.folder.name
+
     def with_context(self, context: Context) -> Run:
         """Return the run with another context."""
         return replace(self, context=context)
 
     def check_settings(self) -> None:
-        """Check that the study still has the settings of this run.
+        """Check that the study is still the one that was opened.
 
         Raises:
-            StudyError: If another process has started it again with other settings.
+            StudyError: If another process has deleted it or begun it again.
         """
-        if study_key(self.study) != self.stages.key:
+        try:
+            found = study_key(self.study)
+        except (KeyError, TypeError):
+            found = ""
+        if found != self.stages.key:
             raise StudyError(
-                f"The study {self.study.study_name!r} must keep its settings while a worker uses "
-                "it, but another process has started it again with others. Choose another `name`."
+                f"The study {self.name!r} must stay in its storage and keep its settings while a "
+                "worker uses it, but another process has deleted it or begun it again. Repeat the "
+                "call, or choose another `name`."
             )
 
     def check_finished(self) -> None:
@@ -86,7 +96,7 @@ class Run:
         """
         if self.context.recipe.architecture is not None:
             raise StudyError(
-                f"The study {self.study.study_name!r} must have a search, but its recipe gives an "
+                f"The study {self.name!r} must have a search, but its recipe gives an "
                 "architecture. Choose another `name`."
             )
 
@@ -117,6 +127,7 @@ class Run:
 
     def record(self, key: Attribute, value: Any) -> None:
         """Write an attribute of the study, unless another worker has written it."""
+        self.check_settings()
         set_attribute(self.study, key, value)
 
     def check_digest(self, what: str, expected: str, tensors: dict[str, Tensor]) -> None:

@@ -9,6 +9,7 @@ import optuna
 
 from glora_automl.architecture import Architecture
 from glora_automl.pipeline._context import Context
+from glora_automl.pipeline._initial import unpack_proposals
 from glora_automl.pipeline._monitor import Monitor
 from glora_automl.pipeline._objective import Objective
 from glora_automl.pipeline._run import Run
@@ -104,7 +105,8 @@ def search_trials(
             the last one.
     """
     context = run.context
-    initial = first_proposals(context, trained, get_setting(run.study, "initial"))
+    kept = unpack_proposals(context.space, get_setting(run.study, "initial"))
+    initial = first_proposals(context, trained, kept)
     run.study.sampler = create_sampler(context, initial, supernet_choices(context, trained))
     run_trials(
         run.study,
@@ -115,6 +117,7 @@ def search_trials(
         monitor=Monitor(run.study, context),
         on_trials=on_trials,
         independent=independent_trials(context),
+        check=run.check_settings,
     )
 
 
@@ -164,5 +167,6 @@ def random_study(run: Run, trained: Trained, n_trials: int, name: str) -> optuna
         progress=context.progress,
         title="Random search",
         monitor=Monitor(study, context),
+        check=run.check_settings,
     )
     return study

@@ -130,7 +130,9 @@ class Workspace:
         if not isinstance(storage, BaseStorage):
             if create and self.storage is None:
                 make_folder(self.folder)
-            storage = open_storage(storage, create=create, write=write, patience=self.patience)
+            storage = open_storage(
+                storage, create=create, write=write, patience=self.patience, stop=self.stop
+            )
         if isinstance(storage, PatientStorage):
             storage.stop = self.stop
         return replace(self, storage=storage)
@@ -151,5 +153,10 @@ class Workspace:
             StorageError: If the store cannot be opened.
         """
         location = self.artifacts or known or default_artifacts(self.folder)
-        cache = self.folder / DOWNLOADS
-        return open_artifacts(location, cache=cache, create=known is None)
+        return open_artifacts(
+            location,
+            cache=self.folder / DOWNLOADS,
+            create=known is None,
+            stop=self.stop,
+            log=self.progress.log,
+        )

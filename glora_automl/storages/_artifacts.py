@@ -10,7 +10,7 @@ import logging
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol, cast
@@ -113,6 +113,8 @@ class Artifacts:
         location: Location in messages.
         cache: Folder of the downloads, named by digest.
         folder: Folder of the artifacts if they are local files, which are not downloaded.
+        stop: Returns whether to stop waiting for the download of another process.
+        log: Called with one line if another process is waited for.
 
     Example:
         >>> import tempfile
@@ -132,12 +134,16 @@ class Artifacts:
         location: str,
         cache: Path,
         folder: Path | None = None,
+        stop: Callable[[], bool] | None = None,
+        log: Callable[[str], object] | None = None,
     ) -> None:
         self._store = store
         self._remover = remover
         self.location = location
         self._cache = cache
         self._folder = folder
+        self._stop = stop
+        self._log = log
 
     @property
     def backend(self) -> Any:
@@ -230,6 +236,7 @@ class Artifacts:
         Raises:
             CheckpointError: If the file is missing or its digest differs.
             StorageError: If the store cannot be read or the cache cannot be written.
+            Stopped: If ``stop`` asked to stop.
         """
         if not re.fullmatch("[0-9a-f]{64}", reference.sha256):  # it names a file of the cache
             raise self._missing(reference)
@@ -242,7 +249,8 @@ class Artifacts:
         make_folder(self._cache)
         path = self._cache / f"{reference.sha256}{_SUFFIX}"
         # The workers of a machine share the cache: one downloads, the others wait.
-        with file_lock(path.with_suffix(".lock")):
+        lock = path.with_suffix(".lock")
+        with file_lock(lock, stop=self._stop, log=self._log, holder="which downloads an artifact"):
             if path.exists() and _digest(path) == reference.sha256:
                 return path
             remove_torn(self._cache, path.name)
@@ -311,20 +319,29 @@ def _reason(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def open_artifacts(location: str, *, cache: Path, create: bool = True) -> Artifacts:
+def open_artifacts(
+    location: str,
+    *,
+    cache: Path,
+    create: bool = True,
+    stop: Callable[[], bool] | None = None,
+    log: Callable[[str], object] | None = None,
+) -> Artifacts:
     """Open an artifact store.
 
     Args:
         location: A folder, or ``s3://bucket/prefix``.
         cache: Folder for downloads.
         create: Whether to create a missing folder.
+        stop: Returns whether to stop waiting for the download of another process.
+        log: Called with one line if another process is waited for.
 
     Raises:
         StorageError: If the store cannot be opened.
     """
     if location.startswith("s3://"):
         store = _open_s3(location)
-        return Artifacts(Backoff(store), store, location, cache)
+        return Artifacts(Backoff(store), store, location, cache, stop=stop, log=log)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", location):
         raise StorageError(
             f"`artifacts` must be a folder or s3://bucket/prefix, got {location!r}. Choose another "

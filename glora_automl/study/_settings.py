@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -202,7 +203,8 @@ class Settings:
         artifacts: Place of its files.
         layers: Shapes of the adapted layers, to count parameters without the model.
         warm_start: Name of the study whose best architectures the search begins with.
-        initial: First proposals, as parameters of trials.
+        initial: First proposals, each as one text (:func:`glora_automl.pipeline.pack_proposals`):
+            MySQL has 64 KiB for an attribute.
         ranking: Key of the ranking that chose the backbone; None if the recipe names it.
     """
 
@@ -215,18 +217,19 @@ class Settings:
     artifacts: str
     layers: Mapping[str, LayerShape]
     warm_start: str | None = None
-    initial: tuple[dict[str, str], ...] = ()
+    initial: tuple[str, ...] = ()
     ranking: str | None = None
 
-    @property
-    def key(self) -> str:
-        """Digest of the settings that a study with trials must keep.
+    def new_key(self, study: optuna.Study) -> str:
+        """Return the key of a study: a digest of what it must keep, then a random part.
 
-        A study keeps the key of its creation: a later version with more settings would compute
-        another key for the same study.
+        A study that was deleted and begun again has another key, so nothing of the first one
+        counts. Without a change of what it must keep, a study without results keeps its key.
         """
         text = json.dumps([self.recipe.identity(), self.digests], sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        kept = str((get_attribute(study, "settings") or {}).get("key", ""))
+        return kept if kept.startswith(digest) else digest + secrets.token_hex(4)
 
     def write(self, study: optuna.Study) -> None:
         """Write the settings into a study, the format last.
@@ -241,7 +244,7 @@ class Settings:
                 **self.__dict__,
                 "recipe": self.recipe.model_dump(mode="json"),
                 "initial": list(self.initial),
-                "key": self.key,
+                "key": self.new_key(study),
                 "layers": {name: list(shape) for name, shape in self.layers.items()},
             },
         )
@@ -312,7 +315,7 @@ class Settings:
 
 
 def study_key(study: optuna.Study) -> str:
-    """Return the :attr:`Settings.key` that a study was created with."""
+    """Return the :meth:`Settings.new_key` that a study was created with."""
     return str(get_setting(study, "key"))
 
 

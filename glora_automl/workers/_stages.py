@@ -107,6 +107,7 @@ class Stages:
     Attributes:
         study: The study of the stages.
         key: See above.
+        check: Called before and after a stage; raises if the study is not the one that was opened.
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class Stages:
         self._folder = folder
         self._progress = progress
         self.key = key
+        self.check: Callable[[], object] = lambda: None
         self.study = optuna.create_study(
             study_name=stage_study_name(name),
             storage=storage,
@@ -193,6 +195,7 @@ class Stages:
 
         while True:
             self._worker.check_stop()
+            self.check()
             self._worker.fail_stale(self.study)
             outcomes, is_complete = self._outcomes(works, is_last)
             if is_complete:
@@ -300,6 +303,7 @@ class Stages:
                     if self._worker.was_failed(trial_id):
                         raise UpdateFinishedTrialError from None
                     raise
+                self.check()
                 claim.note("cost", meter.read())
                 claim.note("outcome", outcome.to_json())
                 seconds = round(time.monotonic() - begin, 3)

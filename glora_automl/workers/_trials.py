@@ -23,7 +23,7 @@ from glora_automl.errors import StudyError, TrainingError
 from glora_automl.progress import Advance, Progress, SearchState
 from glora_automl.storages import hold_writes
 from glora_automl.workers._positions import Positions
-from glora_automl.workers._worker import HEARTBEAT, OWNER, Worker, fail
+from glora_automl.workers._worker import CLAIM, HEARTBEAT, OWNER, Worker, fail
 
 __all__ = ["Evaluation", "Proposal", "run_trials"]
 
@@ -75,6 +75,7 @@ def run_trials(
     monitor: Monitor | None = None,
     on_trials: Callable[[int, int], object] | None = None,
     independent: Callable[[int, int], bool] | None = None,
+    check: Callable[[], object] | None = None,
 ) -> None:
     """Evaluate architectures, with other workers, until ``target`` trials are complete.
 
@@ -96,6 +97,7 @@ def run_trials(
         independent: Returns whether the proposal at the second position does not depend on the
             result at the first. Such a trial is proposed during the evaluation of the first one,
             which runs in a thread. So the device does not wait for sampler and storage.
+        check: Called before each trial; raises if the study is not the one that was opened.
 
     Raises:
         Stopped: If the caller asked to stop. No trial stays running.
@@ -111,6 +113,8 @@ def run_trials(
         while True:
             if not active:
                 worker.check_stop()
+            if check is not None:
+                check()
             worker.fail_stale(study)
             positions = Positions.read(study, n_trials)
             if display.update(positions) >= n_trials:
@@ -163,7 +167,8 @@ class _Display:
 
     def update(self, positions: Positions) -> int:
         """Show the newly done trials, and return the number of all."""
-        new = [t for t in positions.done() if t.number not in self._shown]
+        done = positions.done()
+        new = [t for t in done if t.number not in self._shown]
         if new:
             self._shown.update(t.number for t in new)
             state: SearchState | str = ""
@@ -175,7 +180,7 @@ class _Display:
             if self._on_trials is not None and last.user_attrs.get("worker") == self._worker.name:
                 self._on_trials(len(self._shown) - len(new), len(self._shown))
         self._earlier = False
-        return len(self._shown)
+        return len(done)  # less than were shown, if an older backup was restored
 
 
 class _ActiveTrial(NamedTuple):
@@ -270,6 +275,8 @@ class _ActiveTrials:
                         f"{trial.number}. Lower `training.lr`, as the supernet's training has "
                         "diverged, and choose another `name`."
                     )
+            if not self._worker.owns(trial._trial_id):
+                raise UpdateFinishedTrialError
             with hold_writes(self._worker.storage):
                 for key, attribute in attributes.items():
                     trial.set_user_attr(key, attribute)
@@ -346,7 +353,7 @@ def _enqueue_retries(study: optuna.Study, failed: Sequence[FrozenTrial]) -> None
         # The callback extends the trial's own list, which may be in a cache of the storage.
         again = copy.copy(trial)
         again.system_attrs = copy.deepcopy(
-            {k: v for k, v in trial.system_attrs.items() if k not in (OWNER, HEARTBEAT)}
+            {k: v for k, v in trial.system_attrs.items() if k not in (OWNER, CLAIM, HEARTBEAT)}
         )
         tries = len(again.system_attrs.get("retry_history", ())) + 1
         if tries > MAX_RETRIES:

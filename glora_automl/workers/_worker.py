@@ -8,8 +8,7 @@ import secrets
 import socket
 import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,9 @@ __all__ = ["Worker"]
 
 OWNER = "glora:worker"
 """Trial attribute: the process that runs the trial."""
+
+CLAIM = "glora:claim"
+"""Trial attribute: the process that is taking the trial from the queue."""
 
 HEARTBEAT = "glora:heartbeat"
 """Trial attribute: the count of heartbeats."""
@@ -162,17 +164,33 @@ class Worker:
             study: The study.
             queued: Whether to take a trial from the queue, if there still is one.
         """
-        if not queued:
-            return optuna.Trial(study, self.create(study))
-        with warnings.catch_warnings():
-            # Optuna warns that only study.optimize writes heartbeats; this class does, too.
-            warnings.simplefilter("ignore", UserWarning)
-            trial = study.ask()
-        with hold_writes(self.storage):
-            self.storage.set_trial_system_attr(trial._trial_id, OWNER, self._identity)
-            trial.set_user_attr("worker", self.name)
-        record_heartbeat(self.storage, trial._trial_id, first=True)
-        return trial
+        trial_id = self._take(study) if queued else None
+        return optuna.Trial(study, self.create(study) if trial_id is None else trial_id)
+
+    def _take(self, study: optuna.Study) -> int | None:
+        """Take the first trial of the queue, and return its id; None if others have taken all.
+
+        A worker may be killed before it has named itself. Then its claim shows that the trial is
+        none of another program, which may have no heartbeats.
+        """
+        waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        for trial_id in [trial._trial_id for trial in waiting]:
+            with contextlib.suppress(UpdateFinishedTrialError):
+                self.storage.set_trial_system_attr(trial_id, CLAIM, self._identity)
+                if self.storage.set_trial_state_values(trial_id, TrialState.RUNNING):
+                    with hold_writes(self.storage):
+                        self.storage.set_trial_system_attr(trial_id, OWNER, self._identity)
+                        self.storage.set_trial_user_attr(trial_id, "worker", self.name)
+                    record_heartbeat(self.storage, trial_id, first=True)
+                    return trial_id
+        return None
+
+    def owns(self, trial_id: int) -> bool:
+        """Return whether a trial is still that of this worker.
+
+        After an older backup of the storage was restored, its id may be that of another trial.
+        """
+        return _owner(self.storage.get_trial_system_attrs(trial_id)).get("name") == self.name
 
     def wants_stop(self) -> bool:
         """Return whether the caller asked to stop, or another worker failed a trial of this one."""
@@ -222,11 +240,13 @@ class Worker:
 
     def _is_stale(self, trial: FrozenTrial, silent: bool, trouble: float) -> bool:
         now = time.monotonic()
-        owner: dict[str, Any] = trial.system_attrs.get(OWNER) or {"scope": None}
-        here = owner["scope"] is not None and owner["scope"] == _scope()
-        if here and _has_ended(owner["pid"], owner["start"]):
+        owner = _owner(trial.system_attrs)
+        if owner.get("name") == self.name and OWNER in trial.system_attrs:
+            return True  # Left by a lost answer of the storage, or by an older backup.
+        here = owner.get("scope") is not None and owner["scope"] == _scope()
+        if here and _has_ended(owner.get("pid"), owner.get("start")):
             return True
-        if not silent and OWNER not in trial.system_attrs:
+        if not silent and not owner:
             return False  # Asked by a user or by another program, without heartbeats.
         count = trial.system_attrs.get(HEARTBEAT)
         last_count, since = self._last_heartbeats.setdefault(trial._trial_id, (count, now))
@@ -265,6 +285,12 @@ def fail(storage: BaseStorage, trial_id: int) -> None:
         storage.set_trial_state_values(trial_id, TrialState.FAIL)
 
 
+def _owner(system_attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the process that runs a trial or takes it; empty for those of other programs."""
+    owner = system_attrs.get(OWNER) or system_attrs.get(CLAIM)
+    return owner if isinstance(owner, dict) else {}
+
+
 def _scope() -> str | None:
     """Return the scope of process ids: the boot and the container, on Linux."""
     try:
@@ -290,8 +316,10 @@ def _start(pid: int) -> str | None:
     return None if status is None else status[1]
 
 
-def _has_ended(pid: int, start: str | None) -> bool:
+def _has_ended(pid: object, start: object) -> bool:
     """Return whether a process of this machine has ended; its id may be in use again."""
+    if not isinstance(pid, int) or not 0 < pid < 2**31:
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

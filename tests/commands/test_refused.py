@@ -75,7 +75,7 @@ def test_search_study_restarted_with_other_settings_raises(tiny, workspace, monk
         return loaded
 
     monkeypatch.setattr(_search, "load_backbone", load_backbone)
-    with pytest.raises(StudyError, match="another process has started it again"):
+    with pytest.raises(StudyError, match="deleted it or begun it again"):
         search(tiny, workspace=workspace)
     study = load(workspace)
     assert get_setting(study, "recipe")["training"]["lr"] == 0.02

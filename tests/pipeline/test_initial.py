@@ -1,12 +1,37 @@
+import json
+from pathlib import Path
+
 import optuna
 import pytest
+import timm
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from glora_automl.architecture import Architecture
+from glora_automl.adapters import linear_shapes
+from glora_automl.architecture import Architecture, LayerShape
 from glora_automl.commands import search
 from glora_automl.errors import RecipeError, StudyError
-from glora_automl.pipeline import Workspace, create_sampler, initial_presets, prepare
+from glora_automl.pipeline import (
+    Workspace,
+    create_sampler,
+    initial_presets,
+    pack_proposals,
+    prepare,
+    preset_proposals,
+    unpack_proposals,
+)
 from glora_automl.presets import lora
-from glora_automl.study import best_trials, get_setting, summarize
+from glora_automl.recipes import load_recipe
+from glora_automl.search_space import SearchSpace, load_search_space
+from glora_automl.study import (
+    Settings,
+    best_trials,
+    create_study,
+    get_setting,
+    read_space,
+    summarize,
+)
 
 
 @pytest.fixture
@@ -175,7 +200,9 @@ def test_warm_start_proposes_the_best_trials_of_an_earlier_study(tiny, tmp_path)
     budget = summarize(warm.study)["budget"]
     assert budget < summarize(earlier.study)["budget"]
     best = best_trials(earlier.study, 4)
-    assert list(get_setting(warm.study, "initial"))[:4] == [t.params for t in best]
+    space = read_space(warm.study)
+    first = unpack_proposals(space, get_setting(warm.study, "initial"))
+    assert first[:4] == [t.params for t in best]
     # Truncations of the supernet come first; equal proposals are made once.
     found = [t.params for t in warm.study.trials]
     for source in best:
@@ -206,3 +233,56 @@ def test_warm_start_that_does_not_fit_raises(tiny, tmp_path):
         search(
             recipe.replace(search={"sampler": "random"}), warm_start="other", workspace=workspace
         )
+
+
+SPACE = SearchSpace(load_search_space("paper"), {"fc": LayerShape(8, 8), "out": LayerShape(4, 8)})
+
+
+@given(st.data())
+def test_unpack_proposals_returns_what_was_packed(data):
+    choices = st.fixed_dictionaries({d.name: st.sampled_from(d.choices) for d in SPACE.dimensions})
+    proposals = data.draw(st.lists(choices, max_size=4))
+    packed = pack_proposals(SPACE, proposals)
+    assert unpack_proposals(SPACE, json.loads(json.dumps(packed))) == proposals
+
+
+@given(st.one_of(st.text(), st.text("0129", min_size=10, max_size=10)))
+def test_unpack_proposals_of_any_text_returns_proposals_or_raises(text):
+    choices = [d.choices for d in SPACE.dimensions]
+    if len(text) == len(choices) and all(
+        0 <= ord(c) - ord("0") < len(d) for c, d in zip(text, choices, strict=True)
+    ):
+        assert pack_proposals(SPACE, unpack_proposals(SPACE, [text])) == (text,)
+    else:
+        with pytest.raises(StudyError, match="A first proposal must") as caught:
+            unpack_proposals(SPACE, [text])
+        assert len(str(caught.value)) <= 300
+
+
+RECIPES = sorted(path.stem for path in (Path(__file__).parents[2] / "studies").glob("*.toml"))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_create_study_of_a_shipped_recipe_has_attributes_that_mysql_can_keep(name):
+    recipe = load_recipe(name)
+    with torch.device("meta"):
+        model = timm.create_model(recipe.backbone.model, **recipe.backbone.kwargs)
+    space = SearchSpace(recipe.search_space, linear_shapes(model))
+    n_params = sum(parameter.numel() for parameter in model.parameters())
+    budget = recipe.budget.resolve(n_params)
+    settings = Settings(
+        recipe=recipe,
+        budget=budget,
+        target=recipe.search.n_trials,
+        digests={"data": "d" * 64, "search space": space.digest},
+        versions=dict.fromkeys(("glora_automl", "python", "torch", "timm", "optuna"), "0.0.0"),
+        heartbeat=10.0,
+        artifacts="a" * 200,
+        layers=space.shapes,
+        # With a warm start, a first generation of them.
+        initial=pack_proposals(
+            space, [preset_proposals(space, budget)[0]] * recipe.search.population_size
+        ),
+    )
+    study = create_study(optuna.storages.InMemoryStorage(), "a", settings)
+    assert max(len(json.dumps(value)) for value in study.user_attrs.values()) < 60_000

@@ -37,7 +37,7 @@ def settings():
         heartbeat=10.0,
         artifacts="runs/artifacts",
         layers=space.shapes,
-        initial=({"x": "none"},),
+        initial=("01",),
     )
 
 
@@ -57,23 +57,32 @@ def test_create_study_keeps_the_settings(settings, memory):
     assert read_recipe(study) == settings.recipe
     assert get_attribute(study, "format") == FORMAT
     assert get_setting(study, "budget") == 1000
-    assert get_setting(study, "initial") == [{"x": "none"}]
-    assert study_key(study) == settings.key
+    assert get_setting(study, "initial") == ["01"]
     assert study.metric_names == [f"validation_{settings.recipe.search.metric}"]
     assert read_space(study).shapes == settings.layers
     settings.check(study)
 
 
-def test_settings_key_depends_on_what_a_study_must_keep(settings):
-    key = settings.key
-    assert changed(settings, training={"lr": 0.5}).key != key
-    assert replace(settings, digests={**settings.digests, "data": "e" * 64}).key != key
+def test_study_key_changes_with_what_a_study_must_keep(settings, memory):
+    study = create_study(memory, "a", settings)
+    key = study_key(study)
     for same in (
         changed(settings, search={"n_trials": 21}),
         changed(settings, description="another one"),
         replace(settings, heartbeat=5.0, versions={}, artifacts="elsewhere", target=3),
     ):
-        assert same.key == key
+        assert study_key(create_study(memory, "a", same)) == key
+    for other in (
+        changed(settings, training={"lr": 0.5}),
+        replace(settings, digests={**settings.digests, "data": "e" * 64}),
+    ):
+        assert study_key(create_study(memory, "a", other)) != key
+
+
+def test_study_key_of_a_study_begun_again_is_another(settings, memory):
+    key = study_key(create_study(memory, "a", settings))
+    optuna.delete_study(study_name="a", storage=memory)
+    assert study_key(create_study(memory, "a", settings)) != key
 
 
 def test_settings_check_other_recipe_raises_and_names_the_first_difference(settings, memory):
@@ -100,11 +109,12 @@ def test_settings_check_other_warm_start_raises(settings, memory):
 
 def test_settings_raise_target_of_an_open_study_is_written(settings, memory):
     study = create_study(memory, "a", settings)
+    key = study_key(study)
     more = replace(changed(settings, search={"n_trials": 30}), target=30)
     more.raise_target(study, lambda: False)
     assert get_setting(study, "target") == 30
     assert read_recipe(study).search.n_trials == 30
-    assert study_key(study) == settings.key
+    assert study_key(study) == key
     more.raise_target(study, lambda: pytest.fail("it has that target already"))
 
 

@@ -64,6 +64,26 @@ def trials(storage):
     return study.get_trials(deepcopy=False)
 
 
+def test_run_stage_of_a_study_that_was_deleted_meanwhile_raises_and_keeps_nothing(
+    make_stages, storage
+):
+    stages, deleted = make_stages(), []
+
+    def check():
+        if deleted:
+            raise StudyError("The study was deleted.")
+
+    stages.check = check
+
+    def do(claim):
+        deleted.append(1)
+        return Answer(1)
+
+    with pytest.raises(StudyError, match="was deleted"):
+        stages.run_one("a", work_of(do))
+    assert [t.state for t in trials(storage)] == [TrialState.FAIL]
+
+
 def run_together(function, members):
     """Call a function with each of the members at the same time."""
     threads = [threading.Thread(target=function, args=(member,)) for member in members]

@@ -384,3 +384,40 @@ def test_run_trials_overlapping_asked_to_stop_finishes_its_trials():
         search(storage, proposal=recording, stop=stopping.is_set)
     states = [t.state for t in study_of(storage).get_trials(deepcopy=False)]
     assert states == [TrialState.COMPLETE] * 3
+
+
+def test_run_trials_of_a_trial_that_is_now_of_another_worker_drops_the_result(storage):
+    """After an older backup was restored, its id may be that of another trial."""
+    stolen = []
+
+    def propose_and_lose(trial):
+        evaluate = propose(trial)
+        if not stolen:
+            stolen.append(trial.number)
+            storage.set_trial_system_attr(trial._trial_id, OWNER, {"name": "another"})
+        return evaluate
+
+    lines = []
+    study = search(storage, 3, propose_and_lose, progress=LineProgress(lines.append))
+    assert study.trials[stolen[0]].state == TrialState.FAIL
+    check(study, 3)
+    assert any("is dropped" in line for line in lines)
+
+
+def test_run_trials_check_raises_before_a_trial_is_created(storage):
+    def gone():
+        raise StudyError("The study is another.")
+
+    with Worker(storage, heartbeat=1.0) as worker:
+        study = study_of(storage)
+        with pytest.raises(StudyError, match="is another"):
+            run_trials(
+                study,
+                propose,
+                worker=worker,
+                target=lambda: 3,
+                progress=Progress(),
+                check=gone,
+                **OPTIONS,
+            )
+    assert study.trials == []

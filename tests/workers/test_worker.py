@@ -16,7 +16,7 @@ from glora_automl.errors import Stopped
 from glora_automl.progress import LineProgress
 from glora_automl.storages import open_storage
 from glora_automl.workers import _worker
-from glora_automl.workers._worker import OWNER, Worker
+from glora_automl.workers._worker import CLAIM, OWNER, Worker
 from tests.processes import start
 
 
@@ -227,3 +227,72 @@ def test_worker_asked_to_stop_raises_stopped(study):
     with pytest.raises(Stopped):
         worker.wait()
     worker_of(study).check_stop()
+
+
+class Killed(BaseException):
+    """The end of a worker at a chosen moment."""
+
+
+@pytest.mark.parametrize("key", [CLAIM, OWNER])
+def test_worker_killed_while_it_takes_a_queued_trial_leaves_a_stale_one(study, monkeypatch, key):
+    study.enqueue_trial({"x": 0.25})
+    move_to(monkeypatch, "there")
+    killed = worker_of(study)
+    write = study._storage.set_trial_system_attr
+
+    def die(trial_id, name, value):
+        if name == key:
+            raise Killed
+        write(trial_id, name, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(study._storage, "set_trial_system_attr", die)
+        with pytest.raises(Killed):
+            killed.ask(study, queued=True)
+    move_to(monkeypatch, "here")
+    other = worker_of(study)
+    begin = time.monotonic()
+    while study.trials[0].state == TrialState.RUNNING:
+        other.fail_stale(study, at_once=True)
+        assert time.monotonic() < begin + 8
+        time.sleep(0.1)
+    assert study.trials[0].state == (TrialState.WAITING if key == CLAIM else TrialState.FAIL)
+
+
+def test_worker_ask_queued_with_an_empty_queue_creates_a_trial(study):
+    study.enqueue_trial({"x": 0.25})
+    first, second = worker_of(study), worker_of(study)
+    assert first.ask(study, queued=True).number == 0
+    assert second.ask(study, queued=True).number == 1
+
+
+def test_worker_fail_stale_fails_its_own_trial_that_it_does_not_run(study):
+    """Such as one of an older backup."""
+    with worker_of(study) as worker:
+        trial = worker.ask(study)
+        with worker.heartbeats(trial._trial_id):
+            worker.fail_stale(study, at_once=True)
+            assert study.trials[0].state == TrialState.RUNNING
+        worker.fail_stale(study, at_once=True)
+    assert study.trials[0].state == TrialState.FAIL
+
+
+def test_worker_owns_its_trials_alone(study):
+    first, second = worker_of(study), worker_of(study)
+    trial = first.ask(study)
+    assert first.owns(trial._trial_id)
+    assert not second.owns(trial._trial_id)
+    assert not first.owns(study.ask()._trial_id)
+
+
+@pytest.mark.parametrize(
+    "owner", ["text", 3, [], {}, {"scope": 1}, {"pid": "x"}, {"pid": -1}, {"pid": 10**30}, None]
+)
+def test_worker_fail_stale_with_an_altered_owner_does_not_fail_at_once(study, owner, monkeypatch):
+    move_to(monkeypatch, "here")
+    if isinstance(owner, dict):
+        owner = {"scope": "here", **owner}
+    trial = study.ask()
+    study._storage.set_trial_system_attr(trial._trial_id, OWNER, owner)
+    worker_of(study).fail_stale(study, at_once=True)
+    assert study.trials[0].state == TrialState.RUNNING

@@ -44,6 +44,7 @@ def dashboard(
         artifacts=lambda location: open_artifacts(location, cache=runs / "downloads", create=False),
         location=artifacts,
         write=write,
+        hosts=(host,),
     )
     with open_server(shown, host, port) as server, quiet_optuna():
         typer.echo(f"Dashboard: {server.url} (Ctrl-C ends it)")

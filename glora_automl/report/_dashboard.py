@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -22,6 +20,7 @@ from optuna_dashboard import _app
 
 from glora_automl.commands import random_study_name
 from glora_automl.errors import GLoRAError, ReportError, StorageError
+from glora_automl.report._guard import guard_requests
 from glora_automl.report._projection import Grouping, project_study
 from glora_automl.samplers import is_feasible, pareto_front, score_trial
 from glora_automl.storages import Artifacts, StudyView
@@ -40,6 +39,7 @@ def dashboard_app(
     artifacts: Callable[[str], Artifacts] | None = None,
     location: str | None = None,
     write: bool = False,
+    hosts: Sequence[str] = (),
 ) -> _App:
     """Return optuna-dashboard as a WSGI application.
 
@@ -55,6 +55,8 @@ def dashboard_app(
             are shown.
         location: Location of the artifact store of all studies. By default each study names one.
         write: Whether users may add notes, trial attributes and artifacts.
+        hosts: Names under which browsers may reach the dashboard, besides ``localhost``, the name
+            of this machine and all addresses.
 
     Raises:
         StorageError: If ``location`` cannot be opened.
@@ -65,7 +67,7 @@ def dashboard_app(
     # optuna-dashboard's Pareto front includes infeasible trials.
     _app.get_pareto_front_trials = _feasible_front
     app: _App = optuna_dashboard.wsgi(view, artifact_store=store)
-    return _guarded(app, write)
+    return guard_requests(app, write=write, hosts=hosts)
 
 
 def _is_bookkeeping(study: FrozenStudy, by_name: Mapping[str, FrozenStudy]) -> bool:
@@ -86,28 +88,6 @@ def _feasible_front(
     candidates = [t for t in complete if is_feasible(t)] or complete
     losses = np.array([score_trial(t, directions).losses for t in candidates])
     return [candidates[i] for i in np.flatnonzero(pareto_front(losses))]
-
-
-_WRITABLE = re.compile(r"/api/(studies/\d+(/\d+)?/note|trials/\d+/user-attrs|artifacts/\d+(/\d+)?)")
-"""Paths that may be written; a deleted or renamed study would lose its stages."""
-
-
-def _guarded(app: _App, write: bool) -> _App:
-    """Refuse forbidden requests with a reason that the dashboard shows."""
-
-    def guarded(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"].rstrip("/")
-        if method in ("GET", "HEAD"):
-            return app(environ, start_response)
-        if write and method in ("PUT", "POST") and _WRITABLE.fullmatch(path):
-            return app(environ, start_response)
-        reason = "The dashboard is read-only. Restart it with `write` to add notes and artifacts."
-        if write:
-            reason = "The dashboard adds notes, trial attributes and artifacts, nothing else."
-        start_response("403 Forbidden", [("Content-Type", "application/json")])
-        return [json.dumps({"reason": reason}).encode()]
-
-    return guarded
 
 
 class _StudyArtifacts:

@@ -48,7 +48,8 @@ def open_database(
     arguments: dict[str, Any] = {"pool_pre_ping": True}
     if parsed.get_backend_name() == "sqlite":
         arguments = {"connect_args": {"timeout": _BUSY}}
-        parsed = _prepare_file(parsed, create, write)
+        parsed = _prepare_file(parsed, create)
+        write = write and "uri" not in parsed.query
     elif parsed.get_driver_name() in _CONNECT_TIMEOUT:
         # The default of the system for an unreachable host is minutes.
         arguments["connect_args"] = {"connect_timeout": 15}
@@ -104,8 +105,11 @@ _STATEMENTS = {
 plugins.register(ConnectionSettings.name, __name__, ConnectionSettings.__name__)
 
 
-def _prepare_file(url: sqlalchemy.URL, create: bool, write: bool) -> sqlalchemy.URL:
-    """Create the file of an SQLite database, if it is missing; return the URL to open."""
+def _prepare_file(url: sqlalchemy.URL, create: bool) -> sqlalchemy.URL:
+    """Create the file of an SQLite database, if it is missing; return the URL to open.
+
+    SQLite would create files beside a database with a write-ahead log, even to read it.
+    """
     if url.database in (None, "", ":memory:"):
         raise ValueError("a database in memory ends with its first connection; name a file")
     assert url.database is not None
@@ -118,11 +122,14 @@ def _prepare_file(url: sqlalchemy.URL, create: bool, write: bool) -> sqlalchemy.
         if not path.parent.is_dir():
             raise ValueError(f"no folder {str(path.parent)!r}")
         _create_file(path)
-    if write or (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
         return url
-    # SQLite would create files beside a database with a write-ahead log, even to read it.
     log = path.with_name(f"{path.name}-wal")
-    mode = {"mode": "ro"} if log.exists() and log.stat().st_size else {"immutable": "1"}
+    with path.open("rb") as file:
+        has_log = file.read(20)[18:19] == b"\x02"
+    # A worker of another user has a log that is not empty.
+    closed = has_log and not (log.exists() and log.stat().st_size)
+    mode = {"immutable": "1"} if closed else {"mode": "ro"}
     name = f"file:{urllib.parse.quote(str(path.absolute()))}"
     return url.set(database=name, query={**url.query, **mode, "uri": "true"})
 

@@ -64,8 +64,8 @@ def open_storage(
         location: An SQLAlchemy URL, or the path of a journal file that ends in ``.log`` or
             ``.journal``.
         create: Whether to create a missing file or the tables of an empty database.
-        write: Whether the storage will be written; otherwise nothing is changed, and files may be
-            in a folder that cannot be written.
+        write: Whether the storage will be written; otherwise its settings stay unchanged. A file
+            that this user cannot write is opened to be read.
         patience: Seconds to wait for a database that does not answer.
         stop: Returns whether to stop waiting.
 

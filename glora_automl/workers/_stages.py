@@ -127,12 +127,13 @@ class Stages:
         self._progress = progress
         self.key = key
         self.check: Callable[[], object] = lambda: None
-        self.study = optuna.create_study(
-            study_name=stage_study_name(name),
-            storage=storage,
-            direction="minimize",
-            load_if_exists=True,
-        )
+        stages = stage_study_name(name)
+        try:  # first, as the storage of a finished study may be read-only
+            self.study = optuna.load_study(study_name=stages, storage=storage)
+        except KeyError:
+            self.study = optuna.create_study(
+                study_name=stages, storage=storage, direction="minimize", load_if_exists=True
+            )
 
     def _trials(self, stage: str) -> list[FrozenTrial]:
         trials = self.study.get_trials(deepcopy=False)

@@ -35,6 +35,7 @@ def request(app, path, method="GET", body=None):
         "wsgi.input": BytesIO(text),
         "wsgi.errors": StringIO(),
         "HTTP_ACCEPT_ENCODING": "",
+        "HTTP_HOST": "127.0.0.1:8080",
     }
     body = b"".join(app(environ, lambda line, headers, *rest: status.append(line)))
     try:

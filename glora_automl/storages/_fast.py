@@ -1,6 +1,7 @@
 """An RDB storage for trials with hundreds of parameters, on Optuna's schema.
 
-This module and ``_schema`` alone use private parts of Optuna's RDB storage, ``_cache`` of its cache.
+This module and ``_schema`` alone use private parts of Optuna's RDB storage; ``_cache`` uses those
+of its cache.
 :func:`unsupported` checks them. Where they have changed or cannot be imported,
 :func:`~glora_automl.storages.open_storage` uses Optuna's own class.
 """

@@ -65,6 +65,7 @@ NO_MODULE = {
     "commands/test_machines.py": "search, resume: several workers",
     "commands/test_presets.py": "train: presets",
     "commands/test_refused.py": "search, resume: studies that do not fit",
+    "commands/test_replaced.py": "search: studies that are deleted or replaced by a backup",
     "commands/test_tasks.py": "search: every source of images",
     "estimator/test_checks.py": "scikit-learn's own checks of estimators",
     "export/test_formats.py": "timm and ONNX exports in a process without the package",

@@ -3,12 +3,14 @@ import dataclasses
 import pytest
 import torch
 
+from glora_automl._files import file_lock
 from glora_automl.backbones import (
+    _create,
     _pretraining,
     create_backbone,
     create_model,
 )
-from glora_automl.errors import CheckpointError, TaskError
+from glora_automl.errors import CheckpointError, Stopped, TaskError
 from glora_automl.progress import Progress
 from glora_automl.tasks import DigitsSettings, ImageSet, load_digits
 from glora_automl.training import TrainingSettings, load_checkpoint, tensor_digest
@@ -161,3 +163,31 @@ def test_create_backbone_pretraining_shows_progress(task, tmp_path):
     progress = Listener()
     create(backbone_settings(pretraining=PRETRAINING), task, tmp_path, progress=progress)
     assert progress.stages == (("Pretrain backbone", 1, "epochs"),)
+
+
+@pytest.mark.parametrize("what", ["pretrains", "downloads"])
+def test_create_backbone_of_another_process_is_waited_for_until_a_stop(
+    task, tmp_path, monkeypatch, what
+):
+    settings = backbone_settings(pretraining=PRETRAINING)
+    if what == "downloads":
+        settings = backbone_settings(pretrained=True)
+        bare = backbone_settings()
+        monkeypatch.setattr(
+            _create, "create_model", lambda settings, *args: create_model(bare, *args)
+        )
+    create(settings, task, tmp_path)
+    (path,) = tmp_path.glob("*.lock")
+    lines, asked = [], []
+
+    class Lines(Progress):
+        def log(self, text):
+            lines.append(text)
+
+    def stop():
+        asked.append(1)
+        return len(asked) > 1
+
+    with file_lock(path), pytest.raises(Stopped):
+        create(settings, task, tmp_path, progress=Lines(), stop=stop)
+    assert lines == [f"Waiting for another process, which {what} the backbone ({str(path)!r})."]

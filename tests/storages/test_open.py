@@ -259,55 +259,8 @@ def test_quiet_optuna_of_overlapping_blocks_restores_the_level():
         optuna.logging.set_verbosity(before)
 
 
-def restored(path, backup):
-    """Restore a backup of a database under its open connections, as SQLite's shell does."""
-    closing, connect = contextlib.closing, sqlite3.connect
-    with closing(connect(backup)) as source, closing(connect(path)) as target:
-        source.backup(target)
-
-
-def back_up(path):
-    copy = path.with_name("backup.db")
-    restored(copy, path)
-    return copy
-
-
 def draw(trial):
     return trial.suggest_float("x", 0, 1)
-
-
-def test_get_trials_after_study_was_deleted_and_begun_again_reads_the_new_trials(path, opened):
-    name = {"study_name": "a"}
-    seen = optuna.create_study(**name, storage=opened(url_of(path)))
-    seen.optimize(draw, n_trials=3)
-    assert len(seen.trials) == 3
-    other = opened(url_of(path))
-    optuna.delete_study(**name, storage=other)
-    begun = optuna.create_study(**name, storage=other)
-    assert begun._study_id == seen._study_id, "SQLite uses the id again"
-    begun.optimize(draw, n_trials=2)
-    assert seen.trials == begun.trials
-
-
-@pytest.mark.parametrize("n_more", [0, 1, 5])
-def test_get_trials_after_older_backup_was_restored_reads_its_trials(path, opened, n_more):
-    study = optuna.create_study(study_name="a", storage=opened(url_of(path)))
-    running = study.ask()
-    study.optimize(draw, n_trials=2)
-    backup = back_up(path)
-    study.tell(running, 0.5)
-    study.optimize(draw, n_trials=2)
-    lost = study.ask()
-    assert len(study.trials) == 6
-    restored(path, backup)
-    other = optuna.load_study(study_name="a", storage=opened(url_of(path)))
-    other.optimize(draw, n_trials=n_more)
-    assert study.trials == other.trials
-    assert [t.number for t in study.trials] == list(range(3 + n_more))
-    assert study.trials[0].state == optuna.trial.TrialState.RUNNING
-    if n_more == 0:
-        with pytest.raises(StorageError, match="older backup"), storage_errors():
-            lost.suggest_float("x", 0, 1)
 
 
 def test_open_storage_beside_a_process_that_creates_tables_waits_for_none(path, opened):

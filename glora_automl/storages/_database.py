@@ -113,6 +113,7 @@ def _prepare_file(url: sqlalchemy.URL, create: bool) -> sqlalchemy.URL:
 
     SQLite would create files beside a database with a write-ahead log, even to read it.
     """
+    url.get_dialect()().create_connect_args(url)  # raises before anything is written
     if url.database in (None, "", ":memory:"):
         raise ValueError("a database in memory ends with its first connection; name a file")
     assert url.database is not None

@@ -165,6 +165,8 @@ def test_open_storage_on_folder_raises(tmp_path):
         "nosuchdb://localhost/studies",
         "postgresql+nosuchdriver://localhost/studies",
         "postgresql://localhost:port/studies",
+        "sqlite+nosuchdriver:///studies.db",
+        "sqlite://me@localhost/studies.db",
     ],
 )
 def test_open_storage_with_malformed_url_raises(url, tmp_path, monkeypatch):

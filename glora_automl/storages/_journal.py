@@ -29,7 +29,8 @@ class WholeLineBackend(JournalFileBackend):
     each append.
 
     Optuna reads a journal with a lost line as if all later trials were others. So each line has a
-    checksum of the line before, which Optuna ignores.
+    checksum of the line before, which Optuna ignores. A worker that was suspended while it held the
+    lock may write late, after the lines of others. So the checksum may be that of any earlier line.
 
     Args:
         path: The file; created if it is missing.
@@ -47,6 +48,7 @@ class WholeLineBackend(JournalFileBackend):
         self.path = path
         self.lock = lock
         self._read = _Position()
+        self._checksums = {_NONE}
 
     def remove_incomplete_line(self) -> None:
         """Remove an incomplete last line and log a warning."""
@@ -67,28 +69,30 @@ class WholeLineBackend(JournalFileBackend):
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """See :class:`optuna.storages.journal.JournalFileBackend`."""
-        with _errors(), self._locked(), open(self.path, "rb+") as file:
-            line = self._truncate(file)
+        with _errors(), self._locked():
+            with open(self.path, "rb+") as file:
+                line = self._truncate(file)
             lines = []
             for log in logs:
-                log = {**log, CHECKSUM: _checksum(line)}
+                log = {**log, CHECKSUM: zlib.crc32(line)}
                 line = (json.dumps(log, separators=(",", ":")) + "\n").encode()
                 lines.append(line)
-            file.seek(0, os.SEEK_END)
-            file.write(b"".join(lines))
-            file.flush()
-            os.fsync(file.fileno())
+            with open(self.path, "ab") as file:
+                file.write(b"".join(lines))
+                file.flush()
+                os.fsync(file.fileno())
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
         """See :class:`optuna.storages.journal.JournalFileBackend`."""
         with _errors(), open(self.path, "rb") as file:
             if log_number_from != self._read.number:
-                self._read = _Position()
+                self._read, self._checksums = _Position(), {_NONE}
             for line in self._lines(file):
                 log = self._parse(line)
-                number, offset, _ = self._read
+                number, offset = self._read
                 # Before the line is applied, which may raise.
-                self._read = _Position(number + 1, offset + len(line), _checksum(line))
+                self._read = _Position(number + 1, offset + len(line))
+                self._checksums.add(zlib.crc32(line))
                 if number >= log_number_from:
                     yield log
 
@@ -99,10 +103,11 @@ class WholeLineBackend(JournalFileBackend):
             ValueError: If a line before it is lost, or one of them is altered.
         """
         try:
-            log = json.loads(line)
-        except ValueError:
-            log = None
-        if not isinstance(log, dict) or log.pop(CHECKSUM, None) not in (None, self._read.checksum):
+            log: dict[str, Any] = json.loads(line)
+            before = log.pop(CHECKSUM, _NONE)
+        except (ValueError, AttributeError, TypeError):
+            log, before = {}, None
+        if not isinstance(before, int) or before not in self._checksums:
             raise ValueError(
                 f"line {self._read.number + 1} must follow the line before it, but a line is lost "
                 "or altered; restore the file from a backup"
@@ -142,15 +147,14 @@ CHECKSUM = "after"
 
 
 class _Position(NamedTuple):
-    """What was read: number of lines, their bytes, and the checksum of the last line."""
+    """What was read: number of lines, and their bytes."""
 
     number: int = 0
     offset: int = 0
-    checksum: str = "00000000"
 
 
-def _checksum(line: bytes) -> str:
-    return f"{zlib.crc32(line):08x}"
+_NONE = zlib.crc32(b"")
+"""Checksum of a line without a line before it, and of Optuna's own lines."""
 
 
 def _last_line(file: BinaryIO) -> tuple[int, int, bytes]:
@@ -208,4 +212,8 @@ def open_journal(path: str, *, write: bool = True) -> JournalStorage:
     backend = WholeLineBackend(path)
     if write:
         backend.remove_incomplete_line()
-    return JournalStorage(backend)
+    try:
+        return JournalStorage(backend)
+    except (AssertionError, AttributeError, IndexError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"[:80]
+        raise ValueError(f"a line is no operation of Optuna ({reason})") from error

@@ -1,10 +1,13 @@
 """Journal files: incomplete lines and other files."""
 
+import contextlib
 import json
 import multiprocessing
 
 import optuna
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.testing.pytest_storages import StorageTestCase
@@ -155,6 +158,30 @@ def test_open_journal_with_any_lost_or_altered_line_raises_one_line(path):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["{}", '{"op_code":4}', '{"op_code":99,"worker_id":"w"}', '{"op_code":[],"worker_id":0}'],
+)
+def test_open_journal_with_a_last_line_of_another_program_raises_one_line(path, line):
+    fill(open_storage(str(path)))
+    with path.open("a", encoding="utf-8") as file:
+        file.write(f"{line}\n")
+    with pytest.raises(StorageError, match="no operation of Optuna") as caught:
+        open_storage(str(path))
+    assert "\n" not in str(caught.value)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.binary(max_size=60))
+def test_open_journal_with_any_line_opens_or_raises_storage_error(tmp_path_factory, line):
+    path = tmp_path_factory.mktemp("journal") / "a.log"
+    fill(open_storage(str(path)), 1)
+    with path.open("ab") as file:
+        file.write(line + b"\n")
+    with contextlib.suppress(StorageError):
+        open_storage(str(path))
+
+
 def test_open_journal_with_lines_of_optuna_reads_all(path):
     fill(JournalStorage(JournalFileBackend(str(path))))
     fill(open_storage(str(path)))
@@ -175,3 +202,25 @@ def test_journal_replaced_by_an_older_backup_raises_and_is_not_written(path, n_m
             call()
     assert path.read_bytes() == before
     assert len(fill(open_storage(str(path)), 0).trials) == 3 + n_more
+
+
+def test_append_by_a_worker_that_was_suspended_with_the_lock_keeps_all_lines(path, monkeypatch):
+    """Optuna takes its lock away after 30 seconds."""
+    study = fill(open_storage(str(path)))
+    other = fill(open_storage(str(path)), 0)
+    backend = study._storage._backend
+    truncate = backend._truncate
+
+    def truncate_and_sleep(file):
+        line = truncate(file)
+        monkeypatch.undo()
+        backend.lock.release()
+        other.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+        backend.lock.acquire()
+        return line
+
+    monkeypatch.setattr(backend, "_truncate", truncate_and_sleep)
+    study.set_user_attr("late", 1)
+    fresh = fill(open_storage(str(path)), 0)
+    assert len(fresh.trials) == 5
+    assert fresh.user_attrs == study.user_attrs == {"late": 1}

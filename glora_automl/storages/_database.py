@@ -220,7 +220,16 @@ def _with_others(
         time.sleep(random.uniform(0.05, 0.3))
 
 
-_CREATED = ("already exists", "duplicate", "no such table")
+_CREATED = (
+    "already exists",
+    "duplicate",
+    "no such table",
+    # The server has ended the transaction of this process, which was suspended.
+    "server closed the connection",
+    "terminating connection",
+    "lost connection",
+    "gone away",
+)
 _LOCKED = ("locked", "lock timeout", "lock wait timeout", "deadlock", "due to idle-in-transaction")
 
 

@@ -100,6 +100,31 @@ def test_open_storage_by_several_processes_at_once_creates_one_database(url):
     assert len(optuna.load_study(study_name="a", storage=url).trials) == 4
 
 
+class Suspended(_database.RDBStorage):
+    """Optuna's storage in a process that was suspended while it created tables."""
+
+    suspended = False
+
+    def __init__(self, url, engine_kwargs):
+        if not Suspended.suspended:
+            Suspended.suspended = True
+            engine = sqlalchemy.create_engine(url, **engine_kwargs)
+            with engine.begin() as connection:
+                connection.exec_driver_sql("CREATE TABLE studies (study_id INTEGER)")
+                connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+        super().__init__(url, engine_kwargs)
+
+
+def test_open_storage_whose_transaction_was_ended_meanwhile_creates_the_tables(url, monkeypatch):
+    if url.startswith("mysql"):
+        pytest.skip("MariaDB creates each table at once")
+    monkeypatch.setattr(_database, "_storage_class", lambda: Suspended)
+    storage = open_storage(url)
+    assert Suspended.suspended
+    optuna.create_study(storage=storage).optimize(draw, n_trials=1)
+    storage.engine.dispose()
+
+
 def test_get_trials_after_study_was_deleted_and_begun_again_reads_the_new_trials(storage, url):
     optuna.create_study(study_name="a", storage=storage).optimize(draw, n_trials=3)
     other = open_storage(url)

@@ -14,7 +14,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalFileSymlinkLock
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+from glora_automl.storages._journal_lock import LinkLock
 
 __all__ = ["WholeLineBackend", "open_journal"]
 
@@ -43,7 +45,7 @@ class WholeLineBackend(JournalFileBackend):
 
     def __init__(self, path: str) -> None:
         # On Windows only administrators may create symbolic links.
-        lock = JournalFileOpenLock(path) if os.name == "nt" else JournalFileSymlinkLock(path)
+        lock: Any = JournalFileOpenLock(path) if os.name == "nt" else LinkLock(path)
         super().__init__(path, lock)
         self.path = path
         self.lock = lock

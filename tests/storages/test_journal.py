@@ -205,7 +205,7 @@ def test_journal_replaced_by_an_older_backup_raises_and_is_not_written(path, n_m
 
 
 def test_append_by_a_worker_that_was_suspended_with_the_lock_keeps_all_lines(path, monkeypatch):
-    """Optuna takes its lock away after 30 seconds."""
+    """Others take its lock over after 10 seconds."""
     study = fill(open_storage(str(path)))
     other = fill(open_storage(str(path)), 0)
     backend = study._storage._backend

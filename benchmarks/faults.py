@@ -78,6 +78,9 @@ n_parents = 4
 n_candidates = 3
 epochs_ratio = 0.2
 """
+MAX_ERRORS = 200
+"""Workers that may end with an error, as faults come; more of them never start."""
+
 NAME = "faults"
 HEARTBEAT = 1.0
 STAGES = {
@@ -194,6 +197,8 @@ class Workers:
             process = self.processes.get(index)
             if process is not None and process.exitcode is not None:
                 self.codes[process.exitcode] += 1
+                if self.codes[2] > MAX_ERRORS:
+                    raise SystemExit(f"Workers end again and again: {self.log(index).read_text()}")
                 if process.exitcode == 0:
                     self.finished.add(index)
                     continue

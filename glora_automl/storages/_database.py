@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import random
-import secrets
 import time
 import urllib.parse
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from sqlalchemy import CreateEnginePlugin, Engine
 from sqlalchemy.dialects import plugins
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from glora_automl._files import sweep, temporary_name
 from glora_automl.errors import Stopped
 
 __all__ = ["open_database"]
@@ -148,7 +148,8 @@ def _create_file(path: Path) -> None:
     with closing(template.engine.raw_connection()) as connection:
         content = connection.driver_connection.serialize()  # type: ignore[union-attr]
     template.engine.dispose()
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    sweep(path.parent)
+    temporary = temporary_name(path)
     try:
         with temporary.open("xb") as file:
             file.write(content)

@@ -110,10 +110,8 @@ class WholeLineBackend(JournalFileBackend):
         except (ValueError, AttributeError, TypeError):
             log, before = {}, None
         if not isinstance(before, int) or before not in self._checksums:
-            raise ValueError(
-                f"line {self._read.number + 1} must follow the line before it, but a line is lost "
-                "or altered; restore the file from a backup"
-            )
+            number = self._read.number + 1
+            raise ValueError(f"a line is lost or altered before line {number}; restore a backup")
         return log
 
     def _lines(self, file: BinaryIO) -> Iterator[bytes]:

@@ -48,7 +48,7 @@ class KeptSettings(_Kept):
     artifacts: Text
     layers: dict[Text, LayerShape]
     key: Text
-    initial: list[dict[Text, Text]] = []
+    initial: list[Text] = []
     warm_start: Text | None = None
 
 

@@ -155,13 +155,16 @@ def fold_contexts(context: Context, n_folds: int) -> list[Context]:
         n_folds: Number of folds.
     """
     labels = context.labelled[1].cpu().numpy()
-    n_folds = max(2, min(n_folds, int(np.bincount(labels).max())))
-    copies = np.unique(context.task.labelled_digests(), return_inverse=True)[1]
+    different, copies = np.unique(context.task.labelled_digests(), return_inverse=True)
+    n_folds = min(n_folds, int(np.bincount(labels).max()), len(different))
+    if n_folds < 2:
+        return [context]  # nothing to split
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=context.recipe.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # classes with fewer images than folds
         folds = list(splitter.split(np.zeros(len(labels)), labels, copies))
-    return [context.fold(train, validation) for train, validation in folds]
+    found = [context.fold(*fold) for fold in folds if all(map(len, fold))]
+    return found or [context]
 
 
 class Tuning:

@@ -120,6 +120,14 @@ def test_folds_keep_copies_of_an_image_together(recipe, workspace):
         assert twins <= fold
 
 
+def test_folds_of_copies_of_one_image_are_the_recipes_own_split(recipe, workspace):
+    with open_run(recipe, workspace) as run:
+        context = load_backbone(run).context
+        context.task.__dict__["_digests"] = {"train": [b"a"] * 84, "validation": []}
+        (fold,) = fold_contexts(context, 4)
+    assert fold is context
+
+
 def test_folds_of_few_images_are_fewer(tiny, workspace):
     few = tiny.replace(task={"train_per_class": 2, "validation_per_class": 1})
     with open_run(few, workspace) as run:

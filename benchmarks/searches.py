@@ -123,7 +123,7 @@ class Evaluated(NamedTuple):
 
 def search_supernet(run: Run, trained: Trained, way: str) -> dict[str, Any]:
     """Return the figures of one way to search a supernet."""
-    metric = run.context.recipe.search.metric
+    metric = run.context.recipe.objective
     objectives = [metric, "n_params"] if way.endswith(", two objectives") else [metric]
     recipe = run.context.recipe.replace(search={**WAYS[way], "objectives": objectives})
     context = replace(run.context, recipe=recipe, progress=Progress())
@@ -212,7 +212,7 @@ def reject(context: Context, trained: Trained) -> list[Evaluated]:
         else:
             score = scorer.score(space.architecture(params))
             found.append(Evaluated(params, n_params, score.accuracy, score.loss))
-        return found[-1].value(search.metric)
+        return found[-1].value(context.recipe.objective)
 
     rejection(
         space,
@@ -264,7 +264,7 @@ def show(runs: dict[str, list[dict[str, Any]]], recipe: Recipe) -> None:
     """Print the tables."""
     base = next(iter(runs.values()))
     counts = sorted(map(int, base[0]["after"]))
-    metric = recipe.search.metric
+    metric = recipe.objective
     title = f"{recipe.name}, {len(base)} seeds; in brackets: minus the first way, 95 % intervals"
     table = Table(title=title)
     table.add_column("way", no_wrap=True)

@@ -9,7 +9,7 @@ import shutil
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import optuna
 import torch
@@ -46,7 +46,14 @@ from glora_automl.search_space import SearchSpace
 from glora_automl.storages import Artifacts
 from glora_automl.supernet import Scorer
 from glora_automl.tasks import Images, InputFormat, Task, images_of
-from glora_automl.training import ScoreFunction, load_tensors, save_tensors
+from glora_automl.training import (
+    METRICS,
+    ObjectiveName,
+    ScoreFunction,
+    load_tensors,
+    metric_function,
+    save_tensors,
+)
 
 __all__ = ["AdapterProblem"]
 
@@ -68,8 +75,8 @@ class AdapterProblem:
         validation: Validation images and labels, likewise.
         search_space: Name or path of a search space.
         budget: The most trainable parameters: 12000, ``"12k"`` or ``"1%"``.
-        score: Value of a trial on the validation images: ``loss`` (minimized), ``accuracy`` or a
-            function of labels and class probabilities (both maximized).
+        score: Value of a trial on the validation images: ``loss``, a metric, or a function
+            of labels ``(n,)`` and class probabilities ``(n, classes)``, which is maximized.
         seed: Seed of all randomness but the sampler's.
         settings: Changes to the recipe ``own``, such as ``{"training": {"epochs": 50}}``. With a
             timm name, ``backbone`` has its sources and keyword arguments.
@@ -108,7 +115,7 @@ class AdapterProblem:
         *,
         search_space: str = "lean",
         budget: int | str | Budget = "1%",
-        score: Literal["loss", "accuracy"] | ScoreFunction = "loss",
+        score: ObjectiveName | ScoreFunction = "loss",
         seed: int = 0,
         settings: Mapping[str, Any] | None = None,
         head: str | None = None,
@@ -142,10 +149,7 @@ class AdapterProblem:
         self._init(context.with_backbone(backbone.to(context.device)), score, workspace)
 
     def _init(
-        self,
-        context: Context,
-        score: Literal["loss", "accuracy"] | ScoreFunction,
-        workspace: Workspace,
+        self, context: Context, score: ObjectiveName | ScoreFunction, workspace: Workspace
     ) -> None:
         self._context = context
         self._score = score
@@ -166,7 +170,7 @@ class AdapterProblem:
         cls,
         recipe: Recipe | str,
         *,
-        score: Literal["loss", "accuracy"] | ScoreFunction | None = None,
+        score: ObjectiveName | ScoreFunction | None = None,
         workspace: Workspace | None = None,
     ) -> Self:
         """Return the problem of a recipe: its images, model, search space and budget.
@@ -186,7 +190,7 @@ class AdapterProblem:
         context = prepare(recipe, workspace, recipe.name)
         problem = cls.__new__(cls)
         context = context.with_backbone(context.create_backbone())
-        problem._init(context, score or recipe.search.metric, workspace)
+        problem._init(context, score or recipe.objective, workspace)
         return problem
 
     @property
@@ -288,13 +292,13 @@ class AdapterProblem:
         return subnet.model.eval()
 
     def _scorer(self) -> Scorer:
-        context = self._context
+        context, score = self._context, self._score
         with self._lock:
             return Scorer(
                 self._load().supernet,
                 *context.validation,
                 dtype=context.scoring_dtype,
-                score_function=self._score if callable(self._score) else None,
+                score_function=score if callable(score) else metric_function(score),
             )
 
     def _load(self) -> Trained:
@@ -351,10 +355,11 @@ class AdapterProblem:
 
 def _check_score(score: object) -> None:
     """Raise a RecipeError for an unknown score."""
-    if not (callable(score) or score in ("loss", "accuracy")):
+    known = ("loss", *METRICS)
+    if not (callable(score) or score in known):
         raise RecipeError(
-            f"score must be 'loss', 'accuracy' or a function of labels and class probabilities, "
-            f"got {score!r}. Correct `score`."
+            f"score must be one of {', '.join(known)}, or a function of labels and class "
+            f"probabilities, got {score!r}. Correct `score`."
         )
 
 

@@ -332,6 +332,18 @@ def test_score_sets_value_and_direction(runs, small, score, direction):
         assert trial.value == pytest.approx(value, abs=1e-5)
 
 
+def test_score_of_a_metric_equals_its_function(runs, small):
+    labels = torch.tensor([0] * 20 + [1] * 6 + [2] * 4)
+    images = blobs(30, 2)[0]
+    values = []
+    for score in ("balanced_accuracy", lambda y, p: balanced_accuracy_score(y, p.argmax(1))):
+        found = small_problem(runs, score=score, validation=(images, labels))
+        assert found.direction is StudyDirection.MAXIMIZE
+        study = optimized(found, RandomSampler(seed=0), n_trials=3)
+        values.append([trial.value for trial in study.trials])
+    assert values[0] == values[1]
+
+
 def test_two_objectives_give_a_pareto_front(runs):
     settings = {**SHORT, "search": {**SHORT["search"], "objectives": ["accuracy", "n_params"]}}
     found = small_problem(runs, score="accuracy", settings=settings)
@@ -521,7 +533,7 @@ def test_from_recipe_searches_the_images_of_the_recipe(tiny, tmp_path):
         assert trial.user_attrs["trainable_params"] <= found.budget
     other = AdapterProblem.from_recipe(recipe, score="loss", workspace=places)
     assert other.direction is StudyDirection.MINIMIZE
-    with pytest.raises(RecipeError, match="score must be 'loss', 'accuracy' or a function"):
+    with pytest.raises(RecipeError, match=r"score must be one of loss, accuracy, .* or a function"):
         AdapterProblem.from_recipe(recipe, score="los", workspace=places)
     with pytest.raises(RecipeError, match="nothing"):
         AdapterProblem.from_recipe("nothing", workspace=places)

@@ -161,10 +161,10 @@ def test_readme_recipe_keys_are_keys_of_a_recipe():
         "backbone": BackboneSettings,
         **{
             name: Recipe.model_fields[name].annotation
-            for name in ("supernet", "search", "selection")
+            for name in ("tune", "supernet", "search", "selection")
         },
     }
-    assert set(rows) == {"budget", "search_space", "task", *sections}
+    assert set(rows) == {"budget", "metric", "search_space", "task", *sections}
     for name, settings in sections.items():
         words = re.findall(r"`([a-z_]+)`", rows[name])
         choices = {"wide", "uniform", "evolution", "tpe", "nsga2", "random", "logistic"}

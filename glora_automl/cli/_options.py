@@ -25,6 +25,7 @@ __all__ = [
     "Data",
     "Device",
     "Margin",
+    "Metric",
     "Model",
     "NTrials",
     "Quiet",
@@ -64,6 +65,12 @@ Budget = Annotated[str | None, typer.Option(help="Trainable parameters: 12000, 1
 Margin = Annotated[
     float | None,
     typer.Option(help="Points of accuracy that a smaller adapter may lose: take the smallest."),
+]
+Metric = Annotated[
+    str | None,
+    typer.Option(
+        help="Selects the adapter: accuracy, balanced_accuracy, macro_f1, auroc, log_loss or kappa."
+    ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of all randomness.")]
 Runs = Annotated[Path, typer.Option(help="Folder for database, artifacts and checkpoints.")]

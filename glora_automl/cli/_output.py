@@ -27,6 +27,7 @@ __all__ = [
     "best_text",
     "is_main_process",
     "out_console",
+    "print_classes",
     "print_comparison",
     "print_export",
     "print_found",
@@ -48,6 +49,8 @@ def best_text(summary: dict[str, Any]) -> str:
     if best is None:
         return "–"
     objective = summary["recipe"]["search"]["objectives"][0]
+    if objective == "metric":
+        objective = summary["metric"].replace("_", " ")
     state = SearchState(best["value"], objective, best["n_params"])
     return f"{state.best_text}{state.size_text}"
 
@@ -126,20 +129,26 @@ def print_found(result: SearchResult, workspace: Workspace, as_json: bool) -> No
         print_json(summary)
         return
     _print_result(summary)
-    _print_preset(result)
+    _print_preset(result, summary)
     location = workspace.storage_location
     typer.echo(f"Winner: {workspace.folder / summary['study'] / 'winner.json'}")
     if isinstance(location, str):
         typer.echo(f"Study:  glora dashboard --storage {shown_location(location)}")
 
 
-def _print_preset(result: SearchResult) -> None:
+def _print_preset(result: SearchResult, summary: dict[str, Any]) -> None:
     """Print that a baseline was selected instead of the searched architecture."""
+    from glora_automl.report import metric_title
+    from glora_automl.training import metric_value
+
     selection, first = result.selection, result.rows[0].validation
     if selection.preset is None:
         return
-    losses = ""
-    if first is not None and None not in (first.scaled_loss, selection.trained.scaled_loss):
+    losses, metric = "", summary["metric"]
+    if first is not None and metric != "accuracy":
+        values = [metric_value(metric, score.custom) for score in (selection.trained, first)]
+        losses = f" ({metric_title(metric)} {values[0]} against {values[1]})"
+    elif first is not None and None not in (first.scaled_loss, selection.trained.scaled_loss):
         losses = (
             f" (temperature-scaled loss {selection.trained.scaled_loss:.3f} against "
             f"{first.scaled_loss:.3f})"
@@ -178,7 +187,8 @@ def print_summary(study: optuna.Study, summary: dict[str, Any]) -> None:
         _print_result(summary)
     for found in summary["selects"]:
         row = Row.from_json(found["row"])
-        out_console().print(result_table([row], found["budget"], summary["data"]["notes"]))
+        lines, metric = summary["data"]["captions"], summary["metric"]
+        out_console().print(result_table([row], found["budget"], lines, metric))
     if summary["comparison"] is not None:
         print_comparison(Comparison.from_json(summary["comparison"]))
 
@@ -215,16 +225,50 @@ def _print_result(summary: dict[str, Any]) -> None:
     from glora_automl.study import Ladder, Row
 
     rows = [Row.from_json(row) for row in summary["result"]]
-    out_console().print(result_table(rows, summary["budget"], summary["data"]["notes"]))
+    lines, metric = summary["data"]["captions"], summary["metric"]
+    out_console().print(result_table(rows, summary["budget"], lines, metric))
     if summary["ladder"] is not None:
         out_console().print(ladder_table(Ladder.from_json(summary["ladder"])))
+
+
+def print_classes(study: optuna.Study) -> None:
+    """Print the selected adapter by class, and its most frequent confusions.
+
+    Raises:
+        StudyError: If the study has no test score yet.
+    """
+    from glora_automl.errors import StudyError
+    from glora_automl.report import (
+        Snapshot,
+        class_table,
+        classes_title,
+        confusion_table,
+        matrix_table,
+        plain_table,
+    )
+
+    report = Snapshot.of(study).classes
+    if report is None:
+        raise StudyError(
+            f"The study {study.study_name!r} must be finished and have test images to show "
+            f"classes. Run 'glora resume {study.study_name}', or add test images."
+        )
+    console = out_console()
+    console.print(plain_table(classes_title(report), *class_table(report)))
+    confusions, matrix = confusion_table(report), matrix_table(report, max_classes=10)
+    if confusions.lines:
+        console.print(plain_table("Most frequent confusions", *confusions))
+    if matrix is not None:
+        console.print(plain_table("Confusion matrix", *matrix))
 
 
 def print_comparison(comparison: Comparison) -> None:
     """Print the result of ``glora compare``."""
     from glora_automl.report import correlation_text, result_table
 
-    out_console().print(result_table(comparison.rows, comparison.budget, comparison.notes))
+    out_console().print(
+        result_table(comparison.rows, comparison.budget, comparison.notes, comparison.metric)
+    )
     typer.echo(f"Best preset by validation: {printable(comparison.best_preset)}")
     if comparison.inherited is not None:
         typer.echo(correlation_text(comparison.inherited))

@@ -12,6 +12,7 @@ from glora_automl.cli._options import (
     Changes,
     Data,
     Margin,
+    Metric,
     Model,
     NTrials,
     RecipeName,
@@ -37,6 +38,7 @@ def search(
     name: Annotated[str | None, typer.Option(help="Name of the study.")] = None,
     budget: Budget = None,
     margin: Margin = None,
+    metric: Metric = None,
     n_trials: NTrials = None,
     seed: Seed = None,
     effort: Annotated[
@@ -61,7 +63,7 @@ def search(
         settings=changes or (),
         search=given(n_trials=n_trials, sampler=sampler),
         selection=given(margin=margin),
-        **given(budget=budget, seed=seed),
+        **given(budget=budget, metric=metric, seed=seed),
     )
     place: Workspace = workspace
     result = commands.search(wanted, name=name, warm_start=warm_start, workspace=place)

@@ -25,22 +25,26 @@ def select(
     """Select, train and test a smaller adapter: under a budget, or within a margin."""
     from glora_automl import commands
     from glora_automl.report import ladder_table, result_table
+    from glora_automl.study import read_recipe
 
     result = commands.select(name, budget, margin=margin, workspace=workspace)
     if not is_main_process():
         return
+    metric = read_recipe(result.study).metric
     if as_json:
         print_json(
             {
                 "study": name,
                 "budget": result.budget,
+                "metric": metric,
                 "selection": result.selection.to_json(),
                 "row": result.rows[0].to_json(),
                 "ladder": None if result.ladder is None else result.ladder.to_json(),
             }
         )
         return
-    out_console().print(result_table(result.rows, result.budget, result.data.notes()))
+    lines = result.data.captions()
+    out_console().print(result_table(result.rows, result.budget, lines, metric))
     if result.ladder is not None:
         out_console().print(ladder_table(result.ladder))
     typer.echo(f"Winner: {workspace.folder / name / f'winner-{result.budget}.json'}")

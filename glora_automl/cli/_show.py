@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from glora_automl.cli._options import AsJson, Runs, Storage, StudyName
-from glora_automl.cli._output import print_json, print_summary, storage_url
+from glora_automl.cli._output import print_classes, print_json, print_summary, storage_url
 
 __all__ = ["show"]
 
 
 def show(
-    name: StudyName, storage: Storage = None, runs: Runs = Path("runs"), as_json: AsJson = False
+    name: StudyName,
+    classes: Annotated[
+        bool, typer.Option("--classes", help="Precision, recall and F1 of each class, confusions.")
+    ] = False,
+    storage: Storage = None,
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
 ) -> None:
     """Show the settings, progress and result of a study."""
     from glora_automl.storages import open_storage, storage_errors
@@ -23,5 +32,7 @@ def show(
         summary = summarize(study)
         if as_json:
             print_json(summary)
+        elif classes:
+            print_classes(study)
         else:
             print_summary(study, summary)

@@ -11,6 +11,7 @@ from glora_automl.cli._options import (
     Budget,
     Changes,
     Data,
+    Metric,
     Model,
     RecipeName,
     Seed,
@@ -40,6 +41,7 @@ def train(
         str | None, typer.Option(help="Name of the study; by default recipe and architecture.")
     ] = None,
     budget: Budget = None,
+    metric: Metric = None,
     seed: Seed = None,
     as_json: AsJson = False,
 ) -> None:
@@ -53,6 +55,6 @@ def train(
         model=model,
         architecture=architecture,
         settings=changes or (),
-        **given(budget=budget, seed=seed),
+        **given(budget=budget, metric=metric, seed=seed),
     )
     print_found(commands.search(wanted, name=name, workspace=workspace), workspace, as_json)

@@ -129,9 +129,12 @@ def _compare(run: Run, n_architectures: int) -> Comparison:
     comparison = Comparison(
         budget=run.context.budget,
         rows=tuple(rows[label] for label in labels if label in rows),
-        best_preset=best_row([rows[label] for label in presets if label in rows]).name,
+        best_preset=best_row(
+            [rows[label] for label in presets if label in rows], run.context.recipe.metric
+        ).name,
         inherited=spearman(pairs, run.context.recipe.seed) if pairs else None,
-        notes=tuple(run.context.data.notes()),
+        notes=tuple(run.context.data.captions()),
+        metric=run.context.recipe.metric,
     )
     run.record("comparison", comparison.to_json())
     return comparison

@@ -39,6 +39,7 @@ from glora_automl.recipes import Recipe
 from glora_automl.study import (
     SEARCHED,
     AdapterOutcome,
+    ClassReport,
     DataSummary,
     Ladder,
     Row,
@@ -61,8 +62,9 @@ class SearchResult:
         rows: The searched adapter and the baselines, with validation and test scores.
         budget: The most trainable parameters.
         model: The selected adapter as a plain timm model: merged, at the backbone's speed.
-        data: The study's images: copies between splits, classes without images.
+        data: The study's images: copies between splits, classes without images, majority class.
         ladder: Smaller adapters beside it; None without a margin.
+        classes: The selected adapter by class, if it was tested.
     """
 
     study: optuna.Study
@@ -72,6 +74,7 @@ class SearchResult:
     model: nn.Module
     data: DataSummary
     ladder: Ladder | None = None
+    classes: ClassReport | None = None
 
 
 def search(
@@ -168,23 +171,26 @@ def _finish(run: Run) -> SearchResult:
     if found.ladder is not None:
         run.record("ladder", found.ladder.to_json())
     run.record("selection", selection.to_json())
-    test = Work(TestOutcome, partial(final_test, run, outcomes, found.parts))
-    rows = run.stages.run_one(Stage.TEST, test).rows
-    run.record("result", [row.to_json() for row in rows])
-    publisher.publish()
     winner = next(
-        outcome
-        for outcome in outcomes.values()
+        stage
+        for stage, outcome in outcomes.items()
         if outcome.artifact and selection.preset in (None, outcome.row.name)
     )
+    test = Work(TestOutcome, partial(final_test, run, outcomes, found.parts, selected=winner))
+    tested = run.stages.run_one(Stage.TEST, test)
+    if tested.classes is not None:
+        run.record("classes", tested.classes.to_json())
+    run.record("result", [row.to_json() for row in tested.rows])
+    publisher.publish()
     return SearchResult(
         run.study,
         selection,
-        rows,
+        tested.rows,
         run.context.budget,
-        keep_winner(run, "winner", winner),
+        keep_winner(run, "winner", outcomes[winner]),
         run.context.data,
         found.ladder,
+        tested.classes,
     )
 
 
@@ -253,7 +259,8 @@ def _search(run: Run, publisher: Publisher) -> _Found:
     selection, ladder = best_outcome(run.context, outcomes), None
     adapter, parts = outcomes[str(Stage.SELECTION)], [*search_stages(recipe)]
     if recipe.selection.margin is not None:
-        smallest = find_smallest(run, best_adapter(outcomes)[1], recipe.selection.margin)
+        best = best_adapter(run.context, outcomes)[1]
+        smallest = find_smallest(run, best, recipe.selection.margin)
         ladder = smallest.ladder
         parts += smallest.stages
         if ladder.chosen is not None:

@@ -32,11 +32,13 @@ from glora_automl.study import (
     CONSTRAINT,
     SEARCHED,
     AdapterOutcome,
+    ClassReport,
     Row,
     Selection,
     SelectOutcome,
     Stage,
     StageName,
+    TestOutcome,
     get_attribute,
     pareto_trials,
 )
@@ -119,7 +121,7 @@ def _within_budget(run: Run, budget: int) -> SearchResult:
 
 def _within_margin(run: Run, margin: float) -> SearchResult:
     outcomes = run.stages.run(selection_works(run))
-    smallest = find_smallest(run, best_adapter(outcomes)[1], margin)
+    smallest = find_smallest(run, best_adapter(run.context, outcomes)[1], margin)
     chosen = smallest.ladder.chosen
     budget = run.context.budget if chosen is None else chosen.budget
     selection = best_outcome(run.context, outcomes)
@@ -145,36 +147,47 @@ def _finish(
         outcome: The adapter.
         stages: Its stages after the search.
     """
-    kept, row = selection.weights_stage, _own_row(run, selection)
-    if row is not None:
-        own = run.stages.outcome(kept, AdapterOutcome)
-        assert own is not None
-        outcome = own
+    kept, own = selection.weights_stage, _own_test(run, selection)
+    if own is not None:
+        row, classes = own
+        trained = run.stages.outcome(kept, AdapterOutcome)
+        assert trained is not None
+        outcome = trained
     else:
         if selection.refit:
             outcome = run.stages.run(refit_work(run, kept, SEARCHED, outcome))[kept]
         parts = [str(Stage.SUPERNET), str(Stage.SEARCH), *dict.fromkeys([*stages, kept])]
         work = Work(SelectOutcome, partial(_test, run, budget, outcome, parts))
-        row = run.stages.run_one(f"{selection.stage}-test", work).row
-    model = keep_winner(run, f"winner-{budget}", outcome)
-    return SearchResult(run.study, selection, (row,), budget, model, run.context.data)
+        tested = run.stages.run_one(f"{selection.stage}-test", work)
+        row, classes = tested.row, tested.classes
+    return SearchResult(
+        run.study,
+        selection,
+        (row,),
+        budget,
+        keep_winner(run, f"winner-{budget}", outcome),
+        run.context.data,
+        classes=classes,
+    )
 
 
-def _own_row(run: Run, selection: Selection) -> Row | None:
-    """Return the tested row of an adapter of the study itself."""
-    rows = [Row.from_json(row) for row in get_attribute(run.study, "result")]
-    if selection.preset is not None:
-        return next(row for row in rows if row.name == selection.preset)
+def _own_test(run: Run, selection: Selection) -> tuple[Row, ClassReport | None] | None:
+    """Return the test of an adapter of the study itself; its classes if the study selected it."""
+    tested = run.stages.outcome(Stage.TEST, TestOutcome)
+    assert tested is not None, "the study is finished"
     is_own = Selection.from_json(get_attribute(run.study, "selection")) == selection
-    return rows[0] if is_own else None
+    classes = tested.classes if is_own else None
+    if selection.preset is not None:
+        return next(row for row in tested.rows if row.name == selection.preset), classes
+    return (tested.rows[0], classes) if is_own else None
 
 
 def _test(
     run: Run, budget: int, outcome: AdapterOutcome, parts: list[str], claim: Claim
 ) -> SelectOutcome:
-    tested = final_test(run, {"select": outcome}, {"select": parts}, claim)
+    tested = final_test(run, {"select": outcome}, {"select": parts}, claim, "select")
     assert outcome.selection is not None
-    return SelectOutcome(budget, outcome.selection, tested.rows[0], tested.spent)
+    return SelectOutcome(budget, outcome.selection, tested.rows[0], tested.spent, tested.classes)
 
 
 def _candidates(run: Run, budget: int) -> list[Candidate]:

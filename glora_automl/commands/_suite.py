@@ -16,6 +16,7 @@ from glora_automl.pipeline import Workspace
 from glora_automl.recipes import Recipe, Suite, suite_recipes
 from glora_automl.storages import quiet_optuna, storage_errors
 from glora_automl.study import (
+    DataSummary,
     Row,
     get_attribute,
     is_glora_study,
@@ -37,12 +38,14 @@ class SuiteResult:
         n_seeds: Studies per task.
         rows: Result rows of the finished studies by task.
         notes: What limits the meaning of a task's figures, where anything does.
+        majorities: Accuracies of the largest training class by task, one per finished study.
     """
 
     suite: Suite
     n_seeds: int
     rows: Mapping[str, tuple[tuple[Row, ...], ...]]
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    majorities: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def methods(self) -> list[str]:
         """Return the tested methods in the order of their tables, then the published ones."""
@@ -111,6 +114,7 @@ class SuiteResult:
                 for task, studies in self.rows.items()
             },
             "notes": {task: list(notes) for task, notes in self.notes.items()},
+            "majorities": {task: list(found) for task, found in self.majorities.items()},
             "means": {
                 method: {
                     **{group: self.group_mean(group, method) for group in self.groups() if group},
@@ -192,13 +196,18 @@ def suite_result(
     """Return the results of a suite's finished studies."""
     rows: dict[str, list[tuple[Row, ...]]] = {}
     notes: dict[str, tuple[str, ...]] = {}
+    majorities: dict[str, list[float]] = {}
     for task, recipe in recipes:
         found = _rows(storage, recipe.name)
         rows.setdefault(task, []).extend([] if found is None else [found])
-        if found is not None and (limits := _notes(storage, recipe.name)):
+        data = DataSummary() if found is None else _data(storage, recipe.name)
+        if limits := data.notes():
             notes[task] = tuple(dict.fromkeys((*notes.get(task, ()), *limits)))
+        if data.majority is not None:
+            majorities.setdefault(task, []).append(data.majority.accuracy)
     studies = {task: tuple(found) for task, found in rows.items()}
-    return SuiteResult(suite, n_seeds, studies, notes)
+    accuracies = {task: tuple(found) for task, found in majorities.items()}
+    return SuiteResult(suite, n_seeds, studies, notes, accuracies)
 
 
 def _rows(storage: BaseStorage, name: str) -> tuple[Row, ...] | None:
@@ -211,10 +220,10 @@ def _rows(storage: BaseStorage, name: str) -> tuple[Row, ...] | None:
         return None if result is None else tuple(Row.from_json(row) for row in result)
 
 
-def _notes(storage: BaseStorage, name: str) -> list[str]:
-    """Return what limits the meaning of a study's figures."""
+def _data(storage: BaseStorage, name: str) -> DataSummary:
+    """Return what a study keeps about its images."""
     with storage_errors(), quiet_optuna():
-        return read_data(load_study(storage, name)).notes()
+        return read_data(load_study(storage, name))
 
 
 def _is_finished(storage: BaseStorage, recipe: Recipe) -> bool:

@@ -12,9 +12,19 @@ from huggingface_hub import EvalResult, ModelCardData
 from glora_automl._version import __version__
 from glora_automl.export._record import Kind, Record
 from glora_automl.export._verify import Verification
-from glora_automl.report import Snapshot, accuracy_text, markdown_study
-from glora_automl.study import read_data
-from glora_automl.training import Score
+from glora_automl.report import (
+    Snapshot,
+    accuracy_text,
+    class_table,
+    classes_title,
+    confusion_table,
+    markdown_study,
+    markdown_table,
+    matrix_table,
+    metric_title,
+)
+from glora_automl.study import ClassReport, read_data
+from glora_automl.training import Score, metric_value
 
 __all__ = ["model_card"]
 
@@ -67,7 +77,13 @@ session = onnxruntime.InferenceSession("{path}/model.onnx")
 }
 
 
-def model_card(record: Record, study: optuna.Study, verification: Verification, path: str) -> str:
+def model_card(
+    record: Record,
+    study: optuna.Study,
+    verification: Verification,
+    path: str,
+    classes: ClassReport | None = None,
+) -> str:
     """Return the card: front matter, usage, figures, limits, verification and study.
 
     Args:
@@ -75,12 +91,13 @@ def model_card(record: Record, study: optuna.Study, verification: Verification, 
         study: Its study.
         verification: Its comparison with the study's subnet.
         path: Name of its folder.
+        classes: The exported adapter by class, if it was tested.
     """
     snapshot = Snapshot.of(study)
     about = record.about
     is_backbone = record.kind == "backbone"
     parts = [
-        f"---\n{_front_matter(record, path).to_yaml()}\n---",
+        f"---\n{_front_matter(record, path, snapshot).to_yaml()}\n---",
         f"# {path}",
         f"{_summary(record, snapshot)} Made by glora_automl {__version__}.",
         "## Usage",
@@ -91,7 +108,10 @@ def model_card(record: Record, study: optuna.Study, verification: Verification, 
         f"Classes: {', '.join(record.classes)}.",
     ]
     if not is_backbone:
-        parts += ["## Accuracy", _figures(record), "## Limits", _limits(record, snapshot)]
+        parts += ["## Accuracy", _figures(record, snapshot)]
+        parts += read_data(study).majority_notes()
+        parts += [] if classes is None else _classes(classes)
+        parts += ["## Limits", _limits(record, snapshot)]
         parts += ["## Architecture", f"```text\n{record.architecture}\n```"]
     parts += [
         "## Verification",
@@ -110,7 +130,9 @@ def model_card(record: Record, study: optuna.Study, verification: Verification, 
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _front_matter(record: Record, path: str) -> ModelCardData:
+def _front_matter(record: Record, path: str, snapshot: Snapshot) -> ModelCardData:
+    metric = snapshot.recipe.metric
+    metrics = ["accuracy", *([] if metric == "accuracy" else [metric])]
     library = {"timm": "timm", "backbone": "timm", "peft": "peft", "onnx": "onnx"}
     results = [
         EvalResult(
@@ -118,11 +140,14 @@ def _front_matter(record: Record, path: str) -> ModelCardData:
             dataset_type=str(record.about["study"]),
             dataset_name=str(record.about["study"]),
             dataset_split=split,
-            metric_type="accuracy",
-            metric_value=round(record.about[split]["accuracy"], 4),
+            metric_type=key,
+            metric_value=round(value, 4),
         )
+        for key in metrics
         for split in ("validation", "test")
-        if record.kind != "backbone" and record.about[split] is not None
+        if record.kind != "backbone"
+        and record.about[split] is not None
+        and (value := Score(**record.about[split]).value(key)) is not None
     ]
     known: dict[str, Any] = {"model_name": path, "eval_results": results} if results else {}
     return ModelCardData(
@@ -130,7 +155,7 @@ def _front_matter(record: Record, path: str) -> ModelCardData:
         pipeline_tag="image-classification",
         tags=["image-classification", "timm", "glora", "parameter-efficient-fine-tuning"],
         base_model=record.backbone.hub or None,
-        metrics=["accuracy"],
+        metrics=metrics,
         **known,
     )
 
@@ -208,14 +233,31 @@ def _weights(record: Record) -> str:
     )
 
 
-def _figures(record: Record) -> str:
-    about = record.about
-    lines = ["| images | accuracy in % (95% interval) |", "| --- | ---: |"]
+def _figures(record: Record, snapshot: Snapshot) -> str:
+    metric = snapshot.recipe.metric
+    title = metric_title(metric) + (" in %" if metric.endswith("accuracy") else "")
+    rows = [
+        ("images", "accuracy in % (95% interval)", title),
+        ("---", *["---:"] * 2),
+    ]
     for split in ("validation", "test"):
-        if about[split] is not None:
-            score = Score(**about[split])
-            lines.append(f"| {score.n_images:,} {split} | {accuracy_text(score)} |")
-    return "\n".join(lines)
+        if record.about[split] is not None:
+            score = Score(**record.about[split])
+            value = metric_value(metric, score.custom)
+            rows.append((f"{score.n_images:,} {split}", accuracy_text(score), value))
+    shown = 2 if metric == "accuracy" else 3
+    return "\n".join(f"| {' | '.join(row[:shown])} |" for row in rows)
+
+
+def _classes(report: ClassReport) -> list[str]:
+    """Return the sections of an adapter's classes."""
+    parts = [f"## {classes_title(report)}", markdown_table(*class_table(report))]
+    confusions = confusion_table(report)
+    if confusions.lines:
+        parts += ["### Most frequent confusions", markdown_table(*confusions)]
+    if (matrix := matrix_table(report, max_classes=20)) is not None:
+        parts += ["### Confusion matrix", markdown_table(*matrix)]
+    return parts
 
 
 def _limits(record: Record, snapshot: Snapshot) -> str:

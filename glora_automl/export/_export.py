@@ -150,7 +150,8 @@ def _export(run: Run, kind: Kind, out: Path, subnet: Subnet | None, force: bool)
         run.worker.check_stop()
         about = {**record.about, "verification": verification._asdict()}
         record = write_record(folder, record.model_copy(update={"about": about}), files)
-        card = model_card(record, run.study, verification, out.absolute().name)
+        classes = None if subnet is None else subnet.classes
+        card = model_card(record, run.study, verification, out.absolute().name, classes)
         (folder / "README.md").write_text(card, encoding="utf-8")
     sizes = {file.name: file.stat().st_size for file in sorted(out.iterdir())}
     return Export(out, record, verification, sizes)

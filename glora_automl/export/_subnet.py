@@ -17,6 +17,7 @@ from glora_automl.presets import preset_label
 from glora_automl.storages import ArtifactReference
 from glora_automl.study import (
     AdapterOutcome,
+    ClassReport,
     Row,
     Selection,
     SelectOutcome,
@@ -47,6 +48,7 @@ class Subnet(NamedTuple):
         preset: Name of a baseline, or of the preset that the recipe sets.
         budget: Budget of the selection; None for the study's.
         artifact: The weights; None for inherited ones.
+        classes: The test by class; None without a test.
     """
 
     architecture: Architecture
@@ -58,6 +60,7 @@ class Subnet(NamedTuple):
     preset: str | None = None
     budget: int | None = None
     artifact: ArtifactReference | None = None
+    classes: ClassReport | None = None
 
 
 def find_subnet(run: Run, trial: str, budget: Budget | int | str | None) -> Subnet:
@@ -100,6 +103,10 @@ def _find_winner(run: Run) -> Subnet:
     selection = Selection.from_json(get_attribute(run.study, "selection"))
     tested = run.stages.outcome(Stage.TEST, TestOutcome)
     assert tested is not None, "the study is finished"
+    return _tested_winner(run, selection, tested)._replace(classes=tested.classes)
+
+
+def _tested_winner(run: Run, selection: Selection, tested: TestOutcome) -> Subnet:
     if run.context.recipe.architecture is not None:
         label = preset_label(Architecture.parse(selection.architecture), run.context.space.shapes)
         return _from_selection(run, selection, tested.rows[0], Stage.SELECTION, preset=label)
@@ -126,7 +133,7 @@ def _find_selected(run: Run, trial: str, budget: int) -> Subnet:
         )
     selection = tested.selection
     subnet = _from_selection(run, selection, tested.row, selection.weights_stage)
-    return subnet._replace(budget=budget)
+    return subnet._replace(budget=budget, classes=tested.classes)
 
 
 def _from_selection(

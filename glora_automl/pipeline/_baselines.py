@@ -104,11 +104,11 @@ def _train_given(run: Run, claim: Claim) -> AdapterOutcome:
     assert n_params is not None
     # A worker may have died between this trial and the end of the stage.
     if not done_trials(run.study):
-        search = context.recipe.search
+        recipe = context.recipe
         run.study.add_trial(
             create_trial(
                 values=trial_values(
-                    search.metric, score, n_params if search.is_multi_objective else None
+                    recipe.objective, score, n_params if recipe.search.is_multi_objective else None
                 ),
                 user_attrs={
                     CONSTRAINT: n_params,

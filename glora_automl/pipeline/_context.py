@@ -26,12 +26,13 @@ from glora_automl.backbones import (
 )
 from glora_automl.budget import FeasibleRegion
 from glora_automl.errors import ArchitectureError, BudgetError, RecipeError, TaskError
+from glora_automl.pipeline._data import check_metric, summarize_data
 from glora_automl.pipeline._workspace import CACHE, Workspace
 from glora_automl.presets import resolve_architecture
 from glora_automl.progress import Progress
 from glora_automl.recipes import Recipe
 from glora_automl.search_space import SearchSpace
-from glora_automl.study import Absent, DataSummary, Overlap
+from glora_automl.study import DataSummary
 from glora_automl.tasks import InputFormat, Task, load_task
 from glora_automl.training import ImageBatches, Joined, ProcessGroup, Reordered, tensor_digest
 
@@ -235,13 +236,15 @@ def load_images(
         The recipe with the digests of its checkpoints, and its images.
 
     Raises:
-        GLoRAError: If images or checkpoints cannot be read, or timm does not know a candidate.
+        GLoRAError: If images or checkpoints cannot be read, timm does not know a candidate, or the
+            metric is undefined on the validation images.
     """
     for candidate in recipe.backbone.candidates:
         check_name(candidate.model)
     recipe = recipe.model_copy(update={"backbone": recipe.backbone.pinned()})
     task = load_task(recipe.task, recipe.seed, workspace.progress, arrays=arrays)
     check_pretraining(recipe.backbone, task)
+    check_metric(recipe, task)
     return recipe, task
 
 
@@ -353,19 +356,6 @@ def fit_region(recipe: Recipe, task: Task, model: nn.Module, target: InputFormat
         return Fit(space, FeasibleRegion(space, budget), n_params)
     except (ArchitectureError, BudgetError) as error:
         raise type(error)(f"recipe {recipe.name}: {error}") from None
-
-
-def summarize_data(task: Task) -> DataSummary:
-    """Count images, copies between splits and classes without images."""
-    return DataSummary(
-        n_images={name: len(images) for name, images in task.splits().items()},
-        overlaps=tuple(Overlap(*pair, count) for pair, count in task.overlaps().items()),
-        absent=tuple(
-            Absent(split, len(names), names[:3]) for split, names in task.absent().items()
-        ),
-        n_contradictions=task.n_contradictions(),
-        n_dark=task.n_dark(),
-    )
 
 
 def bare_backbone(recipe: Recipe, task: Task) -> tuple[nn.Module, InputFormat]:

@@ -6,14 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from glora_automl._files import file_lock, make_folder, remove_torn
 from glora_automl.pipeline._context import Context
 from glora_automl.pipeline._run import Run
-from glora_automl.pipeline._standalone import load_adapted
-from glora_automl.study import AdapterOutcome, Row, Spent, TestOutcome, stage_spent
-from glora_automl.training import Score, evaluate, save_checkpoint
+from glora_automl.pipeline._standalone import load_adapted, score_model
+from glora_automl.pipeline._training import Images
+from glora_automl.study import AdapterOutcome, ClassReport, Row, Spent, TestOutcome, stage_spent
+from glora_automl.training import Score, save_checkpoint
 from glora_automl.workers import Claim
 
 __all__ = ["final_test", "keep_winner"]
@@ -24,6 +26,7 @@ def final_test(
     outcomes: Mapping[str, AdapterOutcome],
     parts: Mapping[str, Sequence[str]],
     claim: Claim,
+    selected: str | None = None,
 ) -> TestOutcome:
     """Test adapters, all at once.
 
@@ -32,6 +35,7 @@ def final_test(
         outcomes: The adapters by the stage that trained their final weights.
         parts: For adapters of several stages, all stages whose seconds and images count.
         claim: The stage's attempt.
+        selected: Stage of the adapter whose classes are reported.
     """
     spent = stage_spent(run.study, run.stages.study)
     models = {stage: load_adapted(run, outcome) for stage, outcome in outcomes.items()}
@@ -40,6 +44,7 @@ def final_test(
     domains = _test_domains(run, models)
     rows: list[Row] = []
     n_evaluated = 0
+    classes: ClassReport | None = None
     for stage, model in models.items():
         row = outcomes[stage].row
         if stage in parts:
@@ -50,11 +55,22 @@ def final_test(
         if model is not None:
             score = None
             if images is not None and labels is not None:
-                score = evaluate(model, images, labels)
+                score, by_class = _test(run.context, model, (images, labels))
                 n_evaluated += score.n_images
+                classes = by_class if stage == selected else classes
             row = replace(row, test=score, domains=domains[stage])
         rows.append(row)
-    return TestOutcome(tuple(rows), Spent(n_evaluated=n_evaluated))
+    return TestOutcome(tuple(rows), Spent(n_evaluated=n_evaluated), classes)
+
+
+def _test(context: Context, model: nn.Module, images: Images) -> tuple[Score, ClassReport]:
+    """Return the score of a model, and its predictions by class."""
+    found: list[Tensor] = []
+    score = score_model(
+        context, model, images, on_batch=lambda logits: found.append(logits.argmax(1))
+    )
+    labels, predictions = images[1].cpu().numpy(), torch.cat(found).cpu().numpy()
+    return score, ClassReport.of(context.task.classes, labels, predictions)
 
 
 def _test_domains(run: Run, models: Mapping[str, nn.Module | None]) -> dict[str, dict[str, Score]]:
@@ -63,7 +79,7 @@ def _test_domains(run: Run, models: Mapping[str, nn.Module | None]) -> dict[str,
     for name, (images, labels), among in run.context.domains():
         for stage, model in models.items():
             if model is not None:
-                scores[stage][name] = evaluate(model, images, labels, among=among)
+                scores[stage][name] = score_model(run.context, model, (images, labels), among=among)
     return scores
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal, Protocol
+from typing import Protocol
 
 import optuna
 import torch
@@ -15,12 +15,10 @@ from glora_automl.architecture import Architecture
 from glora_automl.errors import StudyError
 from glora_automl.search_space import SearchSpace
 from glora_automl.study import CONSTRAINT
-from glora_automl.training import Score
+from glora_automl.training import Score, is_minimized
 from glora_automl.workers import Evaluation, Meter
 
 __all__ = ["Objective", "ScoresArchitectures", "trial_values"]
-
-Metric = Literal["accuracy", "loss", "custom"]
 
 
 class ScoresArchitectures(Protocol):
@@ -30,15 +28,15 @@ class ScoresArchitectures(Protocol):
         """Return the score of an architecture."""
 
 
-def trial_values(metric: Metric, score: Score, n_params: int | None = None) -> tuple[float, ...]:
+def trial_values(objective: str, score: Score, n_params: int | None = None) -> tuple[float, ...]:
     """Return the values of a trial, one per objective.
 
     Args:
-        metric: The first objective.
+        objective: The first objective: ``loss``, ``accuracy`` or another metric.
         score: Score on the validation images.
         n_params: Trainable parameters, where they are an objective.
     """
-    value = getattr(score, metric)
+    value = score.value(objective)
     assert value is not None, "the scorer has no score function"
     return (value,) if n_params is None else (value, float(n_params))
 
@@ -54,7 +52,8 @@ class Objective:
         space: The search space.
         budget: The most trainable parameters.
         scorer: Returns the scorer; called at the first evaluation.
-        metric: ``accuracy``, ``loss``, or ``custom`` with the scorer's score function.
+        name: Name of the first objective: ``loss``, ``accuracy``, or that of the scorer's score
+            function, which is maximized except ``log_loss``.
         multi_objective: Whether few parameters are an objective, too.
         device: Device whose memory and energy are measured.
 
@@ -78,7 +77,7 @@ class Objective:
         space: SearchSpace,
         budget: int,
         scorer: Callable[[], ScoresArchitectures],
-        metric: Metric,
+        name: str,
         *,
         multi_objective: bool = False,
         device: torch.device | None = None,
@@ -87,7 +86,7 @@ class Objective:
         self._budget = budget
         self._make_scorer = scorer
         self._scorer: ScoresArchitectures | None = None
-        self._metric = metric
+        self._name = name
         self._multi_objective = multi_objective
         self._device = device or torch.device("cpu")
 
@@ -126,7 +125,7 @@ class Objective:
         begin, meter = time.perf_counter(), Meter(self._device)
         score = self._scorer.score(self._space.architecture(params))
         return Evaluation(
-            trial_values(self._metric, score, n_params if self._multi_objective else None),
+            trial_values(self._name, score, n_params if self._multi_objective else None),
             {
                 "validation_accuracy": score.accuracy,
                 "validation_loss": score.loss,
@@ -139,7 +138,7 @@ class Objective:
     @property
     def directions(self) -> list[StudyDirection]:
         """Directions of the values."""
-        first = StudyDirection.MINIMIZE if self._metric == "loss" else StudyDirection.MAXIMIZE
+        first = StudyDirection.MINIMIZE if is_minimized(self._name) else StudyDirection.MAXIMIZE
         return [first, StudyDirection.MINIMIZE] if self._multi_objective else [first]
 
 

@@ -22,6 +22,7 @@ from glora_automl.supernet import (
     component_norms,
     truncate,
 )
+from glora_automl.training import metric_function
 from glora_automl.workers import run_trials
 
 __all__ = [
@@ -36,7 +37,7 @@ __all__ = [
 
 def context_objective(context: Context, trained: Trained) -> Objective:
     """Return the objective of a recipe with a trained supernet."""
-    search = context.recipe.search
+    recipe, search = context.recipe, context.recipe.search
     return Objective(
         context.space,
         context.budget,
@@ -45,8 +46,9 @@ def context_objective(context: Context, trained: Trained) -> Objective:
             *context.validation,
             dtype=context.scoring_dtype,
             compiled=search.compile,
+            score_function=metric_function(recipe.objective),
         ),
-        search.metric,
+        recipe.objective,
         multi_objective=search.is_multi_objective,
         device=context.device,
     )
@@ -148,7 +150,7 @@ def random_study(run: Run, trained: Trained, n_trials: int, name: str) -> optuna
             "sampler": "evolution",
             "population_size": n_trials,
             "initial_presets": False,
-            "objectives": [search.metric],
+            "objectives": search.objectives[:1],
         }
     )
     context = replace(context, recipe=recipe)

@@ -10,13 +10,12 @@ from typing import NamedTuple
 from optuna.trial import TrialState
 from torch import Tensor
 
-from glora_automl.adapters import merge
 from glora_automl.architecture import Architecture
 from glora_automl.errors import StudyError
 from glora_automl.pipeline._context import Context
 from glora_automl.pipeline._run import Run
 from glora_automl.pipeline._search import largest_truncation
-from glora_automl.pipeline._standalone import adapter_outcome, validate_classes
+from glora_automl.pipeline._standalone import adapter_outcome, validate, validate_classes
 from glora_automl.pipeline._supernet import fetch_supernet
 from glora_automl.pipeline._training import TrainingJob, standalone, subnet_of
 from glora_automl.study import (
@@ -29,10 +28,11 @@ from glora_automl.study import (
     best_trials,
     done_trials,
     get_setting,
+    is_better,
     quality,
 )
 from glora_automl.supernet import Supernet
-from glora_automl.training import Score, evaluate
+from glora_automl.training import Score
 from glora_automl.workers import Claim, Work
 
 __all__ = [
@@ -144,8 +144,7 @@ def train_candidates(
     spent = Spent()
     for number, candidate in enumerate(candidates, 1):
         subnet = subnet_of(context, supernet, candidate.architecture)
-        with merge(subnet.model, share=True) as model:
-            inherited = evaluate(model, *context.validation, scale_temperature=True)
+        inherited = validate(context, subnet)
         if len(candidates) > 1:
             title = f"Train subnet {number} of {len(candidates)}"
         detail = f"-{candidate.architecture.digest[:16]}"
@@ -160,7 +159,7 @@ def train_candidates(
         spent = spent.plus(job.run(subnet))
         trained, classes = validate_classes(context, subnet)
         spent = spent.plus(Spent(n_evaluated=2 * trained.n_images))
-        if best is None or quality(trained) > quality(best.trained):
+        if best is None or is_better(trained, best.trained, context.recipe.metric):
             best = _Trained(candidate, inherited, trained, classes, subnet)
     assert best is not None, "there is at least one candidate"
     architecture = best.candidate.architecture
@@ -210,15 +209,19 @@ def _refit(
     return adapter_outcome(run, stage, row, subnet, architecture, spent, outcome.selection)
 
 
-def best_adapter(outcomes: Mapping[str, AdapterOutcome]) -> tuple[str, AdapterOutcome]:
+def best_adapter(
+    context: Context, outcomes: Mapping[str, AdapterOutcome]
+) -> tuple[str, AdapterOutcome]:
     """Return the stage and the outcome of the adapter that validates best.
 
     Args:
+        context: The recipe on this machine.
         outcomes: The searched adapter first, then the baselines, by stage; those that fit the
             budget have a validation score.
     """
     scored = [(s, o) for s, o in outcomes.items() if o.row.validation is not None]
-    return max(scored, key=lambda pair: quality(_score(pair[1])))  # the first of equal ones
+    metric = context.recipe.metric
+    return max(scored, key=lambda pair: quality(_score(pair[1]), metric))  # the first of equals
 
 
 def best_outcome(context: Context, outcomes: Mapping[str, AdapterOutcome]) -> Selection:
@@ -228,7 +231,7 @@ def best_outcome(context: Context, outcomes: Mapping[str, AdapterOutcome]) -> Se
         context: The recipe on this machine.
         outcomes: As for :func:`best_adapter`.
     """
-    stage, selected = best_adapter(outcomes)
+    stage, selected = best_adapter(context, outcomes)
     if selected.selection is not None:
         return selected.selection
     assert selected.architecture is not None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -9,12 +12,34 @@ from glora_automl.adapters import merge
 from glora_automl.architecture import Architecture
 from glora_automl.pipeline._context import Context
 from glora_automl.pipeline._run import Run
-from glora_automl.pipeline._training import TrainingJob, standalone
+from glora_automl.pipeline._training import Images, TrainingJob, standalone
 from glora_automl.study import AdapterOutcome, Row, Selection, Spent
 from glora_automl.supernet import Supernet
-from glora_automl.training import Score, evaluate
+from glora_automl.training import Score, evaluate, metric_function
 
-__all__ = ["adapter_outcome", "load_adapted", "train_adapter", "validate", "validate_classes"]
+__all__ = [
+    "adapter_outcome",
+    "load_adapted",
+    "score_model",
+    "train_adapter",
+    "validate",
+    "validate_classes",
+]
+
+
+def score_model(context: Context, model: nn.Module, images: Images, **options: Any) -> Score:
+    """Evaluate a model with the recipe's metric, which is None where it is undefined.
+
+    Args:
+        context: The recipe on this machine.
+        model: The model.
+        images: Images and labels.
+        **options: Further arguments of :func:`~glora_automl.training.evaluate`.
+    """
+    function = metric_function(context.recipe.metric)
+    score = evaluate(model, *images, score_function=function, **options)
+    undefined = score.custom is not None and math.isnan(score.custom)
+    return score._replace(custom=None) if undefined else score
 
 
 def validate(context: Context, subnet: Supernet) -> Score:
@@ -26,9 +51,10 @@ def validate_classes(context: Context, subnet: Supernet) -> tuple[Score, Tensor]
     """Return the validation score and the predicted class of each validation image."""
     found: list[Tensor] = []
     with merge(subnet.model, share=True) as model:
-        score = evaluate(
+        score = score_model(
+            context,
             model,
-            *context.validation,
+            context.validation,
             scale_temperature=True,
             on_batch=lambda logits: found.append(logits.argmax(1)),
         )

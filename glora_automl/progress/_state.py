@@ -28,7 +28,7 @@ class SearchState:
 
     Attributes:
         best: First value of the best trial.
-        objective: Name of the first objective. Values of an ``accuracy`` are shown in percent.
+        objective: Name of the first objective. Accuracies are shown in percent.
         n_params: Trainable parameters of the best trial; None if unknown.
         budget: Budget in trainable parameters.
         recent: First values of the latest feasible trials, the newest last.
@@ -57,11 +57,11 @@ class SearchState:
 
     def text(self, value: float) -> str:
         """Format a value with its unit."""
-        return f"{value:.1%}" if self._is_accuracy else f"{value:.3f}"
+        return f"{value:.1%}" if self.objective.endswith("accuracy") else f"{value:.3f}"
 
     @property
     def best_text(self) -> str:
-        """Best value, with the name of the objective unless it is an accuracy."""
+        """Best value, with the name of the objective unless it is the accuracy."""
         text = self.text(self.best)
         return text if self._is_accuracy else f"{self.objective} {text}"
 
@@ -72,7 +72,7 @@ class SearchState:
 
     @property
     def _is_accuracy(self) -> bool:
-        return self.objective.endswith("accuracy")
+        return self.objective in ("accuracy", "validation accuracy")
 
     def __str__(self) -> str:
         return f"best {self.best_text}{self.size_text}"

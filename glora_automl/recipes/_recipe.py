@@ -21,7 +21,7 @@ from glora_automl.recipes._settings import SearchSettings, SelectionSettings, Su
 from glora_automl.recipes._tuning import TuneSettings, nested
 from glora_automl.search_space import SearchSpaceSpec, check_choices, load_search_space
 from glora_automl.tasks import TaskSettings
-from glora_automl.training import TrainingSettings
+from glora_automl.training import MetricName, ObjectiveName, TrainingSettings
 
 __all__ = ["NAME", "Recipe", "list_recipes", "load_recipe", "parse_recipe"]
 
@@ -45,6 +45,11 @@ class Recipe(Declaration):
         seed: Seed of all randomness.
         budget: The most trainable adapter parameters: ``12000``, ``"12k"``, ``"0.3M"`` or
             ``"1%"`` of the backbone's parameters without its classifier.
+        metric: What a good adapter is: ``accuracy``, ``balanced_accuracy`` (the mean accuracy over
+            the classes), ``macro_f1``, ``auroc`` (each class against the rest), ``log_loss`` or
+            ``kappa`` (with quadratic weights, for ordered classes). It selects the adapter and
+            stands beside the accuracy in all tables. The search minimizes the loss all the same,
+            unless ``search.objectives`` is ``["metric"]``.
         task: Source of the images.
         backbone: The model that is adapted.
         search_space: Layers and choices.
@@ -68,6 +73,7 @@ class Recipe(Declaration):
     description: str = Field(default="", max_length=1000)
     seed: Int = Field(default=0, ge=0, lt=2**32)
     budget: Budget
+    metric: MetricName = "accuracy"
     task: TaskSettings
     backbone: BackboneSettings
     search_space: SearchSpaceSpec
@@ -101,6 +107,12 @@ class Recipe(Declaration):
         for change in changes:
             table = _changed(table, change)
         return parse_recipe(table, f"recipe {self.name}")
+
+    @property
+    def objective(self) -> ObjectiveName:
+        """The first objective of the search: ``loss`` or the name of a metric."""
+        first = self.search.objectives[0]
+        return self.metric if first == "metric" else cast(ObjectiveName, first)
 
     def epochs(self, ratio: float) -> int:
         """Return the epochs of a multiple of ``training.epochs``; at least 1 of any training."""

@@ -34,9 +34,9 @@ class SearchSettings(Declaration):
         n_parents: Best trials that become parents.
         mutation_fraction: Fraction of a generation that is mutated; the rest is crossed over.
         mutation_prob: Probability that a mutation changes a choice.
-        objectives: Objectives on the validation images: ``accuracy`` (maximized) or the
-            cross-entropy ``loss`` (minimized). ``n_params`` after either one searches for the
-            whole trade-off with as few trainable parameters as possible.
+        objectives: Objectives on the validation images: the cross-entropy ``loss``, ``accuracy``
+            or the recipe's ``metric``. ``n_params`` after one of them searches for the whole
+            trade-off with as few trainable parameters as possible.
         sampler: ``evolution``, or one of Optuna's with proposals repaired into the budget:
             ``tpe``, ``nsga2``, ``random``.
         initial_presets: Whether the first generation holds presets such as LoRA, as far as they
@@ -55,7 +55,7 @@ class SearchSettings(Declaration):
     n_parents: Int = Field(default=5, ge=1, le=100_000)
     mutation_fraction: Float = Field(default=0.5, ge=0, le=1)
     mutation_prob: Float = Field(default=0.2, ge=0, le=1)
-    objectives: tuple[Literal["accuracy", "loss", "n_params"], ...] = ("loss",)
+    objectives: tuple[Literal["accuracy", "loss", "metric", "n_params"], ...] = ("loss",)
     sampler: Literal["evolution", "tpe", "nsga2", "random"] = "evolution"
     initial_presets: Bool = True
     min_budget_fraction: Float = Field(default=0.5, ge=0, le=1)
@@ -65,20 +65,12 @@ class SearchSettings(Declaration):
     @field_validator("objectives")
     @classmethod
     def _check_objectives(cls, objectives: tuple[str, ...]) -> tuple[str, ...]:
-        if objectives[:1] not in (("accuracy",), ("loss",)) or objectives[1:] not in (
-            (),
-            ("n_params",),
-        ):
+        if objectives[:1] in ((), ("n_params",)) or objectives[1:] not in ((), ("n_params",)):
             raise ValueError(
-                "must be ['accuracy'] or ['loss'], either one with 'n_params' after it for the "
-                f"trade-off, got {list(objectives)}."
+                "must be ['loss'], ['accuracy'] or ['metric'], each with 'n_params' after it for "
+                f"the trade-off, got {list(objectives)}."
             )
         return objectives
-
-    @property
-    def metric(self) -> Literal["accuracy", "loss"]:
-        """The first objective: how good a trial is at any size."""
-        return "loss" if self.objectives[0] == "loss" else "accuracy"
 
     @property
     def is_multi_objective(self) -> bool:

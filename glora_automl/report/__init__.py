@@ -1,12 +1,18 @@
 """Reports of a study: tables, pictures, note, HTML page and dashboard."""
 
 from glora_automl.report._backbones import ranking_table
+from glora_automl.report._classes import (
+    class_table,
+    classes_title,
+    confusion_table,
+    matrix_table,
+)
 from glora_automl.report._cost import cost_table
 from glora_automl.report._dashboard import DashboardServer, dashboard_app, open_server
 from glora_automl.report._gallery import PICTURES, pictures
 from glora_automl.report._html import save_pictures, save_report
 from glora_automl.report._ladder import ladder_lines, ladder_table
-from glora_automl.report._note import front_table, markdown_note, markdown_study
+from glora_automl.report._note import front_table, markdown_note, markdown_study, markdown_table
 from glora_automl.report._picture import Picture
 from glora_automl.report._plotly import to_figure
 from glora_automl.report._projection import (
@@ -25,6 +31,7 @@ from glora_automl.report._tables import (
     accuracy_text,
     correlation_text,
     grid_blocks,
+    metric_title,
     plain_table,
     result_table,
 )
@@ -40,6 +47,9 @@ __all__ = [
     "TextTable",
     "accuracy_text",
     "check_grouping",
+    "class_table",
+    "classes_title",
+    "confusion_table",
     "correlation_text",
     "cost_table",
     "dashboard_app",
@@ -50,6 +60,9 @@ __all__ = [
     "ladder_table",
     "markdown_note",
     "markdown_study",
+    "markdown_table",
+    "matrix_table",
+    "metric_title",
     "open_server",
     "pictures",
     "plain_table",

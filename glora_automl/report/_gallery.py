@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from glora_automl.report._architecture import architecture_picture, survival_picture
+from glora_automl.report._classes import confusion_picture
 from glora_automl.report._cost import cost_picture
 from glora_automl.report._importance import importance_picture
 from glora_automl.report._picture import Picture
@@ -21,6 +22,7 @@ __all__ = ["PICTURES", "pictures"]
 PICTURES: dict[str, Callable[[Snapshot], Picture | None]] = {
     "architecture": architecture_picture,
     "front": front_picture,
+    "confusion": confusion_picture,
     "survival": survival_picture,
     "importance": importance_picture,
     "history": history_picture,

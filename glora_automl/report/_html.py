@@ -12,6 +12,7 @@ import plotly.offline
 
 from glora_automl._files import check_output, user_path, write_atomic
 from glora_automl.errors import ReportError
+from glora_automl.report._classes import class_table, classes_title, confusion_table
 from glora_automl.report._cost import cost_table
 from glora_automl.report._gallery import pictures
 from glora_automl.report._ladder import LADDER_NOTE, ladder_lines
@@ -19,7 +20,7 @@ from glora_automl.report._matplotlib import save_png
 from glora_automl.report._note import facts, front_table
 from glora_automl.report._plotly import to_figure
 from glora_automl.report._snapshot import Snapshot
-from glora_automl.report._tables import RESULT_COLUMNS, result_lines
+from glora_automl.report._tables import result_texts
 from glora_automl.study import Row, get_attribute, get_setting, read_data, stage_costs
 
 __all__ = ["save_pictures", "save_report"]
@@ -73,13 +74,18 @@ def _page(snapshot: Snapshot) -> str:
     rows = [Row.from_json(row) for row in get_attribute(study, "result") or ()]
     if rows:
         parts += ["<h2>Result</h2>", "<p>Accuracy in % (95% interval).</p>"]
-        parts.append(_table(RESULT_COLUMNS, result_lines(rows)))
+        parts.append(_table(*result_texts(rows, snapshot.recipe.metric)))
     if (ladder := snapshot.ladder) is not None:
         text = escape(" ".join([*ladder.notes(), LADDER_NOTE]))
         parts += [f"<h2>Smaller adapters</h2><p>{text}</p>", _table(*ladder_lines(ladder))]
-    if notes := read_data(study).notes():
+    if notes := read_data(study).captions():
         items = "".join(f"<li>{escape(note)}</li>" for note in notes)
         parts += ["<h2>Images</h2>", f"<ul>{items}</ul>"]
+    if (report := snapshot.classes) is not None:
+        parts += [f"<h2>{escape(classes_title(report))}</h2>", _table(*class_table(report))]
+        confusions = confusion_table(report)
+        if confusions.lines:
+            parts += ["<h3>Most frequent confusions</h3>", _table(*confusions)]
     shown = pictures(snapshot)
     if shown:
         parts += ["<h2>Pictures</h2>", f"<script>{plotly.offline.get_plotlyjs()}</script>"]

@@ -8,7 +8,7 @@ from glora_automl.report._backbones import ranking_table
 from glora_automl.report._cost import cost_table
 from glora_automl.report._ladder import LADDER_NOTE, ladder_lines
 from glora_automl.report._snapshot import Snapshot
-from glora_automl.report._tables import RESULT_COLUMNS, TextTable, result_lines
+from glora_automl.report._tables import TextTable, metric_title, result_texts
 from glora_automl.study import (
     CONSTRAINT,
     Row,
@@ -19,7 +19,7 @@ from glora_automl.study import (
     stage_costs,
 )
 
-__all__ = ["facts", "front_table", "markdown_note", "markdown_study"]
+__all__ = ["facts", "front_table", "markdown_note", "markdown_study", "markdown_table"]
 
 _STATES = {"FAIL": "failed"}
 """Words for trial states; other states are named as in Optuna."""
@@ -39,9 +39,11 @@ def facts(snapshot: Snapshot) -> list[tuple[str, str]]:
         ),
         ("sampler", f"{recipe.search.sampler}, seed {recipe.seed}"),
     ]
+    if recipe.metric != "accuracy":
+        lines.insert(3, ("metric", metric_title(recipe.metric)))
     if snapshot.ranked:
         best = snapshot.ranked[0]
-        value = f"{best.values[0]:.1%}" if snapshot.is_accuracy else f"{best.values[0]:.4g}"
+        value = f"{best.values[0]:.1%}" if snapshot.in_percent else f"{best.values[0]:.4g}"
         count = best.user_attrs.get(CONSTRAINT)
         size = "" if count is None else f" with {count:,} parameters"
         lines.append(("best trial", f"{best.number}, {snapshot.objective} {value}{size}"))
@@ -75,26 +77,27 @@ def markdown_study(snapshot: Snapshot, *, name_workers: bool = True) -> list[str
         parts += [
             "## Result",
             "Accuracy in % (95% interval).",
-            _table(RESULT_COLUMNS, result_lines(rows)),
+            markdown_table(*result_texts(rows, snapshot.recipe.metric)),
+            *read_data(snapshot.study).majority_notes(),
         ]
     if (ranking := read_ranking(snapshot.study)) is not None:
-        parts += ["## Backbones", _table(*ranking_table(ranking))]
+        parts += ["## Backbones", markdown_table(*ranking_table(ranking))]
     if (ladder := snapshot.ladder) is not None:
         parts += [
             "## Smaller adapters",
             " ".join([*ladder.notes(), LADDER_NOTE]),
-            _table(*ladder_lines(ladder)),
+            markdown_table(*ladder_lines(ladder)),
         ]
     front = front_table(snapshot)
     if front.lines:
-        parts += ["## Pareto front", _table(*front)]
+        parts += ["## Pareto front", markdown_table(*front)]
     costs = stage_costs(snapshot.study)
     if not name_workers:
         names = dict.fromkeys(cost.worker for cost in costs)
         numbers = {name: f"worker {number}" for number, name in enumerate(names, 1)}
         costs = [cost._replace(worker=numbers[cost.worker]) for cost in costs]
     if costs:
-        parts += ["## Cost", _table(*cost_table(costs))]
+        parts += ["## Cost", markdown_table(*cost_table(costs))]
     return parts
 
 
@@ -114,6 +117,8 @@ def markdown_note(snapshot: Snapshot) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+def markdown_table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown; all columns but the first are right-aligned."""
     rule = ["---", *["---:"] * (len(columns) - 1)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (columns, rule, *lines))
+    texts = [[cell.replace("|", "\\|") for cell in line] for line in (columns, *lines)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (texts[0], rule, *texts[1:]))

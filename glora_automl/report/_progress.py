@@ -82,11 +82,13 @@ def _thinned(trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
 def _results(snapshot: Snapshot) -> list[Mark]:
     """Return the points of the result table's adapters."""
     rows = [Row.from_json(row) for row in get_attribute(snapshot.study, "result") or ()]
-    metric = snapshot.recipe.search.metric
+    objective = snapshot.recipe.objective
     found = [
-        (row.n_params, getattr(row.validation, metric), row.name)
+        (row.n_params, value, row.name)
         for row in rows
-        if row.n_params is not None and row.validation is not None
+        if row.n_params is not None
+        and row.validation is not None
+        and (value := row.validation.value(objective)) is not None
     ]
     if not found:
         return []
@@ -100,7 +102,9 @@ def _smallest(snapshot: Snapshot) -> list[Mark]:
     if ladder is None:
         return []
     found = ladder.chosen or ladder
-    value = getattr(found.validation, snapshot.recipe.search.metric)
+    value = found.validation.value(snapshot.recipe.objective)
+    if value is None:
+        return []
     name = f"smallest within {ladder.margin:g} points"
     return [Points(name, [found.n_params], [value], "black", "star", [f"{found.n_params:,}"])]
 
@@ -205,4 +209,4 @@ def loss_picture(snapshot: Snapshot) -> Picture | None:
 
 
 def _value_axis(snapshot: Snapshot) -> Axis:
-    return Axis(snapshot.value_title, percent=snapshot.is_accuracy)
+    return Axis(snapshot.value_title, percent=snapshot.in_percent)

@@ -16,6 +16,7 @@ from glora_automl.samplers import is_feasible, sort_trials
 from glora_automl.search_space import SearchSpace
 from glora_automl.study import (
     CONSTRAINT,
+    ClassReport,
     Ladder,
     Selection,
     get_attribute,
@@ -87,18 +88,23 @@ class Snapshot:
         return objective_name(self.study)
 
     @property
-    def is_accuracy(self) -> bool:
-        """Whether the first objective is an accuracy, shown in percent."""
+    def in_percent(self) -> bool:
+        """Whether the first objective is a mean of accuracies, shown in percent."""
         return self.objective.endswith("accuracy")
+
+    @property
+    def is_accuracy(self) -> bool:
+        """Whether the first objective is the fraction of correct images."""
+        return self.in_percent and "balanced" not in self.objective
 
     @property
     def value_title(self) -> str:
         """Name of the first objective, with its unit."""
-        return f"{self.objective} in %" if self.is_accuracy else self.objective
+        return f"{self.objective} in %" if self.in_percent else self.objective
 
     def value_text(self, value: float) -> str:
         """Format a value of the first objective, without its unit."""
-        return f"{100 * value:.1f}" if self.is_accuracy else f"{value:.4g}"
+        return f"{100 * value:.1f}" if self.in_percent else f"{value:.4g}"
 
     @functools.cached_property
     def counted(self) -> list[FrozenTrial]:
@@ -122,6 +128,12 @@ class Snapshot:
         """The latest ladder of smaller adapters; None without a margin."""
         found = get_attribute(self.study, "ladder")
         return None if found is None else Ladder.from_json(found)
+
+    @functools.cached_property
+    def classes(self) -> ClassReport | None:
+        """The selected adapter by class; None before the test, and without test images."""
+        found = get_attribute(self.study, "classes")
+        return None if found is None else ClassReport.from_json(found)
 
     @functools.cached_property
     def architecture(self) -> tuple[str, Architecture] | None:

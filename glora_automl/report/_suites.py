@@ -70,7 +70,12 @@ def _title(result: SuiteResult) -> str:
 
 
 def _remarks(result: SuiteResult) -> list[str]:
+    majority = ", ".join(
+        f"{task} {100 * fmean(found):.1f}" for task, found in result.majorities.items()
+    )
     notes = [f"{task}: {note}" for task, notes in result.notes.items() for note in notes]
+    if majority:
+        notes.insert(0, f"Majority class, accuracy in % on test images: {majority}.")
     return [*notes, *(f"{entry.method}: {entry.source}" for entry in result.suite.published)]
 
 

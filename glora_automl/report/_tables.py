@@ -14,21 +14,19 @@ from glora_automl._messages import printable
 from glora_automl.progress import shade
 from glora_automl.report._picture import Grid, Picture
 from glora_automl.study import RankCorrelation, Row
-from glora_automl.training import Score
+from glora_automl.training import Score, metric_value
 
 __all__ = [
-    "RESULT_COLUMNS",
     "TextTable",
     "accuracy_interval",
     "accuracy_text",
     "correlation_text",
     "grid_blocks",
+    "metric_title",
     "plain_table",
-    "result_lines",
     "result_table",
+    "result_texts",
 ]
-
-RESULT_COLUMNS = ("adapter", "parameters", "validation", "test", "images", "seconds")
 
 
 class TextTable(NamedTuple):
@@ -70,12 +68,34 @@ def accuracy_text(score: Score | None) -> str:
     return f"{100 * score.accuracy:.1f} ({100 * low:.0f}–{100 * high:.0f})"
 
 
-def result_lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    """Return the trained adapters, as texts under :data:`RESULT_COLUMNS`.
+def metric_title(metric: str) -> str:
+    """Return the name of a metric for people.
 
-    Each further test domain has a line. Their mean excludes the domain of the training images.
+    Example:
+        >>> metric_title("balanced_accuracy"), metric_title("macro_f1"), metric_title("auroc")
+        ('balanced accuracy', 'macro F1', 'AUROC')
     """
-    lines: list[tuple[str, ...]] = []
+    return metric.replace("_", " ").replace("f1", "F1").replace("auroc", "AUROC")
+
+
+def result_texts(rows: Sequence[Row], metric: str = "accuracy") -> TextTable:
+    """Return the trained adapters with their accuracies.
+
+    Another metric than the accuracy has a line below that of the adapter, and so has each further
+    test domain. The mean of the domains excludes that of the training images.
+
+    Args:
+        rows: The adapters.
+        metric: The recipe's metric.
+    """
+    title, lines = metric_title(metric), list[tuple[str, ...]]()
+
+    def add_metric(name: str, validation: Score | None, test: Score | None) -> None:
+        if metric != "accuracy":
+            scores = [None if score is None else score.custom for score in (validation, test)]
+            texts = [metric_value(metric, value) for value in scores]
+            lines.append((name, "", *texts, "", ""))
+
     for row in rows:
         name = printable(row.name)
         if row.n_params is None:
@@ -91,24 +111,30 @@ def result_lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
                 f"{row.seconds:.1f}",
             )
         )
+        add_metric(f"  {title}", row.validation, row.test)
         for domain, score in row.domains.items():
-            lines.append((f"  on {printable(domain)}", "", "", accuracy_text(score), "", ""))
+            domain = printable(domain)
+            lines.append((f"  on {domain}", "", "", accuracy_text(score), "", ""))
+            add_metric(f"  {title} on {domain}", None, score)
         if row.domain_mean is not None:
             mean = f"{100 * row.domain_mean:.1f}"
             lines.append((f"  mean of {len(row.domains)} domains", "", "", mean, "", ""))
-    return lines
+    return TextTable(("adapter", "parameters", "validation", "test", "images", "seconds"), lines)
 
 
-def result_table(rows: Sequence[Row], budget: int, notes: Sequence[str] = ()) -> Table:
+def result_table(
+    rows: Sequence[Row], budget: int, notes: Sequence[str] = (), metric: str = "accuracy"
+) -> Table:
     """Return the table of the trained adapters.
 
     Args:
         rows: The adapters.
         budget: The most trainable parameters.
-        notes: What limits the meaning of the figures, as in :meth:`DataSummary.notes`.
+        notes: Lines below the table, as in :meth:`DataSummary.captions`.
+        metric: The recipe's metric.
     """
     title = f"Accuracy in % (95% interval) under a budget of {budget:,} trainable parameters"
-    table = plain_table(title, RESULT_COLUMNS, result_lines(rows))
+    table = plain_table(title, *result_texts(rows, metric))
     if notes:
         table.caption = Text("\n".join(notes), justify="left")
     return table

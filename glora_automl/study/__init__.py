@@ -2,9 +2,10 @@
 
 from glora_automl.study._architectures import find_architecture, parse_trial
 from glora_automl.study._backbones import RankedBackbone, RankingOutcome, read_ranking
+from glora_automl.study._classes import ClassFigures, ClassReport, Confusion
 from glora_automl.study._comparison import Comparison, RankCorrelation, spearman
 from glora_automl.study._costs import STAGES, Cost, stage_costs, stage_spent, trials_spent
-from glora_automl.study._data import Absent, DataSummary, Overlap, read_data
+from glora_automl.study._data import Absent, DataSummary, Majority, Overlap, read_data
 from glora_automl.study._ladder import Ladder, Step, margin_note
 from glora_automl.study._outcomes import (
     AdapterOutcome,
@@ -55,11 +56,15 @@ __all__ = [
     "AdapterOutcome",
     "Attribute",
     "BackboneOutcome",
+    "ClassFigures",
+    "ClassReport",
     "Comparison",
+    "Confusion",
     "Cost",
     "DataSummary",
     "Done",
     "Ladder",
+    "Majority",
     "Overlap",
     "PairOutcome",
     "RankCorrelation",

@@ -15,6 +15,7 @@ from glora_automl._messages import short
 from glora_automl.architecture import Architecture, LayerShape
 from glora_automl.errors import GLoRAError, StudyError
 from glora_automl.samplers import is_feasible
+from glora_automl.study._classes import ClassReport
 from glora_automl.study._comparison import Comparison
 from glora_automl.study._ladder import Ladder
 from glora_automl.study._outcomes import BackboneOutcome, Done, SelectOutcome, SupernetOutcome
@@ -146,6 +147,7 @@ _RECORDS: dict[str, type[Record]] = {
     "supernet": SupernetOutcome,
     "selection": Selection,
     "ladder": Ladder,
+    "classes": ClassReport,
     "comparison": Comparison,
 }
 

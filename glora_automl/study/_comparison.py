@@ -10,6 +10,7 @@ from scipy import stats
 
 from glora_automl.study._record import Count, Record
 from glora_automl.study._result import Row
+from glora_automl.training import MetricName
 
 __all__ = ["Comparison", "RankCorrelation", "spearman"]
 
@@ -42,6 +43,7 @@ class Comparison(Record):
         best_preset: Name of the preset with the best validation score.
         inherited: Rank correlation of accuracies with inherited weights and after training on,
             both on the validation images; None if no architectures were trained for it.
+        metric: The recipe's metric.
         notes: What limits the meaning of the figures.
     """
 
@@ -50,6 +52,7 @@ class Comparison(Record):
     best_preset: str
     inherited: RankCorrelation | None
     notes: tuple[str, ...] = ()
+    metric: MetricName = "accuracy"
 
 
 def spearman(pairs: Sequence[Sequence[float]], seed: int = 0) -> RankCorrelation:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import optuna
+from pydantic import Field
 
 from glora_automl._messages import short
-from glora_automl.study._record import Record
+from glora_automl.study._record import Count, Record
 from glora_automl.study._settings import get_attribute
 
-__all__ = ["Absent", "DataSummary", "Overlap", "read_data"]
+__all__ = ["Absent", "DataSummary", "Majority", "Overlap", "read_data"]
 
 STEERING = ("train", "validation")
 """Splits that a search sees."""
@@ -46,6 +47,27 @@ class Absent(NamedTuple):
     names: tuple[str, ...]
 
 
+class Majority(NamedTuple):
+    """The largest class of the training images, as a prediction for all images of a split.
+
+    Attributes:
+        name: Name of the class.
+        split: ``test``, or ``validation`` without test images.
+        n_correct: Images of the class in the split.
+        n_images: Images of the split.
+    """
+
+    name: str
+    split: Literal["test", "validation"]
+    n_correct: Count
+    n_images: Annotated[int, Field(ge=1)]
+
+    @property
+    def accuracy(self) -> float:
+        """Accuracy of the prediction."""
+        return self.n_correct / self.n_images
+
+
 @dataclass(frozen=True)
 class DataSummary(Record):
     """The images of a study, and what limits the meaning of its figures.
@@ -56,6 +78,7 @@ class DataSummary(Record):
         absent: Classes without an image in a split.
         n_contradictions: Images that have a copy of another class.
         n_dark: Train images that are almost black.
+        majority: The largest class; None in a study of an earlier version.
 
     Example:
         >>> data = DataSummary({"train": 8, "test": 4}, (Overlap("train", "test", 1),))
@@ -68,6 +91,19 @@ class DataSummary(Record):
     absent: tuple[Absent, ...] = ()
     n_contradictions: int = 0
     n_dark: int = 0
+    majority: Majority | None = None
+
+    def captions(self) -> list[str]:
+        """Return the lines below a table: the accuracy of the majority class, then the notes."""
+        return [*self.majority_notes(), *self.notes()]
+
+    def majority_notes(self) -> list[str]:
+        """Return a sentence on the accuracy of the majority class, if it is known."""
+        if self.majority is None:
+            return []
+        name, split = short(self.majority.name, 40), self.majority.split
+        accuracy = f"{100 * self.majority.accuracy:.1f}%"
+        return [f"Majority class ({name}): accuracy {accuracy} on {split} images."]
 
     def notes(self) -> list[str]:
         """Return sentences for people, the most important first."""

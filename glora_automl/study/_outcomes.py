@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from glora_automl.storages import ArtifactReference
+from glora_automl.study._classes import ClassReport
 from glora_automl.study._ladder import Step
 from glora_automl.study._record import Count, Record, Seconds
 from glora_automl.study._result import Row, Selection
@@ -152,12 +153,14 @@ class TestOutcome(Record):
     Attributes:
         rows: The rows.
         spent: Work of the stage.
+        classes: The selected adapter by class, if there are test images.
     """
 
     __test__ = False  # pytest takes classes of this name for tests
 
     rows: tuple[Row, ...]
     spent: Spent = NOTHING
+    classes: ClassReport | None = None
 
 
 @dataclass(frozen=True)
@@ -169,12 +172,14 @@ class SelectOutcome(Record):
         selection: The selected architecture.
         row: Its row.
         spent: Work of the stage.
+        classes: Its figures by class, if there are test images.
     """
 
     budget: Count
     selection: Selection
     row: Row
     spent: Spent = NOTHING
+    classes: ClassReport | None = None
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from glora_automl.study._record import Count, Record, Seconds
 from glora_automl.study._stages import Stage
-from glora_automl.training import Score
+from glora_automl.training import MetricName, Score, is_minimized
 
 __all__ = ["SEARCHED", "Row", "Selection", "best_row", "is_better", "quality"]
 
@@ -102,14 +103,15 @@ class Selection(Record):
         return "truncation of the supernet" if self.trial is None else f"trial {self.trial}"
 
 
-def quality(score: Score) -> tuple[float, float]:
+def quality(score: Score, metric: MetricName = "accuracy") -> tuple[float, ...]:
     """Return a sort key of scores on the same images; higher is better.
 
     The key is the temperature-scaled loss, then the accuracy. On a few hundred images accuracies
-    of different adapters are often equal.
+    of different adapters are often equal. Another metric than the accuracy comes before both.
 
     Args:
         score: A score with a temperature-scaled loss.
+        metric: The recipe's metric, whose value is ``score.custom``.
 
     Example:
         >>> one, other = Score(0.72, 1.9, 150, 0.81), Score(0.72, 1.7, 150, 0.84)
@@ -117,19 +119,25 @@ def quality(score: Score) -> tuple[float, float]:
         (-0.81, 0.72)
     """
     assert score.scaled_loss is not None, "trained models are scored with temperature scaling"
-    return -score.scaled_loss, score.accuracy
+    key = -score.scaled_loss, score.accuracy
+    if metric == "accuracy":
+        return key
+    if score.custom is None:
+        return -math.inf, *key
+    return -score.custom if is_minimized(metric) else score.custom, *key
 
 
-def is_better(score: Score, other: Score) -> bool:
+def is_better(score: Score, other: Score, metric: MetricName = "accuracy") -> bool:
     """Return whether a score beats another one on the same images; see :func:`quality`."""
-    return quality(score) > quality(other)
+    return quality(score, metric) > quality(other, metric)
 
 
-def best_row(rows: Sequence[Row]) -> Row:
+def best_row(rows: Sequence[Row], metric: MetricName = "accuracy") -> Row:
     """Return the row with the best validation score; the first of equal ones.
 
     Args:
         rows: At least one row with a validation score.
+        metric: The recipe's metric.
     """
     scored = [(row, row.validation) for row in rows if row.validation is not None]
-    return max(scored, key=lambda pair: quality(pair[1]))[0]
+    return max(scored, key=lambda pair: quality(pair[1], metric))[0]

@@ -20,10 +20,11 @@ from glora_automl._messages import short
 from glora_automl.architecture import LayerShape
 from glora_automl.errors import GLoRAError, RecipeError, StudyError
 from glora_automl.presets import resolve_architecture
-from glora_automl.recipes import Recipe, SearchSettings, parse_recipe
+from glora_automl.recipes import Recipe, parse_recipe
 from glora_automl.search_space import SearchSpace
 from glora_automl.study._attributes import check_attributes, check_stage_trials
 from glora_automl.study._ranking import CONSTRAINT
+from glora_automl.training import is_minimized
 from glora_automl.workers import stage_study_name
 
 __all__ = [
@@ -57,6 +58,7 @@ Attribute = Literal[
     "selection",
     "ladder",
     "result",
+    "classes",
     "comparison",
 ]
 """Attributes of a study; the storage has them as ``glora:<name>``."""
@@ -172,17 +174,16 @@ def read_space(study: optuna.Study) -> SearchSpace:
     return SearchSpace(spec, shapes)
 
 
-def directions_of(search: SearchSettings) -> list[StudyDirection]:
+def directions_of(recipe: Recipe) -> list[StudyDirection]:
     """Return the direction of each objective."""
-    return [
-        StudyDirection.MAXIMIZE if objective == "accuracy" else StudyDirection.MINIMIZE
-        for objective in search.objectives
-    ]
+    minimize, maximize = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
+    first = minimize if is_minimized(recipe.objective) else maximize
+    return [first, minimize] if recipe.search.is_multi_objective else [first]
 
 
-def name_objectives(study: optuna.Study, search: SearchSettings) -> None:
+def name_objectives(study: optuna.Study, recipe: Recipe) -> None:
     """Name the values of a study's trials for Optuna."""
-    names = [f"validation_{search.metric}", CONSTRAINT]
+    names = [f"validation_{recipe.objective}", CONSTRAINT]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         study.set_metric_names(names[: len(study.directions)])
@@ -236,7 +237,7 @@ class Settings:
 
         Settings are one attribute: a worker may be killed between two of them.
         """
-        name_objectives(study, self.recipe.search)
+        name_objectives(study, self.recipe)
         set_attribute(
             study,
             "settings",
@@ -341,7 +342,7 @@ def create_study(storage: BaseStorage, name: str, settings: Settings) -> optuna.
     Raises:
         StudyError: If the study exists with other directions.
     """
-    directions = directions_of(settings.recipe.search)
+    directions = directions_of(settings.recipe)
     study = optuna.create_study(
         study_name=name, storage=storage, directions=directions, load_if_exists=True
     )

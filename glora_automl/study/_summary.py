@@ -57,6 +57,7 @@ def summarize(study: optuna.Study) -> dict[str, Any]:
     best = best_trials(study, 1)
     stages = find_stages(study)
     costs = stage_costs(study)
+    data = read_data(study)
     spent: dict[str, float] = {}
     for cost in costs:
         spent[cost.stage] = round(spent.get(cost.stage, 0.0) + cost.seconds, 2)
@@ -70,6 +71,7 @@ def summarize(study: optuna.Study) -> dict[str, Any]:
         "study": study.study_name,
         "stage": _stage(study, sum(states[state] for state in DONE)),
         "budget": get_setting(study, "budget"),
+        "metric": get_setting(study, "recipe").get("metric", "accuracy"),
         "trials": {
             "target": get_setting(study, "target"),
             "complete": states[TrialState.COMPLETE],
@@ -93,9 +95,10 @@ def summarize(study: optuna.Study) -> dict[str, Any]:
         "selection": get_attribute(study, "selection"),
         "result": get_attribute(study, "result"),
         "ladder": get_attribute(study, "ladder"),
+        "classes": get_attribute(study, "classes"),
         "selects": _selects(study, stages),
         "comparison": get_attribute(study, "comparison"),
-        "data": {**read_data(study).to_json(), "notes": read_data(study).notes()},
+        "data": {**data.to_json(), "notes": data.notes(), "captions": data.captions()},
         "seconds": {str(stage): spent[stage] for stage in STAGES if spent.get(stage)},
         "workers": _workers(trials, stages),
         "stage_costs": [cost._asdict() for cost in costs],

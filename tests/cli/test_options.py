@@ -25,8 +25,17 @@ RECIPE = {"--budget", "--model", "--set"}
 OPTIONS = {
     "search": WORKSPACE
     | RECIPE
-    | {"--margin", "--n-trials", "--name", "--sampler", "--seed", "--warm-start"},
-    "train": WORKSPACE | RECIPE | {"--architecture", "--name", "--seed"},
+    | {
+        "--effort",
+        "--margin",
+        "--metric",
+        "--n-trials",
+        "--name",
+        "--sampler",
+        "--seed",
+        "--warm-start",
+    },
+    "train": WORKSPACE | RECIPE | {"--architecture", "--metric", "--name", "--seed"},
     "resume": WORKSPACE - {"--heartbeat"} | {"--n-trials"},
     "select": WORKSPACE - {"--heartbeat"} | {"--budget", "--margin"},
     "compare": WORKSPACE - {"--heartbeat"} | {"--n-architectures"},
@@ -34,7 +43,7 @@ OPTIONS = {
     "suite": WORKSPACE - {"--heartbeat"} | RECIPE | {"--n-seeds", "--n-trials"},
     "predict": {"--backbone", "--batch-size", "--device", "--quiet", "--top"},
     "status": {"--runs", "--storage"},
-    "show": {"--runs", "--storage"},
+    "show": {"--classes", "--runs", "--storage"},
     "architecture": {"--runs", "--storage", "--trial"},
     "report": {"--out", "--png", "--runs", "--storage"},
     "dashboard": {"--artifacts", "--by", "--host", "--port", "--runs", "--storage", "--write"},

@@ -46,6 +46,23 @@ def test_search_json_is_the_only_standard_output(folder, glora):
     assert json.loads(glora("status", "--json")[1]) == [document]
 
 
+def test_search_with_a_metric_shows_it_and_the_majority_class(folder, glora):
+    options = sets(**{"search.objectives": '["metric"]', "training.class_weight": "balanced"})
+    arguments = ("search", "tiny.toml", *FAST, "--metric", "macro_f1", *options)
+    code, out, err = glora(*arguments)
+    assert code == 0, err
+    assert "best validation macro f1 0." in err
+    assert out.count("macro F1") >= 4
+    assert "Majority class ('5'): accuracy 33.6% on test images." in out
+    document = json.loads(glora(*arguments, "--json")[1])
+    assert document["metric"] == "macro_f1"
+    rows = [row["test"] for row in document["result"] if row["test"] is not None]
+    assert all(0 < row["custom"] < 1 for row in rows)
+    assert document["data"]["majority"]["n_correct"] == 154
+    best = max(row["validation"]["custom"] for row in document["result"] if row["validation"])
+    assert document["selection"]["trained"]["custom"] == best
+
+
 def test_search_options_override_the_recipe(folder, glora):
     options = ("--name", "mine", "--budget", "300", "--seed", 4, "--runs", "there", "--quiet")
     _, out, err = glora("search", "tiny.toml", *FAST, *options, "--sampler", "random", "--json")
@@ -183,6 +200,8 @@ VARIANTS = {
         (["tiny.toml", "--set", "search_space=leen"], ["'leen'", "lean"]),
         (["vtab1k", "--data", "."], ["train800.txt", "NOAH"]),
         (["tiny.toml", "--budget", "12q"], ["12q", "12k"]),
+        (["tiny.toml", "--metric", "auc"], ["metric", "'auc'", "auroc"]),
+        (["tiny.toml", "--set", "training.class_weight=even"], ["class_weight", "'even'"]),
         (["tiny.toml", "--n-trials", "0"], ["n_trials", "0"]),
         (["tiny.toml", "--sampler", "cmaes"], ["sampler", "nsga2"]),
         (["tiny.toml", "--device", "toaster"], ["toaster", "--device"]),

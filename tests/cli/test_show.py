@@ -1,5 +1,7 @@
 import json
 
+from glora_automl.pipeline import Workspace, open_run
+from glora_automl.recipes import load_recipe
 from tests.cli.conftest import FAST, sets
 
 
@@ -20,6 +22,25 @@ def test_show_two_objectives_prints_the_pareto_front(folder, glora):
     assert "Pareto front" in shown
     assert document["front"]
     assert all(f"{point['n_params']:,}" in shown for point in document["front"])
+
+
+def test_show_classes_prints_each_class_and_the_confusions(finished, runs, glora):
+    code, out, _ = glora("show", "tiny", "--classes", "--runs", runs)
+    assert code == 0
+    assert "Classes on test images" in out
+    for figures in finished.classes.figures():
+        (line,) = (line for line in out.splitlines() if f"{100 * figures.f1:.1f}" in line
+                   and line.split()[1] == figures.name)  # fmt: skip
+        assert str(figures.support) in line
+    assert "Most frequent confusions" in out
+    assert "Confusion matrix" in out
+    assert "Pareto front" not in out
+
+
+def test_show_classes_of_an_unfinished_study_is_one_line(folder, error):
+    with open_run(load_recipe("tiny.toml"), Workspace()):
+        pass
+    assert "must be finished and have test images" in error("show", "tiny", "--classes")
 
 
 def test_show_unknown_study_names_the_known(runs, error):

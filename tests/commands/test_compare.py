@@ -198,7 +198,7 @@ INTERRUPTS = {
     "from scratch": partial(interrupt_training, stage="compare-searched-from-scratch"),
     "pair": partial(interrupt_training, stage="compare-pair-2", checkpoints=2),
     "refit": partial(interrupt_after, owner=_selection, name="adapter_outcome", calls=7),
-    "test": partial(interrupt_after, owner=_final_test, name="evaluate", calls=3),
+    "test": partial(interrupt_after, owner=_final_test, name="score_model", calls=3),
 }
 
 

@@ -26,7 +26,9 @@ INTERRUPTS = {
     "in the first trial": partial(interrupt_after, owner=Scorer, name="score"),
     "in the sixth trial": partial(interrupt_after, owner=Scorer, name="score", calls=6),
     "in the selection's training": partial(interrupt_training, stage="selection", checkpoints=2),
-    "at the end of the selection": partial(interrupt_after, owner=_selection, name="validate"),
+    "at the end of the selection": partial(
+        interrupt_after, owner=_selection, name="validate", calls=2
+    ),
     "in a baseline's training": partial(interrupt_training, stage="baseline-BitFit"),
     "between two baselines": partial(
         interrupt_after, owner=_baselines, name="train_adapter", calls=2
@@ -35,7 +37,7 @@ INTERRUPTS = {
     "at the end of the refit": partial(
         interrupt_after, owner=_selection, name="adapter_outcome", calls=2
     ),
-    "in the test": partial(interrupt_after, owner=_final_test, name="evaluate", calls=2),
+    "in the test": partial(interrupt_after, owner=_final_test, name="score_model", calls=2),
     "after the winner's files": partial(interrupt_after, owner=_final_test, name="save_checkpoint"),
 }
 

@@ -130,6 +130,7 @@ def test_select_result_fits_its_budget_and_is_stored(finished, finished_workspac
     assert row.validation == result.selection.trained
     context = prepare(tiny, finished_workspace, "tiny")
     assert evaluate(result.model, *context.test()) == row.test
+    assert sum(result.classes.correct) == round(row.test.accuracy * N_TEST)
     found = load_checkpoint(finished_workspace.folder / f"tiny/winner-{budget}.json")
     assert found is not None
     architecture = Architecture.parse(found[1]["architecture"])
@@ -172,6 +173,7 @@ def test_select_second_call_does_nothing(finished, finished_workspace, monkeypat
     again = select("tiny", "9%", workspace=finished_workspace)
     assert again.rows == first.rows
     assert again.selection == first.selection
+    assert again.classes == first.classes
 
 
 @pytest.mark.parametrize(
@@ -179,7 +181,7 @@ def test_select_second_call_does_nothing(finished, finished_workspace, monkeypat
     [
         partial(interrupt_training, stage="select-672.", checkpoints=2),
         partial(interrupt_training, stage="select-672-refit"),
-        partial(interrupt_after, owner=_final_test, name="evaluate"),
+        partial(interrupt_after, owner=_final_test, name="score_model"),
     ],
     ids=["training", "refit", "test"],
 )
@@ -276,6 +278,7 @@ def test_select_margin_is_the_smallest_that_is_shown_not_to_be_worse(
         assert step.n_lost - step.n_gained == round(loss * N_VALIDATION)
     context = prepare(tiny, finished_workspace, "tiny")
     assert evaluate(result.model, *context.test()) == row.test
+    assert sum(result.classes.correct) == round(row.test.accuracy * N_TEST)
     # The row has all steps, of which the first that failed is one.
     one = trained_images(tiny, tiny.selection.epochs_ratio)
     refit = trained_images(tiny, tiny.selection.refit_epochs_ratio, N_LABELLED)
@@ -318,6 +321,8 @@ def test_select_margin_without_a_smaller_adapter_is_the_best_one(finished, finis
     assert result.ladder.chosen is None
     assert result.selection == finished.selection
     assert result.rows == finished.rows[:1]
+    assert result.classes == finished.classes
+    assert result.classes is not None
     assert summarize(result.study)["selects"] == []
 
 
@@ -336,7 +341,7 @@ def test_select_margin_that_the_images_cannot_show_trains_nothing(
     [
         partial(interrupt_training, stage="ladder-348."),
         partial(interrupt_training, stage="ladder-348-refit"),
-        partial(interrupt_after, owner=_final_test, name="evaluate"),
+        partial(interrupt_after, owner=_final_test, name="score_model"),
         partial(interrupt_after, owner=_select, name="keep_winner"),
     ],
     ids=["training", "refit", "test", "winner"],

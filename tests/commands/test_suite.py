@@ -212,12 +212,15 @@ def test_suite_result_means_weigh_groups_and_domains_equally(place):
             ),
             "high": ((row("LoRA r=1", 0.1, (0.2, 0.4)), row("searched", 0.2, (0.8, 1.0))),),
         },
+        majorities={"low": (0.25, 0.35), "high": (0.5,)},
     )
     assert result.methods() == ["LoRA", "searched"]
     assert result.accuracies("low", "LoRA") == [0.5, 0.7]
     assert result.accuracies("high", "searched", "d1") == [1.0]
     assert result.mean("LoRA") == pytest.approx((0.6 + 0.3) / 2)
     table = suite_table(result)
+    line = "Majority class, accuracy in % on test images: low 30.0, high 50.0."
+    assert str(table.caption).splitlines()[0] == line
     assert "high on d0" in list(table.columns[0].cells)[2]
     assert list(table.columns[0].cells)[-1] == "mean of the groups"
     assert result.to_json()["means"]["LoRA"]["hard"] == pytest.approx(0.3)

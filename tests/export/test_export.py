@@ -25,7 +25,16 @@ from glora_automl.pipeline import (
     load_backbone,
     open_run,
 )
-from glora_automl.study import AdapterOutcome, Row, Stage, get_attribute, load_study, stage_costs
+from glora_automl.study import (
+    AdapterOutcome,
+    ClassReport,
+    Row,
+    Stage,
+    get_attribute,
+    load_study,
+    read_data,
+    stage_costs,
+)
 from glora_automl.training import evaluate
 from tests.tasks.files import picture
 
@@ -77,6 +86,16 @@ def test_export_model_records_scores_and_verification(exports, runs, study):
             assert export.record.about["test"] == row.test._asdict()
         assert export.verification.n_images == export.verification.n_same_predictions == 60
         assert export.verification.difference <= export.verification.tolerance
+
+
+def test_export_model_card_of_the_winner_has_its_classes(exports, study):
+    card = (exports["timm"].path / "README.md").read_text(encoding="utf-8")
+    assert read_data(study).captions()[0] in card
+    assert "## Classes on test images" in card
+    for confusion in ClassReport.from_json(get_attribute(study, "classes")).confusions:
+        assert f"| {confusion.label} | {confusion.prediction} | {confusion.n_images} |" in card
+    backbone = (exports["backbone"].path / "README.md").read_text(encoding="utf-8")
+    assert "Classes on test images" not in backbone
 
 
 def test_export_model_of_adapter_is_smaller_than_model(exports):

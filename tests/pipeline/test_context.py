@@ -1,11 +1,13 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from glora_automl.adapters import linear_shapes
 from glora_automl.backbones import fit_head
-from glora_automl.errors import ArchitectureError, BudgetError, TaskError
-from glora_automl.pipeline import Workspace, prepare, resolve_device
+from glora_automl.errors import ArchitectureError, BudgetError, RecipeError, TaskError
+from glora_automl.pipeline import Workspace, _context, prepare, resolve_device
 from glora_automl.progress import Progress
 from glora_automl.study import Absent, Overlap
 from glora_automl.tasks import Task
@@ -72,6 +74,36 @@ def test_prepare_keeps_and_logs_what_limits_the_figures(tiny, tmp_path, monkeypa
     assert data.absent == (Absent("validation", 4, ("a", "b", "c")),)
     assert workspace.progress.lines == data.notes()
     assert len(data.notes()) == 2
+
+
+def test_prepare_keeps_the_accuracy_of_the_majority_class(tiny, workspace):
+    context = prepare(tiny, workspace, "tiny")
+    majority, task = context.data.majority, context.task
+    largest = task.classes.index(majority.name)
+    counts = task.train.labels.bincount()
+    assert counts[largest] == counts.max()
+    assert majority.split == "test"
+    assert majority.accuracy == (task.test.labels == largest).double().mean().item()
+
+
+@pytest.mark.parametrize("metric", ["auroc", "kappa", "balanced_accuracy"])
+def test_prepare_of_a_metric_that_is_undefined_on_one_class_raises(
+    tiny, workspace, metric, monkeypatch
+):
+    original = _context.load_task
+
+    def load_task(*args, **options):
+        task = original(*args, **options)
+        of_one = task.validation.subset(torch.nonzero(task.validation.labels == 1)[:, 0])
+        return replace(task, validation=of_one)
+
+    monkeypatch.setattr(_context, "load_task", load_task)
+    recipe = tiny.replace(metric=metric)
+    if metric == "balanced_accuracy":
+        assert prepare(recipe, workspace, "tiny").recipe.metric == metric
+    else:
+        with pytest.raises(RecipeError, match=f"got '{metric}' with images of one class"):
+            prepare(recipe, workspace, "tiny")
 
 
 def test_backbone_is_a_copy_and_needs_loading(tiny, workspace, loaded):

@@ -6,7 +6,7 @@ from glora_automl.architecture import Architecture
 from glora_automl.commands import search
 from glora_automl.pipeline import Context, Workspace, open_run
 from glora_automl.recipes import load_recipe
-from glora_automl.study import Stage, TestOutcome, read_recipe
+from glora_automl.study import ClassReport, Stage, TestOutcome, read_recipe, summarize
 from glora_automl.training import evaluate, load_checkpoint
 from tests.conftest import TINY
 
@@ -48,6 +48,18 @@ def test_final_test_scores_every_adapter(tested):
     assert outcome.spent.n_evaluated == len(scored) * len(labels)
     winner = next(row for row in result.rows if result.selection.preset in (None, row.name))
     assert evaluate(result.model, images, labels) == winner.test
+
+
+def test_final_test_keeps_the_selected_adapter_by_class(tested):
+    result, workspace, _ = tested
+    with open_run(read_recipe(result.study), workspace) as run:
+        images, labels = run.context.test()
+        names = run.context.task.classes
+    with torch.no_grad():
+        predictions = result.model(images[:]).argmax(1)
+    expected = ClassReport.of(names, labels.numpy(), predictions.numpy())
+    assert result.classes == expected
+    assert summarize(result.study)["classes"] == expected.to_json()
 
 
 def test_final_test_searched_row_counts_the_images_of_its_stages(tested):

@@ -58,7 +58,12 @@ def test_find_smallest_of_uniform_paths_takes_the_best_trials(tiny, workspace):
     )
 
 
-def test_find_smallest_begins_with_a_baseline_that_validates_better(tiny, workspace, monkeypatch):
+@pytest.mark.parametrize(
+    ("metric", "better"), [("accuracy", {"scaled_loss": 0.01}), ("macro_f1", {"custom": 2.0})]
+)
+def test_find_smallest_begins_with_a_baseline_that_validates_better(
+    tiny, workspace, monkeypatch, metric, better
+):
     original = _standalone.validate_classes
 
     def validate(context, subnet):
@@ -66,10 +71,10 @@ def test_find_smallest_begins_with_a_baseline_that_validates_better(tiny, worksp
         is_baseline = len(subnet.layers) and all(
             str(layer.active.E) == "vector" for layer in subnet.layers.values()
         )
-        return (score._replace(scaled_loss=0.01) if is_baseline else score), classes
+        return (score._replace(**better) if is_baseline else score), classes
 
     monkeypatch.setattr(_standalone, "validate_classes", validate)
-    recipe = tiny.replace(training={"epochs": 2}, search={"n_trials": 3})
+    recipe = tiny.replace(training={"epochs": 2}, search={"n_trials": 3}, metric=metric)
     result = search(recipe.replace(selection={"margin": WIDE}), workspace=workspace)
     (bitfit,) = (row for row in result.rows if row.name == "BitFit")
     ladder = result.ladder

@@ -95,7 +95,7 @@ def test_propose_suggests_every_dimension_and_scores_nothing(objective, space):
     evaluate = objective().propose(trial)
     assert list(trial.params) == [dimension.name for dimension in space.dimensions]
     assert Counts.made == 0
-    values, attributes = evaluate()
+    values, attributes, _ = evaluate()
     assert values == (space.count(trial.params) / 1000,)
     assert attributes["validation_images"] == 7
 

@@ -3,6 +3,7 @@ from dataclasses import replace
 import optuna
 import pytest
 import torch
+from sklearn.metrics import log_loss, roc_auc_score
 
 from glora_automl.pipeline import (
     Workspace,
@@ -112,6 +113,31 @@ def test_context_objective_scores_the_subnets_of_the_supernet(context_of, object
         expected = [loss if objectives[0] == "loss" else accuracy]
         expected += [context.space.count(trial.params)] * (len(objectives) - 1)
         assert trial.values == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("metric", ["auroc", "log_loss"])
+def test_context_objective_of_a_metric_has_its_value_and_direction(context_of, metric):
+    context = context_of(metric=metric, search={"objectives": ["metric", "n_params"]})
+    trained = train_supernet(context, None)
+    objective = context_objective(context, trained)
+    assert [d.name for d in objective.directions] == [
+        "MINIMIZE" if metric == "log_loss" else "MAXIMIZE",
+        "MINIMIZE",
+    ]
+    study = optuna.create_study(
+        directions=objective.directions, sampler=optuna.samplers.RandomSampler(seed=0)
+    )
+    study.optimize(objective, n_trials=2)
+    images, labels = context.validation
+    for trial in study.trials:
+        trained.supernet.activate(context.space.architecture(trial.params))
+        with torch.no_grad():
+            p = trained.supernet.model.eval()(images[:]).double().softmax(1).numpy()
+        expected = {
+            "auroc": roc_auc_score(labels.numpy(), p, multi_class="ovr"),
+            "log_loss": log_loss(labels.numpy(), p),
+        }
+        assert trial.values[0] == pytest.approx(expected[metric], abs=1e-5)
 
 
 def test_search_trials_begin_with_the_truncation_and_fit_the_budget(tiny, tmp_path):

@@ -224,12 +224,17 @@ def test_interrupted_selection_ends_as_an_uninterrupted_one(
     assert again.rows[0].test == whole.rows[0].test
 
 
-CONTEXT = SimpleNamespace(recipe=SimpleNamespace(selection=SimpleNamespace(refit=True)))
+def context_with(metric):
+    selection = SimpleNamespace(refit=True)
+    return SimpleNamespace(recipe=SimpleNamespace(selection=selection, metric=metric))
+
+
+CONTEXT = context_with("accuracy")
 TRIAL = Selection("fc: B=lora-1", 12, Score(0.6, 1.0, 10, 0.9), trial=3, candidates=(3, 4))
 
 
-def outcome(name, scaled_loss, selection=None, accuracy=0.6):
-    score = None if scaled_loss is None else Score(accuracy, 1.0, 10, scaled_loss)
+def outcome(name, scaled_loss, selection=None, accuracy=0.6, custom=None):
+    score = None if scaled_loss is None else Score(accuracy, 1.0, 10, scaled_loss, custom)
     text = None if score is None else f"{name}: none"
     return AdapterOutcome(Row(name, 0, score), text, selection=selection)
 
@@ -259,6 +264,15 @@ def test_best_outcome_of_equal_scaled_losses_is_the_more_accurate_one():
         "a": outcome("probe", 0.9, accuracy=0.7),
     }
     assert best_outcome(CONTEXT, found).preset == "probe"
+
+
+def test_best_outcome_with_a_metric_has_its_best_value():
+    found = {
+        "selection": outcome("searched", 0.7, TRIAL, custom=0.6),
+        "a": outcome("probe", 0.9, custom=0.8),
+        "b": outcome("BitFit", 0.8, custom=None),
+    }
+    assert best_outcome(context_with("auroc"), found).preset == "probe"
 
 
 def test_search_selects_a_baseline_that_validates_better(tiny, workspace, monkeypatch):

@@ -57,6 +57,8 @@ def test_report_of_a_finished_study_is_one_file(tmp_path):
         "LoRA r=2",
         "none fits",
         "12.5",
+        "Classes on test images",
+        "Most frequent confusions",
         selection["architecture"].splitlines()[0],
     ):
         assert words in page.text

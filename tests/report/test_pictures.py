@@ -253,7 +253,10 @@ STUDIES = {
     "one": ({"count": 1}, HAS_BEST | {"front", "cost"}),
     "failed": ({"count": 3, "state": TrialState.FAIL}, set()),
     "infeasible": ({"count": 3, "over": 4}, {"front", "cost"}),
-    "equal": ({"count": 12, "validation_accuracy": 0.5}, {*PICTURES} - {"supernet", "generations"}),
+    "equal": (
+        {"count": 12, "validation_accuracy": 0.5},
+        {*PICTURES} - {"supernet", "generations", "confusion"},
+    ),
     "unknown": ({"count": 7, "trainable_params": None}, HAS_BEST | {"cost"}),
 }
 

@@ -9,8 +9,10 @@ from glora_automl.report import (
     accuracy_text,
     cost_table,
     grid_blocks,
+    metric_title,
     result_table,
 )
+from glora_automl.report._tables import result_texts
 from glora_automl.study import Cost, Row, Stage
 from glora_automl.training import Score
 from tests.report.studies import made_study
@@ -100,3 +102,15 @@ def test_cost_table_omits_unmeasured_columns():
 def test_result_table_notes_stand_below_as_they_are():
     text = printed(result_table([Row("LoRA")], 0, ["1 class has no test image: 'car [/red]'."]))
     assert text.splitlines()[-1].strip() == "1 class has no test image: 'car [/red]'."
+
+
+def test_result_table_shows_another_metric_below_each_accuracy():
+    score = Score(accuracy=0.5, loss=1.0, n_images=100, custom=0.875)
+    row = Row("searched", 1234, score, score._replace(custom=None), 700, 1.25, {"art": score})
+    for metric, value in (("auroc", "0.875"), ("balanced_accuracy", "87.5")):
+        lines = result_texts([row, Row("LoRA")], metric).lines
+        title = metric_title(metric)
+        assert lines[1] == (f"  {title}", "", value, "–", "", "")
+        assert lines[3] == (f"  {title} on art", "", "–", value, "", "")
+        assert [line[0] for line in lines[-2:]] == ["  mean of 1 domains", "LoRA"]
+    assert len(result_texts([row]).lines) == 3

@@ -2,7 +2,7 @@ import optuna
 import pytest
 
 from glora_automl.errors import StudyError
-from glora_automl.study import Absent, DataSummary, Overlap, read_data
+from glora_automl.study import Absent, DataSummary, Majority, Overlap, read_data
 
 FULL = DataSummary(
     {"train": 100, "validation": 20, "test": 30, "far": 9, "new": 8},
@@ -26,6 +26,16 @@ def test_data_summary_notes_say_what_limits_the_figures():
         "95 of 100 train images are almost black. For fewer than 16 bits in 16-bit files, set "
         "`task.value_range`, such as [0, 4095] for 12 bits.",
     ]
+
+
+def test_data_summary_captions_begin_with_the_majority_class():
+    data = DataSummary({"test": 40}, majority=Majority("ant\n", "test", 10, 40), n_contradictions=2)
+    assert data.captions() == [
+        "Majority class ('ant\\n'): accuracy 25.0% on test images.",
+        "2 images have copies of another class.",
+    ]
+    assert DataSummary.from_json(data.to_json()) == data
+    assert DataSummary().captions() == []
 
 
 def test_data_summary_notes_of_long_names_are_bounded_lines():

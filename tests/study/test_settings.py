@@ -58,7 +58,7 @@ def test_create_study_keeps_the_settings(settings, memory):
     assert get_attribute(study, "format") == FORMAT
     assert get_setting(study, "budget") == 1000
     assert get_setting(study, "initial") == ["01"]
-    assert study.metric_names == [f"validation_{settings.recipe.search.metric}"]
+    assert study.metric_names == [f"validation_{settings.recipe.objective}"]
     assert read_space(study).shapes == settings.layers
     settings.check(study)
 

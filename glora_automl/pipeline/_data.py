@@ -1,0 +1,61 @@
+"""What a study keeps about its images, and whether its metric has a value on them."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+
+from glora_automl.errors import RecipeError
+from glora_automl.recipes import Recipe
+from glora_automl.study import Absent, DataSummary, Majority, Overlap
+from glora_automl.tasks import Task
+from glora_automl.training import metric_function
+
+__all__ = ["check_metric", "summarize_data"]
+
+
+def summarize_data(task: Task) -> DataSummary:
+    """Count images, copies between splits and classes without images."""
+    return DataSummary(
+        n_images={name: len(images) for name, images in task.splits().items()},
+        overlaps=tuple(Overlap(*pair, count) for pair, count in task.overlaps().items()),
+        absent=tuple(
+            Absent(split, len(names), names[:3]) for split, names in task.absent().items()
+        ),
+        n_contradictions=task.n_contradictions(),
+        n_dark=task.n_dark(),
+        majority=_majority(task),
+    )
+
+
+def _majority(task: Task) -> Majority:
+    """Return how many test images the largest training class has; validation images without."""
+    n_classes = len(task.classes)
+    largest = int(task.train.labels.bincount(minlength=n_classes).argmax())
+    split: Literal["test", "validation"] = "test" if len(task.test) else "validation"
+    labels = task.splits()[split].labels
+    return Majority(task.classes[largest], split, int((labels == largest).sum()), len(labels))
+
+
+def check_metric(recipe: Recipe, task: Task) -> None:
+    """Check that the metric has a value on the validation images.
+
+    Raises:
+        RecipeError: If it has none.
+    """
+    function = metric_function(recipe.metric)
+    if function is None:
+        return
+    # Perfect predictions for two images stand for all: of two classes, if there are two.
+    drawn = task.validation.labels
+    labels = np.array([int(drawn.min()), int(drawn.max())])
+    probabilities = np.zeros((2, len(task.classes)))
+    probabilities[[0, 1], labels] = 1
+    if math.isnan(function(labels, probabilities)):
+        raise RecipeError(
+            f"recipe {recipe.name}: metric must have a value on the validation images, got "
+            f"{recipe.metric!r} with images of one class. Add validation images of another class, "
+            "or set another `metric`."
+        )

@@ -20,7 +20,7 @@ from glora_automl.commands._search import search_stages
 from glora_automl.pipeline import Workspace
 from glora_automl.progress import LineProgress
 from glora_automl.recipes import Recipe
-from glora_automl.study import SEARCHED, Comparison, Row, Stage, StageName, best_row, stage_costs
+from glora_automl.study import SEARCHED, Comparison, Row, Stage, StageName, stage_costs
 
 SELECTED = "selected by validation"
 BEST_PRESET = "best preset by validation"
@@ -95,12 +95,10 @@ def measure_pair(job: Job) -> Pair:
     progress = LineProgress(write, interval=60)
     workspace = Workspace(runs=job.runs, device=job.device, progress=progress)
     found = search(recipe, workspace=workspace)
-    if job.quick:
-        tested = tuple(row for row in found.rows if row.test is not None)
-        best = best_row([row for row in tested if row.name != SEARCHED])
-        comparison = Comparison(found.budget, tested, best.name, None)
-    else:
-        comparison = compare(recipe.name, n_architectures=job.n_architectures, workspace=workspace)
+    only = (LONGER,) if job.quick else None
+    comparison = compare(
+        recipe.name, n_architectures=job.n_architectures, only=only, workspace=workspace
+    )
     costs, training = _costs(found, recipe, comparison)
     return {
         "study": recipe.name,

@@ -276,7 +276,9 @@ def create_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--n-architectures", type=int, default=0, help="architectures for Spearman's rho per pair"
     )
-    parser.add_argument("--quick", action="store_true", help="compare with the baselines only")
+    parser.add_argument(
+        "--quick", action="store_true", help="compare with baselines and LoRA at equal cost"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="pairs at a time, one thread each")
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmark-quality"))
     parser.add_argument("--device", default="auto")

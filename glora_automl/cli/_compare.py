@@ -19,12 +19,18 @@ def compare(
     n_architectures: Annotated[
         int, typer.Option(help="Random architectures to train for the rank correlation.")
     ] = 10,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Add this row alone, such as 'LoRA at equal cost'; repeatable."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare a finished study with random truncations, presets and LoRA at equal cost."""
     from glora_automl import commands
 
-    comparison = commands.compare(name, n_architectures=n_architectures, workspace=workspace)
+    comparison = commands.compare(
+        name, n_architectures=n_architectures, only=only, workspace=workspace
+    )
     if not is_main_process():
         return
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial
 
+from glora_automl._messages import short
 from glora_automl.architecture import Architecture
 from glora_automl.budget import FeasibleRegion
 from glora_automl.commands._search import search_stages
@@ -59,10 +61,16 @@ __all__ = ["compare", "random_study_name"]
 
 RANDOM, UNIFORM, ONE_RANDOM = "random truncations", "uniform truncation", "one random truncation"
 SCRATCH, LONGER = "searched, from scratch", "LoRA at equal cost"
+ALTERNATIVES = (RANDOM, ONE_RANDOM, UNIFORM, SCRATCH, LONGER)
+"""Rows that a comparison adds, beside presets."""
 
 
 def compare(
-    name: str, *, n_architectures: int = 10, workspace: Workspace | None = None
+    name: str,
+    *,
+    n_architectures: int = 10,
+    only: Sequence[str] | None = None,
+    workspace: Workspace | None = None,
 ) -> Comparison:
     """Compare a study's adapter with alternatives, all with the same recipe, refit and one test.
 
@@ -75,10 +83,13 @@ def compare(
     Args:
         name: Name of the study, which must be finished.
         n_architectures: Architectures for the rank correlation; 0 leaves it out.
+        only: Names of the rows to add to those of the study, such as ``LoRA at equal cost``, the
+            cheapest that tells whether the search was worth its cost. By default all, with presets
+            and rank correlation.
         workspace: The environment.
 
     Raises:
-        RecipeError: If ``n_architectures`` is 1 or negative.
+        RecipeError: If ``n_architectures`` is 1 or negative, or ``only`` has an unknown name.
         StudyError: If the study is not finished or had no search.
         GLoRAError: If another input is invalid.
         Stopped: If the workspace asked to stop.
@@ -88,24 +99,40 @@ def compare(
             f"n_architectures must be 0 or from 2 to 1000, got {n_architectures}. Correct "
             "`n_architectures`."
         )
+    for label in only or ():
+        if label not in ALTERNATIVES:
+            raise RecipeError(
+                f"only must name rows ({', '.join(ALTERNATIVES)}), got {short(label)}. Correct "
+                "`only`."
+            )
     workspace, recipe = find_study(name, workspace)
     with open_run(recipe, workspace, name=name) as run:
         run.check_searched()
         run.check_finished()
-        return _compare(tune(load_backbone(run)), n_architectures)
+        run = tune(load_backbone(run))
+        return _compare(run, n_architectures if only is None else 0, only)
 
 
-def _compare(run: Run, n_architectures: int) -> Comparison:
+def _compare(run: Run, n_architectures: int, only: Sequence[str] | None) -> Comparison:
+    wanted = ALTERNATIVES if only is None else only
+    result = {row.name: row for row in map(Row.from_json, get_attribute(run.study, "result"))}
     presets = uniform_architectures(run.context)
+    if only is not None:
+        kept = [label for label in presets if label in result] or ["linear probe"]
+        presets = {label: presets[label] for label in kept}
     works: dict[str, Work[Any]] = {}
     for label, architecture in presets.items():
         works |= baseline_work(run, label, architecture)
-    truncations = _truncations(run)
+    truncations: dict[str, list[Candidate]] = {}
+    if {RANDOM, ONE_RANDOM, UNIFORM} & set(wanted):
+        truncations = {k: found for k, found in _truncations(run).items() if k in wanted}
     for label, candidates in truncations.items():
         stage = _stage(label)
         works[stage] = Work(AdapterOutcome, partial(_train_truncation, run, label, candidates))
-    works[_stage(SCRATCH)] = Work(AdapterOutcome, partial(_from_scratch, run))
-    works[_stage(LONGER)] = Work(AdapterOutcome, partial(_longer, run))
+    if SCRATCH in wanted:
+        works[_stage(SCRATCH)] = Work(AdapterOutcome, partial(_from_scratch, run))
+    if LONGER in wanted:
+        works[_stage(LONGER)] = Work(AdapterOutcome, partial(_longer, run))
     for number, architecture in enumerate(_mixed_sizes(run, n_architectures), 1):
         work = Work(PairOutcome, partial(_train_pair, run, number, n_architectures, architecture))
         works[_stage(f"pair-{number}")] = work
@@ -120,10 +147,11 @@ def _compare(run: Run, n_architectures: int) -> Comparison:
             refits |= refit_work(run, f"{stage}-refit", label, adapters[stage])
         refit = run.stages.run(refits)
         adapters |= {stage: refit[f"{stage}-refit"] for stage in parts}
-    result = {row.name: row for row in map(Row.from_json, get_attribute(run.study, "result"))}
     untested = {s: o for s, o in adapters.items() if o.row.name not in result and o.artifact}
     test = Work(TestOutcome, partial(final_test, run, untested, parts))
-    rows = result | {r.name: r for r in run.stages.run_one(_stage("test"), test).rows}
+    # A stage is done once, so each choice of rows has a test stage of its own.
+    chosen = "test" if only is None else "test " + " ".join(sorted(only))
+    rows = result | {r.name: r for r in run.stages.run_one(_stage(chosen), test).rows}
     pairs = [(o.inherited, o.trained) for o in outcomes.values() if isinstance(o, PairOutcome)]
     labels = (SEARCHED, *truncations, SCRATCH, LONGER, *presets)
     comparison = Comparison(

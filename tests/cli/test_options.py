@@ -38,7 +38,7 @@ OPTIONS = {
     "train": WORKSPACE | RECIPE | {"--architecture", "--metric", "--name", "--seed"},
     "resume": WORKSPACE - {"--heartbeat"} | {"--n-trials"},
     "select": WORKSPACE - {"--heartbeat"} | {"--budget", "--margin"},
-    "compare": WORKSPACE - {"--heartbeat"} | {"--n-architectures"},
+    "compare": WORKSPACE - {"--heartbeat"} | {"--n-architectures", "--only"},
     "export": WORKSPACE - {"--heartbeat"} | {"--budget", "--force", "--out", "--to", "--trial"},
     "suite": WORKSPACE - {"--heartbeat"} | RECIPE | {"--n-seeds", "--n-trials"},
     "predict": {"--backbone", "--batch-size", "--device", "--quiet", "--top"},

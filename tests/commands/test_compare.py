@@ -247,3 +247,16 @@ def test_uniform_architectures_are_all_that_fit(tiny, workspace):
     assert set(ranks) == {2**i for i in range(10) if 2**i <= highest} | {highest}
     above = Architecture.uniform(shapes, B=f"lora-{highest + 1}")
     assert above.count(shapes) > context.budget
+
+
+def test_compare_only_one_row_adds_it_to_the_studys(finished, finished_workspace):
+    compared = compare("tiny", only=["LoRA at equal cost"], workspace=finished_workspace)
+    names = {row.name for row in compared.rows}
+    assert names == {row.name for row in finished.rows} | {"LoRA at equal cost"}
+    assert compared.inherited is None
+    assert all(row.test is not None for row in compared.rows)
+
+
+def test_compare_only_an_unknown_row_raises(finished_workspace):
+    with pytest.raises(RecipeError, match=r"only must name rows .*LoRA at equal cost.*got 'luck'"):
+        compare("tiny", only=["luck"], workspace=finished_workspace)

@@ -309,8 +309,7 @@ class AdapterProblem:
             key = self._key()
             make_folder(context.folder)
             # Processes of one machine train once; several machines may train the same weights.
-            lock = context.folder / f".supernet-{key}.lock"
-            log = context.progress.log
+            lock, log = context.folder / f".supernet-{key}.lock", context.progress.log
             with file_lock(lock, stop=context.stop, log=log, holder="which trains the supernet"):
                 self._trained = self._fetch(artifacts, key) or self._train(artifacts, key)
         return self._trained

@@ -270,7 +270,9 @@ def test_export_model_of_unfinished_study_exports_trials_only(tiny, tmp_path, mo
     from glora_automl.commands import _search
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(_search, "final_test", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            _search, "final_test", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         settings = {"search": {"n_trials": 2}, "selection": {"baselines": False}}
         glora_automl.search(tiny.replace(**settings), workspace=Workspace(runs=tmp_path))
     with pytest.raises(StudyError, match=r"must be finished\. Run 'glora resume tiny'"):

@@ -268,7 +268,7 @@ def test_suite_missing_parts_raise(place, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(RecipeError, match=r"must be a folder with \.npz files or folders"):
         load_suite(str(tmp_path / "empty"))
-    with pytest.raises(RecipeError, match="n_seeds must be at least 1, got 0"):
+    with pytest.raises(RecipeError, match="n_seeds must be from 1 to 1000, got 0"):
         suite_recipes(load_suite(str(place / "pair.toml")), n_seeds=0)
     (place / "low.npz").write_bytes(b"no archive")
     with pytest.raises(TaskError, match="task low: "):

@@ -14,7 +14,7 @@ import timm.models
 import torch
 from torch import Tensor, nn
 
-from glora_automl._messages import one_line
+from glora_automl._messages import one_line, short
 from glora_automl.errors import TaskError
 
 __all__ = ["SUFFIXES", "check_sha256", "file_sha256", "load_npz", "read_weights"]
@@ -123,5 +123,6 @@ def load_npz(model: nn.Module, path: Path) -> None:
     except Exception as error:  # NumPy and timm raise any exception on a wrong file
         raise TaskError(
             f"backbone.checkpoint must be an original .npz of {type(model).__name__}, got "
-            f"{str(path)!r}: {one_line(error)}. Correct `backbone.model` or `backbone.kwargs`."
+            f"{short(str(path), 80)}: {one_line(error)}. Correct `backbone.model` or "
+            "`backbone.kwargs`."
         ) from None

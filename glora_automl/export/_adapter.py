@@ -13,6 +13,7 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from glora_automl._files import user_path
+from glora_automl._messages import short
 from glora_automl.adapters import adapted_layers, classifiers, detach
 from glora_automl.adapters import merge as merge_layers
 from glora_automl.architecture import TENSORS, Architecture
@@ -267,7 +268,7 @@ def check_backbone_digest(model: nn.Module, record: Record, name: str) -> None:
     if found != backbone.digest:
         arguments = [repr(backbone.model), *(f"{k}={v!r}" for k, v in backbone.kwargs.items())]
         raise ExportError(
-            f"The backbone of the adapter {name!r} must have the digest "
+            f"The backbone of the adapter {short(name)} must have the digest "
             f"{backbone.digest[:16]}..., got {found[:16]}.... Call "
             f"timm.create_model({', '.join(arguments)}) and load the study's weights."
         )

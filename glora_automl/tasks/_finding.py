@@ -122,7 +122,7 @@ def find_images(folder: str | Path, passed_over: PassedOver | None = None) -> li
             suffix = os.path.splitext(name)[1].lower()
             if is_hidden(name):
                 counts.hidden += 1
-            elif not os.path.isfile(file := os.path.join(path, name)):
+            elif not os.path.isfile(file := str(Path(path, name))):
                 counts.special += 1
             elif suffix not in image_suffixes():
                 counts.suffixes[repr(suffix[:12])[1:-1] or "without suffix"] += 1

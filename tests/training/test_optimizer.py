@@ -34,7 +34,7 @@ def test_train_with_scaling_lr_ratio_scales_the_updates_of_scaling_parameters():
     assert kinds["A_vector"] == pytest.approx(1e-3, rel=1e-3)
 
 
-@pytest.mark.parametrize("warmup", [0, 2, 9])
+@pytest.mark.parametrize("warmup", [0, 2, 6])
 def test_train_warms_up_and_follows_a_cosine(steps, warmup):
     model = seeded(Conv)
     settings = TrainingSettings(epochs=6, batch_size=8, lr=0.03, warmup_epochs=warmup)
@@ -47,7 +47,7 @@ def test_train_warms_up_and_follows_a_cosine(steps, warmup):
         else 0.015 * (1 + math.cos(math.pi * (step - n_warmup) / n_cosine))
         for step in range(n_steps)
     ]
-    assert max(expected) == 0.03 or warmup > 6
+    assert max(expected) == 0.03 or warmup == 6
     assert [lr for lr, _ in steps] == pytest.approx(expected)
 
 

@@ -77,8 +77,8 @@ def test_small_mode_compares_all_methods_and_continues(benchmark_script, tmp_pat
     (short,) = documents(quick)[0]["pairs"]
     whole = {row["name"]: row for row in pair["comparison"]["rows"]}
     names = [row["name"] for row in short["comparison"]["rows"]]
-    assert names[:2] == ["searched", "linear probe"]
-    assert len(names) == 4
+    assert names[:3] == ["searched", "LoRA at equal cost", "linear probe"]
+    assert len(names) == 5
     assert all(row == whole[row["name"]] for row in short["comparison"]["rows"])
     assert short["costs"]["searched"] == search
 

@@ -74,8 +74,8 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             fits the budget, ``"lora-4"``, ``"bitfit"``, ``"ssf"``, ``"probe"``), or the path of a
             file.
         search_space: Name of a search space, path of a TOML file, or a specification.
-        epochs: Epochs of the supernet, and of the stand-alone training of the selected
-            architecture.
+        epochs: Epochs of the supernet; other trainings are shares of it. First, four short ones
+            choose settings of the recipe, which ``settings={"tune": {"n_trials": 0}}`` leaves out.
         n_trials: Trials of the search.
         validation_size: Number or fraction of the images that are validation images.
         settings: Further keys of a recipe, such as ``{"training": {"lr": 1e-3}}``.

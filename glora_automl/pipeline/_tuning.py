@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -226,6 +227,7 @@ class Tuning:
             spent = job.run(supernet, on_epoch=on_epoch)
         except optuna.TrialPruned:
             spent = Spent(n_epochs * len(context.train[1]), n_validation)
+            _remove(checkpoint)
             return Evaluation((), attributes | {"spent": spent._asdict()}, pruned=True)
         except DivergenceError as error:
             # As bad as a guess, which is the highest loss after temperature scaling.
@@ -235,10 +237,8 @@ class Tuning:
             score = validate(context, supernet)
             loss = _loss(score)
             attributes["validation_accuracy"] = score.accuracy
-        finally:
-            for file in checkpoint.parent.glob(f"{checkpoint.stem}*"):
-                file.unlink(missing_ok=True)
         spent = spent.plus(Spent(0, n_validation))
+        _remove(checkpoint)
         return Evaluation((loss - probe,), attributes | {"spent": spent._asdict()})
 
     def _probe_loss(self, fold: int) -> float:
@@ -250,6 +250,12 @@ class Tuning:
             score = evaluate(model, *context.validation, scale_temperature=True)
             self._probe_losses[fold] = _loss(score) if fitted else 0.0
         return self._probe_losses[fold]
+
+
+def _remove(checkpoint: Path) -> None:
+    """Remove the files of a trial that has ended; a stopped one continues from them."""
+    for file in checkpoint.parent.glob(f"{checkpoint.stem}*"):
+        file.unlink(missing_ok=True)
 
 
 def _loss(score: Score) -> float:
@@ -277,19 +283,9 @@ def _choose(run: Run, study: optuna.Study, claim: Claim) -> TuneOutcome:
     spent = Spent()
     for trial in trials:
         spent = spent.plus(Spent(**trial.user_attrs["spent"]))
-    changed = _differences(run.context, best.params)
+    own = run.context.recipe.tuning_proposals()[0]
+    changed = {key: value for key, value in best.params.items() if value != own[key]}
     text = ", ".join(f"{key} = {value}" for key, value in changed.items()) or "the recipe itself"
     run.context.progress.log(f"Tuned recipe: {text}.")
     assert best.value is not None
     return TuneOutcome(settings=best.params, trial=best.number, value=best.value, spent=spent)
-
-
-def _differences(context: Context, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that differ from the recipe's own."""
-    own = context.recipe.model_dump(mode="json")
-    found = {}
-    for key, value in settings.items():
-        section, name = key.split(".")
-        if own[section][name] != value:
-            found[key] = value
-    return found

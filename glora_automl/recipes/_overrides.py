@@ -16,6 +16,7 @@ from glora_automl.errors import RecipeError
 from glora_automl.presets import is_preset, read_architecture
 from glora_automl.recipes._effort import with_effort
 from glora_automl.recipes._recipe import Recipe, list_recipes, load_recipe, parse_recipe
+from glora_automl.recipes._tuning import nested
 
 __all__ = ["OWN", "override_recipe", "with_data", "with_settings"]
 
@@ -163,12 +164,9 @@ def with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
                 f"set must be key=value, such as search.n_trials=100, got {short(setting)}. "
                 "Correct `set`."
             )
-        change: Any = _value(text.strip())
-        for part in reversed(key.strip().split(".")):
-            change = {part: change}
         if len(key) > 200:
             raise RecipeError(f"set must be key=value, got the key {short(key)}. Correct `set`.")
-        changes.append(change)
+        changes.append(nested({key.strip(): _value(text.strip())}))
     return recipe.replace_all(changes)
 
 

@@ -7,7 +7,7 @@ import torch
 from optuna.trial import TrialState
 
 from glora_automl.commands import search, select
-from glora_automl.errors import DivergenceError
+from glora_automl.errors import DivergenceError, Stopped
 from glora_automl.pipeline import Workspace, fold_contexts, forecast, load_backbone, open_run, tune
 from glora_automl.pipeline import _training as trainings
 from glora_automl.pipeline import _tuning as tuning
@@ -172,6 +172,38 @@ def test_tune_interrupted_equals_uninterrupted(recipe, tmp_path, monkeypatch, st
         return sorted((t.value, t.params["training.lr"]) for t in done), tuned.context.recipe
 
     assert values("whole", interrupt=False) == values("parts", interrupt=True)
+
+
+def test_tune_stopped_within_a_trial_continues_from_its_checkpoint(recipe, tmp_path, monkeypatch):
+    recipe = recipe.replace(training={"epochs": 40, "checkpoint_every": 1})
+    whole = Workspace(runs=tmp_path / "whole", device="cpu")
+    with open_run(recipe, whole) as run:
+        tune(load_backbone(run))
+        expected = [trial.value for trial in trials_of(run)]
+    epochs = []
+
+    def train(*args, on_epoch, **keywords):
+        def counted(n_epochs, loss):
+            epochs.append(n_epochs)
+            on_epoch(n_epochs, loss)
+
+        keywords["stop"] = lambda: epochs[-1:] == [2]
+        return original(*args, on_epoch=counted, **keywords)
+
+    original = trainings.train
+    parts = Workspace(runs=tmp_path / "parts", device="cpu")
+    with monkeypatch.context() as patch:
+        patch.setattr(trainings, "train", train)
+        with pytest.raises(Stopped), open_run(recipe, parts) as run:
+            tune(load_backbone(run))
+    assert list(run.context.folder.glob("tune.*.json"))
+    with open_run(recipe, parts) as run:
+        tuned = tune(load_backbone(run))
+        found = [t.value for t in trials_of(run) if t.state == TrialState.COMPLETE]
+        spent = tuned.stages.outcome(Stage.TUNE, tuning.TuneOutcome).spent
+        assert spent.n_trained == stage_work(run.context)[Stage.TUNE].n_trained
+    assert sorted(found) == sorted(expected)
+    assert not list(run.context.folder.glob("tune.*"))
 
 
 def test_tune_ends_a_trial_that_is_worse_than_the_median(recipe, workspace, monkeypatch):

@@ -121,18 +121,6 @@ class _Best:
         return f"best loss {self._best:+.3f} against a linear probe"
 
 
-class _Anywhere:
-    """The region of all settings."""
-
-    def draw(self, rng: np.random.Generator) -> dict[str, Any]:
-        """Refuse, as the base sampler proposes all parameters."""
-        raise NotImplementedError
-
-    def repair(self, params: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        """Return the settings as they are."""
-        return dict(params)
-
-
 def _sampler(space: Mapping[str, BaseDistribution], name: str, seed: int) -> BaseSampler:
     """Return one of Optuna's samplers, seeded by the position of each trial."""
     makers: dict[str, Callable[[int], BaseSampler]] = {
@@ -142,7 +130,7 @@ def _sampler(space: Mapping[str, BaseDistribution], name: str, seed: int) -> Bas
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        return RepairedSampler(makers[name], space, _Anywhere(), seed)
+        return RepairedSampler(makers[name], space, None, seed)
 
 
 def fold_contexts(context: Context, n_folds: int) -> list[Context]:

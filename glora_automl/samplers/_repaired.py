@@ -30,7 +30,7 @@ class RepairedSampler(BaseSampler):
     Args:
         make_sampler: Makes a base sampler from a seed.
         search_space: Distributions of all parameters.
-        region: Region of the proposals.
+        region: Region of the proposals; None leaves them as they are.
         seed: Seed of all random numbers.
 
     Example:
@@ -52,7 +52,7 @@ class RepairedSampler(BaseSampler):
         self,
         make_sampler: Callable[[int], BaseSampler],
         search_space: Mapping[str, BaseDistribution],
-        region: Region,
+        region: Region | None,
         seed: int = 0,
     ) -> None:
         self._make_sampler = make_sampler
@@ -90,6 +90,8 @@ class RepairedSampler(BaseSampler):
                 params[name] = sampler.sample_independent(study, trial, name, dist)
         single = {n: single_value(d) for n, d in self._search_space.items() if d.single()}
         proposal = {**params, **single}
+        if self._region is None:
+            return {name: proposal[name] for name in search_space}
         fixed = {**trial.params, **trial.system_attrs.get("fixed_params", {})}
         fixed = {name: value for name, value in fixed.items() if name in proposal}
         rng = np.random.default_rng([self._seed, zlib.crc32(b"repair"), position])

@@ -10,6 +10,7 @@ from glora_automl.commands import search
 from glora_automl.pipeline import Workspace
 from glora_automl.storages import _database, open_storage
 from tests.processes import CONTEXT
+from tests.storages.creators import create_at_once, draw
 from tests.storages.servers import mariadb, postgresql
 
 
@@ -64,10 +65,6 @@ class TestOptunaSuite(StorageTestCase):
             pytest.skip("MariaDB keeps whole seconds")
 
 
-def draw(trial):
-    return trial.suggest_float("x", 0, 1)
-
-
 def test_search_on_a_server_finishes_and_is_found_again(tiny, url, tmp_path):
     recipe = tiny.replace(search={"n_trials": 8}, selection={"baselines": False})
     workspace = Workspace(runs=tmp_path, storage=url, device="cpu")
@@ -76,16 +73,6 @@ def test_search_on_a_server_finishes_and_is_found_again(tiny, url, tmp_path):
     expected = search(recipe, workspace=Workspace(runs=tmp_path / "sqlite", device="cpu"))
     assert [t.params for t in result.study.trials] == [t.params for t in expected.study.trials]
     assert search(recipe, workspace=workspace).selection == result.selection
-
-
-def create_at_once(url, barrier, results):
-    barrier.wait()
-    try:
-        study = optuna.create_study(study_name="a", storage=open_storage(url), load_if_exists=True)
-        study.optimize(draw, n_trials=1)
-        results.put("")
-    except Exception as error:
-        results.put(repr(error))
 
 
 def test_open_storage_by_several_processes_at_once_creates_one_database(url):

@@ -13,6 +13,7 @@ from optuna.storages import RDBStorage
 from glora_automl.errors import Stopped, StorageError
 from glora_automl.storages import default_url, open_storage, quiet_optuna, storage_errors
 from tests.processes import CONTEXT
+from tests.storages.creators import create_at_once, draw
 
 
 def url_of(path):
@@ -261,10 +262,6 @@ def test_quiet_optuna_of_overlapping_blocks_restores_the_level():
         optuna.logging.set_verbosity(before)
 
 
-def draw(trial):
-    return trial.suggest_float("x", 0, 1)
-
-
 def test_open_storage_beside_a_process_that_creates_tables_waits_for_none(path, opened):
     """Another program has created some of the tables, and may be suspended."""
     opened(url_of(path)).engine.dispose()
@@ -274,16 +271,6 @@ def test_open_storage_beside_a_process_that_creates_tables_waits_for_none(path, 
     study = optuna.create_study(storage=opened(url_of(path)))
     study.optimize(draw, n_trials=1)
     assert len(study.trials) == 1
-
-
-def create_at_once(url, barrier, results):
-    barrier.wait()
-    try:
-        study = optuna.create_study(study_name="a", storage=open_storage(url), load_if_exists=True)
-        study.optimize(draw, n_trials=1)
-        results.put("")
-    except Exception as error:
-        results.put(repr(error))
 
 
 def test_open_storage_by_several_processes_at_once_creates_one_database(path):

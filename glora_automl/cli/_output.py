@@ -144,18 +144,13 @@ def _print_preset(result: SearchResult, summary: dict[str, Any]) -> None:
     selection, first = result.selection, result.rows[0].validation
     if selection.preset is None:
         return
-    losses, metric = "", summary["metric"]
-    if first is not None and metric != "accuracy":
-        values = [metric_value(metric, score.custom) for score in (selection.trained, first)]
-        losses = f" ({metric_title(metric)} {values[0]} against {values[1]})"
-    elif first is not None and None not in (first.scaled_loss, selection.trained.scaled_loss):
-        losses = (
-            f" (temperature-scaled loss {selection.trained.scaled_loss:.3f} against "
-            f"{first.scaled_loss:.3f})"
-        )
+    values, metric = "", summary["metric"]
+    if first is not None:
+        pair = [metric_value(metric, score.value(metric)) for score in (selection.trained, first)]
+        values = f" ({metric_title(metric)} {pair[0]} against {pair[1]})"
     typer.echo(
-        f"Selected: {selection.preset}, which validates better than the searched "
-        f"architecture{losses}"
+        f"Selected: {selection.preset}, which is shown to validate better than the searched "
+        f"architecture{values}"
     )
 
 

@@ -164,7 +164,7 @@ def _finish(run: Run) -> SearchResult:
     publisher = Publisher(run)
     if run.context.recipe.architecture is not None:
         outcomes = {str(Stage.SELECTION): train_given(run)}
-        found = _Found(outcomes, best_outcome(run.context, outcomes))
+        found = _Found(outcomes, best_outcome(run, outcomes))
     else:
         found = _search(run, publisher)
     outcomes, selection = found.outcomes, found.selection
@@ -256,10 +256,10 @@ def _search(run: Run, publisher: Publisher) -> _Found:
         with suppress(TargetRaised):
             outcomes = run.stages.run(works)
     recipe = run.context.recipe
-    selection, ladder = best_outcome(run.context, outcomes), None
+    selection, ladder = best_outcome(run, outcomes), None
     adapter, parts = outcomes[str(Stage.SELECTION)], [*search_stages(recipe)]
     if recipe.selection.margin is not None:
-        best = best_adapter(run.context, outcomes)[1]
+        best = best_adapter(run, outcomes)[1]
         smallest = find_smallest(run, best, recipe.selection.margin)
         ladder = smallest.ladder
         parts += smallest.stages

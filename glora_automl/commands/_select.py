@@ -121,10 +121,10 @@ def _within_budget(run: Run, budget: int) -> SearchResult:
 
 def _within_margin(run: Run, margin: float) -> SearchResult:
     outcomes = run.stages.run(selection_works(run))
-    smallest = find_smallest(run, best_adapter(run.context, outcomes)[1], margin)
+    smallest = find_smallest(run, best_adapter(run, outcomes)[1], margin)
     chosen = smallest.ladder.chosen
     budget = run.context.budget if chosen is None else chosen.budget
-    selection = best_outcome(run.context, outcomes)
+    selection = best_outcome(run, outcomes)
     if chosen is not None:
         assert smallest.outcome.selection is not None
         selection = smallest.outcome.selection

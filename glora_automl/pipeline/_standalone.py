@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from glora_automl.pipeline._run import Run
 from glora_automl.pipeline._training import Images, TrainingJob, standalone
 from glora_automl.study import AdapterOutcome, Row, Selection, Spent
 from glora_automl.supernet import Supernet
-from glora_automl.training import Score, evaluate, metric_function
+from glora_automl.training import Score, evaluate, metric_function, takes_probabilities
 
 __all__ = [
     "adapter_outcome",
@@ -23,7 +24,7 @@ __all__ = [
     "score_model",
     "train_adapter",
     "validate",
-    "validate_classes",
+    "validate_predictions",
 ]
 
 
@@ -44,11 +45,15 @@ def score_model(context: Context, model: nn.Module, images: Images, **options: A
 
 def validate(context: Context, subnet: Supernet) -> Score:
     """Return the validation score of a subnet's active architecture."""
-    return validate_classes(context, subnet)[0]
+    return validate_predictions(context, subnet)[0]
 
 
-def validate_classes(context: Context, subnet: Supernet) -> tuple[Score, Tensor]:
-    """Return the validation score and the predicted class of each validation image."""
+def validate_predictions(context: Context, subnet: Supernet) -> tuple[Score, dict[str, Tensor]]:
+    """Return the validation score and the predictions for the validation images.
+
+    The predictions are ``classes`` ``(n,)`` and, where the metric takes more than those,
+    ``probabilities`` ``(n, classes)`` in float64.
+    """
     found: list[Tensor] = []
     with merge(subnet.model, share=True) as model:
         score = score_model(
@@ -56,9 +61,13 @@ def validate_classes(context: Context, subnet: Supernet) -> tuple[Score, Tensor]
             model,
             context.validation,
             scale_temperature=True,
-            on_batch=lambda logits: found.append(logits.argmax(1)),
+            on_batch=lambda logits: found.append(logits.cpu()),
         )
-    return score, torch.cat(found).cpu()
+    logits = torch.cat(found)
+    predictions = {"classes": logits.argmax(1)}
+    if takes_probabilities(context.recipe.metric):
+        predictions["probabilities"] = logits.double().softmax(1)
+    return score, predictions
 
 
 def adapter_outcome(
@@ -69,7 +78,7 @@ def adapter_outcome(
     architecture: Architecture,
     spent: Spent,
     selection: Selection | None = None,
-    classes: Tensor | None = None,
+    predictions: Mapping[str, Tensor] | None = None,
 ) -> AdapterOutcome:
     """Store an adapter with its head among the study's artifacts; return its outcome.
 
@@ -81,15 +90,13 @@ def adapter_outcome(
         architecture: Its architecture.
         spent: Work of the stage.
         selection: How it was selected.
-        classes: The predicted classes of the validation images, which are stored, too.
+        predictions: Those for the validation images, which are stored, too.
     """
     uploaded = run.upload(stage, subnet.active_state_dict())
-    predictions = None
-    if classes is not None:
-        predictions = run.upload(f"{stage}.predictions", {"classes": classes}).artifact
-    return AdapterOutcome(
-        row, str(architecture), *uploaded, selection, spent, predictions=predictions
-    )
+    stored = None
+    if predictions is not None:
+        stored = run.upload(f"{stage}.predictions", dict(predictions)).artifact
+    return AdapterOutcome(row, str(architecture), *uploaded, selection, spent, predictions=stored)
 
 
 def load_adapted(run: Run, outcome: AdapterOutcome) -> nn.Module | None:
@@ -133,7 +140,7 @@ def train_adapter(
     context = run.context
     if architecture is None:
         return AdapterOutcome(Row(name))
-    score, classes, spent = None, None, Spent()
+    score, predictions, spent = None, None, Spent()
     refit = context.recipe.selection.refit
     subnet = standalone(context, architecture)
     if validated or not refit:
@@ -141,7 +148,7 @@ def train_adapter(
             context, name, title, context.train, ratio, checkpoint=run.checkpoint(stage)
         )
         spent = job.run(subnet)
-        score, classes = validate_classes(context, subnet)
+        score, predictions = validate_predictions(context, subnet)
         spent = spent.plus(Spent(n_evaluated=score.n_images))
     if refit:
         subnet = standalone(context, architecture)
@@ -161,4 +168,4 @@ def train_adapter(
         n_images=spent.n_trained,
         seconds=spent.seconds or 0.0,
     )
-    return adapter_outcome(run, stage, row, subnet, architecture, spent, classes=classes)
+    return adapter_outcome(run, stage, row, subnet, architecture, spent, predictions=predictions)

@@ -90,7 +90,8 @@ class SelectionSettings(Declaration):
             together. Baselines are trained again with all of them.
         refit_epochs_ratio: Steps of that training, as a multiple of those of ``training.epochs``.
         baselines: Whether linear probe, LoRA (in attention alone where no rank fits in all layers)
-            and BitFit are trained for comparison. A baseline that validates better is selected.
+            and BitFit are trained for comparison. A baseline that is shown to validate better is
+            selected.
         margin: Points of accuracy that a smaller adapter may lose against the selected one. The
             smallest one that is shown to lose no more is then refit and tested instead; see
             ``docs/margin.md``.

@@ -18,6 +18,7 @@ from glora_automl.study._outcomes import (
     TestOutcome,
     TuneOutcome,
 )
+from glora_automl.study._paired import beats
 from glora_automl.study._ranking import (
     CONSTRAINT,
     best_trials,
@@ -82,6 +83,7 @@ __all__ = [
     "SupernetOutcome",
     "TestOutcome",
     "TuneOutcome",
+    "beats",
     "best_row",
     "best_trials",
     "create_study",

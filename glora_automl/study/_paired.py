@@ -4,15 +4,82 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import beta, norm
+from sklearn.utils import resample
 
-__all__ = ["CONFIDENCE", "accuracy_loss_bound", "n_images_needed"]
+from glora_automl.training import MetricName, is_minimized, metric_function
+
+__all__ = ["CONFIDENCE", "accuracy_loss_bound", "beats", "n_images_needed"]
 
 CONFIDENCE = 0.95
 """Coverage of the one-sided bound."""
 
+N_RESAMPLES = 400
+"""Resamples of the images for metrics other than the accuracy."""
+
 _Z = float(norm.ppf(CONFIDENCE))
+
+
+def beats(
+    labels: np.ndarray, one: np.ndarray, other: np.ndarray, metric: MetricName = "accuracy"
+) -> bool:
+    """Return whether one model is shown to be better than another one on the same images.
+
+    It is if the one-sided 95% bound of the difference, image by image, is above zero. For
+    accuracies the bound is :func:`accuracy_loss_bound`, for other metrics the percentile of
+    resamples of the images within each class (bootstrap: Efron and Tibshirani, 1993, chapter 13).
+
+    Args:
+        labels: Class indices ``(n,)``.
+        one: Predicted classes ``(n,)`` or class probabilities ``(n, classes)``.
+        other: Those of the other model.
+        metric: What is compared. Without probabilities it may use the predicted class alone.
+
+    Returns:
+        False also where the metric is undefined for these images.
+
+    Example:
+        >>> labels = np.arange(20) % 2
+        >>> half, most, all_but_one = labels * 0, labels.copy(), labels.copy()
+        >>> most[:3] = 1 - most[:3]
+        >>> all_but_one[0] = 1
+        >>> beats(labels, all_but_one, half), beats(labels, all_but_one, most)
+        (True, False)
+        >>> beats(labels, all_but_one, half, "balanced_accuracy")
+        True
+    """
+    function = metric_function(metric)
+    if function is None:
+        first, second = (_classes(found) == labels for found in (one, other))
+        n_lost, n_gained = int((second & ~first).sum()), int((first & ~second).sum())
+        return accuracy_loss_bound(n_lost, n_gained, len(labels)) < 0
+    n_classes = 1 + max(int(labels.max()), *(int(_classes(found).max()) for found in (one, other)))
+    first, second = (_probabilities(found, n_classes) for found in (one, other))
+    sign = -1 if is_minimized(metric) else 1
+
+    def advantage(images: np.ndarray) -> float:
+        y = labels[images]
+        return sign * (function(y, first[images]) - function(y, second[images]))
+
+    images = np.arange(len(labels))
+    if not advantage(images) > 0:
+        return False
+    generator = np.random.RandomState(0)
+    found = [
+        advantage(resample(images, stratify=labels, random_state=generator))
+        for _ in range(N_RESAMPLES)
+    ]
+    return bool(np.quantile(found, 1 - CONFIDENCE) > 0)
+
+
+def _classes(predictions: np.ndarray) -> np.ndarray:
+    return predictions if predictions.ndim == 1 else predictions.argmax(1)
+
+
+def _probabilities(predictions: np.ndarray, n_classes: int) -> np.ndarray:
+    return np.eye(n_classes)[predictions] if predictions.ndim == 1 else predictions
 
 
 def accuracy_loss_bound(n_lost: int, n_gained: int, n_images: int) -> float:

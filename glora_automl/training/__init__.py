@@ -24,6 +24,7 @@ from glora_automl.training._metrics import (
     is_minimized,
     metric_function,
     metric_value,
+    takes_probabilities,
 )
 from glora_automl.training._process_group import ProcessGroup
 from glora_automl.training._seeding import seeded, stage_rng
@@ -57,6 +58,7 @@ __all__ = [
     "save_tensors",
     "seeded",
     "stage_rng",
+    "takes_probabilities",
     "temperature_scaled_loss",
     "tensor_digest",
     "train",

@@ -21,6 +21,7 @@ __all__ = [
     "is_minimized",
     "metric_function",
     "metric_value",
+    "takes_probabilities",
 ]
 
 MetricName = Literal["accuracy", "balanced_accuracy", "macro_f1", "auroc", "log_loss", "kappa"]
@@ -34,6 +35,11 @@ METRICS: tuple[MetricName, ...] = get_args(MetricName)
 def is_minimized(name: str) -> bool:
     """Return whether lower values of a metric or objective are better."""
     return name in ("loss", "log_loss")
+
+
+def takes_probabilities(name: str) -> bool:
+    """Return whether a metric takes class probabilities, not only the most probable class."""
+    return name in ("auroc", "log_loss")
 
 
 def metric_function(name: ObjectiveName) -> ScoreFunction | None:

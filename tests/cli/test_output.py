@@ -84,15 +84,15 @@ def test_best_text_names_value_and_parameters(finished):
     assert f"{summary['best']['n_params']:,} parameters" in text
 
 
-def test_print_found_selected_baseline_is_printed_with_both_losses(finished, capsys):
+def test_print_found_selected_baseline_is_printed_with_both_values(finished, capsys):
     row = Row("searched", 3, Score(0.5, 0.9, 60, 0.8))
     selection = replace(finished.selection, preset="LoRA r=2", trained=Score(0.6, 0.8, 60, 0.7))
     result = replace(finished, selection=selection, rows=(row,))
     _output.print_found(result, Workspace(runs="there"), as_json=False)
     out = capsys.readouterr().out
     assert (
-        "Selected: LoRA r=2, which validates better than the searched architecture "
-        "(temperature-scaled loss 0.700 against 0.800)\n"
+        "Selected: LoRA r=2, which is shown to validate better than the searched architecture "
+        "(accuracy 60.0 against 50.0)\n"
     ) in out
     assert "Winner: there/tiny/winner.json\n" in out
 

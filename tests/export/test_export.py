@@ -295,8 +295,8 @@ def test_model_card_without_trial_names_the_preset(tiny, tmp_path, monkeypatch, 
     if selected == "preset":
         recipe = recipe.replace(architecture="probe")
 
-    def best_baseline(context, outcomes):
-        return best_outcome(context, dict(list(outcomes.items())[-3:]))
+    def best_baseline(run, outcomes):
+        return best_outcome(run, dict(list(outcomes.items())[-3:]))
 
     monkeypatch.setattr(_search, "best_outcome", best_baseline)
     workspace = Workspace(runs=tmp_path)

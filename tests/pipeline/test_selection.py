@@ -224,69 +224,87 @@ def test_interrupted_selection_ends_as_an_uninterrupted_one(
     assert again.rows[0].test == whole.rows[0].test
 
 
-def context_with(metric):
-    selection = SimpleNamespace(refit=True)
-    return SimpleNamespace(recipe=SimpleNamespace(selection=selection, metric=metric))
-
-
-CONTEXT = context_with("accuracy")
+LABELS = torch.arange(40) % 2
 TRIAL = Selection("fc: B=lora-1", 12, Score(0.6, 1.0, 10, 0.9), trial=3, candidates=(3, 4))
 
 
-def outcome(name, scaled_loss, selection=None, accuracy=0.6, custom=None):
-    score = None if scaled_loss is None else Score(accuracy, 1.0, 10, scaled_loss, custom)
-    text = None if score is None else f"{name}: none"
-    return AdapterOutcome(Row(name, 0, score), text, selection=selection)
+def predictions(n_wrong):
+    """Classes of a model that is wrong on the first images."""
+    return torch.where(torch.arange(len(LABELS)) < n_wrong, 1 - LABELS, LABELS)
 
 
-def test_best_outcome_prefers_the_searched_adapter_on_equal_scores():
-    found = {"selection": outcome("searched", 0.9, TRIAL), "a": outcome("probe", 0.9)}
-    assert best_outcome(CONTEXT, found) is TRIAL
+def run_with(metric="accuracy"):
+    """A run whose artifacts are the tensors themselves."""
+    selection = SimpleNamespace(refit=True)
+    recipe = SimpleNamespace(selection=selection, metric=metric)
+    context = SimpleNamespace(recipe=recipe, validation=(None, LABELS))
+    return SimpleNamespace(context=context, download=lambda tensors: tensors)
 
 
-def test_best_outcome_is_a_baseline_that_validates_better():
+def outcome(name, n_wrong=None, scaled_loss=0.9, selection=None, custom=None):
+    if n_wrong is None:
+        return AdapterOutcome(Row(name))
+    classes = predictions(n_wrong)
+    accuracy = (classes == LABELS).float().mean().item()
+    probabilities = torch.eye(2, dtype=torch.float64)[classes] * 0.8 + 0.1
+    score = Score(accuracy, 1.0, len(LABELS), scaled_loss, custom)
+    found = {"classes": classes, "probabilities": probabilities}
+    return AdapterOutcome(
+        Row(name, 0, score), f"{name}: none", selection=selection, predictions=found
+    )
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "auroc", "log_loss"])
+def test_best_outcome_keeps_the_searched_adapter_beside_baselines_within_chance(metric):
     found = {
-        "selection": outcome("searched", 0.9, TRIAL),
-        "none": outcome("LoRA", None),
-        "a": outcome("probe", 0.8),
-        "b": outcome("BitFit", 0.85),
+        "selection": outcome("searched", 10, selection=TRIAL),
+        "a": outcome("probe", 10, scaled_loss=0.1),
+        "b": outcome("BitFit", 9, scaled_loss=0.2),
+        "c": outcome("LoRA", 11, scaled_loss=0.3),
     }
-    selection = best_outcome(CONTEXT, found)
+    assert best_outcome(run_with(metric), found) is TRIAL
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "auroc", "log_loss"])
+def test_best_outcome_is_a_baseline_that_is_shown_to_validate_better(metric):
+    found = {
+        "selection": outcome("searched", 20, selection=TRIAL, custom=0.5),
+        "none": outcome("LoRA"),
+        "a": outcome("probe", 2, scaled_loss=0.2, custom=0.9),
+        "b": outcome("BitFit", 20, scaled_loss=0.1, custom=0.99),
+    }
+    selection = best_outcome(run_with(metric), found)
     assert (selection.preset, selection.trial, selection.origin) == ("probe", None, "probe")
-    assert selection.trained.scaled_loss == 0.8
+    assert selection.trained.scaled_loss == 0.2
     assert selection.candidates == (3, 4)
     assert selection.refit
+    assert selection.stage == "a"
 
 
-def test_best_outcome_of_equal_scaled_losses_is_the_more_accurate_one():
+def test_best_outcome_of_several_better_baselines_has_the_smallest_scaled_loss():
     found = {
-        "selection": outcome("searched", 0.9, TRIAL),
-        "a": outcome("probe", 0.9, accuracy=0.7),
+        "selection": outcome("searched", 20, selection=TRIAL),
+        "a": outcome("probe", 1, scaled_loss=0.3),
+        "b": outcome("BitFit", 2, scaled_loss=0.2),
     }
-    assert best_outcome(CONTEXT, found).preset == "probe"
+    assert best_outcome(run_with(), found).preset == "BitFit"
 
 
-def test_best_outcome_with_a_metric_has_its_best_value():
-    found = {
-        "selection": outcome("searched", 0.7, TRIAL, custom=0.6),
-        "a": outcome("probe", 0.9, custom=0.8),
-        "b": outcome("BitFit", 0.8, custom=None),
-    }
-    assert best_outcome(context_with("auroc"), found).preset == "probe"
-
-
-def test_search_selects_a_baseline_that_validates_better(tiny, workspace, monkeypatch):
-    original = _standalone.validate_classes
+def test_search_selects_a_baseline_that_is_shown_to_validate_better(tiny, workspace, monkeypatch):
+    original = _standalone.validate_predictions
 
     def validate(context, subnet):
-        score, classes = original(context, subnet)
+        score, found = original(context, subnet)
         layer = subnet.layers["blocks.0.attn.qkv"]
         is_bitfit = {str(layer.active.A), str(layer.active.B)} == {"none"} and str(
             layer.active.E
         ) == "vector"
-        return (Score(1.0, 0.1, score.n_images, 0.01) if is_bitfit else score), classes
+        labels = context.validation[1]
+        n_classes = int(labels.max()) + 1
+        found["classes"] = labels if is_bitfit else (labels + 1) % n_classes
+        return (Score(1.0, 0.1, score.n_images, 0.01) if is_bitfit else score), found
 
-    monkeypatch.setattr(_standalone, "validate_classes", validate)
+    monkeypatch.setattr(_standalone, "validate_predictions", validate)
     recipe = tiny.replace(training={"epochs": 2}, search={"n_trials": 3})
     result = search(recipe, workspace=workspace)
     (row,) = (row for row in result.rows if row.name == "BitFit")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from glora_automl.study._paired import accuracy_loss_bound, n_images_needed
+from glora_automl.study._paired import accuracy_loss_bound, beats, n_images_needed
 
 MOST = 50
 """Lost or gained images that are enumerated; the rest has hardly any probability."""
@@ -84,3 +84,29 @@ def test_n_images_needed_of_a_difference_above_the_loss_is_none():
     assert n_images_needed(4, 2, 200, 0.01) is None
     assert n_images_needed(4, 2, 200, 0.0101) is not None
     assert n_images_needed(0, 0, 10, 1.0) == 1
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "macro_f1"])
+def test_beats_calls_equal_models_better_in_at_most_one_case_of_fifteen(metric):
+    generator = np.random.default_rng(0)
+    labels = np.arange(150) % 5
+    found = []
+    for _ in range(100 if metric != "accuracy" else 1000):
+        wrong = generator.random((2, 150)) < 0.2
+        shifted = (labels + generator.integers(1, 5, (2, 150))) % 5
+        one, other = np.where(wrong, shifted, labels)
+        found.append(beats(labels, one, other, metric))
+    assert 0 < np.mean(found) < 1 / 15
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "auroc", "log_loss", "kappa"])
+def test_beats_of_a_model_and_itself_is_false(metric):
+    labels = np.arange(30) % 3
+    probabilities = np.random.default_rng(0).dirichlet([1, 1, 1], 30)
+    assert not beats(labels, probabilities, probabilities, metric)
+
+
+def test_beats_where_the_metric_is_undefined_is_false():
+    labels = np.zeros(10, dtype=int)
+    one, other = np.array([[0.9, 0.1]] * 10), np.array([[0.1, 0.9]] * 10)
+    assert not beats(labels, one, other, "auroc")

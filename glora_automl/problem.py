@@ -35,6 +35,7 @@ from glora_automl.pipeline import (
     prepare,
     prepare_task,
     preset_proposals,
+    repaired,
     restore_supernet,
     sampler_of,
     subnet_of,
@@ -223,17 +224,18 @@ class AdapterProblem:
 
         Args:
             seed: Seed of the sampler; None is the problem's.
-            **changes: Changes to the search settings, such as ``population_size=10`` or
-                ``sampler="tpe"``, whose proposals are then repaired into the budget.
+            **changes: Changes to the search settings, such as ``population_size=10``. A
+                ``sampler``, by name or as one of Optuna's, is repaired into the budget.
         """
-        recipe = self._context.recipe.replace(search=changes)
-        search = recipe.search
-        with self._lock:
-            trained = self._load()
+        named = {k: v for k, v in changes.items() if not isinstance(v, BaseSampler)}
+        recipe = self._context.recipe.replace(search=named)
+        search, trained = recipe.search, self._load()
         context = replace(self._context, recipe=recipe)
         allowed = supernet_choices(context, trained)
         region = draw_region(self.space, self.budget, search, allowed)
         own = self._context.recipe.seed if seed is None else seed
+        if "sampler" not in named and "sampler" in changes:
+            return repaired(changes["sampler"], self.space, region, own)
         return sampler_of(search, self.space, region, self._proposals(context, trained), own)
 
     def proposals(self) -> list[dict[str, str]]:
@@ -242,8 +244,7 @@ class AdapterProblem:
         Other samplers rarely propose an architecture within a tight budget. Give them these first,
         by ``study.enqueue_trial``.
         """
-        with self._lock:
-            return self._proposals(self._context, self._load())
+        return self._proposals(self._context, self._load())
 
     def _proposals(self, context: Context, trained: Trained) -> list[dict[str, str]]:
         search = context.recipe.search
@@ -277,8 +278,7 @@ class AdapterProblem:
             refit: Whether it is trained on training and validation images.
         """
         context = self._context
-        with self._lock:
-            supernet = self._load().supernet
+        supernet = self._load().supernet
         with supernet.lock:
             subnet = subnet_of(context, supernet, architecture)
         if train:
@@ -293,26 +293,26 @@ class AdapterProblem:
 
     def _scorer(self) -> Scorer:
         context, score = self._context, self._score
-        with self._lock:
-            return Scorer(
-                self._load().supernet,
-                *context.validation,
-                dtype=context.scoring_dtype,
-                score_function=score if callable(score) else metric_function(score),
-            )
+        return Scorer(
+            self._load().supernet,
+            *context.validation,
+            dtype=context.scoring_dtype,
+            score_function=score if callable(score) else metric_function(score),
+        )
 
     def _load(self) -> Trained:
         """Return the trained supernet: from memory, the artifact store, or a training."""
-        if self._trained is None:
-            context = self._context
+        with self._lock:
+            if self._trained is not None:
+                return self._trained
+            context, key = self._context, self._key()
             artifacts = self._workspace.open_artifacts()
-            key = self._key()
             make_folder(context.folder)
             # Processes of one machine train once; several machines may train the same weights.
             lock, log = context.folder / f".supernet-{key}.lock", context.progress.log
             with file_lock(lock, stop=context.stop, log=log, holder="which trains the supernet"):
                 self._trained = self._fetch(artifacts, key) or self._train(artifacts, key)
-        return self._trained
+            return self._trained
 
     def _key(self) -> str:
         """Return the digest of everything that the supernet depends on."""

@@ -25,6 +25,9 @@ def export(
     budget: Annotated[
         str | None, typer.Option(help="Export the selection for this budget instead.")
     ] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="Export the selection of this architecture instead.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an export.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -32,7 +35,14 @@ def export(
     from glora_automl.export import export_model
 
     written = export_model(
-        name, to, out, trial=trial, budget=budget, force=force, workspace=workspace
+        name,
+        to,
+        out,
+        trial=trial,
+        budget=budget,
+        architecture=architecture,
+        force=force,
+        workspace=workspace,
     )
     if as_json:
         print_json(written.to_json())

@@ -20,14 +20,19 @@ def select(
         str | None, typer.Option(help="Trainable parameters, at most the study's.")
     ] = None,
     margin: Margin = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="File of an architecture that was found elsewhere.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Select, train and test a smaller adapter: under a budget, or within a margin."""
+    """Select, train and test another adapter: by budget, margin or architecture."""
     from glora_automl import commands
     from glora_automl.report import ladder_table, result_table
     from glora_automl.study import read_recipe
 
-    result = commands.select(name, budget, margin=margin, workspace=workspace)
+    result = commands.select(
+        name, budget, margin=margin, architecture=architecture, workspace=workspace
+    )
     if not is_main_process():
         return
     metric = read_recipe(result.study).metric
@@ -47,4 +52,5 @@ def select(
     out_console().print(result_table(result.rows, result.budget, lines, metric))
     if result.ladder is not None:
         out_console().print(ladder_table(result.ladder))
-    typer.echo(f"Winner: {workspace.folder / name / f'winner-{result.budget}.json'}")
+    winner = f"{commands.winner_name(result)}.json"
+    typer.echo(f"Winner: {workspace.folder / name / winner}")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 import optuna
+from optuna.samplers import BaseSampler
 from torch import nn
 
 from glora_automl.pipeline import (
@@ -47,7 +48,7 @@ from glora_automl.study import (
     Stage,
     TestOutcome,
 )
-from glora_automl.workers import Work
+from glora_automl.workers import Callback, Work
 
 __all__ = ["SearchResult", "resume", "search", "search_stages", "selection_works", "train"]
 
@@ -83,6 +84,8 @@ def search(
     name: str | None = None,
     warm_start: str | None = None,
     arrays: tuple[np.ndarray, np.ndarray] | None = None,
+    sampler: BaseSampler | None = None,
+    callbacks: Sequence[Callback] = (),
     workspace: Workspace | None = None,
 ) -> SearchResult:
     """Run a recipe to its end, continue an interrupted run, or join running workers.
@@ -102,6 +105,11 @@ def search(
         arrays: Images and labels of a recipe with ``task.source = "arrays"``, uint8 of shape
             ``(n, height, width)`` or ``(n, height, width, channels)``, and ``(n,)``. The study
             keeps their digest alone.
+        sampler: A sampler of Optuna that proposes the trials instead of the recipe's; its
+            proposals are repaired into the budget. The study does not keep it, so give it to each
+            call, and to :func:`resume`.
+        callbacks: Called with the study and the trial after each trial of this process, as by
+            ``study.optimize``.
         workspace: The environment.
 
     Raises:
@@ -109,17 +117,27 @@ def search(
         Stopped: If the workspace asked to stop. Finished work is kept.
     """
     with open_run(recipe, workspace, name=name, warm_start=warm_start, arrays=arrays) as run:
-        return _finish(run)
+        return _finish(replace(run, sampler=sampler, callbacks=tuple(callbacks)))
 
 
 def resume(
-    name: str, *, n_trials: int | None = None, workspace: Workspace | None = None
+    name: str,
+    *,
+    n_trials: int | None = None,
+    sampler: BaseSampler | None = None,
+    callbacks: Sequence[Callback] = (),
+    workspace: Workspace | None = None,
 ) -> SearchResult:
     """Continue a study, on any machine that reaches its storage and its artifacts.
+
+    A finished study takes more trials: by ``n_trials``, or by ``study.enqueue_trial`` before this
+    call. Its supernet and baselines stay; the winner is selected among all trials, and tested.
 
     Args:
         name: Name of the study.
         n_trials: Complete trials to reach, if not the study's.
+        sampler: As for :func:`search`.
+        callbacks: As for :func:`search`.
         workspace: The environment.
 
     Raises:
@@ -129,7 +147,7 @@ def resume(
     workspace, recipe = find_study(name, workspace)
     if n_trials is not None:
         recipe = recipe.replace(search={"n_trials": n_trials})
-    return search(recipe, name=name, workspace=workspace)
+    return search(recipe, name=name, sampler=sampler, callbacks=callbacks, workspace=workspace)
 
 
 def train(

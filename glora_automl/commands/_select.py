@@ -11,6 +11,7 @@ from glora_automl.budget import Budget
 from glora_automl.commands._search import SearchResult, selection_works
 from glora_automl.errors import BudgetError, StudyError
 from glora_automl.pipeline import (
+    GIVEN,
     Candidate,
     Publisher,
     Run,
@@ -21,6 +22,7 @@ from glora_automl.pipeline import (
     find_candidates,
     find_smallest,
     find_study,
+    given_stage,
     keep_winner,
     load_backbone,
     open_run,
@@ -28,6 +30,7 @@ from glora_automl.pipeline import (
     train_candidates,
     tune,
 )
+from glora_automl.presets import read_architecture, resolve_architecture
 from glora_automl.study import (
     CONSTRAINT,
     SEARCHED,
@@ -39,12 +42,13 @@ from glora_automl.study import (
     Stage,
     StageName,
     TestOutcome,
+    done_trials,
     get_attribute,
     pareto_trials,
 )
 from glora_automl.workers import Claim, Work
 
-__all__ = ["select"]
+__all__ = ["select", "winner_name"]
 
 
 def select(
@@ -52,9 +56,10 @@ def select(
     budget: int | str | Budget | None = None,
     *,
     margin: float | None = None,
+    architecture: str | None = None,
     workspace: Workspace | None = None,
 ) -> SearchResult:
-    """Select, train and test a smaller adapter, without a new search.
+    """Select, train and test another adapter of a finished study, without a new search.
 
     For a budget, candidates are the largest truncation of the supernet and the best trials within
     it. For a margin, halves, quarters and so on of the selected adapter are compared with it, and
@@ -68,6 +73,8 @@ def select(
         budget: The most trainable parameters, at most the study's budget.
         margin: Points of accuracy that the adapter may lose against the best one of the study. It
             takes the place of ``budget``.
+        architecture: An architecture found elsewhere, such as by a study of one's own: its printed
+            form, or the path of a file with it. It takes the place of ``budget``.
         workspace: The environment.
 
     Returns:
@@ -75,15 +82,19 @@ def select(
         margin. If no smaller adapter is within the margin, they are those of the best adapter.
 
     Raises:
-        BudgetError: If the budget is invalid or above the study's, or the margin is invalid.
+        BudgetError: If the budget or the parameters of the architecture are above the study's, or
+            an argument is invalid.
+        SearchSpaceError: If the architecture is not one of the search space.
         StudyError: If the study is not finished, had no search, or nothing fits.
         GLoRAError: If another input is invalid.
         Stopped: If the workspace asked to stop.
     """
-    if (budget is None) == (margin is None):
+    given = {"budget": budget, "margin": margin, "architecture": architecture}
+    if sum(value is not None for value in given.values()) != 1:
+        found = ", ".join(f"{k} = {short(v)}" for k, v in given.items() if v is not None)
         raise BudgetError(
-            f"budget must be given without a margin, or a margin without it, got {short(budget)} "
-            f"and {short(margin)}. Give `budget` or `margin`."
+            f"One of budget, margin and architecture must be given, got {found or 'none'}. Give "
+            "`budget`, `margin` or `architecture`."
         )
     if margin is not None and not (isinstance(margin, int | float) and 0 < margin <= 100):
         raise BudgetError(
@@ -91,6 +102,7 @@ def select(
             "Change `margin`."
         )
     wanted = None if budget is None else Budget.parse(budget)
+    text = None if architecture is None else read_architecture(architecture)
     workspace, recipe = find_study(name, workspace)
     with open_run(recipe, workspace, name=name) as run:
         resolved = None if wanted is None else wanted.resolve(run.context.n_backbone_params)
@@ -102,6 +114,8 @@ def select(
         run.check_searched()
         run.check_finished()
         run = tune(load_backbone(run))
+        if text is not None:
+            return _given(run, text)
         if resolved is not None:
             return _within_budget(run, resolved)
         assert margin is not None
@@ -117,6 +131,36 @@ def _within_budget(run: Run, budget: int) -> SearchResult:
     outcome = run.stages.run_one(stage, Work(AdapterOutcome, train))
     assert outcome.selection is not None
     return _finish(run, budget, outcome.selection, outcome, [stage])
+
+
+def _given(run: Run, text: str) -> SearchResult:
+    """Train an architecture on from the supernet's weights."""
+    context = run.context
+    architecture = resolve_architecture(
+        text, context.space.shapes, context.space.shapes, context.budget
+    )
+    params = context.space.params(architecture)
+    trials = done_trials(run.study)
+    number = next((trial.number for trial in trials if trial.params == params), None)
+    stage = given_stage(architecture)
+
+    def train(claim: Claim) -> AdapterOutcome:
+        return train_candidates(run, stage, SEARCHED, [Candidate(architecture, number)])
+
+    outcome = run.stages.run_one(stage, Work(AdapterOutcome, train))
+    assert outcome.selection is not None
+    n_params = architecture.count(context.space.shapes)
+    return _finish(run, n_params, outcome.selection, outcome, [stage])
+
+
+def winner_name(result: SearchResult) -> str:
+    """Return the name of the file, without suffix, that has the adapter of :func:`select`."""
+    return _winner_name(result.selection, result.budget)
+
+
+def _winner_name(selection: Selection, budget: int) -> str:
+    _, is_given, digest = selection.stage.partition(GIVEN)
+    return f"winner-{digest if is_given else budget}"
 
 
 def _within_margin(run: Run, margin: float) -> SearchResult:
@@ -165,7 +209,7 @@ def _finish(
         selection,
         (row,),
         budget,
-        keep_winner(run, f"winner-{budget}", outcome),
+        keep_winner(run, _winner_name(selection, budget), outcome),
         run.context.data,
         classes=classes,
     )

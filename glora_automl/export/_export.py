@@ -70,6 +70,7 @@ def export_model(
     *,
     trial: int | str = "best",
     budget: Budget | int | str | None = None,
+    architecture: str | None = None,
     force: bool = False,
     workspace: Workspace | None = None,
 ) -> Export:
@@ -88,6 +89,7 @@ def export_model(
         trial: ``best`` for the winner of a finished study, or the number of a complete trial, with
             inherited weights.
         budget: Budget of an earlier selection, whose winner is exported instead.
+        architecture: Architecture of an earlier selection, likewise.
         force: Whether an existing export is replaced.
         workspace: Where the study is.
 
@@ -104,7 +106,7 @@ def export_model(
     workspace, recipe = find_study(name, workspace)
     with open_run(recipe, workspace, name=name) as run:
         # First, because load_backbone may pretrain the backbone of a new study.
-        subnet = None if kind == "backbone" else find_subnet(run, str(trial), budget)
+        subnet = None if kind == "backbone" else find_subnet(run, str(trial), budget, architecture)
         return _export(load_backbone(run), kind, path, subnet, force)
 
 

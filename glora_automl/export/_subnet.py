@@ -12,8 +12,15 @@ from glora_automl.budget import Budget
 from glora_automl.errors import StudyError
 from glora_automl.export._adapter import Adapter
 from glora_automl.export._record import Backbone, Preprocessing, Record
-from glora_automl.pipeline import Run, baseline_stage, fetch_supernet, standalone, subnet_of
-from glora_automl.presets import preset_label
+from glora_automl.pipeline import (
+    Run,
+    baseline_stage,
+    fetch_supernet,
+    given_stage,
+    standalone,
+    subnet_of,
+)
+from glora_automl.presets import preset_label, read_architecture, resolve_architecture
 from glora_automl.storages import ArtifactReference
 from glora_automl.study import (
     AdapterOutcome,
@@ -63,21 +70,33 @@ class Subnet(NamedTuple):
     classes: ClassReport | None = None
 
 
-def find_subnet(run: Run, trial: str, budget: Budget | int | str | None) -> Subnet:
-    """Find a subnet by trial or budget.
+def find_subnet(
+    run: Run,
+    trial: str,
+    budget: Budget | int | str | None = None,
+    architecture: str | None = None,
+) -> Subnet:
+    """Find a subnet by trial, or by the budget or the architecture of a selection.
 
     Args:
         run: The study.
         trial: ``best`` for the winner, or the number of a trial.
         budget: Budget of an earlier selection; None for the study's.
+        architecture: Architecture of an earlier selection.
 
     Raises:
         StudyError: If the study is not finished, or has no such trial or selection.
     """
-    if budget is not None:
-        return _find_selected(
-            run, trial, Budget.parse(budget).resolve(run.context.n_backbone_params)
-        )
+    if budget is not None or architecture is not None:
+        if trial != "best" or None not in (budget, architecture):
+            raise StudyError(
+                "One of trial, budget and architecture must be given, got more. Leave out `trial`, "
+                "`budget` or `architecture`."
+            )
+        if architecture is not None:
+            return _find_given(run, architecture)
+        assert budget is not None
+        return _find_selected(run, Budget.parse(budget).resolve(run.context.n_backbone_params))
     number = parse_trial(trial)
     # A study without a search has no supernet, so only its winner can be exported.
     if number is None or run.context.recipe.architecture is not None:
@@ -116,12 +135,23 @@ def _tested_winner(run: Run, selection: Selection, tested: TestOutcome) -> Subne
     return _from_selection(run, selection, tested.rows[0], selection.weights_stage)
 
 
-def _find_selected(run: Run, trial: str, budget: int) -> Subnet:
-    """Return the subnet that was selected for a smaller budget."""
-    if trial != "best":
+def _find_given(run: Run, text: str) -> Subnet:
+    """Return the subnet of an architecture that ``glora select`` has trained on."""
+    shapes = run.context.space.shapes
+    architecture = resolve_architecture(read_architecture(text), shapes, shapes, run.context.budget)
+    tested = run.stages.outcome(f"{given_stage(architecture)}-test", SelectOutcome)
+    if tested is None:
+        name = run.study.study_name
         raise StudyError(
-            f"`trial` must be best with a `budget`, got {trial!r}. Leave out `trial` or `budget`."
+            f"`architecture` must be one that was selected from the study {name!r}, got another "
+            f"one. Run 'glora select {name}' with this `architecture`."
         )
+    subnet = _from_selection(run, tested.selection, tested.row, tested.selection.weights_stage)
+    return subnet._replace(classes=tested.classes)
+
+
+def _find_selected(run: Run, budget: int) -> Subnet:
+    """Return the subnet that was selected for a smaller budget."""
     stages = [StageName(kind, f"{budget}-test") for kind in (Stage.SELECT, Stage.LADDER)]
     found = (run.stages.outcome(str(stage), SelectOutcome) for stage in stages)
     tested = next((outcome for outcome in found if outcome is not None), None)

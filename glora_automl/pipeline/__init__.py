@@ -23,7 +23,7 @@ from glora_automl.pipeline._objective import Objective, trial_values
 from glora_automl.pipeline._open import find_study, open_run
 from glora_automl.pipeline._publishing import Publisher
 from glora_automl.pipeline._run import Run
-from glora_automl.pipeline._sampler import create_sampler, draw_region, sampler_of
+from glora_automl.pipeline._sampler import create_sampler, draw_region, repaired, sampler_of
 from glora_automl.pipeline._search import (
     context_objective,
     first_proposals,
@@ -32,11 +32,13 @@ from glora_automl.pipeline._search import (
     supernet_choices,
 )
 from glora_automl.pipeline._selection import (
+    GIVEN,
     Candidate,
     TargetRaised,
     best_adapter,
     best_outcome,
     find_candidates,
+    given_stage,
     refit_work,
     select_work,
     train_candidates,
@@ -54,6 +56,7 @@ from glora_automl.pipeline._tuning import fold_contexts, tune
 from glora_automl.pipeline._workspace import Publish, Workspace
 
 __all__ = [
+    "GIVEN",
     "MAX_STEPS",
     "Candidate",
     "Context",
@@ -83,6 +86,7 @@ __all__ = [
     "first_proposals",
     "fold_contexts",
     "forecast",
+    "given_stage",
     "initial_presets",
     "keep_winner",
     "ladder_budgets",
@@ -97,6 +101,7 @@ __all__ = [
     "preset_proposals",
     "random_study",
     "refit_work",
+    "repaired",
     "resolve_device",
     "restore_supernet",
     "sampler_of",

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import optuna
@@ -34,7 +35,9 @@ from glora_automl.storages import quiet_optuna, storage_errors
 from glora_automl.study import (
     Settings,
     Stage,
+    attempt_counts,
     create_study,
+    get_attribute,
     get_setting,
     is_glora_study,
     load_study,
@@ -43,7 +46,7 @@ from glora_automl.study import (
     set_attribute,
     study_key,
 )
-from glora_automl.workers import Stages, Worker
+from glora_automl.workers import Positions, Stages, Worker
 
 __all__ = ["find_study", "open_run"]
 
@@ -125,6 +128,7 @@ def open_run(
         study = _open_study(context, settings, stages, storage, name)
         set_attribute(study, "data", context.data.to_json())
         stages.key = study_key(study)
+        stages.counts = partial(attempt_counts, study)
         worker.heartbeat = get_setting(study, "heartbeat")
         first = unpack_proposals(context.space, get_setting(study, "initial"))
         study.sampler = create_sampler(context, first)
@@ -180,12 +184,13 @@ def _open_study(
         if not is_glora_study(storage, name) or _is_blank(load_study(storage, name), stages):
             return create_study(storage, name, settings)
         study = checked()
-        settings.raise_target(study, lambda: _is_closed(stages))
+        stages.counts = partial(attempt_counts, study)
+        settings.raise_target(study, stages.study, lambda: _is_closed(stages), _n_enqueued(study))
         return study
 
     if is_glora_study(storage, name):
         study = load_study(storage, name)
-        if read_recipe(study) == context.recipe:
+        if read_recipe(study) == context.recipe and not _n_enqueued(study):
             return checked()
     return stages.exclusively(Stage.SETTINGS, create_or_change)
 
@@ -194,6 +199,20 @@ def _is_closed(stages: Stages) -> bool:
     """Return whether the selection runs or is done."""
     running = {trial.user_attrs["stage"] for trial in stages.running()}
     return stages.is_done(Stage.SELECTION) or Stage.SELECTION in running
+
+
+def _n_enqueued(study: optuna.Study) -> int:
+    """Return the number of trials that were enqueued after a study was finished."""
+    if get_attribute(study, "result") is None:
+        return 0
+    found = Positions.read(study, int(get_setting(study, "target")))
+    return len(
+        {
+            found.positions[trial.number]
+            for trial in found.trials
+            if trial.state == TrialState.WAITING and found.positions[trial.number] >= found.target
+        }
+    )
 
 
 def _is_blank(study: optuna.Study, stages: Stages) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import optuna
+from optuna.samplers import BaseSampler
 from torch import Tensor
 
 from glora_automl.errors import StudyError
@@ -15,7 +16,7 @@ from glora_automl.pipeline._workspace import Publish
 from glora_automl.storages import ArtifactReference, Artifacts
 from glora_automl.study import Attribute, Stage, get_setting, set_attribute, study_key
 from glora_automl.training import load_tensors, save_tensors, tensor_digest
-from glora_automl.workers import Stages, Worker
+from glora_automl.workers import Callback, Stages, Worker
 
 __all__ = ["Run", "Uploaded"]
 
@@ -43,6 +44,8 @@ class Run:
         artifacts: Store of its files.
         worker: The worker of this process.
         publish: Writes note and pictures into the study, if given.
+        sampler: Proposes the trials instead of the recipe's sampler, if given.
+        callbacks: Called after each trial of this process.
     """
 
     study: optuna.Study
@@ -51,6 +54,8 @@ class Run:
     artifacts: Artifacts
     worker: Worker
     publish: Publish | None = None
+    sampler: BaseSampler | None = None
+    callbacks: tuple[Callback, ...] = ()
 
     @property
     def name(self) -> str:

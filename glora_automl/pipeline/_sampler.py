@@ -12,7 +12,7 @@ from glora_automl.recipes import SearchSettings
 from glora_automl.samplers import EvolutionSampler, RepairedSampler
 from glora_automl.search_space import SearchSpace
 
-__all__ = ["create_sampler", "draw_region", "sampler_of"]
+__all__ = ["create_sampler", "draw_region", "repaired", "sampler_of"]
 
 
 def draw_region(
@@ -80,3 +80,20 @@ def sampler_of(
         "random": lambda drawn: RandomSampler(seed=drawn),
     }
     return RepairedSampler(makers[search.sampler], space.distributions(), region, seed)
+
+
+def repaired(
+    sampler: BaseSampler, space: SearchSpace, region: FeasibleRegion, seed: int
+) -> RepairedSampler:
+    """Return a sampler of Optuna whose proposals are repaired into the budget.
+
+    The sampler keeps its own state and random numbers, so it proposes the same trials after an
+    interruption only if it depends on the finished trials alone.
+
+    Args:
+        sampler: The sampler.
+        space: The search space.
+        region: The architectures that it may propose.
+        seed: Seed of the repairs.
+    """
+    return RepairedSampler(lambda _seed: sampler, space.distributions(), region, seed)

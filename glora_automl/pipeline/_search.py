@@ -13,7 +13,7 @@ from glora_automl.pipeline._initial import unpack_proposals
 from glora_automl.pipeline._monitor import Monitor
 from glora_automl.pipeline._objective import Objective
 from glora_automl.pipeline._run import Run
-from glora_automl.pipeline._sampler import create_sampler
+from glora_automl.pipeline._sampler import create_sampler, draw_region, repaired
 from glora_automl.pipeline._supernet import Trained
 from glora_automl.study import get_setting
 from glora_automl.supernet import (
@@ -109,7 +109,12 @@ def search_trials(
     context = run.context
     kept = unpack_proposals(context.space, get_setting(run.study, "initial"))
     initial = first_proposals(context, trained, kept)
-    run.study.sampler = create_sampler(context, initial, supernet_choices(context, trained))
+    allowed = supernet_choices(context, trained)
+    if run.sampler is None:
+        run.study.sampler = create_sampler(context, initial, allowed)
+    else:
+        region = draw_region(context.space, context.budget, context.recipe.search, allowed)
+        run.study.sampler = repaired(run.sampler, context.space, region, context.recipe.seed)
     run_trials(
         run.study,
         context_objective(context, trained).propose,
@@ -118,8 +123,9 @@ def search_trials(
         progress=context.progress,
         monitor=Monitor(run.study, context),
         on_trials=on_trials,
-        independent=independent_trials(context),
+        independent=None if run.sampler is not None else independent_trials(context),
         check=run.check_settings,
+        callbacks=run.callbacks,
     )
 
 

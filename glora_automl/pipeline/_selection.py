@@ -25,6 +25,7 @@ from glora_automl.study import (
     Selection,
     Spent,
     Stage,
+    StageName,
     beats,
     best_trials,
     done_trials,
@@ -37,15 +38,31 @@ from glora_automl.training import Score
 from glora_automl.workers import Claim, Work
 
 __all__ = [
+    "GIVEN",
     "Candidate",
     "TargetRaised",
     "best_adapter",
     "best_outcome",
     "find_candidates",
+    "given_stage",
     "refit_work",
     "select_work",
     "train_candidates",
 ]
+
+
+GIVEN = "architecture-"
+"""Begin of the detail of a stage that trains a given architecture on."""
+
+
+def given_stage(architecture: Architecture) -> str:
+    """Return the stage that trains an architecture of ``glora select`` on.
+
+    Example:
+        >>> given_stage(Architecture({}))
+        'select-architecture-e3b0c44298fc1c14'
+    """
+    return str(StageName(Stage.SELECT, f"{GIVEN}{architecture.digest[:16]}"))
 
 
 class TargetRaised(Exception):
@@ -246,7 +263,7 @@ def _predictions(run: Run, outcome: AdapterOutcome) -> np.ndarray:
     """Return the probabilities ``(n, classes)`` or else the classes ``(n,)`` of an adapter."""
     assert outcome.predictions is not None
     found = run.download(outcome.predictions)
-    return found.get("probabilities", found["classes"]).numpy()  # type: ignore[no-any-return]
+    return found.get("probabilities", found["classes"]).numpy()
 
 
 def best_outcome(run: Run, outcomes: Mapping[str, AdapterOutcome]) -> Selection:

@@ -51,6 +51,7 @@ class KeptSettings(_Kept):
     key: Text
     initial: list[Text] = []
     warm_start: Text | None = None
+    reopened: Count = 0
 
 
 class _Usage(_Kept):

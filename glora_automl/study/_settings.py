@@ -15,6 +15,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
+from optuna.trial import FrozenTrial
 
 from glora_automl._messages import short
 from glora_automl.architecture import LayerShape
@@ -24,6 +25,7 @@ from glora_automl.recipes import Recipe, parse_recipe
 from glora_automl.search_space import SearchSpace
 from glora_automl.study._attributes import check_attributes, check_stage_trials
 from glora_automl.study._ranking import CONSTRAINT
+from glora_automl.study._stages import REOPENED, StageName
 from glora_automl.training import is_minimized
 from glora_automl.workers import stage_study_name
 
@@ -31,6 +33,7 @@ __all__ = [
     "FORMAT",
     "Attribute",
     "Settings",
+    "attempt_counts",
     "check_study",
     "create_study",
     "directions_of",
@@ -63,6 +66,9 @@ Attribute = Literal[
 ]
 """Attributes of a study; the storage has them as ``glora:<name>``."""
 
+AFTER_SEARCH: tuple[Attribute, ...] = ("result", "selection", "ladder", "classes", "comparison")
+"""Attributes that are written after the search."""
+
 Setting = Literal[
     "recipe",
     "budget",
@@ -75,6 +81,7 @@ Setting = Literal[
     "layers",
     "key",
     "ranking",
+    "reopened",
 ]
 """Keys of the attribute ``settings``, which is written when a study is created."""
 
@@ -207,6 +214,8 @@ class Settings:
         initial: First proposals, each as one text (:func:`glora_automl.pipeline.pack_proposals`):
             MySQL has 64 KiB for an attribute.
         ranking: Key of the ranking that chose the backbone; None if the recipe names it.
+        reopened: Attempts at stages until the finished study was last given more trials. Of those,
+            no selection or test counts any more.
     """
 
     recipe: Recipe
@@ -220,6 +229,7 @@ class Settings:
     warm_start: str | None = None
     initial: tuple[str, ...] = ()
     ranking: str | None = None
+    reopened: int = 0
 
     def new_key(self, study: optuna.Study) -> str:
         """Return the key of a study: a digest of what it must keep, then a random part.
@@ -281,19 +291,31 @@ class Settings:
                     "another `name`."
                 )
 
-    def raise_target(self, study: optuna.Study, is_closed: Callable[[], bool]) -> None:
-        """Give a study more trials, if the recipe has more of them.
+    def raise_target(
+        self,
+        study: optuna.Study,
+        attempts: optuna.Study,
+        is_closed: Callable[[], bool],
+        n_enqueued: int = 0,
+    ) -> None:
+        """Give a study more trials, if the recipe has more of them, or some were enqueued.
+
+        A finished study is opened again: its supernet and its trials stay, and what was selected
+        and tested does not count any more.
 
         Args:
             study: The study.
+            attempts: The study of its stages.
             is_closed: Returns whether the selection runs or is done.
+            n_enqueued: Trials that were enqueued after the last one of the study.
 
         Raises:
-            RecipeError: If the study is closed, or the recipe has fewer trials.
+            RecipeError: If the study is being selected from, or the recipe has fewer trials.
         """
         kept = get_attribute(study, "settings")
         before, now = kept["recipe"]["search"]["n_trials"], self.recipe.search.n_trials
-        if before == now:
+        target = max(self.target, kept["target"] + n_enqueued)
+        if target == kept["target"] and before == now:
             return
         name = study.study_name
         if now < before:
@@ -302,17 +324,32 @@ class Settings:
                 "its workers if it has enough, or choose another `name`."
             )
         recipe = self.recipe.model_dump(mode="json")
+        changed = {**kept, "recipe": recipe, "target": target}
+        if get_attribute(study, "result") is not None:
+            reopened = len(attempts.get_trials(deepcopy=False))
+            set_attribute(study, "settings", {**changed, "reopened": reopened})
+            for key in AFTER_SEARCH:
+                set_attribute(study, key, None)
+            return
         if not is_closed():
-            set_attribute(study, "settings", {**kept, "recipe": recipe, "target": self.target})
+            set_attribute(study, "settings", changed)
             # The selection reads the target after it has begun, and this looks for a selection
             # after the target was written: one of them sees the other.
             if not is_closed():
                 return
             set_attribute(study, "settings", kept)
         raise RecipeError(
-            f"n_trials must stay {before}, as the study {name!r} has selected its winner, got "
-            f"{now}. Choose another `name`."
+            f"n_trials must stay {before} while the study {name!r} selects and tests its winner, "
+            f"got {now}. Run 'glora resume {name}' to its end first."
         )
+
+
+def attempt_counts(study: optuna.Study, attempt: FrozenTrial) -> bool:
+    """Return whether an attempt at a stage counts: a reopened study is selected from again."""
+    stage = StageName.parse(str(attempt.user_attrs["stage"])).stage
+    return stage not in REOPENED or attempt.number >= get_attribute(study, "settings").get(
+        "reopened", 0
+    )
 
 
 def study_key(study: optuna.Study) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-__all__ = ["Stage", "StageName"]
+__all__ = ["REOPENED", "Stage", "StageName"]
 
 
 class Stage(StrEnum):
@@ -25,6 +25,12 @@ class Stage(StrEnum):
     SELECT = "select"
     COMPARE = "compare"
     REPORT = "report"
+
+
+REOPENED = frozenset(
+    {Stage.SELECTION, Stage.LADDER, Stage.REFIT, Stage.TEST, Stage.SELECT, Stage.COMPARE}
+)
+"""Kinds of stages that depend on the trials, and are done again when a study gets more of them."""
 
 
 class StageName(NamedTuple):

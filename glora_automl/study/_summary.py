@@ -16,7 +16,13 @@ from glora_automl.study._backbones import read_ranking
 from glora_automl.study._costs import STAGES, attempts, find_stages, stage_costs
 from glora_automl.study._data import read_data
 from glora_automl.study._ranking import CONSTRAINT, best_trials, pareto_trials
-from glora_automl.study._settings import FORMAT, check_study, get_attribute, get_setting
+from glora_automl.study._settings import (
+    FORMAT,
+    attempt_counts,
+    check_study,
+    get_attribute,
+    get_setting,
+)
 from glora_automl.study._stages import Stage
 
 __all__ = ["list_studies", "summarize"]
@@ -127,7 +133,7 @@ def _selects(study: optuna.Study, stages: optuna.Study | None) -> list[dict[str,
     outcomes = [
         trial.user_attrs["outcome"]
         for trial in attempts(study, stages)
-        if "budget" in trial.user_attrs["outcome"]
+        if "budget" in trial.user_attrs["outcome"] and attempt_counts(study, trial)
     ]
     keys = ("budget", "selection", "row")
     return [

@@ -108,6 +108,7 @@ class Stages:
         study: The study of the stages.
         key: See above.
         check: Called before and after a stage; raises if the study is not the one that was opened.
+        counts: Returns whether an attempt at a stage counts, given that its key does.
     """
 
     def __init__(
@@ -127,6 +128,7 @@ class Stages:
         self._progress = progress
         self.key = key
         self.check: Callable[[], object] = lambda: None
+        self.counts: Callable[[FrozenTrial], bool] = lambda _attempt: True
         stages = stage_study_name(name)
         try:  # first, as the storage of a finished study may be read-only
             self.study = optuna.load_study(study_name=stages, storage=storage)
@@ -146,15 +148,19 @@ class Stages:
             StudyError: If the kept outcome is not of this kind.
         """
         for trial in self._trials(str(stage)):
-            if trial.state == TrialState.COMPLETE and trial.user_attrs["key"] == self.key:
+            if self._is_complete(trial, self.key):
                 return kind.from_json(trial.user_attrs["outcome"])
         return None
 
     def is_done(self, stage: str) -> bool:
         """Return whether a stage is done."""
-        return any(
-            trial.state == TrialState.COMPLETE and trial.user_attrs["key"] == self.key
-            for trial in self._trials(str(stage))
+        return any(self._is_complete(trial, self.key) for trial in self._trials(str(stage)))
+
+    def _is_complete(self, trial: FrozenTrial, key: str) -> bool:
+        return (
+            trial.state == TrialState.COMPLETE
+            and trial.user_attrs["key"] == key
+            and self.counts(trial)
         )
 
     def running(self) -> list[FrozenTrial]:
@@ -290,7 +296,7 @@ class Stages:
                 # Every worker sees the same order of ids: the first attempt goes on.
                 if any(
                     (t.state == TrialState.RUNNING and t._trial_id < trial_id)
-                    or (t.state == TrialState.COMPLETE and t.user_attrs["key"] == key)
+                    or self._is_complete(t, key)
                     for t in others
                 ):
                     fail(self._storage, trial_id)

@@ -21,11 +21,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from glora_automl.errors import StudyError, TrainingError
 from glora_automl.progress import Advance, Progress, SearchState
+from glora_automl.samplers import DONE
 from glora_automl.storages import hold_writes
 from glora_automl.workers._positions import Positions
 from glora_automl.workers._worker import CLAIM, HEARTBEAT, OWNER, Worker, fail
 
-__all__ = ["Evaluation", "Proposal", "run_trials"]
+__all__ = ["Callback", "Evaluation", "Proposal", "run_trials"]
 
 MAX_RETRIES = 10
 """Most retries of a trial: an architecture can end each of its workers, by its memory."""
@@ -44,6 +45,9 @@ class Evaluation(NamedTuple):
     attributes: dict[str, Any]
     pruned: bool = False
 
+
+Callback = Callable[[optuna.Study, FrozenTrial], object]
+"""Called after a trial, as by ``study.optimize``."""
 
 Proposal = Callable[[optuna.Trial], Callable[[], Evaluation]]
 """Proposes the parameters of a trial; returns the function that evaluates them."""
@@ -76,6 +80,7 @@ def run_trials(
     on_trials: Callable[[int, int], object] | None = None,
     independent: Callable[[int, int], bool] | None = None,
     check: Callable[[], object] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> None:
     """Evaluate architectures, with other workers, until ``target`` trials are complete.
 
@@ -98,6 +103,8 @@ def run_trials(
             result at the first. Such a trial is proposed during the evaluation of the first one,
             which runs in a thread. So the device does not wait for sampler and storage.
         check: Called before each trial; raises if the study is not the one that was opened.
+        callbacks: Called with the study and the trial after each trial of this worker, as those of
+            ``study.optimize``.
 
     Raises:
         Stopped: If the caller asked to stop. No trial stays running.
@@ -106,7 +113,7 @@ def run_trials(
     """
     worker.wait_for_running(study)
     n_trials = target()
-    active = _ActiveTrials(study, propose, worker, progress, independent)
+    active = _ActiveTrials(study, propose, worker, progress, independent, callbacks)
     with active, progress.stage(title, n_trials, "trials") as advance:
         display = _Display(worker, advance, monitor, on_trials)
         logged = False
@@ -200,6 +207,7 @@ class _ActiveTrials:
         worker: The worker of this process.
         progress: Display.
         independent: See :func:`run_trials`. If given, a thread evaluates the trials in turn.
+        callbacks: See :func:`run_trials`.
     """
 
     def __init__(
@@ -209,7 +217,9 @@ class _ActiveTrials:
         worker: Worker,
         progress: Progress,
         independent: Callable[[int, int], bool] | None,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
+        self._callbacks = callbacks
         self._study = study
         self._propose = propose
         self._worker = worker
@@ -282,6 +292,14 @@ class _ActiveTrials:
                     trial.set_user_attr(key, attribute)
                 _tell(self._study, trial, values, pruned=pruned)
             heartbeats.close()
+        if self._callbacks and (found := self._finished(trial)) is not None:
+            for callback in self._callbacks:
+                callback(self._study, found)
+
+    def _finished(self, trial: optuna.Trial) -> FrozenTrial | None:
+        """Return a trial as the storage has it; None if its result was dropped."""
+        found = self._study._storage.get_trial(trial._trial_id)
+        return found if found.state in DONE else None
 
     @contextmanager
     def _requeued_on_error(

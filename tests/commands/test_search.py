@@ -250,6 +250,57 @@ def test_resume_n_trials_raises_the_target_of_an_open_study(finished, tiny, work
     assert figures(resume("tiny", n_trials=12, workspace=workspace)) == figures(finished)
 
 
+def test_resume_n_trials_of_a_finished_study_equals_all_at_once(
+    finished, tiny, workspace, monkeypatch
+):
+    search(tiny.replace(search={"n_trials": 2}), workspace=workspace)
+    trained = []
+    original = _training.train
+    monkeypatch.setattr(_training, "train", lambda *a, **k: trained.append(1) or original(*a, **k))
+    interrupt = partial(interrupt_after, owner=_search, name="search_trials")
+    again = partial(resume, n_trials=12)
+    run_interrupted(monkeypatch, interrupt, "tiny", workspace=workspace, function=again)
+    study = load(workspace)
+    assert summarize(study)["stage"] == Stage.SELECTION
+    assert not trained
+    assert figures(resume("tiny", workspace=workspace)) == figures(finished)
+    # No supernet and no baseline is trained again.
+    assert len(trained) == tiny.selection.n_candidates + 1
+
+
+def test_resume_evaluates_a_trial_that_was_enqueued_after_the_end(finished, finished_workspace):
+    study = load(finished_workspace)
+    params = finished.study.best_trial.params
+    smallest = dict.fromkeys(params, "none")
+    study.enqueue_trial(smallest)
+    result = resume("tiny", workspace=finished_workspace)
+    trial = result.study.trials[-1]
+    assert (trial.state, trial.params) == (TrialState.COMPLETE, smallest)
+    assert len(result.study.trials) == len(finished.study.trials) + 1
+    assert result.rows[0].test is not None
+    again = resume("tiny", workspace=finished_workspace)
+    assert again.rows == result.rows
+    assert len(again.study.trials) == len(result.study.trials)
+
+
+def test_search_takes_a_sampler_and_callbacks(tiny, workspace):
+    seen = []
+    sampler = optuna.samplers.RandomSampler(seed=0)
+    result = search(
+        tiny.replace(search={"n_trials": 4}, **ALONE),
+        sampler=sampler,
+        callbacks=[lambda study, trial: seen.append((study.study_name, trial.number, trial.state))],
+        workspace=workspace,
+    )
+    assert seen == [("tiny", number, TrialState.COMPLETE) for number in range(4)]
+    trials = result.study.trials
+    assert all(trial.user_attrs["trainable_params"] <= result.budget for trial in trials)
+    other = search(
+        tiny.replace(search={"n_trials": 4}, **ALONE), name="evolved", workspace=workspace
+    )
+    assert [t.params for t in other.study.trials] != [t.params for t in trials]
+
+
 def test_search_target_raised_before_the_selection_adds_the_trials(
     finished, tiny, workspace, monkeypatch
 ):
@@ -329,25 +380,6 @@ def test_search_several_candidates_keeps_the_one_that_validates_best(tiny, works
     (cost,) = (c for c in stage_costs(result.study) if c.stage == Stage.SELECTION)
     assert cost.n_trained == 3 * trained_images(recipe, recipe.selection.epochs_ratio)
     assert cost.n_evaluated == 3 * 2 * N_VALIDATION
-
-
-def test_search_baseline_that_validates_best_is_selected_and_kept(tiny, workspace):
-    # Without any training of the supernet's subnets, LoRA alone is fitted.
-    recipe = tiny.replace(
-        search_space={"choices": {"A": ["none"], "B": ["none"], "C": ["none"], "E": ["none"]}},
-        training={"epochs": 20},
-    )
-    result = search(recipe, workspace=workspace)
-    by_validation = min(
-        (row for row in result.rows if row.validation), key=lambda r: r.validation.scaled_loss
-    )
-    assert result.selection.preset == by_validation.name != "searched"
-    assert result.selection.trial is None
-    assert result.selection.trained == by_validation.validation
-    context = prepare(recipe, workspace, "tiny")
-    assert evaluate(result.model, *context.test()) == by_validation.test
-    found = load_checkpoint(workspace.folder / "tiny/winner.json")
-    assert found[1]["architecture"] == result.selection.architecture
 
 
 def test_search_uniform_paths_select_the_best_trials(tiny, workspace):

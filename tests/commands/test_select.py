@@ -8,8 +8,9 @@ from optuna.trial import TrialState
 
 from glora_automl.adapters import classifiers, linear_shapes
 from glora_automl.architecture import Architecture
-from glora_automl.commands import _search, _select, search, select
+from glora_automl.commands import _search, _select, search, select, winner_name
 from glora_automl.errors import BudgetError, StudyError
+from glora_automl.export import export_model
 from glora_automl.export._subnet import find_subnet
 from glora_automl.pipeline import (
     Workspace,
@@ -21,7 +22,15 @@ from glora_automl.pipeline import (
     prepare,
 )
 from glora_automl.recipes import load_recipe
-from glora_automl.study import SEARCHED, Ladder, Selection, Stage, stage_costs, summarize
+from glora_automl.study import (
+    SEARCHED,
+    Ladder,
+    Selection,
+    Stage,
+    read_space,
+    stage_costs,
+    summarize,
+)
 from glora_automl.supernet import Scorer, is_truncation, widest_architecture
 from glora_automl.training import evaluate, load_checkpoint
 from tests.commands.interrupts import interrupt_after, interrupt_training, run_interrupted
@@ -406,7 +415,37 @@ def test_select_invalid_margin_raises(finished, finished_workspace, margin):
         select("tiny", margin=margin, workspace=finished_workspace)
 
 
-def test_select_without_budget_and_margin_or_with_both_raises(finished, finished_workspace):
-    for arguments in ({}, {"budget": 100, "margin": 1}):
-        with pytest.raises(BudgetError, match="Give `budget` or `margin`"):
+def test_select_without_budget_margin_and_architecture_or_with_more_raises(
+    finished, finished_workspace
+):
+    for arguments in ({}, {"budget": 100, "margin": 1}, {"budget": 1, "architecture": "probe"}):
+        with pytest.raises(BudgetError, match="Give `budget`, `margin` or `architecture`"):
             select("tiny", **arguments, workspace=finished_workspace)
+
+
+def test_select_architecture_trains_tests_and_exports_it(finished, finished_workspace, tmp_path):
+    space = read_space(finished.study)
+    architecture = Architecture.uniform(space.shapes, E="vector")
+    path = tmp_path / "found.txt"
+    path.write_text(str(architecture), encoding="utf-8")
+    given = partial(select, "tiny", architecture=str(path), workspace=finished_workspace)
+    result = given()
+    assert Architecture.parse(result.selection.architecture) == architecture
+    assert result.budget == result.rows[0].n_params == architecture.count(space.shapes)
+    assert result.rows[0].test.n_images == N_TEST
+    assert given().rows == result.rows
+    assert (finished_workspace.folder / "tiny" / f"{winner_name(result)}.json").is_file()
+    export = export_model(
+        "tiny",
+        "timm",
+        tmp_path / "out",
+        architecture=str(architecture),
+        workspace=finished_workspace,
+    )
+    assert Architecture.parse(export.record.architecture) == architecture
+    assert export.record.about["test"]["accuracy"] == result.rows[0].test.accuracy
+
+
+def test_select_architecture_above_the_budget_raises(finished, finished_workspace):
+    with pytest.raises(BudgetError, match="budget"):
+        select("tiny", architecture="lora-4", workspace=finished_workspace)

@@ -32,7 +32,7 @@ from glora_automl.study import (
     best_trials,
     quality,
 )
-from glora_automl.training import Score, evaluate
+from glora_automl.training import Score, evaluate, load_checkpoint
 
 
 class Recorded:
@@ -315,5 +315,7 @@ def test_search_selects_a_baseline_that_is_shown_to_validate_better(tiny, worksp
     assert selection.n_params == row.n_params
     with open_run(recipe, workspace) as run:
         assert evaluate(result.model, *run.context.test()) == row.test
+    kept = load_checkpoint(workspace.folder / "tiny/winner.json")
+    assert kept[1]["architecture"] == selection.architecture
     assert result.rows[0].name == SEARCHED
     assert result.rows[0].test is not None

@@ -10,6 +10,7 @@ from glora_automl.recipes import load_recipe
 from glora_automl.study import (
     FORMAT,
     Settings,
+    attempt_counts,
     create_study,
     get_attribute,
     get_setting,
@@ -44,6 +45,10 @@ def settings():
 @pytest.fixture
 def memory():
     return optuna.storages.InMemoryStorage()
+
+
+def attempts(memory):
+    return optuna.create_study(study_name="a/stages", storage=memory, load_if_exists=True)
 
 
 def changed(settings, **changes):
@@ -111,11 +116,36 @@ def test_settings_raise_target_of_an_open_study_is_written(settings, memory):
     study = create_study(memory, "a", settings)
     key = study_key(study)
     more = replace(changed(settings, search={"n_trials": 30}), target=30)
-    more.raise_target(study, lambda: False)
+    more.raise_target(study, attempts(memory), lambda: False)
     assert get_setting(study, "target") == 30
     assert read_recipe(study).search.n_trials == 30
     assert study_key(study) == key
-    more.raise_target(study, lambda: pytest.fail("it has that target already"))
+    more.raise_target(study, attempts(memory), lambda: pytest.fail("it has that target already"))
+
+
+def test_settings_raise_target_of_a_finished_study_opens_it_again(settings, memory):
+    study = create_study(memory, "a", settings)
+    set_attribute(study, "result", [{"name": "searched"}])
+    stages = attempts(memory)
+    for stage in ("supernet", "selection"):
+        trial = stages.ask()
+        trial.set_user_attr("stage", stage)
+        stages.tell(trial, 1.0)
+    assert [attempt_counts(study, trial) for trial in stages.trials] == [True, True]
+    more = replace(changed(settings, search={"n_trials": 30}), target=30)
+    more.raise_target(study, stages, lambda: pytest.fail("it is finished"))
+    assert get_setting(study, "target") == 30
+    assert get_attribute(study, "result") is None
+    # What depends on the trials is done again, the supernet stays.
+    assert [attempt_counts(study, trial) for trial in stages.trials] == [True, False]
+
+
+def test_settings_raise_target_counts_enqueued_trials(settings, memory):
+    study = create_study(memory, "a", settings)
+    set_attribute(study, "result", [{"name": "searched"}])
+    settings.raise_target(study, attempts(memory), lambda: True, n_enqueued=2)
+    assert get_setting(study, "target") == 22
+    assert read_recipe(study) == settings.recipe
 
 
 @pytest.mark.parametrize("closed", [[True], [False, True]], ids=["before", "meanwhile"])
@@ -123,8 +153,8 @@ def test_settings_raise_target_of_a_closed_study_raises_and_keeps_it(settings, m
     study = create_study(memory, "a", settings)
     answers = iter(closed)
     more = replace(changed(settings, search={"n_trials": 30}), target=30)
-    with pytest.raises(RecipeError, match=r"n_trials must stay 20, .*got 30"):
-        more.raise_target(study, lambda: next(answers))
+    with pytest.raises(RecipeError, match=r"n_trials must stay 20 while .*got 30"):
+        more.raise_target(study, attempts(memory), lambda: next(answers))
     assert get_setting(study, "target") == 20
     assert read_recipe(study) == settings.recipe
 
@@ -133,7 +163,7 @@ def test_settings_lower_target_raises(settings, memory):
     study = create_study(memory, "a", settings)
     fewer = replace(changed(settings, search={"n_trials": 10}), target=10)
     with pytest.raises(RecipeError, match=r"n_trials must be at least 20, .*got 10"):
-        fewer.raise_target(study, lambda: False)
+        fewer.raise_target(study, attempts(memory), lambda: False)
 
 
 def test_create_study_of_other_directions_raises(settings, memory):

@@ -145,8 +145,7 @@ class AdapterProblem:
             "data", tuple(map(str, range(n_classes))), *parts, parts[0].subset(torch.arange(0))
         )
         context = prepare_task(recipe, task, backbone, target, workspace, "problem")
-        if isinstance(model, str):
-            backbone = context.create_backbone()
+        backbone = context.create_backbone() if isinstance(model, str) else backbone
         self._init(context.with_backbone(backbone.to(context.device)), score, workspace)
 
     def _init(
@@ -188,8 +187,7 @@ class AdapterProblem:
             _check_score(score)
         workspace = workspace or Workspace()
         recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
-        context = prepare(recipe, workspace, recipe.name)
-        problem = cls.__new__(cls)
+        problem, context = cls.__new__(cls), prepare(recipe, workspace, recipe.name)
         context = context.with_backbone(context.create_backbone())
         problem._init(context, score or recipe.objective, workspace)
         return problem
@@ -203,6 +201,11 @@ class AdapterProblem:
     def budget(self) -> int:
         """The most trainable parameters."""
         return self._context.budget
+
+    @property
+    def recipe(self) -> Recipe:
+        """The settings, as a recipe."""
+        return self._context.recipe
 
     @property
     def direction(self) -> optuna.study.StudyDirection:
@@ -231,9 +234,8 @@ class AdapterProblem:
         recipe = self._context.recipe.replace(search=named)
         search, trained = recipe.search, self._load()
         context = replace(self._context, recipe=recipe)
-        allowed = supernet_choices(context, trained)
-        region = draw_region(self.space, self.budget, search, allowed)
-        own = self._context.recipe.seed if seed is None else seed
+        region = draw_region(self.space, self.budget, search, supernet_choices(context, trained))
+        own = recipe.seed if seed is None else seed
         if "sampler" not in named and "sampler" in changes:
             return repaired(changes["sampler"], self.space, region, own)
         return sampler_of(search, self.space, region, self._proposals(context, trained), own)
@@ -347,9 +349,7 @@ class AdapterProblem:
 
     def _fetch(self, artifacts: Artifacts, key: str) -> Trained | None:
         path = artifacts.find(f"supernet-{key}")
-        if path is None:
-            return None
-        return restore_supernet(self._context, load_tensors(path))
+        return None if path is None else restore_supernet(self._context, load_tensors(path))
 
 
 def _check_score(score: object) -> None:

@@ -48,7 +48,17 @@ FLOORS = {
     },
     "workers": {"progress", "samplers", "storages"},
 }
-UPPER = ["study", "pipeline", "problem", "commands", "report", "export", "estimator", "cli"]
+UPPER = [
+    "study",
+    "pipeline",
+    "problem",
+    "commands",
+    "report",
+    "visualization",
+    "export",
+    "estimator",
+    "cli",
+]
 """These may import from every floor below them."""
 BELOW = FLOORS | {part: {*FLOORS, *UPPER[:place]} for place, part in enumerate(UPPER)}
 FREE = {"errors", "_declarations", "_files", "_messages", "_signals", "_version"}

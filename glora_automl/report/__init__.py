@@ -11,7 +11,9 @@ from glora_automl.report._cost import cost_table
 from glora_automl.report._dashboard import DashboardServer, dashboard_app, open_server
 from glora_automl.report._gallery import PICTURES, pictures
 from glora_automl.report._html import save_pictures, save_report
+from glora_automl.report._importance import importance_picture
 from glora_automl.report._ladder import ladder_lines, ladder_table
+from glora_automl.report._matplotlib import to_matplotlib
 from glora_automl.report._note import front_table, markdown_note, markdown_study, markdown_table
 from glora_automl.report._picture import Picture
 from glora_automl.report._plotly import to_figure
@@ -56,6 +58,7 @@ __all__ = [
     "front_table",
     "grid_blocks",
     "group_of",
+    "importance_picture",
     "ladder_lines",
     "ladder_table",
     "markdown_note",
@@ -75,4 +78,5 @@ __all__ = [
     "save_suite",
     "suite_table",
     "to_figure",
+    "to_matplotlib",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
@@ -18,7 +19,18 @@ __all__ = ["importance_picture", "importances"]
 MIN_TRIALS = 10
 """Complete trials below which importance is not estimated."""
 
-_COLORS: dict[Grouping, Color] = {"block": "blue", "kind": "orange", "tensor": "green"}
+_COLORS: dict[Grouping, Color] = {
+    "block": "blue",
+    "kind": "orange",
+    "tensor": "green",
+    "layer": "black",
+}
+_WORDS: dict[Grouping, str] = {
+    "block": "blocks",
+    "kind": "kinds of layers",
+    "tensor": "support tensors",
+    "layer": "layers",
+}
 
 
 def importances(snapshot: Snapshot, by: Grouping) -> dict[str, float]:
@@ -51,10 +63,13 @@ def _projected(trial: FrozenTrial, counts: Counts, value: float) -> FrozenTrial:
     )
 
 
-def importance_picture(snapshot: Snapshot) -> Picture | None:
-    """Show the importance of blocks, kinds of layers and support tensors."""
+def importance_picture(
+    snapshot: Snapshot, groupings: Sequence[Grouping] | None = None
+) -> Picture | None:
+    """Show the importance of groups; by default of blocks, kinds of layers and support tensors."""
     marks = []
-    for by, color in _COLORS.items():
+    for by in groupings or ("block", "kind", "tensor"):
+        color = _COLORS[by]
         found = importances(snapshot, by)
         if len(found) > 1:
             order = sorted(found) if by == "block" else list(found)
@@ -63,7 +78,12 @@ def importance_picture(snapshot: Snapshot) -> Picture | None:
         return None
     return Picture(
         name="importance",
-        title="Importance of blocks, kinds of layers and support tensors",
+        title="Importance of "
+        + (
+            "blocks, kinds of layers and support tensors"
+            if groupings is None
+            else ", ".join(_WORDS[by] for by in groupings)
+        ),
         caption="PED-ANOVA: how far the trainable parameters of a group differ between the best "
         "10% of the trials and all trials. Bars of one colour add up to 100%.",
         x=Axis("importance in %", percent=True, zero=True),

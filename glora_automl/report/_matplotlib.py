@@ -10,7 +10,7 @@ from glora_automl._files import check_output, make_folder, write_atomic
 from glora_automl.errors import ReportError
 from glora_automl.report._picture import COLORS, Band, Bars, Grid, Line, Mark, Picture, text_sides
 
-__all__ = ["save_png"]
+__all__ = ["save_png", "to_matplotlib"]
 
 _PROGRAM = "glora_automl"
 """Mark of a picture, which may be replaced by a newer one."""
@@ -19,15 +19,13 @@ _DPI = 110
 _SYMBOLS = {"dot": "o", "cross": "x", "star": "*", "diamond": "D"}
 
 
-def save_png(picture: Picture, folder: Path) -> Path:
-    """Write a picture as ``<name>.png``, without a display or a browser.
+def to_matplotlib(picture: Picture) -> Any:
+    """Return a picture as a figure of matplotlib, which has no state of pyplot.
 
     Raises:
         ReportError: If matplotlib is not installed.
-        StorageError: If the file cannot be written.
     """
     try:
-        from matplotlib import rc_context
         from matplotlib.figure import Figure  # not pyplot, which keeps state
     except ImportError:
         raise ReportError(
@@ -46,6 +44,19 @@ def save_png(picture: Picture, folder: Path) -> Path:
         else:
             _draw(axes, mark)
     _finish(axes, picture)
+    return figure
+
+
+def save_png(picture: Picture, folder: Path) -> Path:
+    """Write a picture as ``<name>.png``, without a display or a browser.
+
+    Raises:
+        ReportError: If matplotlib is not installed.
+        StorageError: If the file cannot be written.
+    """
+    figure = to_matplotlib(picture)
+    from matplotlib import rc_context
+
     make_folder(folder, "png")
     path = folder / f"{picture.name}.png"
     check_output(path, "png", ReportError, _PROGRAM.encode())

@@ -12,7 +12,7 @@ from glora_automl.report._picture import Axis, Band, Color, Line, Mark, Picture,
 from glora_automl.report._snapshot import Snapshot
 from glora_automl.report._tables import accuracy_interval
 from glora_automl.samplers import is_feasible, trial_positions
-from glora_automl.study import CONSTRAINT, Row, get_attribute, get_setting
+from glora_automl.study import CONSTRAINT, Row, get_attribute
 
 __all__ = [
     "front_picture",
@@ -174,7 +174,7 @@ def generations_picture(snapshot: Snapshot) -> Picture | None:
     quartiles = np.array([np.quantile(values[g], [0.25, 0.5, 0.75]) for g in order]).round(6)
     best = [min(values[g]) if snapshot.sign > 0 else max(values[g]) for g in order]
     low, median, high = quartiles.T.tolist()
-    has_presets = bool(get_setting(snapshot.study, "initial"))
+    has_presets = bool((get_attribute(snapshot.study, "settings") or {}).get("initial"))
     return Picture(
         name="generations",
         title=f"{snapshot.objective.capitalize()} by generation",

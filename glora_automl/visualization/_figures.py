@@ -1,0 +1,49 @@
+"""Pictures of a study, as of :mod:`glora_automl.report`, for one that may be a user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import optuna
+
+from glora_automl.errors import ReportError
+from glora_automl.problem import AdapterProblem
+from glora_automl.report import PICTURES, Picture, Snapshot
+from glora_automl.study import is_glora_study
+
+__all__ = ["draw"]
+
+
+def draw(
+    study: optuna.Study,
+    name: str,
+    problem: AdapterProblem | None = None,
+    make: Callable[[Snapshot], Picture | None] | None = None,
+) -> Picture:
+    """Return a picture of a study.
+
+    Args:
+        study: A study of ``glora search``, or one whose objective is that of ``problem``.
+        name: Name of the picture.
+        problem: The problem of a study that its user created.
+        make: Makes the picture; by default the one of :data:`PICTURES`.
+
+    Raises:
+        ReportError: If the study is of neither kind, or has too few trials.
+    """
+    snapshot = Snapshot.of(study)
+    if problem is not None:
+        vars(snapshot).update(space=problem.space, budget=problem.budget, recipe=problem.recipe)
+    elif not is_glora_study(study._storage, study.study_name):
+        raise ReportError(
+            f"study must be one of glora_automl, got {study.study_name!r}. Give the `problem` "
+            "whose objective it has."
+        )
+    picture = (make or PICTURES[name])(snapshot)
+    if picture is None:
+        n_trials = len(snapshot.complete)
+        raise ReportError(
+            f"study must have enough trials for the picture {name!r}, got {n_trials} complete "
+            "ones. Run more trials."
+        )
+    return picture

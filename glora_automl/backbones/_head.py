@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -12,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from glora_automl.adapters import classifiers, evaluation_mode
-from glora_automl.training import ImageBatches, batch_logits, efficient_batch_size
+from glora_automl.training import ClassWeight, ImageBatches, batch_logits, efficient_batch_size
 
 __all__ = ["fit_head", "frozen_features"]
 
@@ -78,7 +77,7 @@ def fit_head(
     images: ImageBatches,
     labels: Tensor,
     *,
-    class_weight: Literal["none", "balanced"] = "none",
+    class_weight: ClassWeight = "none",
 ) -> bool:
     """Set a linear classifier to a logistic regression on the backbone's frozen features.
 
@@ -110,7 +109,9 @@ def fit_head(
     if features is None:
         return False
     # The penalty is that of a linear probe on a few hundred images with standardized features.
-    weight_of = None if class_weight == "none" else class_weight
+    weight_of: str | dict[int, float] | None = "balanced"
+    if class_weight != "balanced":
+        weight_of = None if class_weight == "none" else dict(enumerate(class_weight))
     probe = make_pipeline(
         StandardScaler(), LogisticRegression(C=0.1, max_iter=2000, class_weight=weight_of)
     )

@@ -14,6 +14,7 @@ import optuna
 import torch
 from optuna.storages import BaseStorage, InMemoryStorage
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import get_scorer
 from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
@@ -24,14 +25,18 @@ from glora_automl.architecture import Architecture
 from glora_automl.backbones import input_format
 from glora_automl.budget import Budget
 from glora_automl.commands import search
+from glora_automl.estimator._pictures import picture_size
 from glora_automl.estimator._pixels import Pixels, check_pixel_parameters, checked_rows, infer_shape
 from glora_automl.estimator._saved import Saved
 from glora_automl.estimator._settings import (
     CONSTRAINTS,
+    NESTED,
     bare_backbone,
     build_recipe,
+    nested_names,
     resolve_seed,
     study_name,
+    with_nested,
 )
 from glora_automl.export import (
     Adapter,
@@ -59,7 +64,8 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Classifier of images: a timm model with an adapter that is searched under a budget.
 
     The search uses the recipe ``own`` on arrays in memory. Images are numbers of shape ``(n,
-    height, width)``, ``(n, height, width, channels)`` or ``(n, features)``. A part of the fitted
+    height, width)``, ``(n, height, width, channels)`` or ``(n, features)``, or a list, column or
+    frame of paths, of Pillow images or of uint8 arrays of several sizes. A part of the fitted
     images is the validation set; none is a test image. The same ``random_state`` gives the same
     classifier on the same machine.
 
@@ -78,7 +84,12 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             choose settings of the recipe, which ``settings={"tune": {"n_trials": 0}}`` leaves out.
         n_trials: Trials of the search.
         validation_size: Number or fraction of the images that are validation images.
-        settings: Further keys of a recipe, such as ``{"training": {"lr": 1e-3}}``.
+        class_weight: Weight of each label in the loss, or ``balanced`` for the inverse of its
+            number of images.
+        scoring: Metric that selects the adapter, and that :meth:`score` returns: ``accuracy``,
+            ``balanced_accuracy``, ``f1_macro``, ``roc_auc_ovr`` or ``neg_log_loss``.
+        settings: Further keys of a recipe, such as ``{"training": {"lr": 1e-3}}``. A grid search
+            sets one of them as ``settings__training__lr``.
         image_shape: ``(height, width)`` or ``(height, width, channels)`` of images in rows. One of
             them may be -1. None is a square of grey pixels.
         pixel_range: Values of black and white. None is 0 and 255 for uint8, else the smallest and
@@ -86,9 +97,11 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         random_state: Seed of all randomness.
         device: ``auto``, or a device that torch knows.
         storage: URL of a database, path of a journal file, or an Optuna storage. The same fit with
-            an integer ``random_state`` resumes its study, or joins its workers. None keeps the
-            study in memory.
-        runs: Folder for the files of a study in a storage.
+            an integer ``random_state`` resumes its study, or joins its workers. None is a database
+            in ``memory``, or else no file at all.
+        memory: Folder that keeps the studies of fits. A fit with the same data, settings and
+            integer ``random_state`` finds its supernet, trials and result there. With a
+            ``storage``, it has the files of its studies.
         verbose: Whether progress is printed.
 
     Attributes:
@@ -134,13 +147,15 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         epochs: int = 100,
         n_trials: int = 100,
         validation_size: int | float = 0.2,
+        class_weight: Mapping[Any, float] | str | None = None,
+        scoring: str = "accuracy",
         settings: Mapping[str, Any] | None = None,
         image_shape: Sequence[int] | None = None,
         pixel_range: Sequence[float] | None = None,
         random_state: int | np.random.RandomState | None = None,
         device: str = "auto",
         storage: str | BaseStorage | None = None,
-        runs: str | Path = "runs",
+        memory: str | Path | None = None,
         verbose: bool = False,
     ) -> None:
         self.model = model
@@ -152,13 +167,15 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.epochs = epochs
         self.n_trials = n_trials
         self.validation_size = validation_size
+        self.class_weight = class_weight
+        self.scoring = scoring
         self.settings = settings
         self.image_shape = image_shape
         self.pixel_range = pixel_range
         self.random_state = random_state
         self.device = device
         self.storage = storage
-        self.runs = runs
+        self.memory = memory
         self.verbose = verbose
 
     def __sklearn_tags__(self) -> Tags:
@@ -182,7 +199,8 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         self._validate_params()
         check_pixel_parameters(self.image_shape, self.pixel_range)
-        rows, y, shape = checked_rows(self, X, y)
+        side = picture_size(self.model, dict(self.model_kwargs or {}))
+        rows, y, shape = checked_rows(self, X, y, size=(side, side, 3))
         check_classification_targets(y)
         classes, labels = np.unique(y, return_inverse=True)
         if len(classes) < 2:
@@ -193,19 +211,26 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         shape = shape or infer_shape(rows.shape[1], self.image_shape)
         pixels = Pixels.from_rows(rows, shape, self.pixel_range)
         arrays = pixels.images(rows), labels
-        recipe = build_recipe(self.get_params(deep=False), resolve_seed(self.random_state))
+        recipe = build_recipe(
+            self.get_params(deep=False), resolve_seed(self.random_state), list(classes)
+        )
         name = study_name(recipe, *arrays)
         with ExitStack() as stack:
-            runs = Path(self.runs)
-            if self.storage is None:
+            storage = self.storage
+            if self.memory is not None:
+                runs = Path(self.memory)
+            elif storage is not None:
+                runs = Path("runs")
+            else:
                 runs = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="glora-")))
+                storage = InMemoryStorage()
             result = search(
                 recipe,
                 name=name,
                 arrays=arrays,
                 workspace=Workspace(
                     runs=runs,
-                    storage=InMemoryStorage() if self.storage is None else self.storage,
+                    storage=storage,
                     device=self.device,
                     progress=LineProgress(print) if self.verbose else Progress(),
                 ),
@@ -246,7 +271,7 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             X: Images of the fitted shape.
         """
         check_is_fitted(self)
-        rows, _, shape = checked_rows(self, X)
+        rows, _, shape = checked_rows(self, X, size=self.image_shape_)
         if shape not in (None, self.image_shape_):
             raise ValueError(
                 f"The images of X must have the shape {self.image_shape_} as in fit, got {shape}. "
@@ -260,6 +285,45 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         with torch.inference_mode():
             logits = torch.cat([_logits(self.model_, batch) for batch in batches(x, parts)])
         return np.asarray(logits.softmax(dim=1).cpu().numpy())
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Return the logarithms ``(n, n_classes)`` of :meth:`predict_proba`.
+
+        Args:
+            X: Images of the fitted shape.
+        """
+        with np.errstate(divide="ignore"):  # the logarithm of 0 is minus infinity
+            return np.asarray(np.log(self.predict_proba(X)))
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the value of ``scoring`` on images.
+
+        Args:
+            X: Images of the fitted shape.
+            y: Their labels ``(n,)``.
+            sample_weight: Weight of each image in the mean, ``(n,)``.
+        """
+        scorer = get_scorer(self.scoring)
+        weights = {} if sample_weight is None else {"sample_weight": sample_weight}
+        return float(scorer(self, X, y, **weights))
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters by name.
+
+        Args:
+            deep: Whether the single settings have names, too, such as ``settings__training__lr``.
+        """
+        found: dict[str, Any] = super().get_params(deep)
+        return {**found, **nested_names(self.settings)} if deep else found
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters by name, single settings as ``settings__training__lr``."""
+        own = {key: value for key, value in params.items() if not key.startswith(NESTED)}
+        super().set_params(**own)
+        single = {key: value for key, value in params.items() if key.startswith(NESTED)}
+        if single:
+            self.settings = with_nested(self.settings or {}, single)
+        return self
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most likely label of each image, ``(n,)``.

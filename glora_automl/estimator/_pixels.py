@@ -12,6 +12,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
+from glora_automl.estimator._pictures import as_pictures, read_pictures
+
 __all__ = ["Pixels", "Shape", "check_pixel_parameters", "checked_rows", "infer_shape"]
 
 Shape = tuple[int, int, int]
@@ -95,7 +97,7 @@ def check_pixel_parameters(
 
 
 def checked_rows(
-    estimator: BaseEstimator, X: Any, y: Any = _MISSING
+    estimator: BaseEstimator, X: Any, y: Any = _MISSING, *, size: Shape
 ) -> tuple[np.ndarray, Any, Shape | None]:
     """Check images as scikit-learn does and return them as rows.
 
@@ -103,6 +105,7 @@ def checked_rows(
         estimator: The classifier; a fit stores the number of features in it.
         X: Images.
         y: Their labels, in a fit.
+        size: Height, width and channels that image files are resized to.
 
     Returns:
         Rows ``(n, height * width * channels)``, labels, and the shape of images that are not rows.
@@ -111,12 +114,20 @@ def checked_rows(
         ValueError: If ``X`` or ``y`` is malformed.
     """
     shape: Shape | None = None
+    pictures = as_pictures(X)
+    if pictures is not None:
+        X = read_pictures(pictures, size)
     if getattr(X, "ndim", 0) > 2:
         X = check_array(X, allow_nd=True, input_name="X", estimator=estimator)
         if X.ndim > 4:
             raise ValueError(
                 "The X of GLoRAClassifier must have the shape (n, height, width, channels), "
                 f"(n, height, width) or (n, features), got {X.shape}."
+            )
+        if X.shape[1] in (1, 3) and X.ndim == 4 and X.shape[3] not in (1, 3):
+            raise ValueError(
+                "The X of GLoRAClassifier must have its channels last, (n, height, width, "
+                f"channels), got {X.shape}. Use X.transpose(0, 2, 3, 1)."
             )
         height, width, channels = (*X.shape[1:], 1)[:3]
         shape = height, width, channels

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 from pydantic import Field
@@ -14,6 +14,7 @@ from glora_automl.backbones import BackboneSettings, ModelKwargs
 from glora_automl.budget import Budget
 from glora_automl.errors import ExportError
 from glora_automl.estimator._pixels import Pixels
+from glora_automl.estimator._settings import by_class
 from glora_automl.export import Adapter
 from glora_automl.search_space import SearchSpaceSpec
 
@@ -31,10 +32,11 @@ KEY = "classifier"
 """Key of the metadata in ``about`` of the record."""
 
 
-_OWN = ("device", "storage")
+_OWN = ("device", "storage", "memory")
 """Parameters that belong to one process."""
 
 Size = Annotated[Int, Field(ge=1, le=100_000)]
+Weight = Annotated[Float, Field(ge=0, le=1e9)]
 Pixel = Annotated[Float, Field(ge=-1e300, le=1e300)]
 
 
@@ -50,11 +52,12 @@ class _Parameters(Declaration):
     epochs: Annotated[Int, Field(ge=1, le=1_000_000)]
     n_trials: Annotated[Int, Field(ge=1, le=1_000_000)]
     validation_size: Annotated[Int, Field(ge=1)] | Annotated[Float, Field(gt=0, lt=1)]
+    class_weight: Literal["balanced"] | tuple[Weight, ...] | None
+    scoring: Annotated[str, Field(pattern="^[a-z_]{1,40}$")]
     settings: dict[str, Any] | None
     image_shape: Annotated[tuple[Int, ...], Field(max_length=3)] | None
     pixel_range: tuple[Pixel, Pixel] | None
     random_state: Seed
-    runs: str
     verbose: Bool
 
 
@@ -94,8 +97,8 @@ class Saved(NamedTuple):
     def put_into(self, adapter: Adapter) -> Adapter:
         """Return the adapter with this metadata in its record.
 
-        Storage and device are left out, because they belong to one process. A random generator
-        becomes the seed that was drawn from it.
+        Storage, memory and device are left out, because they belong to one process. A random
+        generator becomes the seed that was drawn from it.
         """
         parameters = {k: v for k, v in self.parameters.items() if k not in _OWN}
         space, architecture = parameters["search_space"], parameters["architecture"]
@@ -105,8 +108,8 @@ class Saved(NamedTuple):
                 "budget": Budget.parse(parameters["budget"]).written,
                 "search_space": space if isinstance(space, str) else space.model_dump(mode="json"),
                 "architecture": None if architecture is None else str(architecture),
+                "class_weight": by_class(parameters["class_weight"], self.classes.tolist()),
                 "random_state": self.seed,
-                "runs": str(parameters["runs"]),
             },
             "backbone": self.backbone.model_dump(mode="json"),
             "seed": self.seed,
@@ -136,6 +139,9 @@ class Saved(NamedTuple):
         parameters = table.parameters.model_dump()
         if not isinstance(table.parameters.search_space, str):
             parameters["search_space"] = table.parameters.search_space
+        weights = table.parameters.class_weight
+        if isinstance(weights, tuple):
+            parameters["class_weight"] = dict(zip(table.classes, weights, strict=False))
         try:
             if np.dtype(table.dtype).itemsize * len(table.classes) > MAX_BYTES:
                 raise ValueError("they are too long")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from optuna.storages import BaseStorage
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
 from glora_automl.architecture import Architecture
@@ -23,9 +24,32 @@ from glora_automl.presets import read_architecture
 from glora_automl.recipes import Recipe, load_recipe
 from glora_automl.search_space import SearchSpaceSpec
 from glora_automl.tasks import ImageSet, Task
+from glora_automl.training import MetricName
 
-__all__ = ["CONSTRAINTS", "bare_backbone", "build_recipe", "resolve_seed", "study_name"]
+__all__ = [
+    "CONSTRAINTS",
+    "NESTED",
+    "bare_backbone",
+    "build_recipe",
+    "by_class",
+    "nested_names",
+    "resolve_seed",
+    "study_name",
+    "with_nested",
+]
 
+
+METRIC_OF: dict[str, MetricName] = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced_accuracy",
+    "f1_macro": "macro_f1",
+    "roc_auc_ovr": "auroc",
+    "neg_log_loss": "log_loss",
+}
+"""Metrics by the name of scikit-learn's scorer."""
+
+NESTED = "settings__"
+"""Begin of the name of a single setting."""
 
 CONSTRAINTS: dict[str, list[Any]] = {
     "model": [str],
@@ -40,24 +64,39 @@ CONSTRAINTS: dict[str, list[Any]] = {
         Interval(Integral, 1, None, closed="left"),
         Interval(Real, 0, 1, closed="neither"),
     ],
+    "class_weight": [StrOptions({"balanced"}), dict, None],
+    "scoring": [StrOptions(set(METRIC_OF))],
     "settings": [dict, None],
     "image_shape": [tuple, list, None],
     "pixel_range": [tuple, list, None],
     "random_state": ["random_state"],
     "device": [str],
     "storage": [str, BaseStorage, None],
-    "runs": [str, Path],
+    "memory": [str, Path, None],
     "verbose": ["boolean"],
 }
 """Constraints of the parameters, which scikit-learn checks."""
 
 
-def build_recipe(parameters: Mapping[str, Any], seed: int) -> Recipe:
+def by_class(weights: Any, classes: Sequence[Any]) -> Any:
+    """Return weights by label in the order of the classes; a label without one has 1.
+
+    Example:
+        >>> by_class({"b": 3}, ["a", "b"]), by_class("balanced", ["a", "b"])
+        ((1.0, 3.0), 'balanced')
+    """
+    if not isinstance(weights, Mapping):
+        return weights
+    return tuple(float(weights.get(label, 1.0)) for label in classes)
+
+
+def build_recipe(parameters: Mapping[str, Any], seed: int, classes: Sequence[Any] = ()) -> Recipe:
     """Return the recipe ``own`` with a classifier's parameters.
 
     Args:
         parameters: Parameters of the constructor, by name.
         seed: Seed of all randomness.
+        classes: The labels, in order, for weights by label.
 
     Raises:
         GLoRAError: If the parameters contradict each other.
@@ -84,12 +123,51 @@ def build_recipe(parameters: Mapping[str, Any], seed: int) -> Recipe:
             search_space=space if isinstance(space, str) else space.model_dump(mode="json"),
             architecture=None if architecture is None else read_architecture(str(architecture)),
             # The recipe warms up for a twentieth of its epochs.
-            training={"epochs": epochs, "warmup_epochs": epochs // 20},
+            training={
+                "epochs": epochs,
+                "warmup_epochs": epochs // 20,
+                "class_weight": by_class(parameters["class_weight"], classes) or "none",
+            },
+            metric=METRIC_OF[parameters["scoring"]],
             search={"n_trials": int(parameters["n_trials"])},
             selection={"baselines": False},
         )
         .replace(**(parameters["settings"] or {}))
     )
+
+
+def nested_names(settings: object, prefix: str = NESTED) -> dict[str, Any]:
+    """Return single settings by the names that scikit-learn gives to nested parameters.
+
+    Example:
+        >>> nested_names({"training": {"lr": 0.1}, "budget": 8})
+        {'settings__training__lr': 0.1, 'settings__budget': 8}
+    """
+    found: dict[str, Any] = {}
+    # scikit-learn names the parameters also of an estimator that cannot be fitted.
+    for key, value in settings.items() if isinstance(settings, Mapping) else ():
+        if isinstance(value, Mapping):
+            found |= nested_names(value, f"{prefix}{key}__")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def with_nested(settings: Mapping[str, Any], single: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with single ones changed; the given mapping stays as it is.
+
+    Example:
+        >>> with_nested({"training": {"lr": 0.1}}, {"settings__training__mixup": 0.2})
+        {'training': {'lr': 0.1, 'mixup': 0.2}}
+    """
+    found = copy.deepcopy(dict(settings))
+    for name, value in single.items():
+        *tables, key = name.removeprefix(NESTED).split("__")
+        place = found
+        for table in tables:
+            place = place.setdefault(table, {})
+        place[key] = value
+    return found
 
 
 def resolve_seed(random_state: int | np.random.RandomState | None) -> int:

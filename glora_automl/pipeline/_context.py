@@ -375,6 +375,6 @@ def _bare(recipe: Recipe, task: Task) -> nn.Module:
     return create_model(bare, len(task.classes), recipe.seed)
 
 
-def _head_settings(recipe: Recipe) -> tuple[str, str]:
+def _head_settings(recipe: Recipe) -> tuple[object, ...]:
     """Return the settings that the initial head depends on."""
     return recipe.backbone.head_init, recipe.training.class_weight

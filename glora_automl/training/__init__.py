@@ -28,12 +28,13 @@ from glora_automl.training._metrics import (
 )
 from glora_automl.training._process_group import ProcessGroup
 from glora_automl.training._seeding import seeded, stage_rng
-from glora_automl.training._settings import TrainingSettings
+from glora_automl.training._settings import ClassWeight, TrainingSettings
 from glora_automl.training._train import TrainingResult, train
 
 __all__ = [
     "METRICS",
     "CheckpointFiles",
+    "ClassWeight",
     "Converted",
     "ImageBatches",
     "Joined",

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from glora_automl._declarations import Bool, Declaration, Float, Int
 
-__all__ = ["TrainingSettings"]
+__all__ = ["ClassWeight", "TrainingSettings"]
+
+ClassWeight = (
+    Literal["none", "balanced"]
+    | Annotated[tuple[Annotated[Float, Field(ge=0, le=1e9)], ...], Field(min_length=2)]
+)
+"""Weights of the classes in the loss."""
 
 
 class TrainingSettings(Declaration):
@@ -35,7 +41,8 @@ class TrainingSettings(Declaration):
         cutmix: The same for rectangles that are pasted from one image into another (arXiv
             1905.04899). With ``mixup``, each image takes one of both at random.
         class_weight: Weight of each class in the loss. ``balanced`` is scikit-learn's: inversely
-            proportional to its training images, 1 on their mean.
+            proportional to its training images, 1 on their mean. Or one weight per class, in the
+            order of the classes.
         grad_checkpointing: Recompute activations in the backward pass. It takes a third more
             computation and a fraction of the memory, and gives the same weights. The backbone
             must have timm's ``set_grad_checkpointing``.
@@ -54,7 +61,7 @@ class TrainingSettings(Declaration):
     hflip: Float = Field(default=0.0, ge=0, le=1)
     mixup: Float = Field(default=0.0, ge=0, le=100)
     cutmix: Float = Field(default=0.0, ge=0, le=100)
-    class_weight: Literal["none", "balanced"] = "none"
+    class_weight: ClassWeight = "none"
     grad_checkpointing: Bool = False
 
     @model_validator(mode="after")

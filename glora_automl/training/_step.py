@@ -12,9 +12,11 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from glora_automl.errors import TrainingError
 from glora_automl.training._augmentation import BatchTransform
 from glora_automl.training._memory import MicroBatching
 from glora_automl.training._process_group import ProcessGroup
+from glora_automl.training._settings import ClassWeight
 
 __all__ = ["LossFunction", "TrainingStep", "class_weights", "create_loss", "cross_entropy"]
 
@@ -27,17 +29,33 @@ def cross_entropy(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(model(images), labels)
 
 
-def class_weights(labels: Tensor, n_classes: int) -> Tensor:
-    """Return scikit-learn's balanced weight of each class; 1 for a class without images.
+def class_weights(
+    labels: Tensor, n_classes: int, weights_of: ClassWeight = "balanced"
+) -> Tensor | None:
+    """Return the weight of each class, ``(n_classes,)``; None without weights.
 
     Args:
         labels: Class indices ``(n,)`` of the training images.
         n_classes: Number of the model's classes.
+        weights_of: ``none``, one weight per class, or ``balanced`` for scikit-learn's, where a
+            class without images has 1.
+
+    Raises:
+        TrainingError: If there is not one weight for each class.
 
     Example:
         >>> class_weights(torch.tensor([0, 0, 0, 2]), 3)
         tensor([0.6667, 1.0000, 2.0000])
     """
+    if weights_of == "none":
+        return None
+    if not isinstance(weights_of, str):
+        if len(weights_of) != n_classes:
+            raise TrainingError(
+                f"training.class_weight must have one weight for each of the {n_classes} classes, "
+                f"got {len(weights_of)}. Correct `training.class_weight`."
+            )
+        return torch.tensor(weights_of, device=labels.device)
     found = labels.cpu().numpy()
     present = np.unique(found)
     weights = torch.ones(n_classes)

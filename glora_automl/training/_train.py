@@ -142,12 +142,11 @@ def _create_loop(
 ) -> EpochLoop:
     """Create the epoch loop with its transform, loss function, optimiser and schedule."""
     n_classes = _n_classes(model, images, settings)
-    is_weighted = settings.class_weight == "balanced"
     step = TrainingStep(
         model=model,
         parameters=list(parameters.values()),
         transform=create_transform(settings, n_classes),
-        loss_function=create_loss(class_weights(labels, n_classes) if is_weighted else None),
+        loss_function=create_loss(class_weights(labels, n_classes, settings.class_weight)),
         optimizer=create_optimizer(in_optimizer_order(parameters), settings),
         clip_grad=settings.clip_grad,
         process_group=group,
@@ -172,7 +171,7 @@ def _create_loop(
 @torch.no_grad()
 def _n_classes(model: nn.Module, images: ImageBatches, settings: TrainingSettings) -> int:
     """Return the number of a model's classes, where transform or loss need it."""
-    if not (settings.mixup or settings.cutmix or settings.class_weight == "balanced"):
+    if not (settings.mixup or settings.cutmix or settings.class_weight != "none"):
         return 0
     with evaluation_mode(model):
         return int(model(images[0:1]).shape[1])

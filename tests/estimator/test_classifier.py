@@ -10,11 +10,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from optuna.storages import InMemoryStorage
+from PIL import Image
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -25,7 +28,8 @@ from glora_automl.commands import resume, search
 from glora_automl.errors import BudgetError, ExportError, GLoRAError, TaskError
 from glora_automl.estimator import _classifier
 from glora_automl.estimator._settings import build_recipe
-from glora_automl.pipeline import Workspace
+from glora_automl.pipeline import Workspace, _training
+from glora_automl.recipes import load_recipe
 from glora_automl.study import Row, read_ranking
 from glora_automl.tasks import load_task
 
@@ -158,8 +162,98 @@ def test_classifier_works_in_pipeline_and_grid_search():
     assert grid.predict(X[:3]).shape == (3,)
 
 
+def test_defaults_are_those_of_the_recipe_own():
+    parameters = GLoRAClassifier().get_params()
+    found, own = build_recipe(parameters, 0), load_recipe("own")
+    left_out = {"name", "description", "task"}
+    assert found.model_dump(exclude={*left_out, "selection"}) == own.model_dump(
+        exclude={*left_out, "selection"}
+    )
+    # A classifier shows no table of baselines.
+    without = own.selection.model_copy(update={"baselines": False})
+    assert found.selection == without
+
+
+def test_grid_search_sets_single_settings():
+    grid = GridSearchCV(classifier(), {"settings__training__lr": [0.01, 0.02]}, cv=2)
+    grid.fit(X[:60], Y[:60])
+    lr = grid.best_params_["settings__training__lr"]
+    assert grid.best_estimator_.settings["training"] == {"lr": lr, "batch_size": 32}
+    assert grid.best_estimator_.settings["search"] == {"population_size": 3}
+    assert classifier().get_params()["settings__training__batch_size"] == 32
+    with pytest.raises(ValueError, match="Invalid parameter 'sett'"):
+        classifier().set_params(sett=1)
+
+
+def test_scoring_selects_and_scores(fitted):
+    probabilities = fitted.predict_proba(X[TEST])
+    assert np.allclose(fitted.predict_log_proba(X[TEST]), np.log(probabilities))
+    model = classifier(scoring="neg_log_loss", class_weight="balanced")
+    assert build_recipe(model.get_params(), 0).metric == "log_loss"
+    assert build_recipe(model.get_params(), 0).training.class_weight == "balanced"
+    weighted = classifier(class_weight={2: 5}).get_params()
+    assert build_recipe(weighted, 0, [0, 1, 2]).training.class_weight == (1, 1, 5)
+    model.fit(X[:90], Y[:90])
+    expected = log_loss(Y[TEST], model.predict_proba(X[TEST]))
+    assert model.score(X[TEST], Y[TEST]) == pytest.approx(-expected)
+
+
+def test_fit_with_memory_finds_an_earlier_fit(tmp_path, monkeypatch):
+    first = classifier(memory=tmp_path / "fits").fit(X[:60], Y[:60])
+    monkeypatch.setattr(_training, "train", lambda *a, **k: pytest.fail("nothing is trained again"))
+    again = classifier(memory=tmp_path / "fits").fit(X[:60], Y[:60])
+    assert np.array_equal(again.predict_proba(X[60:90]), first.predict_proba(X[60:90]))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Image files of digits, in colour and of two sizes."""
+    folder = tmp_path_factory.mktemp("files")
+    paths = []
+    for number, row in enumerate(X[:60]):
+        image = Image.fromarray((row.reshape(8, 8) * 15.9).astype(np.uint8)).convert("RGB")
+        paths.append(folder / f"{number}.png")
+        image.resize((8, 8) if number % 2 else (12, 10)).save(paths[-1])
+    return paths
+
+
+def forms(files):
+    images = [Image.open(path) for path in files]
+    return {
+        "paths": files,
+        "column": pd.Series(list(map(str, files))),
+        "frame": pd.DataFrame({"image": list(map(str, files))}),
+        "images": images,
+        "arrays": [np.asarray(image) for image in images],
+        "object array": np.array(list(map(str, files)), dtype=object),
+    }
+
+
+def test_fit_and_predict_accept_paths_images_and_arrays_of_several_sizes(files):
+    model = classifier(model_kwargs={**TINY, "in_chans": 3}).fit(files, NAMES[Y[:60]])
+    assert model.image_shape_ == (8, 8, 3)
+    expected = model.predict_proba(files)
+    for name, form in forms(files).items():
+        assert np.array_equal(model.predict_proba(form), expected), name
+
+
+def test_predict_of_an_unreadable_picture_names_it(fitted, tmp_path):
+    (tmp_path / "a.png").write_text("no image", encoding="utf-8")
+    for path, reason in (
+        (tmp_path / "a.png", "no known image format"),
+        (tmp_path / "b", "No such"),
+    ):
+        with pytest.raises(ValueError, match=f"(?s)readable images, got .* at 0: .*{reason}"):
+            fitted.predict([path])
+
+
+def test_fit_of_channels_first_says_so():
+    with pytest.raises(ValueError, match=r"channels last.*got \(6, 3, 8, 8\).*transpose"):
+        classifier().fit(np.zeros((6, 3, 8, 8), np.uint8), [0, 1, 0, 1, 0, 1])
+
+
 def test_fit_with_storage_resumes_its_study(tmp_path, capsys):
-    place = {"storage": f"sqlite:///{tmp_path}/studies.db", "runs": tmp_path}
+    place = {"storage": f"sqlite:///{tmp_path}/studies.db", "memory": tmp_path}
     first = classifier(**place, verbose=True).fit(X[TRAIN], Y[TRAIN])
     assert "Search: 3/3 trials" in capsys.readouterr().out
     again = classifier(**place, verbose=True).fit(X[TRAIN], Y[TRAIN])
@@ -172,13 +266,13 @@ def test_fit_with_storage_resumes_its_study(tmp_path, capsys):
     copied = pickle.loads(pickle.dumps(first))
     assert len(copied.study_.trials) == 3
     with pytest.raises(TaskError, match=r"arrays must be \(images, labels\) .*, got None") as error:
-        resume(name, workspace=Workspace(**place))
+        resume(name, workspace=Workspace(runs=tmp_path, storage=place["storage"]))
     assert "\n" not in str(error.value)
 
 
 def test_fit_with_optuna_storage_uses_it(tmp_path):
     storage = InMemoryStorage()
-    model = classifier(storage=storage, runs=tmp_path, n_trials=1, epochs=1).fit(X[:60], Y[:60])
+    model = classifier(storage=storage, memory=tmp_path, n_trials=1, epochs=1).fit(X[:60], Y[:60])
     assert model.study_._storage is storage
 
 
@@ -296,7 +390,7 @@ def test_fit_with_invalid_parameter_raises_value_error(changes, words):
 )
 def test_fit_with_invalid_setting_raises_one_line(changes, words, tmp_path):
     with pytest.raises(GLoRAError, match=re.escape(words)) as error:
-        classifier(runs=tmp_path, **changes).fit(X[:60], Y[:60])
+        classifier(memory=tmp_path, **changes).fit(X[:60], Y[:60])
     assert "\n" not in str(error.value)
 
 

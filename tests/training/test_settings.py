@@ -17,6 +17,8 @@ from glora_automl.training import TrainingSettings
         {"clip_grad": math.nan},
         {"checkpoint_every": 0},
         {"class_weight": "even"},
+        {"class_weight": [1.0]},
+        {"class_weight": [1.0, -1.0]},
         {"epoch": 3},
     ],
     ids=str,

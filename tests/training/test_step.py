@@ -7,6 +7,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from torch import nn
 from torch.nn import functional as F
 
+from glora_automl.errors import TrainingError
 from glora_automl.training import TrainingSettings, train
 from glora_automl.training._step import class_weights, create_loss, cross_entropy
 from tests.training.runs import data
@@ -61,3 +62,10 @@ def test_train_with_class_weights_favours_the_small_class(mixup):
 
     assert np.isfinite(recall("balanced"))
     assert recall("balanced") > recall("none") + 0.02
+
+
+def test_train_with_a_weight_per_class_needs_one_for_each():
+    with pytest.raises(TrainingError, match="one weight for each of the 3 classes, got 2"):
+        class_weights(torch.tensor([0, 1, 2]), 3, (1.0, 2.0))
+    assert class_weights(torch.tensor([0, 1]), 2, (1.0, 2.0)).tolist() == [1, 2]
+    assert class_weights(torch.tensor([0, 1]), 2, "none") is None

@@ -242,21 +242,18 @@ def best_adapter(run: Run, outcomes: Mapping[str, AdapterOutcome]) -> tuple[str,
     """
     metric = run.context.recipe.metric
     (stage, searched), *baselines = outcomes.items()
-    better = [
-        (name, outcome)
-        for name, outcome in baselines
-        if outcome.row.validation is not None and _beats(run, outcome, searched)
-    ]
+    scored = [(name, o) for name, o in baselines if o.row.validation is not None]
+    better = [(name, o) for name, o in scored if _beats(run, o, searched, len(scored))]
     if not better:
         return stage, searched
     return max(better, key=lambda pair: quality(_score(pair[1]), metric))  # the first of equals
 
 
-def _beats(run: Run, outcome: AdapterOutcome, other: AdapterOutcome) -> bool:
-    """Return whether one adapter is shown to be better than the other one."""
+def _beats(run: Run, outcome: AdapterOutcome, other: AdapterOutcome, n_tests: int) -> bool:
+    """Return whether one of several adapters is shown to be better than another one."""
     labels = run.context.validation[1].cpu().numpy()
     one, two = (_predictions(run, o) for o in (outcome, other))
-    return beats(labels, one, two, run.context.recipe.metric)
+    return beats(labels, one, two, run.context.recipe.metric, n_tests)
 
 
 def _predictions(run: Run, outcome: AdapterOutcome) -> np.ndarray:

@@ -19,11 +19,13 @@ CONFIDENCE = 0.95
 N_RESAMPLES = 400
 """Resamples of the images for metrics other than the accuracy."""
 
-_Z = float(norm.ppf(CONFIDENCE))
-
 
 def beats(
-    labels: np.ndarray, one: np.ndarray, other: np.ndarray, metric: MetricName = "accuracy"
+    labels: np.ndarray,
+    one: np.ndarray,
+    other: np.ndarray,
+    metric: MetricName = "accuracy",
+    n_tests: int = 1,
 ) -> bool:
     """Return whether one model is shown to be better than another one on the same images.
 
@@ -36,6 +38,8 @@ def beats(
         one: Predicted classes ``(n,)`` or class probabilities ``(n, classes)``.
         other: Those of the other model.
         metric: What is compared. Without probabilities it may use the predicted class alone.
+        n_tests: Models that are compared with the other one. The bound is wider for each of them,
+            so that all hold together (Bonferroni).
 
     Returns:
         False also where the metric is undefined for these images.
@@ -50,11 +54,12 @@ def beats(
         >>> beats(labels, all_but_one, half, "balanced_accuracy")
         True
     """
+    confidence = 1 - (1 - CONFIDENCE) / n_tests
     function = metric_function(metric)
     if function is None:
         first, second = (_classes(found) == labels for found in (one, other))
         n_lost, n_gained = int((second & ~first).sum()), int((first & ~second).sum())
-        return accuracy_loss_bound(n_lost, n_gained, len(labels)) < 0
+        return accuracy_loss_bound(n_lost, n_gained, len(labels), confidence) < 0
     n_classes = 1 + max(int(labels.max()), *(int(_classes(found).max()) for found in (one, other)))
     first, second = (_probabilities(found, n_classes) for found in (one, other))
     sign = -1 if is_minimized(metric) else 1
@@ -71,7 +76,7 @@ def beats(
         advantage(resample(images, stratify=labels, random_state=generator))
         for _ in range(N_RESAMPLES)
     ]
-    return bool(np.quantile(found, 1 - CONFIDENCE) > 0)
+    return bool(np.quantile(found, 1 - confidence) > 0)
 
 
 def _classes(predictions: np.ndarray) -> np.ndarray:
@@ -82,8 +87,10 @@ def _probabilities(predictions: np.ndarray, n_classes: int) -> np.ndarray:
     return np.eye(n_classes)[predictions] if predictions.ndim == 1 else predictions
 
 
-def accuracy_loss_bound(n_lost: int, n_gained: int, n_images: int) -> float:
-    """Return the one-sided 95% upper bound of a loss in accuracy, as a fraction.
+def accuracy_loss_bound(
+    n_lost: int, n_gained: int, n_images: int, confidence: float = CONFIDENCE
+) -> float:
+    """Return the one-sided upper bound of a loss in accuracy, as a fraction.
 
     Both models classify the same images, so only those count that one of them alone classifies
     correctly. The bound is that of Tango's score interval (Equivalence test and confidence
@@ -96,6 +103,7 @@ def accuracy_loss_bound(n_lost: int, n_gained: int, n_images: int) -> float:
         n_lost: Images that only the first model classifies correctly.
         n_gained: Images that only the second model classifies correctly.
         n_images: All images, at least 1.
+        confidence: Coverage of the bound.
 
     Example:
         >>> [round(100 * accuracy_loss_bound(n, n, 1000), 2) for n in (0, 5, 20)]
@@ -105,13 +113,15 @@ def accuracy_loss_bound(n_lost: int, n_gained: int, n_images: int) -> float:
     if difference == 1:
         return 1.0
 
+    z = float(norm.ppf(confidence))
+
     def distance(loss: float) -> float:
-        return _tango(n_lost, n_gained, n_images, loss) + _Z
+        return _tango(n_lost, n_gained, n_images, loss) + z
 
     # The score is 0 at the difference and falls; 1 itself has no variance.
     bound = float(brentq(distance, difference, 1 - 1e-12)) if distance(1 - 1e-12) < 0 else 1.0
     if n_gained == 0:
-        bound = max(bound, float(beta.ppf(CONFIDENCE, n_lost + 1, n_images - n_lost)))
+        bound = max(bound, float(beta.ppf(confidence, n_lost + 1, n_images - n_lost)))
     return bound
 
 
@@ -154,4 +164,6 @@ def n_images_needed(n_lost: int, n_gained: int, n_images: int, loss: float) -> i
         return None
     least = math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-loss)) if loss < 1 else 1
     variance = lost + gained - difference**2
-    return max(least, math.ceil(_Z**2 * variance / (loss - difference) ** 2))
+    return max(
+        least, math.ceil(float(norm.ppf(CONFIDENCE)) ** 2 * variance / (loss - difference) ** 2)
+    )

@@ -1,8 +1,8 @@
 """AutoML for adapters: budget-constrained GLoRA search over timm models, kept in Optuna studies."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from glora_automl._lazy import lazy_names
 from glora_automl._version import __version__
 
 if TYPE_CHECKING:
@@ -76,37 +76,4 @@ __all__ = [
     "train",
 ]
 
-_HOMES = {
-    "architecture": ("Architecture", "Choice", "LayerChoices", "LayerShape"),
-    "budget": ("Budget", "FeasibleRegion"),
-    "errors": ("GLoRAError",),
-    "estimator": ("GLoRAClassifier",),
-    "export": (
-        "export_model",
-        "load_adapter",
-        "load_adapters",
-        "predict",
-        "read_adapter",
-        "save_adapter",
-    ),
-    "search_space": ("SearchSpace", "SearchSpaceSpec", "list_search_spaces", "load_search_space"),
-    "study": ("Comparison",),
-    "recipes": ("Recipe", "list_recipes", "load_recipe"),
-    "commands": ("SearchResult", "compare", "resume", "run_suite", "search", "select", "train"),
-    "pipeline": ("Objective", "Workspace"),
-    "problem": ("AdapterProblem",),
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: torch takes seconds, ``--help`` must not."""
-    for module, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(f"glora_automl.{module}"), name)
-        if name == module:
-            return import_module(f"glora_automl.{module}")
-    raise AttributeError(f"module 'glora_automl' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(__name__)

@@ -1,16 +1,21 @@
 """Backbones: creation, checkpoints, input format and layers that can be adapted."""
 
-from glora_automl.backbones._candidates import LISTS, CandidateBackbone, in_folder
-from glora_automl.backbones._create import create_backbone, create_from_checkpoint
-from glora_automl.backbones._head import fit_head, frozen_features
-from glora_automl.backbones._kwargs import ModelKwargs, check_kwargs
-from glora_automl.backbones._layers import LayerGroup, list_layers
-from glora_automl.backbones._model import check_backbone, check_name, create_model, input_format
-from glora_automl.backbones._module import check_outputs, module_format, name_head
-from glora_automl.backbones._pretraining import check_pretraining
-from glora_automl.backbones._ridge import forward_latency, leave_one_out_accuracy
-from glora_automl.backbones._settings import AUTO, BackboneSettings
-from glora_automl.backbones._source import BackboneSource, Deviation, Mean
+from typing import TYPE_CHECKING
+
+from glora_automl._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from glora_automl.backbones._candidates import LISTS, CandidateBackbone, in_folder
+    from glora_automl.backbones._create import create_backbone, create_from_checkpoint
+    from glora_automl.backbones._head import fit_head, frozen_features
+    from glora_automl.backbones._kwargs import ModelKwargs, check_kwargs
+    from glora_automl.backbones._layers import LayerGroup, list_layers
+    from glora_automl.backbones._model import check_backbone, check_name, create_model, input_format
+    from glora_automl.backbones._module import check_outputs, module_format, name_head
+    from glora_automl.backbones._pretraining import check_pretraining
+    from glora_automl.backbones._ridge import forward_latency, leave_one_out_accuracy
+    from glora_automl.backbones._settings import AUTO, BackboneSettings
+    from glora_automl.backbones._source import BackboneSource, Deviation, Mean
 
 __all__ = [
     "AUTO",
@@ -40,3 +45,5 @@ __all__ = [
     "module_format",
     "name_head",
 ]
+
+__getattr__, __dir__ = lazy_names(__name__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import re
 import zipfile
@@ -15,28 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from glora_automl._messages import one_line, short
+from glora_automl.backbones._source import file_sha256
 from glora_automl.errors import TaskError
 
-__all__ = ["SUFFIXES", "check_sha256", "file_sha256", "load_npz", "read_weights"]
-
-SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".pth.tar", ".bin")
-"""Suffixes of supported checkpoint files."""
-
-
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a checkpoint file.
-
-    Raises:
-        TaskError: If the file cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise TaskError(
-            f"backbone.checkpoint must be a readable file, got {str(path)!r}: {error.strerror}. "
-            "Set another `backbone.checkpoint`."
-        ) from None
+__all__ = ["check_sha256", "load_npz", "read_weights"]
 
 
 def check_sha256(path: Path, expected: str | None) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
 from glora_automl._declarations import Bool, Declaration, Float
-from glora_automl.backbones._checkpoint import SUFFIXES, file_sha256
 from glora_automl.backbones._kwargs import ModelKwargs
+from glora_automl.errors import TaskError
 
-__all__ = ["BackboneSource", "Deviation", "Mean"]
+__all__ = ["BackboneSource", "Deviation", "Mean", "file_sha256"]
+
+SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".pth.tar", ".bin")
+"""Suffixes of supported checkpoint files."""
 
 Mean = Annotated[Float, Field(ge=-1e6, le=1e6)]
 """Mean of a channel."""
@@ -77,3 +81,19 @@ class BackboneSource(Declaration):
         if self.checkpoint is None or self.sha256 is not None:
             return self
         return self.model_copy(update={"sha256": file_sha256(Path(self.checkpoint))})
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a checkpoint file.
+
+    Raises:
+        TaskError: If the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise TaskError(
+            f"backbone.checkpoint must be a readable file, got {str(path)!r}: {error.strerror}. "
+            "Set another `backbone.checkpoint`."
+        ) from None

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Sequence
 
 import optuna
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial
 
 from glora_automl.report._picture import Axis, Bars, Color, Picture
@@ -44,6 +43,8 @@ def importances(snapshot: Snapshot, by: Grouping) -> dict[str, float]:
     """
     if len(snapshot.complete) < MIN_TRIALS:
         return {}
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
     counts = Counts(snapshot.space, by)
     with quiet_optuna():
         projected = optuna.create_study(direction="minimize")

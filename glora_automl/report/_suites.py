@@ -8,13 +8,15 @@ from collections.abc import Iterator, Sequence
 from operator import methodcaller
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
-from scipy import stats
 
 from glora_automl._files import write_atomic
-from glora_automl.commands import SuiteResult
+
+if TYPE_CHECKING:
+    from glora_automl.commands import SuiteResult
 
 __all__ = ["save_suite", "suite_table"]
 
@@ -105,6 +107,8 @@ def _cell(values: Sequence[float]) -> str:
     mean = f"{100 * fmean(values):.1f}"
     if len(values) == 1:
         return mean
+    from scipy import stats
+
     half = stats.t.ppf(0.975, len(values) - 1) * stdev(values) / math.sqrt(len(values))
     return f"{mean} ± {100 * half:.1f}"
 

@@ -8,7 +8,6 @@ from typing import NamedTuple
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
-from scipy.stats import binomtest
 
 from glora_automl._messages import printable
 from glora_automl.progress import shade
@@ -51,6 +50,8 @@ def accuracy_interval(accuracy: float, n_images: int) -> tuple[float, float]:
         >>> [round(end, 3) for end in accuracy_interval(0.72, 150)]
         [0.643, 0.786]
     """
+    from scipy.stats import binomtest
+
     low, high = binomtest(round(accuracy * n_images), n_images).proportion_ci(method="wilson")
     return float(low), float(high)
 

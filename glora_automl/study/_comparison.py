@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from glora_automl.study._record import Count, Record
 from glora_automl.study._result import Row
@@ -67,6 +66,8 @@ def spearman(pairs: Sequence[Sequence[float]], seed: int = 0) -> RankCorrelation
         >>> round(found.rho, 3), found.low
         (0.8, None)
     """
+    from scipy import stats
+
     values = np.array(pairs, dtype=float)
     kept = tuple((float(a), float(b)) for a, b in pairs)
     if not np.ptp(values, axis=0).all():

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.stats import beta, norm
-from sklearn.utils import resample
 
-from glora_automl.training import MetricName, is_minimized, metric_function
+from glora_automl.training import MetricName, is_minimized
 
 __all__ = ["CONFIDENCE", "accuracy_loss_bound", "beats", "n_images_needed"]
 
@@ -54,6 +52,10 @@ def beats(
         >>> beats(labels, all_but_one, half, "balanced_accuracy")
         True
     """
+    from sklearn.utils import resample
+
+    from glora_automl.training import metric_function
+
     confidence = 1 - (1 - CONFIDENCE) / n_tests
     function = metric_function(metric)
     if function is None:
@@ -109,11 +111,14 @@ def accuracy_loss_bound(
         >>> [round(100 * accuracy_loss_bound(n, n, 1000), 2) for n in (0, 5, 20)]
         [0.3, 0.58, 1.07]
     """
+    from scipy.optimize import brentq
+    from scipy.stats import beta
+
     difference = (n_lost - n_gained) / n_images
     if difference == 1:
         return 1.0
 
-    z = float(norm.ppf(confidence))
+    z = NormalDist().inv_cdf(confidence)
 
     def distance(loss: float) -> float:
         return _tango(n_lost, n_gained, n_images, loss) + z
@@ -164,6 +169,5 @@ def n_images_needed(n_lost: int, n_gained: int, n_images: int, loss: float) -> i
         return None
     least = math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-loss)) if loss < 1 else 1
     variance = lost + gained - difference**2
-    return max(
-        least, math.ceil(float(norm.ppf(CONFIDENCE)) ** 2 * variance / (loss - difference) ** 2)
-    )
+    z = NormalDist().inv_cdf(CONFIDENCE)
+    return max(least, math.ceil(z**2 * variance / (loss - difference) ** 2))

@@ -1,30 +1,52 @@
 """Images and labels of a task."""
 
-from glora_automl.tasks._arrays import ArraysSettings, load_arrays
-from glora_automl.tasks._csv import CsvSettings, load_csv
-from glora_automl.tasks._decoding import Unreadable, ValueRange, check_value_range, decode, resizing
-from glora_automl.tasks._digits import DigitsSettings, load_digits
-from glora_automl.tasks._domains import DomainsSettings, load_domains
-from glora_automl.tasks._encoded import read_image
-from glora_automl.tasks._finding import find_images, is_hidden
-from glora_automl.tasks._folder import FolderSettings, load_folder
-from glora_automl.tasks._images import (
-    Images,
-    ImageSet,
-    InputFormat,
-    Normalization,
-    NormalizedImages,
-)
-from glora_automl.tasks._labelled import LabelledSettings, draw_labelled
-from glora_automl.tasks._npz import NpzSettings, load_npz
-from glora_automl.tasks._reading import Reader, ReadingSettings
-from glora_automl.tasks._sources import TaskSettings, load_task
-from glora_automl.tasks._stratified import stratified_draw, stratified_split
-from glora_automl.tasks._task import Domain, Task
-from glora_automl.tasks._tensors import TensorImages, images_of
-from glora_automl.tasks._timm import TimmSettings, load_timm
-from glora_automl.tasks._torchvision import TorchvisionSettings, load_torchvision
-from glora_automl.tasks._vtab import VTAB, VtabSettings, load_vtab
+from typing import TYPE_CHECKING
+
+from glora_automl._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from glora_automl.tasks._arrays import load_arrays
+    from glora_automl.tasks._csv import load_csv
+    from glora_automl.tasks._decoding import Unreadable, decode, resizing
+    from glora_automl.tasks._digits import load_digits
+    from glora_automl.tasks._domains import load_domains
+    from glora_automl.tasks._encoded import read_image
+    from glora_automl.tasks._finding import find_images, is_hidden
+    from glora_automl.tasks._folder import load_folder
+    from glora_automl.tasks._images import (
+        Images,
+        ImageSet,
+        InputFormat,
+        Normalization,
+        NormalizedImages,
+    )
+    from glora_automl.tasks._labelled import draw_labelled
+    from glora_automl.tasks._npz import load_npz
+    from glora_automl.tasks._reading import Reader
+    from glora_automl.tasks._settings import (
+        ArraysSettings,
+        CsvSettings,
+        DigitsSettings,
+        DomainsSettings,
+        FolderSettings,
+        LabelledSettings,
+        NpzSettings,
+        ReadingSettings,
+        TaskSettings,
+        TimmSettings,
+        TorchvisionSettings,
+        ValueRange,
+        VtabSettings,
+        check_value_range,
+    )
+    from glora_automl.tasks._sources import load_task
+    from glora_automl.tasks._stratified import stratified_draw, stratified_split
+    from glora_automl.tasks._task import Domain, Task
+    from glora_automl.tasks._tensors import TensorImages, images_of
+    from glora_automl.tasks._timm import load_timm
+    from glora_automl.tasks._torchvision import load_torchvision
+    from glora_automl.tasks._vtab import load_vtab
+    from glora_automl.tasks._vtab_tasks import VTAB
 
 __all__ = [
     "VTAB",
@@ -72,3 +94,5 @@ __all__ = [
     "stratified_draw",
     "stratified_split",
 ]
+
+__getattr__, __dir__ = lazy_names(__name__)

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 
 from glora_automl.errors import TaskError
 from glora_automl.tasks._copies import draw_distinct
 from glora_automl.tasks._images import ImageSet
-from glora_automl.tasks._labelled import LabelledSettings
+from glora_automl.tasks._settings import ArraysSettings
 from glora_automl.tasks._splits import check_classes
 from glora_automl.tasks._targets import check_targets
 from glora_automl.tasks._task import Task
 
-__all__ = ["ArraysSettings", "load_arrays"]
-
-
-class ArraysSettings(LabelledSettings):
-    """Images and labels from the argument ``arrays`` of :func:`glora_automl.search`.
-
-    Attributes:
-        source: Kind of task.
-        test_size: As for other tasks, but None draws no test images.
-    """
-
-    source: Literal["arrays"]
+__all__ = ["load_arrays"]
 
 
 def load_arrays(

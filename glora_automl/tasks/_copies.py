@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from glora_automl.tasks._images import Images
-from glora_automl.tasks._labelled import LabelledSettings, draw_labelled
+from glora_automl.tasks._labelled import draw_labelled
+from glora_automl.tasks._settings import LabelledSettings
 
 __all__ = ["draw_distinct"]
 

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,14 +18,14 @@ from glora_automl._messages import one_line, short
 from glora_automl.errors import TaskError
 from glora_automl.progress import Progress
 from glora_automl.tasks._encoded import FileImages
-from glora_automl.tasks._labelled import LabelledSettings
 from glora_automl.tasks._layout import Split, split_of
-from glora_automl.tasks._reading import Reader, ReadingSettings
+from glora_automl.tasks._reading import Reader
+from glora_automl.tasks._settings import CsvSettings
 from glora_automl.tasks._splits import Examples, encoded_task
 from glora_automl.tasks._targets import check_targets
 from glora_automl.tasks._task import Task
 
-__all__ = ["CsvSettings", "load_csv"]
+__all__ = ["load_csv"]
 
 COLUMNS = {
     "image": ("image", "path", "file", "filename", "file_name", "filepath", "file_path",
@@ -34,29 +34,6 @@ COLUMNS = {
     "split": ("split", "set", "subset", "partition"),
 }  # fmt: skip
 """Usual names of the columns, in order of preference."""
-
-
-class CsvSettings(LabelledSettings, ReadingSettings):
-    """Table of image paths and labels, with a header: comma, semicolon or tab separated UTF-8.
-
-    Column names are compared without regard to case. None looks for the usual names.
-
-    Attributes:
-        source: Kind of task.
-        path: The table; a recipe file gives it relative to its own folder.
-        root: Folder that the image paths are relative to, itself relative to the table's folder.
-        image: Column of the paths: ``image``, ``path``, ``file``, ``filename``, ...
-        label: Column of the classes, texts or integers: ``label``, ``class``, ``target``, ...
-        split: Column of the splits, if there is one: ``split``, ``set``, ``subset``, ... Its values
-            are names such as ``train``, ``validation`` and ``test``.
-    """
-
-    source: Literal["csv"]
-    path: str
-    root: str = "."
-    image: str | None = None
-    label: str | None = None
-    split: str | None = None
 
 
 class Line(NamedTuple):

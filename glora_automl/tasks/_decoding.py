@@ -7,36 +7,29 @@ import functools
 import hashlib
 import io
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
-from timm.data.transforms_factory import transforms_imagenet_eval
-from torch import Tensor
 
-from glora_automl._messages import one_line, short
+from glora_automl._messages import one_line
 from glora_automl.errors import TaskError
-from glora_automl.tasks._images import InputFormat
+from glora_automl.tasks._settings import CropMode, ValueRange
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from glora_automl.tasks._images import InputFormat
 
 __all__ = [
-    "CropMode",
     "Encoded",
     "Picture",
     "Unreadable",
-    "ValueRange",
-    "check_value_range",
     "decode",
     "image_suffixes",
     "inspect",
     "resizing",
 ]
-
-CropMode = Literal["squash", "center", "border"]
-"""Way of resizing an image to the model's size; timm's ``crop_mode``."""
-
-ValueRange = tuple[float, float] | None
-"""Values of black and white in images of more than 8 bits; None is 0 and 65,535."""
 
 Encoded = bytes | Image.Image
 """Image as its source holds it: the bytes of a file, or already decoded."""
@@ -86,27 +79,6 @@ def image_suffixes() -> frozenset[str]:
     return frozenset(s for s, name in Image.registered_extensions().items() if name in known)
 
 
-def check_value_range(value: object) -> object:
-    """Return a value range.
-
-    Raises:
-        ValueError: If it is not two finite numbers in ascending order.
-    """
-    if value is None:
-        return None
-    pair = list(value) if isinstance(value, list | tuple) else []
-    if (
-        len(pair) != 2
-        or any(type(end) not in (int, float) or not abs(end) <= 1e9 for end in pair)
-        or not pair[0] < pair[1]
-    ):
-        raise ValueError(
-            "must be the values of black and white, such as [0, 4095] for 12 bits, got "
-            f"{short(value)}."
-        )
-    return float(pair[0]), float(pair[1])
-
-
 def resizing(target: InputFormat, crop_mode: CropMode) -> Callable[[Image.Image], Tensor]:
     """Return timm's evaluation transform up to normalisation: resized uint8, channels first.
 
@@ -116,6 +88,9 @@ def resizing(target: InputFormat, crop_mode: CropMode) -> Callable[[Image.Image]
             ``center`` keeps the aspect ratio and crops with ``target.crop_pct``. ``border`` keeps
             the aspect ratio and pads.
     """
+    import torch
+    from timm.data.transforms_factory import transforms_imagenet_eval
+
     transform = transforms_imagenet_eval(
         img_size=target.size[1:],
         crop_pct=target.crop_pct if crop_mode == "center" else 1.0,
@@ -152,6 +127,7 @@ def decode(
         Unreadable: If the image cannot be decoded.
 
     Example:
+        >>> from glora_automl.tasks import InputFormat
         >>> target = InputFormat((3, 4, 4), (0.5,) * 3, (0.5,) * 3)
         >>> decode(Image.new("L", (8, 6), 51), 3, resizing(target, "squash"))[:, 0, 0].tolist()
         [51, 51, 51]

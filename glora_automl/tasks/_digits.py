@@ -2,47 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 
-from glora_automl._declarations import Declaration, Int
 from glora_automl.tasks._images import ImageSet
+from glora_automl.tasks._settings import DigitsSettings
 from glora_automl.tasks._stratified import stratified_split
 from glora_automl.tasks._task import Task
 
-__all__ = ["DigitsSettings", "load_digits"]
-
-
-class DigitsSettings(Declaration):
-    """Classes of the task and of the backbone's pretraining, and images per class.
-
-    Attributes:
-        source: Kind of task.
-        classes: Digits of the task.
-        pretraining_classes: Other digits, for pretraining a backbone.
-        train_per_class: Train images per class.
-        validation_per_class: Validation images per class.
-    """
-
-    source: Literal["digits"]
-    classes: tuple[Int, ...] = Field(min_length=2)
-    pretraining_classes: tuple[Int, ...] = ()
-    train_per_class: Int = Field(ge=1, le=1000)
-    validation_per_class: Int = Field(ge=1, le=1000)
-
-    @model_validator(mode="after")
-    def _check_disjoint(self) -> DigitsSettings:
-        digits = [*self.classes, *self.pretraining_classes]
-        if len(set(digits)) < len(digits) or not set(digits) <= set(range(10)):
-            raise ValueError(
-                "classes and pretraining_classes must be digits from 0 to 9, each at most once, "
-                f"got {list(self.classes)} and {list(self.pretraining_classes)}. "
-                "Correct `task.classes` or `task.pretraining_classes`."
-            )
-        return self
+__all__ = ["load_digits"]
 
 
 def load_digits(settings: DigitsSettings, seed: int) -> Task:

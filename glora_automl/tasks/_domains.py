@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -13,34 +12,13 @@ from glora_automl.errors import TaskError
 from glora_automl.progress import Progress
 from glora_automl.tasks._finding import PassedOver
 from glora_automl.tasks._folder import existing_folder, folder_examples
-from glora_automl.tasks._labelled import LabelledSettings
 from glora_automl.tasks._layout import class_folders, find_layout, find_splits
-from glora_automl.tasks._reading import Reader, ReadingSettings
+from glora_automl.tasks._reading import Reader
+from glora_automl.tasks._settings import DomainsSettings
 from glora_automl.tasks._splits import Examples, encoded_sets, encoded_task
 from glora_automl.tasks._task import Domain, Task
 
-__all__ = ["DomainsSettings", "load_domains"]
-
-
-class DomainsSettings(LabelledSettings, ReadingSettings):
-    """Folder of domains, each with one folder of images per class.
-
-    The training domain may have the folders ``train``, ``val`` and ``test``, like any folder task.
-    Another domain is tested on its folder ``test`` or ``val``, otherwise on all its images. It may
-    have fewer classes (ImageNet-A, ImageNet-R), to which predictions are then limited. Class
-    folders named 0, 1, ... (ImageNet V2) are the classes in sorted order.
-
-    Attributes:
-        source: Kind of task.
-        path: The folder; a recipe file gives it relative to its own folder.
-        train: Training domain.
-        test: Test domains; empty means all others.
-    """
-
-    source: Literal["domains"]
-    path: str
-    train: str
-    test: tuple[str, ...] = ()
+__all__ = ["load_domains"]
 
 
 def load_domains(settings: DomainsSettings, seed: int, progress: Progress | None = None) -> Task:

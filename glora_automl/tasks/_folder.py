@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -14,29 +13,13 @@ from glora_automl.errors import TaskError
 from glora_automl.progress import Progress
 from glora_automl.tasks._encoded import FileImages
 from glora_automl.tasks._finding import PassedOver, find_images, is_hidden, list_folder
-from glora_automl.tasks._labelled import LabelledSettings
 from glora_automl.tasks._layout import EXPECTED, class_folders, find_layout
-from glora_automl.tasks._reading import Reader, ReadingSettings
+from glora_automl.tasks._reading import Reader
+from glora_automl.tasks._settings import FolderSettings
 from glora_automl.tasks._splits import Examples, encoded_task
 from glora_automl.tasks._task import Task
 
-__all__ = ["FolderSettings", "existing_folder", "folder_examples", "load_folder"]
-
-
-class FolderSettings(LabelledSettings, ReadingSettings):
-    """Folder with one folder of images per class.
-
-    The class folders may stand in the folders ``train`` and, optionally, ``val`` and ``test``, in
-    any spelling such as ``Training`` or ``validation_set``. Hidden files and other files than
-    images are passed over; the progress shows their number.
-
-    Attributes:
-        source: Kind of task.
-        path: The folder; a recipe file gives it relative to its own folder.
-    """
-
-    source: Literal["folder"]
-    path: str
+__all__ = ["existing_folder", "folder_examples", "load_folder"]
 
 
 def load_folder(settings: FolderSettings, seed: int, progress: Progress | None = None) -> Task:

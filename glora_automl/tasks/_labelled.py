@@ -5,64 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
 
-from glora_automl._declarations import Declaration, Int
-from glora_automl._messages import short
 from glora_automl.errors import TaskError
+from glora_automl.tasks._settings import LabelledSettings
 from glora_automl.tasks._stratified import drawable, stratified_draw
 from glora_automl.training import stage_rng
 
-__all__ = ["LabelledSettings", "draw_labelled"]
+__all__ = ["draw_labelled"]
 
 DEFAULT_FRACTION = 0.2
 """Validation or test images as a fraction of the images that they are drawn from."""
-
-
-class LabelledSettings(Declaration):
-    """Numbers of labelled images; base of the tasks that draw from a training split.
-
-    Attributes:
-        n_labelled: Labelled images, validation images included. None uses the whole training
-            split.
-        shots: Train images per class, instead of ``n_labelled``. Validation images are extra.
-        validation_size: Validation images, as a count or as a fraction of the labelled images (with
-            ``shots``, of the shots). None uses the source's validation split if all labelled
-            images are used, otherwise a fifth. With ``shots``, None takes as many images per class
-            as shots, at most 4 (CoOp, arXiv 2109.01134).
-        test_size: Test images, as a count or as a fraction, for a source without test split. They
-            are drawn before the labelled images. None is a fifth.
-    """
-
-    n_labelled: Int | None = Field(default=None, ge=2, le=10**9)
-    shots: Int | None = Field(default=None, ge=1, le=10**9)
-    validation_size: int | float | None = None
-    test_size: int | float | None = None
-
-    @field_validator("validation_size", "test_size", mode="before")
-    @classmethod
-    def _check_size(cls, value: object) -> object:
-        if value is None or (type(value) is int and 1 <= value <= 10**9):
-            return value
-        if type(value) is float and 0 < value < 1:
-            return value
-        raise ValueError(
-            f"must be a count of at least 1 or a fraction in (0, 1), got {short(value)}."
-        )
-
-    @model_validator(mode="after")
-    def _check_exclusive(self) -> LabelledSettings:
-        if self.n_labelled is not None and self.shots is not None:
-            raise ValueError(
-                "n_labelled and shots must not be combined, got "
-                f"{self.n_labelled} and {self.shots}. Remove `task.n_labelled` or `task.shots`."
-            )
-        return self
-
-    @property
-    def takes_own_validation(self) -> bool:
-        """Whether the source's own validation split is used."""
-        return self.n_labelled is None and self.shots is None and self.validation_size is None
 
 
 def draw_labelled(

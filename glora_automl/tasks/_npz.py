@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -15,9 +14,9 @@ from glora_automl.errors import TaskError
 from glora_automl.progress import Progress
 from glora_automl.tasks._encoded import PackedImages
 from glora_automl.tasks._images import Images, ImageSet
-from glora_automl.tasks._labelled import LabelledSettings
 from glora_automl.tasks._npz_arrays import SPLITS, Arrays, names_key, read_arrays
-from glora_automl.tasks._reading import Reader, ReadingSettings
+from glora_automl.tasks._reading import Reader
+from glora_automl.tasks._settings import NpzSettings
 from glora_automl.tasks._splits import (
     Examples,
     check_classes,
@@ -27,36 +26,7 @@ from glora_automl.tasks._splits import (
 )
 from glora_automl.tasks._task import Domain, Task
 
-__all__ = ["NpzSettings", "load_npz"]
-
-
-class NpzSettings(LabelledSettings, ReadingSettings):
-    """Images and labels in one ``.npz`` file, as written by ``numpy.savez``.
-
-    ``x_train`` holds the images of the training split, uint8 of shape ``(n, height, width)`` or
-    ``(n, height, width, channels)``, and ``y_train`` their labels ``(n,)``. Optional are ``x_val``
-    and ``x_test`` with their labels, and ``class_names``.
-
-    Image files may replace ``x_train``: ``jpeg_train`` holds their concatenated bytes, and
-    ``off_train`` the ``n + 1`` offsets of the files.
-
-    Attributes:
-        source: Kind of task.
-        path: The file; a recipe file gives it relative to its own folder.
-        label: Labels of the task: ``elevation`` is ``elevation_train``. Labels that do not index
-            ``class_names`` (``elevation_names``) are classes by their values.
-        domain: Training domain, if ``domain_train`` holds the domain of each image (optionally as
-            an index into ``domain_names``). Its test split is the test set; all images of each
-            other domain are a further test set.
-        only: The single split that all images are drawn from, such as when the splits have
-            different classes. None uses each split under its own name.
-    """
-
-    source: Literal["npz"]
-    path: str
-    label: str = "y"
-    domain: str | None = None
-    only: Literal["train", "val", "test"] | None = None
+__all__ = ["load_npz"]
 
 
 def load_npz(settings: NpzSettings, seed: int, progress: Progress | None = None) -> Task:

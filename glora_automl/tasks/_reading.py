@@ -9,30 +9,26 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
-from pydantic import ByteSize, Field, field_validator
 from torch import Tensor
 
-from glora_automl._declarations import Declaration, Int
 from glora_automl._messages import short
 from glora_automl.errors import TaskError
 from glora_automl.progress import Advance, Progress
 from glora_automl.tasks._decoding import (
-    CropMode,
     Picture,
     Unreadable,
-    ValueRange,
     check_channels,
-    check_value_range,
     decode,
     inspect,
     resizing,
 )
 from glora_automl.tasks._encoded import EncodedImages
 from glora_automl.tasks._images import MAX_NORMALIZED_BYTES, Images, InputFormat, NormalizedImages
+from glora_automl.tasks._settings import ReadingSettings
 from glora_automl.training import ImageBatches
 
 __all__ = ["EncodedSet", "Reader", "ReadingSettings"]
@@ -40,34 +36,6 @@ __all__ = ["EncodedSet", "Reader", "ReadingSettings"]
 T = TypeVar("T")
 MIN_PROGRESS_IMAGES = 1000
 """Number of images from which reading shows progress."""
-
-
-class ReadingSettings(Declaration):
-    """Settings for reading image files; base of all tasks with image files.
-
-    Attributes:
-        crop_mode: ``squash`` resizes the whole image to the model's size, as is usual on VTAB.
-            ``center`` keeps the aspect ratio and crops as in the backbone's evaluation. ``border``
-            keeps the aspect ratio and pads.
-        memory: Limit in bytes, such as ``"2GB"``, of decoded images kept on the training device.
-            Images beyond it are read again in each epoch. The results do not depend on it.
-        num_workers: Reader threads. None is one per available processor, at most 16.
-        unreadable: ``refuse`` raises an error for an image that cannot be decoded. ``skip`` removes
-            such images before the draw.
-        value_range: Values of black and white in images of more than 8 bits, such as
-            ``[0, 4095]`` for 12 bits in 16-bit files. None is 0 and 65,535.
-    """
-
-    crop_mode: CropMode = "squash"
-    memory: ByteSize = Field(default=ByteSize(2_000_000_000), ge=0)
-    num_workers: Int | None = Field(default=None, ge=1, le=1024)
-    unreadable: Literal["refuse", "skip"] = "refuse"
-    value_range: ValueRange = None
-
-    @field_validator("value_range", mode="before")
-    @classmethod
-    def _check_range(cls, value: object) -> object:
-        return check_value_range(value)
 
 
 class Reader:

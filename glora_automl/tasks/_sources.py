@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import numpy as np
-from pydantic import Field
 
 from glora_automl.errors import TaskError
 from glora_automl.progress import Progress
-from glora_automl.tasks._arrays import ArraysSettings, load_arrays
-from glora_automl.tasks._csv import CsvSettings, load_csv
-from glora_automl.tasks._digits import DigitsSettings, load_digits
-from glora_automl.tasks._domains import DomainsSettings, load_domains
-from glora_automl.tasks._folder import FolderSettings, load_folder
-from glora_automl.tasks._npz import NpzSettings, load_npz
+from glora_automl.tasks._arrays import load_arrays
+from glora_automl.tasks._csv import load_csv
+from glora_automl.tasks._digits import load_digits
+from glora_automl.tasks._domains import load_domains
+from glora_automl.tasks._folder import load_folder
+from glora_automl.tasks._npz import load_npz
+from glora_automl.tasks._settings import (
+    ArraysSettings,
+    CsvSettings,
+    DigitsSettings,
+    DomainsSettings,
+    FolderSettings,
+    NpzSettings,
+    TaskSettings,
+    TimmSettings,
+    TorchvisionSettings,
+    VtabSettings,
+)
 from glora_automl.tasks._task import Task
-from glora_automl.tasks._timm import TimmSettings, load_timm
-from glora_automl.tasks._torchvision import TorchvisionSettings, load_torchvision
-from glora_automl.tasks._vtab import VtabSettings, load_vtab
+from glora_automl.tasks._timm import load_timm
+from glora_automl.tasks._torchvision import load_torchvision
+from glora_automl.tasks._vtab import load_vtab
 
-__all__ = ["TaskSettings", "load_task"]
-
-TaskSettings = Annotated[
-    DigitsSettings
-    | NpzSettings
-    | FolderSettings
-    | CsvSettings
-    | TorchvisionSettings
-    | TimmSettings
-    | VtabSettings
-    | DomainsSettings
-    | ArraysSettings,
-    Field(discriminator="source"),
-]
-"""Settings of a task; ``source`` is its kind."""
+__all__ = ["load_task"]
 
 
 def load_task(

@@ -14,9 +14,9 @@ from glora_automl.errors import TaskError
 from glora_automl.tasks._copies import draw_distinct
 from glora_automl.tasks._encoded import EncodedImages
 from glora_automl.tasks._images import Images
-from glora_automl.tasks._labelled import LabelledSettings
 from glora_automl.tasks._layout import check_names
 from glora_automl.tasks._reading import EncodedSet, Reader
+from glora_automl.tasks._settings import LabelledSettings
 from glora_automl.tasks._task import Domain, Task
 
 __all__ = [

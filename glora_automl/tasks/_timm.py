@@ -3,65 +3,21 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field, field_validator
 from timm.data.dataset_factory import create_dataset
 
-from glora_automl._declarations import Bool
 from glora_automl._messages import one_line, short
 from glora_automl.errors import TaskError
 from glora_automl.progress import Progress
 from glora_automl.tasks._encoded import RowImages
-from glora_automl.tasks._labelled import LabelledSettings
-from glora_automl.tasks._reading import Reader, ReadingSettings
+from glora_automl.tasks._reading import Reader
+from glora_automl.tasks._settings import TimmSettings
 from glora_automl.tasks._splits import Examples, encoded_task
 from glora_automl.tasks._task import Task
 
-__all__ = ["TimmSettings", "load_timm"]
-
-ALLOWED: dict[str, type] = {"input_key": str, "target_key": str, "class_map": dict}
-"""Keyword arguments of timm that only say which data are read, with their types."""
-
-
-class TimmSettings(LabelledSettings, ReadingSettings):
-    """Data set that ``timm.data.create_dataset`` reads: a Hugging Face data set or a tar file.
-
-    Attributes:
-        source: Kind of task.
-        name: timm's name of the data set. ``hfds/...`` is a data set of the Hugging Face hub, or a
-            folder in its format (needs ``glora-automl[huggingface]``). The empty name is a tar
-            file.
-        path: The tar file, or the folder of downloads; a recipe file gives it relative to its own
-            folder. None is the reader's default.
-        train_split: Name of the training split.
-        validation_split: Name of the validation split, if there is one.
-        test_split: Name of the test split, if there is one.
-        download: Whether timm downloads a missing data set.
-        kwargs: Further keyword arguments: ``input_key``, ``target_key``, ``class_map`` as a table.
-            timm's others would run code of the data set, or read a pickle.
-    """
-
-    source: Literal["timm"]
-    name: str
-    path: str | None = None
-    train_split: str = "train"
-    validation_split: str | None = None
-    test_split: str | None = None
-    download: Bool = False
-    kwargs: dict[str, Any] = Field(default_factory=dict)
-
-    @field_validator("kwargs")
-    @classmethod
-    def _check_kwargs(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
-        for key, value in kwargs.items():
-            if ALLOWED.get(key) is not type(value):
-                raise ValueError(
-                    "must be texts input_key and target_key or a table class_map, got "
-                    f"{short(key, 40)} = {short(value, 40)}."
-                )
-        return kwargs
+__all__ = ["load_timm"]
 
 
 def load_timm(settings: TimmSettings, seed: int, progress: Progress | None = None) -> Task:

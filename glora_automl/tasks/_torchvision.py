@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 from torchvision import datasets
 from torchvision.datasets import VisionDataset
 
-from glora_automl._declarations import Bool, suggest
+from glora_automl._declarations import suggest
 from glora_automl._messages import one_line, short
 from glora_automl.errors import TaskError
 from glora_automl.progress import Progress
 from glora_automl.tasks._encoded import EncodedImages, FileImages, RowImages
-from glora_automl.tasks._labelled import LabelledSettings
-from glora_automl.tasks._reading import Reader, ReadingSettings
+from glora_automl.tasks._reading import Reader
+from glora_automl.tasks._settings import TorchvisionSettings
 from glora_automl.tasks._splits import Examples, encoded_task
 from glora_automl.tasks._task import Task
 
-__all__ = ["TorchvisionSettings", "load_torchvision"]
+__all__ = ["load_torchvision"]
 
 SPLITS = {"train": ("train", "trainval"), "val": ("val", "valid"), "test": ("test",)}
 """Names of the splits in torchvision's data sets, in order of preference."""
@@ -33,28 +32,6 @@ REFUSED = {
     "LSUNClass",
 }
 """Classes that are not used."""
-
-
-class TorchvisionSettings(LabelledSettings, ReadingSettings):
-    """Data set of torchvision.
-
-    The CIFAR data sets are pickles; torchvision checks their MD5 before it reads them.
-
-    Attributes:
-        source: Kind of task.
-        name: Class name, such as ``Food101``, ``StanfordCars``, ``Flowers102``, ``FGVCAircraft``,
-            ``OxfordIIITPet`` or ``CIFAR10``.
-        path: Root folder of torchvision's data sets; a recipe file gives it relative to its own
-            folder.
-        download: Whether torchvision downloads a missing data set.
-        kwargs: Further keyword arguments of the class.
-    """
-
-    source: Literal["torchvision"]
-    name: str
-    path: str
-    download: Bool = False
-    kwargs: dict[str, Any] = Field(default_factory=dict)
 
 
 def load_torchvision(

@@ -1,35 +1,40 @@
 """The training loop, evaluation and checkpoints."""
 
-from glora_automl.training._batches import Converted, ImageBatches, Joined, Reordered, batches
-from glora_automl.training._checkpoint import (
-    CheckpointFiles,
-    load_checkpoint,
-    load_tensors,
-    save_checkpoint,
-    save_tensors,
-    tensor_digest,
-)
-from glora_automl.training._evaluation import (
-    Score,
-    ScoreFunction,
-    batch_logits,
-    efficient_batch_size,
-    evaluate,
-    temperature_scaled_loss,
-)
-from glora_automl.training._metrics import (
-    METRICS,
-    MetricName,
-    ObjectiveName,
-    is_minimized,
-    metric_function,
-    metric_value,
-    takes_probabilities,
-)
-from glora_automl.training._process_group import ProcessGroup
-from glora_automl.training._seeding import seeded, stage_rng
-from glora_automl.training._settings import ClassWeight, TrainingSettings
-from glora_automl.training._train import TrainingResult, train
+from typing import TYPE_CHECKING
+
+from glora_automl._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from glora_automl.training._batches import Converted, ImageBatches, Joined, Reordered, batches
+    from glora_automl.training._checkpoint import (
+        CheckpointFiles,
+        load_checkpoint,
+        load_tensors,
+        save_checkpoint,
+        save_tensors,
+        tensor_digest,
+    )
+    from glora_automl.training._evaluation import (
+        batch_logits,
+        efficient_batch_size,
+        evaluate,
+        temperature_scaled_loss,
+    )
+    from glora_automl.training._metrics import metric_function
+    from glora_automl.training._process_group import ProcessGroup
+    from glora_automl.training._score import (
+        METRICS,
+        MetricName,
+        ObjectiveName,
+        Score,
+        ScoreFunction,
+        is_minimized,
+        metric_value,
+        takes_probabilities,
+    )
+    from glora_automl.training._seeding import seeded, stage_rng
+    from glora_automl.training._settings import ClassWeight, TrainingSettings
+    from glora_automl.training._train import TrainingResult, train
 
 __all__ = [
     "METRICS",
@@ -64,3 +69,5 @@ __all__ = [
     "tensor_digest",
     "train",
 ]
+
+__getattr__, __dir__ = lazy_names(__name__)

@@ -5,11 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Annotated, NamedTuple
 
-import numpy as np
 import torch
-from pydantic import Field
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,10 +14,9 @@ from torch.nn import functional as F
 from glora_automl.adapters import evaluation_mode
 from glora_automl.training._batches import ImageBatches, batches
 from glora_automl.training._memory import MicroBatching
+from glora_automl.training._score import Score, ScoreFunction
 
 __all__ = [
-    "Score",
-    "ScoreFunction",
     "batch_logits",
     "efficient_batch_size",
     "evaluate",
@@ -36,38 +32,6 @@ layers read their inputs from memory instead of the cache."""
 
 MIN_CPU_BATCH = 8
 """Minimum images per forward pass on a CPU; smaller batches read the weights too often."""
-
-
-ScoreFunction = Callable[[np.ndarray, np.ndarray], float]
-"""A score of labels ``(n,)`` and class probabilities ``(n, classes)``; higher is better."""
-
-
-class Score(NamedTuple):
-    """Accuracy and loss of a model on a set of images.
-
-    Attributes:
-        accuracy: Fraction of correctly classified images, 0 to 1.
-        loss: Mean cross-entropy in nats.
-        n_images: Number of images.
-        scaled_loss: :func:`temperature_scaled_loss`; None if it was not computed.
-        custom: Value of a score function, such as a metric's; None without one.
-    """
-
-    accuracy: Annotated[float, Field(ge=0, le=1)]
-    loss: float
-    n_images: Annotated[int, Field(ge=1)]
-    scaled_loss: float | None = None
-    custom: float | None = None
-
-    def value(self, name: str) -> float | None:
-        """Return the value of a metric or objective: accuracy, loss, else ``custom``.
-
-        Example:
-            >>> score = Score(0.9, 0.3, 100, custom=0.7)
-            >>> score.value("loss"), score.value("kappa")
-            (0.3, 0.7)
-        """
-        return {"accuracy": self.accuracy, "loss": self.loss}.get(name, self.custom)
 
 
 def temperature_scaled_loss(logits: Tensor, labels: Tensor) -> float:

@@ -7,39 +7,13 @@ once. torchmetrics would add two packages for sums over batches, which nothing h
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
 
 import numpy as np
 from sklearn import metrics
 
-from glora_automl.training._evaluation import ScoreFunction
+from glora_automl.training._score import ObjectiveName, ScoreFunction
 
-__all__ = [
-    "METRICS",
-    "MetricName",
-    "ObjectiveName",
-    "is_minimized",
-    "metric_function",
-    "metric_value",
-    "takes_probabilities",
-]
-
-MetricName = Literal["accuracy", "balanced_accuracy", "macro_f1", "auroc", "log_loss", "kappa"]
-
-ObjectiveName = Literal["loss"] | MetricName
-"""What the trials of a search may be valued by."""
-
-METRICS: tuple[MetricName, ...] = get_args(MetricName)
-
-
-def is_minimized(name: str) -> bool:
-    """Return whether lower values of a metric or objective are better."""
-    return name in ("loss", "log_loss")
-
-
-def takes_probabilities(name: str) -> bool:
-    """Return whether a metric takes class probabilities, not only the most probable class."""
-    return name in ("auroc", "log_loss")
+__all__ = ["metric_function"]
 
 
 def metric_function(name: ObjectiveName) -> ScoreFunction | None:
@@ -55,6 +29,7 @@ def metric_function(name: ObjectiveName) -> ScoreFunction | None:
         one class, or a probability is not finite.
 
     Example:
+        >>> from glora_automl.training import METRICS
         >>> labels, probabilities = np.array([0, 0, 0, 1]), np.array([[0.9, 0.1]] * 4)
         >>> {name: metric_function(name)(labels, probabilities) for name in METRICS[1:3]}
         ... # doctest: +ELLIPSIS
@@ -71,18 +46,6 @@ def metric_function(name: ObjectiveName) -> ScoreFunction | None:
         return float(function(labels, probabilities))
 
     return score
-
-
-def metric_value(name: str, value: float | None) -> str:
-    """Format a value: accuracies in percent, others as numbers; a dash without a value.
-
-    Example:
-        >>> metric_value("balanced_accuracy", 0.5), metric_value("auroc", 0.75)
-        ('50.0', '0.750')
-    """
-    if value is None:
-        return "–"
-    return f"{100 * value:.1f}" if name.endswith("accuracy") else f"{value:.3f}"
 
 
 def _balanced_accuracy(labels: np.ndarray, probabilities: np.ndarray) -> float:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Meter"]
 
@@ -18,18 +20,20 @@ class Meter:
     so it includes other processes. NVIDIA GPUs since Volta report it through ``nvidia-ml-py``.
 
     Args:
-        device: Device of the work.
+        device: GPU of the work; None, or a CPU, measures none.
 
     Example:
-        >>> Meter(torch.device("cpu")).read()["peak_mib"] > 10
+        >>> Meter().read()["peak_mib"] > 10
         True
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        self._joules = _energy_counter(device)
+    def __init__(self, device: torch.device | None = None) -> None:
+        self._gpu = device if device is not None and device.type == "cuda" else None
+        if self._gpu is not None:
+            import torch
+
+            torch.cuda.reset_peak_memory_stats(self._gpu)
+        self._joules = None if self._gpu is None else _energy_counter(self._gpu)
         self._begin = None if self._joules is None else self._joules()
 
     def read(self) -> dict[str, float]:
@@ -37,8 +41,10 @@ class Meter:
         usage = {}
         if (peak := _peak_mib()) is not None:
             usage["peak_mib"] = round(peak, 1)
-        if self._device.type == "cuda":
-            usage["gpu_mib"] = round(torch.cuda.max_memory_allocated(self._device) / 2**20, 1)
+        if self._gpu is not None:
+            import torch
+
+            usage["gpu_mib"] = round(torch.cuda.max_memory_allocated(self._gpu) / 2**20, 1)
         if self._joules is not None and self._begin is not None:
             usage["joules"] = round(self._joules() - self._begin, 3)
         return usage
@@ -59,8 +65,6 @@ _counters: dict[str, Callable[[], float] | None] = {}
 
 def _energy_counter(device: torch.device) -> Callable[[], float] | None:
     """Return a function that reads the joules used by a GPU; None if the GPU reports none."""
-    if device.type != "cuda":
-        return None
     if str(device) not in _counters:
         _counters[str(device)] = _open_counter(device)
     return _counters[str(device)]
@@ -69,6 +73,7 @@ def _energy_counter(device: torch.device) -> Callable[[], float] | None:
 def _open_counter(device: torch.device) -> Callable[[], float] | None:
     try:
         import pynvml
+        import torch
 
         pynvml.nvmlInit()
         uuid = torch.cuda.get_device_properties(device).uuid

@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 import optuna
-import torch
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
@@ -21,9 +20,10 @@ from glora_automl.progress import Progress
 from glora_automl.workers._meter import Meter
 from glora_automl.workers._worker import Worker, fail
 
-__all__ = ["Claim", "Outcome", "Stages", "Work", "stage_study_name"]
+if TYPE_CHECKING:
+    import torch
 
-_CPU = torch.device("cpu")
+__all__ = ["Claim", "Outcome", "Stages", "Work", "stage_study_name"]
 
 
 class Outcome(Protocol):
@@ -102,7 +102,7 @@ class Stages:
         folder: Folder of the stages' files on this machine.
         progress: Display.
         key: Digest of the settings. Outcomes of attempts with another key do not count.
-        device: Device whose memory and energy are measured.
+        device: GPU whose memory and energy are measured; None, or a CPU, measures none.
 
     Attributes:
         study: The study of the stages.
@@ -119,7 +119,7 @@ class Stages:
         folder: Path,
         progress: Progress,
         key: str,
-        device: torch.device = _CPU,
+        device: torch.device | None = None,
     ) -> None:
         self._storage = storage
         self._device = device

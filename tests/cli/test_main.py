@@ -77,6 +77,33 @@ def test_help_lists_every_command_with_a_line(glora):
         assert "\n" not in command.help.strip()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["status"],
+        ["show", "tiny"],
+        ["show", "tiny", "--json"],
+        ["architecture", "tiny"],
+        ["recipes"],
+        ["spaces"],
+        ["suites"],
+    ],
+    ids=" ".join,
+)
+def test_main_command_that_computes_nothing_imports_no_torch(runs, arguments):
+    options = ["--runs", str(runs)] if arguments[0] in ("status", "show", "architecture") else []
+    code = (
+        "import contextlib, sys; from glora_automl.cli import main\n"
+        "with contextlib.suppress(SystemExit): main()\n"
+        'sys.exit(f"imported: {found}" if (found := HEAVY & set(sys.modules)) else 0)'
+    ).replace("HEAVY", repr({"torch", "timm", "sklearn", "plotly"}))
+    command = [sys.executable, "-c", code, *arguments, *options]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout
+
+
 def test_module_runs_the_command_line(tmp_path):
     command = [sys.executable, "-m", "glora_automl", "status"]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -10,7 +10,8 @@ budget of 5% of its parameters. The benchmark checks that
 The table has the number of adaptable layers, their percentage of the parameters (without the
 classifier), and the other layers.
 
-    python benchmarks/backbones.py --out benchmarks/results/backbones.json --docs docs/backbones.md
+    python benchmarks/backbones.py --docs docs/reference/layers.md \
+        --out benchmarks/results/backbones.json
     python benchmarks/backbones.py --small
 """
 

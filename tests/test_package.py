@@ -25,6 +25,7 @@ FLOORS = {
     "presets": {"architecture"},
     "samplers": set(),
     "storages": {"samplers"},
+    "diagnosis": {"storages"},
     "adapters": {"architecture"},
     "training": {"adapters"},
     "supernet": {"adapters", "architecture", "search_space", "training"},
@@ -65,7 +66,8 @@ BELOW = FLOORS | {part: {*FLOORS, *UPPER[:place]} for place, part in enumerate(U
 FREE = {"errors", "_declarations", "_files", "_lazy", "_messages", "_signals", "_version"}
 """Modules that know nothing of the rest."""
 
-NO_TORCH = ("errors", "progress", "samplers", "storages", "recipes", "workers", "study", "report")
+NO_TORCH = ("errors", "progress", "samplers", "storages", "diagnosis")
+NO_TORCH += ("recipes", "workers", "study", "report")
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES, MAX_FUNCTION_LINES = 400, 80
@@ -84,8 +86,10 @@ NO_MODULE = {
     "report/test_browser.py": "the dashboard in a browser",
     "report/test_pictures.py": "the pictures, drawn by plotly and matplotlib",
     "samplers/test_draws.py": "draws of all samplers",
+    "test_docs.py": "the documentation",
     "test_optunahub.py": "the OptunaHub package",
     "test_package.py": "the package as a whole",
+    "test_project.py": "metadata, workflows, wheel and sdist",
     "test_readme.py": "the README",
     "training/test_cuda.py": "training and evaluation on a GPU",
 }

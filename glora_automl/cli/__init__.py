@@ -3,6 +3,6 @@
 torch and Optuna are imported inside the commands, so that ``glora --help`` answers at once.
 """
 
-from glora_automl.cli._main import app, main
+from glora_automl.cli._main import EXIT_CODES, app, main
 
-__all__ = ["app", "main"]
+__all__ = ["EXIT_CODES", "app", "main"]

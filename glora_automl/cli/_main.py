@@ -21,6 +21,7 @@ from glora_automl.cli import (
     _architecture,
     _compare,
     _dashboard,
+    _doctor,
     _export,
     _layers,
     _lists,
@@ -36,7 +37,7 @@ from glora_automl.cli import (
 )
 from glora_automl.errors import GLoRAError
 
-__all__ = ["app", "main"]
+__all__ = ["EXIT_CODES", "app", "main"]
 
 app = typer.Typer(
     name="glora",
@@ -65,6 +66,7 @@ for command in (
     _lists.spaces,
     _lists.suites,
     _layers.layers,
+    _doctor.doctor,
 ):
     app.command()(command)
 
@@ -73,6 +75,16 @@ _ARGUMENT = re.compile(r"`([A-Za-z_]\w*(?:\.\w+)*)`")
 
 UNEXPECTED = 70
 """Exit code of an error of the program itself, as in sysexits.h."""
+
+EXIT_CODES = {
+    0: "The command has done its work.",
+    1: "`glora doctor` found a failure, or the reader of standard output has ended.",
+    2: "The input is wrong. One line on standard error says what must hold.",
+    UNEXPECTED: "The program has an error. The line names a file with the traceback.",
+    130: "Ctrl-C stopped the command. Repeat it to continue.",
+    143: "SIGTERM stopped the command at a safe point. Repeat it to continue.",
+}
+"""How a command may end."""
 
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 """The base of click's errors, which some versions of typer bring along."""

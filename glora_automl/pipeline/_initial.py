@@ -38,10 +38,11 @@ def initial_presets(context: Context) -> tuple[Params, ...]:
 def preset_proposals(space: SearchSpace, budget: int) -> tuple[Params, ...]:
     """Return presets of a search space within a budget, the most promising ones first.
 
-    The order follows measurements (docs/quality.md): LoRA in all layers, in the first half of them
-    or in those of attention, alone and with the weight's vector in all layers; LoRA in the layers
-    of one kind, each at the highest rank that fits; BitFit, SSF and other vectors, with LoRA or
-    alone; the same at lower ranks. Vectors that do not fit in all layers are in those of LoRA.
+    The order follows measurements (docs/benchmarks/quality.md): LoRA in all layers, in the first
+    half of them or in those of attention, alone and with the weight's vector in all layers; LoRA in
+    the layers of one kind, each at the highest rank that fits; BitFit, SSF and other vectors, with
+    LoRA or alone; the same at lower ranks. Vectors that do not fit in all layers are in those of
+    LoRA.
 
     Args:
         space: The search space.

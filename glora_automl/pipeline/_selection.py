@@ -108,7 +108,7 @@ def find_candidates(run: Run, budget: int) -> list[Candidate]:
     """Return the architectures to train on: the largest truncation, then the best trials.
 
     On digits that truncation, which needs no score, was ahead of the best trial after training on
-    by 1.9 points (three seeds, docs/quality.md), so it is always a candidate.
+    by 1.9 points (three seeds, docs/benchmarks/quality.md), so it is always a candidate.
 
     Args:
         run: The study.

@@ -94,7 +94,7 @@ class SelectionSettings(Declaration):
             selected.
         margin: Points of accuracy that a smaller adapter may lose against the selected one. The
             smallest one that is shown to lose no more is then refit and tested instead; see
-            ``docs/margin.md``.
+            ``docs/explanation/margin.md``.
     """
 
     n_candidates: Int = Field(default=2, ge=1, le=1000)

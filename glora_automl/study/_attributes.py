@@ -24,7 +24,13 @@ from glora_automl.study._record import Record
 from glora_automl.study._result import Row, Selection
 from glora_automl.study._stages import StageName
 
-__all__ = ["KeptSettings", "check_attributes", "check_stage_trials"]
+__all__ = [
+    "RECORDS",
+    "KeptSettings",
+    "TrialAttributes",
+    "check_attributes",
+    "check_stage_trials",
+]
 
 Text = Annotated[str, Field(max_length=4096)]
 Usage = Annotated[Float, Field(ge=0, le=1e18)] | None
@@ -64,8 +70,19 @@ class _Usage(_Kept):
     joules: Usage = None
 
 
-class _Trial(_Kept):
-    """Attributes of a trial."""
+class TrialAttributes(_Kept):
+    """Attributes of a trial.
+
+    Attributes:
+        worker: Name of the worker that evaluated it.
+        trainable_params: Trainable parameters of its architecture.
+        validation_images: Images that its scores are means over.
+        validation_accuracy: Fraction of correct validation images.
+        validation_loss: Mean cross-entropy on the validation images, in nats.
+        peak_mib: Peak memory of the worker's process, in MiB.
+        gpu_mib: Most memory that torch allocated on the GPU, in MiB.
+        joules: Energy of the GPU, other processes included.
+    """
 
     worker: Text = ""
     trainable_params: Count | None = None
@@ -125,7 +142,7 @@ def check_attributes(study: optuna.Study | FrozenStudy, trials: Sequence[FrozenT
     where = f"The study {short(study.study_name)}"
     found = {k.removeprefix("glora:"): v for k, v in study.user_attrs.items()}
     validate(KeptSettings, found.get("settings"), f"{where}: settings", StudyError)
-    for key, kind in _RECORDS.items():
+    for key, kind in RECORDS.items():
         if (value := found.get(key)) is not None:
             kind.from_json(value)
     if (rows := found.get("result")) is not None:
@@ -137,13 +154,13 @@ def check_attributes(study: optuna.Study | FrozenStudy, trials: Sequence[FrozenT
         Architecture.parse(Selection.from_json(selection).architecture)
     for trial in trials:
         name = f"{where}: trial {trial.number}"
-        kept = validate(_Trial, trial.user_attrs, name, StudyError)
+        kept = validate(TrialAttributes, trial.user_attrs, name, StudyError)
         complete = trial.state == TrialState.COMPLETE
         if complete and kept.trainable_params is None and is_feasible(trial):
             raise StudyError(f"{name}: the key {CONSTRAINT!r} is required and missing.")
 
 
-_RECORDS: dict[str, type[Record]] = {
+RECORDS: dict[str, type[Record]] = {
     "backbone": BackboneOutcome,
     "supernet": SupernetOutcome,
     "selection": Selection,
@@ -151,6 +168,7 @@ _RECORDS: dict[str, type[Record]] = {
     "classes": ClassReport,
     "comparison": Comparison,
 }
+"""Records among the attributes of a study, by name."""
 
 
 def check_stage_trials(name: str, trials: Sequence[FrozenTrial]) -> None:

@@ -56,7 +56,7 @@ def test_small_mode_finds_the_recorded_results(benchmark_script, documented, tmp
 def test_docs_table_equals_the_recorded_results(documented, tmp_path):
     rows = [backbones.Row(**row) for row in documented["rows"]]
     assert [row.family for row in rows] == [family.name for family in backbones.FAMILIES]
-    text = (ROOT / "docs/backbones.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/reference/layers.md").read_text(encoding="utf-8")
     assert f"\n{backbones.markdown(rows)}\n" in text
     assert f"timm {documented['timm']}" in text
     copy = tmp_path / "copy.md"

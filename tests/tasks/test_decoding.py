@@ -9,11 +9,10 @@ from PIL import Image
 from timm.data.transforms_factory import transforms_imagenet_eval
 
 from glora_automl.errors import TaskError
-from glora_automl.tasks import InputFormat
+from glora_automl.tasks import InputFormat, check_value_range
 from glora_automl.tasks._decoding import (
     Unreadable,
     check_channels,
-    check_value_range,
     decode,
     image_suffixes,
     inspect,

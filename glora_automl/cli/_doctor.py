@@ -1,0 +1,44 @@
+"""``glora doctor``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from glora_automl.cli._options import AsJson, Runs, Storage
+from glora_automl.cli._output import print_json
+
+__all__ = ["doctor"]
+
+
+def doctor(
+    storage: Storage = None,
+    artifacts: Annotated[
+        str | None,
+        typer.Option(help="Folder or s3://bucket/prefix; by default in --runs."),
+    ] = None,
+    runs: Runs = Path("runs"),
+    timeout: Annotated[float, typer.Option(min=0.1, max=600, help="Seconds to wait.")] = 20.0,
+    as_json: AsJson = False,
+) -> None:
+    """Check packages, devices, disk, storage, artifact store and hub."""
+    from glora_automl._messages import printable, redact
+    from glora_automl.cli._main import with_flags
+    from glora_automl.diagnosis import diagnose
+
+    checks = diagnose(runs, storage=storage, artifacts=artifacts, timeout=timeout)
+    options = {name: f"--{name}" for name in ("storage", "artifacts", "runs", "model")}
+    healthy = all(check.state != "fail" for check in checks)
+    if as_json:
+        print_json({"healthy": healthy, "checks": [check.to_json() for check in checks]})
+    else:
+        width = max(len(check.name) for check in checks)
+        for check in checks:
+            value = with_flags(printable(redact(check.value)), options)
+            typer.echo(f"{check.state:<4}  {check.name:<{width}}  {value}")
+            if check.hint:
+                typer.echo(f"{'':<{width + 8}}{with_flags(check.hint, options)}")
+    if not healthy:
+        raise typer.Exit(1)

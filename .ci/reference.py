@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import sys
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -337,12 +338,26 @@ def environment_page() -> str:
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 
+def benchmarks_page() -> str:
+    """Return the index of benchmarks with the table of their last results."""
+    text = (ROOT / "benchmarks/README.md").read_text(encoding="utf-8")
+    before, _, rest = text.partition(f"{BEGIN}\n")
+    _, _, after = rest.partition(END)
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from _results import results_table
+
+    return f"{before}{BEGIN}\n{results_table()}\n{END}{after}"
+
+
+BEGIN, END = "<!-- results -->", "<!-- end of results -->"
+
 PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/commands.md": commands_page,
     "docs/reference/recipe.md": recipe_page,
     "docs/reference/study.md": study_page,
     "docs/reference/exit-codes.md": exit_page,
     "docs/reference/environment.md": environment_page,
+    "benchmarks/README.md": benchmarks_page,
 }
 """Generated pages by path."""
 

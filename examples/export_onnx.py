@@ -25,9 +25,10 @@ from glora_automl import Workspace, export_model, load_recipe, search
 def server(folder: Path, port: int) -> HTTPServer:
     """Return a server that answers the bytes of an image with its class."""
     graph = onnxruntime.InferenceSession(folder / "model.onnx")
-    record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-    channels, height, width = record["input"]["size"]
-    mean, std = (np.array(record["input"][key], np.float32) for key in ("mean", "std"))
+    record = json.loads((folder / "glora.json").read_text(encoding="utf-8"))
+    prepare = record["preprocessing"]
+    _, height, width = prepare["size"]
+    mean, std = (np.array(prepare[key], np.float32) for key in ("mean", "std"))
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

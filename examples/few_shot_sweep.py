@@ -15,7 +15,7 @@ def main() -> None:
     recipe = load_recipe("own").replace(backbone={"model": options.model})
     if options.small:
         recipe = recipe.replace(**SMALL)
-    for shots in (1, 4) if options.small else (1, 2, 4, 8, 16):
+    for shots in (2, 4) if options.small else (1, 2, 4, 8, 16):
         # The images of fewer shots are a part of those of more shots.
         few = recipe.replace(task={"path": str(folder), "shots": shots})
         result = search(few, name=f"shots-{shots}", workspace=Workspace(runs=options.runs))

@@ -21,6 +21,7 @@ def log_best(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
 
 def main() -> None:
     options = arguments(__doc__, storage=None)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # a line has hundreds of parameters
     images, labels = load_digits().images.astype("uint8") * 15, load_digits().target
     x, x_val, y, y_val = train_test_split(
         images, labels, train_size=200, test_size=200, stratify=labels, random_state=0

@@ -21,7 +21,7 @@ SMALL: dict[str, Any] = {
     "training": {"epochs": 4, "batch_size": 16, "warmup_epochs": 0},
     "tune": {"n_trials": 0},
     "search": {"n_trials": 4, "population_size": 4, "n_parents": 2},
-    "selection": {"n_candidates": 1, "baselines": False},
+    "selection": {"n_candidates": 1, "epochs_ratio": 0.5, "baselines": False},
 }
 """Changes to a recipe: a model of 13,000 random weights that trains in a second."""
 

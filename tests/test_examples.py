@@ -1,0 +1,86 @@
+"""The examples run in small mode."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.storages.servers import postgresql
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SCRIPTS = {path.stem for path in EXAMPLES.glob("*.py")} - {"sample"}
+EXPECTED = {
+    "folder_of_photos": "72 photos, the first is digit-",
+    "optuna_objective": "a plain VisionTransformer",
+    "sklearn_pipeline": "over 2 folds",
+    "domain_generalisation": "on black-on-white",
+    "few_shot_sweep": "4 per class: searched",
+    "export_onnx": '{"class": "',
+}
+"""What the last lines of the examples of one process print."""
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs an example in small mode; returns what it prints."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", "--small", *arguments])
+        runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_example_runs(run, name):
+    assert EXPECTED[name] in run(name)
+
+
+def test_every_example_is_run_and_listed():
+    assert {*EXPECTED, "two_workers"} == SCRIPTS
+    text = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    for path in (*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*.ipynb")):
+        assert f"`{path.name}`" in text
+
+
+@pytest.mark.slow
+def test_two_workers_share_a_postgresql_database(tmp_path_factory, run, capfd):
+    with postgresql(tmp_path_factory.mktemp("pg")) as url:
+        assert "4 trials in postgresql+psycopg" in run("two_workers", "--storage", url)
+    printed = capfd.readouterr().out
+    assert "worker 1: test accuracy" in printed
+    assert "worker 2: test accuracy" in printed
+
+
+def cells():
+    notebook = json.loads((EXAMPLES / "first_search.ipynb").read_text(encoding="utf-8"))
+    return ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code"]
+
+
+def test_cells_of_the_notebook_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    scope = {}
+    for cell in cells():
+        exec(cell.replace('load_recipe("digits")', 'load_recipe("smoke")'), scope)
+    assert "blocks.0.attn.qkv:" in capsys.readouterr().out
+    assert len(scope["predicted"]) == 8
+    assert scope["figure"].data
+
+
+def test_notebook_holds_no_outputs():
+    notebook = json.loads((EXAMPLES / "first_search.ipynb").read_text(encoding="utf-8"))
+    assert not any(cell.get("outputs") for cell in notebook["cells"])
+
+
+@pytest.mark.slow
+def test_notebook_runs_in_a_kernel(tmp_path):
+    nbformat = pytest.importorskip("nbformat")
+    client = pytest.importorskip("nbclient").NotebookClient
+    notebook = nbformat.read(EXAMPLES / "first_search.ipynb", as_version=4)
+    client(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert (tmp_path / "runs/notebook/winner.json").is_file()

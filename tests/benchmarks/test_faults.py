@@ -1,6 +1,9 @@
 import json
 
+import pytest
 
+
+@pytest.mark.slow
 def test_faults_small_finishes_the_study_after_faults_of_workers_and_storage(
     benchmark_script, tmp_path, capfd
 ):

@@ -197,15 +197,26 @@ INTERRUPTS = {
     "truncation": partial(interrupt_training, stage="compare-random-truncations."),
     "from scratch": partial(interrupt_training, stage="compare-searched-from-scratch"),
     "pair": partial(interrupt_training, stage="compare-pair-2", checkpoints=2),
-    "refit": partial(interrupt_after, owner=_selection, name="adapter_outcome", calls=7),
     "test": partial(interrupt_after, owner=_final_test, name="score_model", calls=3),
 }
 
 
-@pytest.mark.parametrize("place", INTERRUPTS)
-def test_compare_interrupted_equals_uninterrupted(compared, finished_workspace, monkeypatch, place):
+def test_compare_interrupted_everywhere_equals_uninterrupted(
+    compared, finished_workspace, monkeypatch
+):
+    """One study meets all interrupts in turn; each of them must come."""
     arguments = {"n_architectures": 3, "workspace": finished_workspace}
-    run_interrupted(monkeypatch, INTERRUPTS[place], "tiny", **arguments, function=compare)
+    for interrupt in INTERRUPTS.values():
+        run_interrupted(monkeypatch, interrupt, "tiny", **arguments, function=compare)
+    assert figures(compare("tiny", **arguments)) == figures(compared)
+
+
+def test_compare_interrupted_in_a_refit_equals_uninterrupted(
+    compared, finished_workspace, monkeypatch
+):
+    arguments = {"n_architectures": 3, "workspace": finished_workspace}
+    interrupt = partial(interrupt_after, owner=_selection, name="adapter_outcome", calls=7)
+    run_interrupted(monkeypatch, interrupt, "tiny", **arguments, function=compare)
     assert figures(compare("tiny", **arguments)) == figures(compared)
 
 

@@ -29,22 +29,22 @@ INTERRUPTS = {
     "at the end of the selection": partial(
         interrupt_after, owner=_selection, name="validate", calls=2
     ),
-    "in a baseline's training": partial(interrupt_training, stage="baseline-BitFit"),
     "between two baselines": partial(
         interrupt_after, owner=_baselines, name="train_adapter", calls=2
     ),
+    "in a baseline's training": partial(interrupt_training, stage="baseline-BitFit"),
     "in the refit's training": partial(interrupt_training, stage="refit"),
-    "at the end of the refit": partial(
-        interrupt_after, owner=_selection, name="adapter_outcome", calls=2
-    ),
+    "at the end of the refit": partial(interrupt_after, owner=_selection, name="adapter_outcome"),
     "in the test": partial(interrupt_after, owner=_final_test, name="score_model", calls=2),
     "after the winner's files": partial(interrupt_after, owner=_final_test, name="save_checkpoint"),
 }
+"""Interrupts in the order in which one study meets them."""
 
 
-@pytest.mark.parametrize("place", INTERRUPTS)
-def test_search_interrupted_equals_uninterrupted(finished, tiny, workspace, monkeypatch, place):
-    run_interrupted(monkeypatch, INTERRUPTS[place], tiny, workspace=workspace)
+def test_search_interrupted_everywhere_equals_uninterrupted(finished, tiny, workspace, monkeypatch):
+    """One study meets all interrupts in turn; each of them must come."""
+    for interrupt in INTERRUPTS.values():
+        run_interrupted(monkeypatch, interrupt, tiny, workspace=workspace)
     assert figures(search(tiny, workspace=workspace)) == figures(finished)
 
 

@@ -78,6 +78,17 @@ def test_examples_of_page_run(page, work):  # noqa: F811
     assert "study" in scope
 
 
+def test_toml_blocks_are_sections_of_a_recipe():
+    tables = [
+        tomllib.loads(block)
+        for page in DOCS.rglob("*.md")
+        for block in blocks("toml", text_of(page))
+    ]
+    assert len(tables) >= 3
+    for table in tables:
+        load_recipe("own").replace(**table)
+
+
 def test_every_python_block_of_a_page_is_run():
     pages = [page for page in DOCS.rglob("*.md") if blocks("python", text_of(page))]
     assert {page.relative_to(DOCS).as_posix() for page in pages} == {*ALONE, *AFTERWARDS}

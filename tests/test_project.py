@@ -74,7 +74,7 @@ def test_wheel_in_an_empty_environment_searches_outside_the_checkout(tmp_path):
         check = ["twine", "check", "--strict", str(wheel), str(sdist)]
         subprocess.run(check, check=True, capture_output=True)
     venv.create(tmp_path / "empty", with_pip=True)
-    (site,) = (tmp_path / "empty").glob("lib*/python3*/site-packages")
+    (site,) = (tmp_path / "empty").glob("lib/python3*/site-packages")
     own = {Path(path) for path in sys.path if path.endswith(("site-packages", "dist-packages"))}
     (site / "others.pth").write_text("\n".join(map(str, own)), encoding="utf-8")
     binaries = tmp_path / "empty/bin"

@@ -174,7 +174,7 @@ def headline(path: Path) -> str:
 def results_table() -> str:
     """Return the table of all kept results, as ``benchmarks/README.md`` has it."""
     rows = [f"| `{path.name}` | {headline(path)} |" for path in sorted(FOLDER.glob("*.json"))]
-    return "\n".join(["| results | what they say |", "| --- | --- |", *rows])
+    return "\n".join(["| results | headline |", "| --- | --- |", *rows])
 
 
 ALIASES = {

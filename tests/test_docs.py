@@ -132,6 +132,13 @@ def test_search_space_of_the_recipe_page_is_one():
     assert (changed.tie, changed.layers) == ("block", ("blocks.*.attn.*",))
 
 
+def test_sentences_of_a_page_leave_out_code_tables_and_headings():
+    sentences = runpy.run_path(str(ROOT / ".ci/sentences.py"))["sentences"]
+    page = "# Title\n\nOne two. Three `x` [four](a.md).\n\n- **Five.** Six\n\n"
+    page += "| a |\n\n```text\nb\n```\n"
+    assert sentences(page) == ["One two.", "Three code four.", "Five.", "Six"]
+
+
 def test_environment_variables_of_the_package_are_documented():
     page = text_of(DOCS / "reference/environment.md")
     for path in (ROOT / "glora_automl").rglob("*.py"):

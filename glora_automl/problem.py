@@ -151,7 +151,7 @@ class AdapterProblem:
     def _init(
         self, context: Context, score: ObjectiveName | ScoreFunction, workspace: Workspace
     ) -> None:
-        self._context = context
+        self._context = context = context.with_precision()
         self._score = score
         self._workspace = workspace
         self._trained: Trained | None = None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glora_automl.adapters._linear import Factors, adapted_linear
+from glora_automl.adapters._linear import Factors, adapted_linear, without_autocast
 from glora_automl.architecture import TENSORS, Choice, LayerChoices, LayerShape
 from glora_automl.errors import ArchitectureError
 
@@ -164,19 +164,25 @@ class GLoRALinear(nn.Module):
 
         The product stays the same. Its first r columns and rows are then the best approximation
         of rank r (Eckart and Young, 1936), so a smaller ``lora-r`` is a truncation.
+
+        The decomposition is that of the small matrix between the orthogonal parts of the factors.
+        For a layer of 3072 x 768 at rank 8 that takes milliseconds, and that of the product
+        a second.
         """
         for tensor in TENSORS:
             left = getattr(self, f"{tensor}_left", None)
             if left is None:
                 continue
             right = getattr(self, f"{tensor}_right")
-            u, s, v = torch.linalg.svd((left @ right).double(), full_matrices=False)
-            rank, root = left.shape[1], s.sqrt()
-            n_kept = min(rank, len(s))
+            # On the CPU: Apple's GPUs have no float64.
+            left_basis, left_part = torch.linalg.qr(left.cpu().double())
+            right_basis, right_part = torch.linalg.qr(right.cpu().double().t())
+            u, s, v = torch.linalg.svd(left_part @ right_part.t(), full_matrices=False)
+            root, n_kept = s.sqrt(), len(s)
             left.zero_()
             right.zero_()
-            left[:, :n_kept] = (u * root)[:, :n_kept].to(left)
-            right[:n_kept] = (root[:, None] * v)[:n_kept].to(right)
+            left[:, :n_kept] = (left_basis @ u * root).to(left)
+            right[:n_kept] = (root[:, None] * v @ right_basis.t()).to(right)
 
     def release(self) -> nn.Linear | nn.Conv2d:
         """Return the original layer, with its original ``requires_grad``."""
@@ -222,12 +228,13 @@ class GLoRALinear(nn.Module):
         An unchanged weight or bias is the frozen tensor itself, or a view of a convolution's.
         """
         weight = self._frozen
-        a, b = self._value("A"), self._value("B")
-        if a is not None:
-            weight = torch.addcmul(weight, weight, a)
-        if b is not None:
-            weight = weight + b
-        return weight, self._effective_bias()
+        with without_autocast(weight):
+            a, b = self._value("A"), self._value("B")
+            if a is not None:
+                weight = torch.addcmul(weight, weight, a)
+            if b is not None:
+                weight = weight + b
+            return weight, self._effective_bias()
 
     @property
     def _frozen(self) -> Tensor:
@@ -298,10 +305,12 @@ class GLoRALinear(nn.Module):
             # Without gradients factors save nothing, and this equals the merged layer exactly.
             return F.linear(x, *self.effective())
         a, b = list(self._parts("A").values()), list(self._parts("B").values())
+        with without_autocast(x):
+            bias = self._effective_bias()
         return adapted_linear(
             x,
             self.linear.weight,
-            self._effective_bias(),
+            bias,
             scale=a[0].expand(self.out_features) if len(a) == 1 else None,
             scaling=(a[0], a[1]) if len(a) == 2 else None,
             added=self._added(b),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -9,10 +10,23 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-__all__ = ["Factors", "adapted_linear"]
+__all__ = ["Factors", "adapted_linear", "without_autocast"]
 
 Factors = tuple[Tensor, Tensor]
 """The two factors of a product: ``(out, r)`` and ``(r, in)``."""
+
+
+def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
+    """Return a block without autocast on a tensor's device.
+
+    Effective weights and biases are sums of a frozen value and a small change, which a 16-bit type
+    would round away.
+    """
+    device = tensor.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else _NOTHING
+
+
+_NOTHING: AbstractContextManager[object] = nullcontext()
 
 
 def adapted_linear(
@@ -56,7 +70,7 @@ def adapted_linear(
     device = x.device.type
     if torch.is_autocast_enabled(device):
         x = x.to(torch.get_autocast_dtype(device))
-    with torch.autocast(device, enabled=False):
+    with without_autocast(x):
         if scale is None and scaling is None and added is None:
             return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
         a = (scale, None) if scaling is None else scaling
@@ -113,7 +127,7 @@ class _AdaptedLinear(torch.autograd.Function):
         grads: dict[str, Tensor] = {}
         if ctx.has_bias:
             grads["bias"] = g.sum(0)
-        with torch.autocast(g.device.type, enabled=False):
+        with without_autocast(g):
             if ctx.dense:
                 grads |= _grads_through_weight(g, x, weight, a_left, a_right, left, right)
             else:

@@ -93,6 +93,11 @@ class MergedModel:
                 scratch = self._scratch[: weight.numel()].view(weight.shape)
                 layer.write_effective(scratch, bias)
                 weight.copy_(scratch)
+        self.copy_others()
+        return self.model
+
+    @torch.no_grad()
+    def copy_others(self) -> None:
+        """Copy trained tensors outside of the adapted layers, such as those of the head."""
         for target, source in self._copied:
             target.copy_(source)
-        return self.model

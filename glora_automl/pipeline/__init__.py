@@ -8,7 +8,8 @@ from glora_automl.pipeline._baselines import (
     train_given,
     uniform_architectures,
 )
-from glora_automl.pipeline._context import Context, prepare, prepare_task, resolve_device
+from glora_automl.pipeline._context import Context, prepare, prepare_task
+from glora_automl.pipeline._device import resolve_device
 from glora_automl.pipeline._final_test import final_test, keep_winner
 from glora_automl.pipeline._forecast import forecast
 from glora_automl.pipeline._initial import (

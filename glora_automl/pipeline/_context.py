@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from glora_automl._messages import one_line, short, shorten
 from glora_automl.adapters import classifiers, linear_shapes
 from glora_automl.backbones import (
     check_backbone,
@@ -25,8 +24,9 @@ from glora_automl.backbones import (
     input_format,
 )
 from glora_automl.budget import FeasibleRegion
-from glora_automl.errors import ArchitectureError, BudgetError, RecipeError, TaskError
+from glora_automl.errors import ArchitectureError, BudgetError, RecipeError
 from glora_automl.pipeline._data import check_metric, summarize_data
+from glora_automl.pipeline._device import resolve_device
 from glora_automl.pipeline._workspace import CACHE, Workspace
 from glora_automl.presets import resolve_architecture
 from glora_automl.progress import Progress
@@ -34,7 +34,16 @@ from glora_automl.recipes import Recipe
 from glora_automl.search_space import SearchSpace
 from glora_automl.study import DataSummary
 from glora_automl.tasks import InputFormat, Task, load_task
-from glora_automl.training import ImageBatches, Joined, ProcessGroup, Reordered, tensor_digest
+from glora_automl.training import (
+    ImageBatches,
+    Joined,
+    Precision,
+    ProcessGroup,
+    Reordered,
+    half_dtype,
+    resolve_precision,
+    tensor_digest,
+)
 
 __all__ = [
     "Context",
@@ -44,32 +53,7 @@ __all__ = [
     "prepare",
     "prepare_model",
     "prepare_task",
-    "resolve_device",
 ]
-
-
-def resolve_device(name: str) -> torch.device:
-    """Return the device of a name; ``auto`` is CUDA where it is available.
-
-    Raises:
-        TaskError: If torch does not have the device here.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        if device.type not in ("cpu", "cuda"):
-            raise RuntimeError("it is neither cpu nor cuda")
-        if device.type == "cpu" and device.index:
-            raise RuntimeError("there is one cpu")
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
-        reason = shorten(one_line(error), 80)
-        raise TaskError(
-            f"device must be one that torch has here, got {short(name)} ({reason}). Set `device` "
-            "to cpu."
-        ) from None
-    return device
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,12 +183,28 @@ class Context:
         return Joined(images, more), torch.cat([labels, others])
 
     @property
+    def precision(self) -> Precision:
+        """Data type of the products in training, and of the weights that score trials."""
+        return resolve_precision(self.recipe.training.precision, self.device)
+
+    @property
     def scoring_dtype(self) -> torch.dtype | None:
         """Data type of the weights that score trials; None is the backbone's."""
-        precision = self.recipe.search.precision
-        if precision == "auto":
-            precision = "bfloat16" if self.device.type == "cuda" else "float32"
-        return torch.bfloat16 if precision == "bfloat16" else None
+        return half_dtype(self.precision)
+
+    def with_precision(self, kept: Recipe | None = None) -> Context:
+        """Return the context with ``training.precision`` set, where it is ``auto``.
+
+        Args:
+            kept: Recipe of the study, which has it already: the losses of all of its workers must
+                compare. None takes what suits the device.
+        """
+        if self.recipe.training.precision != "auto":
+            return self
+        precision, own = kept.training.precision if kept else self.precision, self.precision
+        if precision != own:
+            self.progress.log(f"Precision {precision}, as in the study; this device suits {own}.")
+        return self.with_recipe(self.recipe.replace(training={"precision": precision}))
 
     def test(self) -> tuple[ImageBatches, Tensor]:
         """Return test images and labels. Only the end of a study calls this."""

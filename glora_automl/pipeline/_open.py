@@ -20,6 +20,7 @@ from glora_automl._messages import short
 from glora_automl._version import __version__
 from glora_automl.errors import RecipeError
 from glora_automl.pipeline._context import Context, load_images, prepare_model
+from glora_automl.pipeline._device import explain_device
 from glora_automl.pipeline._initial import (
     initial_presets,
     pack_proposals,
@@ -98,11 +99,12 @@ def open_run(
     storage, heartbeat = workspace.opened_storage, workspace.heartbeat
     with storage_errors(), quiet_optuna():
         refuse_foreign(storage, name)
-        place = None
+        place, known = None, None
         if is_glora_study(storage, name):  # its heartbeat counts for all of its workers
             kept = load_study(storage, name)
             heartbeat = get_setting(kept, "heartbeat")
             place = str(get_setting(kept, "artifacts"))
+            known = read_recipe(kept)
         artifacts = workspace.open_artifacts(place)
     with (
         storage_errors(),
@@ -115,7 +117,7 @@ def open_run(
         if context is None:
             chosen, ranking = choose_backbone(recipe, task, workspace, name, worker)
             context = prepare_model(chosen, task, workspace, name)
-        context = replace(context, stop=worker.wants_stop)
+        context = replace(context, stop=worker.wants_stop).with_precision(known)
         settings = _settings(context, heartbeat, artifacts.location)
         initial = initial_presets(context)
         if warm_start is not None:
@@ -134,6 +136,8 @@ def open_run(
         study.sampler = create_sampler(context, first)
         run = Run(study, context, stages, artifacts, worker, workspace.publish)
         stages.check = run.check_settings
+        if workspace.device == "auto":
+            context.progress.log(explain_device(context.device))
         yield run
 
 

@@ -24,7 +24,8 @@ from glora_automl.backbones import (
     leave_one_out_accuracy,
 )
 from glora_automl.errors import GLoRAError, RecipeError, TaskError
-from glora_automl.pipeline._context import bare_backbone, fit_region, resolve_device
+from glora_automl.pipeline._context import bare_backbone, fit_region
+from glora_automl.pipeline._device import resolve_device
 from glora_automl.pipeline._workspace import CACHE, Workspace
 from glora_automl.recipes import Recipe
 from glora_automl.study import (

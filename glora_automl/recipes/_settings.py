@@ -43,9 +43,6 @@ class SearchSettings(Declaration):
             fit, in at most half of its places.
         min_budget_fraction: Smallest size of a random architecture, as a fraction of the budget.
             0 spreads them over all sizes, as several objectives do in any case.
-        precision: Data type of the weights that score trials: ``float32``, ``bfloat16``, or
-            ``auto``, which is bfloat16 on CUDA and float32 on a CPU. Selection and test use
-            float32.
         compile: Whether ``torch.compile`` compiles the model that scores trials, on CUDA with CUDA
             graphs. It takes about a minute per worker, which pays for long searches.
     """
@@ -59,7 +56,6 @@ class SearchSettings(Declaration):
     sampler: Literal["evolution", "tpe", "nsga2", "random"] = "evolution"
     initial_presets: Bool = True
     min_budget_fraction: Float = Field(default=0.5, ge=0, le=1)
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: Bool = False
 
     @field_validator("objectives")

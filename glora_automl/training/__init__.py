@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     )
     from glora_automl.training._evaluation import (
         batch_logits,
+        batch_outputs,
         efficient_batch_size,
         evaluate,
         temperature_scaled_loss,
     )
+    from glora_automl.training._memory import MicroBatching
     from glora_automl.training._metrics import metric_function
+    from glora_automl.training._precision import Precision, half_dtype, resolve_precision
     from glora_automl.training._process_group import ProcessGroup
     from glora_automl.training._score import (
         METRICS,
@@ -44,7 +47,9 @@ __all__ = [
     "ImageBatches",
     "Joined",
     "MetricName",
+    "MicroBatching",
     "ObjectiveName",
+    "Precision",
     "ProcessGroup",
     "Reordered",
     "Score",
@@ -52,14 +57,17 @@ __all__ = [
     "TrainingResult",
     "TrainingSettings",
     "batch_logits",
+    "batch_outputs",
     "batches",
     "efficient_batch_size",
     "evaluate",
+    "half_dtype",
     "is_minimized",
     "load_checkpoint",
     "load_tensors",
     "metric_function",
     "metric_value",
+    "resolve_precision",
     "save_checkpoint",
     "save_tensors",
     "seeded",

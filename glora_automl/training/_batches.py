@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["Converted", "ImageBatches", "Joined", "Reordered", "batches"]
+__all__ = ["Converted", "ImageBatches", "Joined", "Reordered", "batches", "is_slow", "reads"]
 
 Index = Tensor | slice
 
@@ -46,7 +47,7 @@ class Reordered:
     def __init__(self, images: ImageBatches, order: Tensor) -> None:
         self._images = images
         self._order = order
-        self.slow = _is_slow(images)
+        self.slow = is_slow(images)
 
     @property
     def device(self) -> torch.device:
@@ -75,7 +76,7 @@ class Converted:
     def __init__(self, images: ImageBatches, dtype: torch.dtype) -> None:
         self._images = images
         self._dtype = dtype
-        self.slow = _is_slow(images)
+        self.slow = is_slow(images)
 
     @property
     def device(self) -> torch.device:
@@ -105,7 +106,7 @@ class Joined:
     def __init__(self, first: ImageBatches, second: ImageBatches) -> None:
         self._first = first
         self._second = second
-        self.slow = _is_slow(first) or _is_slow(second)
+        self.slow = is_slow(first) or is_slow(second)
 
     @property
     def device(self) -> torch.device:
@@ -115,6 +116,8 @@ class Joined:
     def __getitem__(self, index: Index) -> Tensor:
         indices = torch.arange(len(self), device=self.device)[index]
         in_second = indices >= len(self._first)
+        if self.device.type != "cpu" and not self.slow:
+            return self._merged(indices, in_second)
         if not in_second.any():
             return self._first[indices]
         if in_second.all():
@@ -124,6 +127,12 @@ class Joined:
         joined[in_second] = second
         joined[~in_second] = self._first[indices[~in_second]]
         return joined
+
+    def _merged(self, indices: Tensor, in_second: Tensor) -> Tensor:
+        """Read both sets at all indices, so that the host need not wait to know which is where."""
+        first = self._first[indices.clamp(max=len(self._first) - 1)]
+        second = self._second[(indices - len(self._first)).clamp(min=0)]
+        return torch.where(in_second.view(-1, *[1] * (first.ndim - 1)), second, first)
 
     def __len__(self) -> int:
         return len(self._first) + len(self._second)
@@ -140,19 +149,26 @@ def batches(images: ImageBatches, indices: Iterable[Index]) -> Iterator[Tensor]:
         >>> [batch.tolist() for batch in batches(torch.arange(3), [slice(0, 2), slice(2, 4)])]
         [[0, 1], [2]]
     """
-    if not _is_slow(images):
+    for read in reads(images, indices):
+        yield read()
+
+
+def reads(images: ImageBatches, indices: Iterable[Index]) -> Iterator[Callable[[], Tensor]]:
+    """Yield functions that return the :func:`batches`, which may be called again after an error."""
+    if not is_slow(images):
         for index in indices:
-            yield images[index]
+            yield partial(images.__getitem__, index)
         return
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="images") as reader:
         following = None
         for index in indices:
             current, following = following, reader.submit(images.__getitem__, index)
             if current is not None:
-                yield current.result()
+                yield current.result
         if following is not None:
-            yield following.result()
+            yield following.result
 
 
-def _is_slow(images: ImageBatches) -> bool:
+def is_slow(images: ImageBatches) -> bool:
+    """Return whether images are read and decoded when they are indexed."""
     return bool(getattr(images, "slow", False))

@@ -11,7 +11,7 @@ import torch
 from timm.scheduler.scheduler import Scheduler
 from torch import Tensor
 
-from glora_automl.training._batches import ImageBatches, batches
+from glora_automl.training._batches import ImageBatches, reads
 from glora_automl.training._position import Position
 from glora_automl.training._process_group import ProcessGroup
 from glora_automl.training._seeding import seeded, stage_rng
@@ -66,14 +66,15 @@ class EpochLoop:
         loss_sum = torch.tensor(position.loss_sum, dtype=torch.float32, device=device)
         activate_path = self._path_drawer(epoch, position.step)
         stopping = False
-        shard_images = batches(self.images, shards[position.step :])
+        shard_reads = reads(self.images, shards[position.step :])
         while position.step < self.n_steps and not stopping:
             number = position.step
             noise_rng = self._rng(epoch, 2, number, *group.address)
             self.scheduler.step_update(epoch * self.n_steps + number)
             labels = self.labels[shards[number]]
-            with seeded(int(noise_rng.integers(2**63))):  # transform, drop path, dropout
-                loss_sum += self.step.run(shard_images, labels, len(whole[number]), activate_path)
+            seed = int(noise_rng.integers(2**63))
+            with seeded(seed, device):  # transform, drop path, dropout
+                loss_sum += self.step.run(shard_reads, labels, len(whole[number]), activate_path)
             position.step += 1
             stopping = group.any(self.stop)
         position.loss_sum = loss_sum.item()

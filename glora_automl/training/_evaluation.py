@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glora_automl.adapters import evaluation_mode
-from glora_automl.training._batches import ImageBatches, batches
+from glora_automl.training._batches import ImageBatches, is_slow, reads
 from glora_automl.training._memory import MicroBatching
 from glora_automl.training._score import Score, ScoreFunction
 
 __all__ = [
     "batch_logits",
+    "batch_outputs",
     "efficient_batch_size",
     "evaluate",
     "temperature_scaled_loss",
@@ -53,7 +54,8 @@ def temperature_scaled_loss(logits: Tensor, labels: Tensor) -> float:
         >>> temperature_scaled_loss(9 * logits, labels)  # doctest: +ELLIPSIS
         0.867...
     """
-    logits = logits.double()
+    # On the CPU, which has float64 everywhere and need not be waited for in each iteration.
+    logits, labels = logits.cpu().double(), labels.cpu()
 
     def loss(exponent: float) -> float:
         return F.cross_entropy(logits * math.exp(exponent), labels).item()
@@ -102,29 +104,58 @@ def efficient_batch_size(model: nn.Module, image: Tensor) -> int:
     return min(CUDA_BATCH, max(MIN_CPU_BATCH, CACHE_ELEMENTS // largest))
 
 
-def batch_logits(
-    model: nn.Module, images: ImageBatches, slices: Iterable[slice]
+def batch_outputs(
+    model: nn.Module,
+    images: ImageBatches,
+    slices: Iterable[slice],
+    micro_batching: MicroBatching | None = None,
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Yield the logits of each batch of images, in float32.
+    """Yield the model's output of each batch of images.
 
-    A batch that memory does not hold goes through the model in micro-batches.
+    A batch that memory does not hold is read and goes through the model in micro-batches.
 
     Args:
-        model: In evaluation mode; gives logits ``(batch, classes)``.
+        model: In evaluation mode.
         images: Normalised images ``(n, channels, height, width)`` on the model's device.
         slices: Slice of each batch.
+        micro_batching: Sizes of the forward passes. One that is kept remembers what fitted.
     """
     slices = list(slices)
-    micro_batching = MicroBatching("evaluation")
-    for batch, x in zip(slices, batches(images, slices), strict=True):
-        yield batch, micro_batching.run(len(x), partial(_forward, model, x))
+    micro_batching = micro_batching or MicroBatching("evaluation")
+    for batch, read in zip(slices, reads(images, slices), strict=True):
+        n_images = min(batch.stop, len(images)) - batch.start
+        parts = _parts_of(read()) if is_slow(images) else _parts_at(images, batch.start)
+        yield batch, micro_batching.run(n_images, partial(_forward, model, parts, n_images))
 
 
-def _forward(model: nn.Module, x: Tensor, micro_batch_size: int) -> Tensor:
-    if micro_batch_size >= len(x):
-        return model(x).float()  # type: ignore[no-any-return]
-    starts = range(0, len(x), micro_batch_size)
-    return torch.cat([model(x[start : start + micro_batch_size]).float() for start in starts])
+def batch_logits(
+    model: nn.Module,
+    images: ImageBatches,
+    slices: Iterable[slice],
+    micro_batching: MicroBatching | None = None,
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield the :func:`batch_outputs` of a classifier, logits ``(batch, classes)``, in float32."""
+    for batch, logits in batch_outputs(model, images, slices, micro_batching):
+        yield batch, logits.float()
+
+
+Parts = Callable[[int, int], Tensor]
+"""Returns the images of a batch from one place in it to another."""
+
+
+def _parts_of(batch: Tensor) -> Parts:
+    return lambda first, last: batch[first:last]
+
+
+def _parts_at(images: ImageBatches, start: int) -> Parts:
+    return lambda first, last: images[start + first : start + last]
+
+
+def _forward(model: nn.Module, parts: Parts, n_images: int, micro_batch_size: int) -> Tensor:
+    starts = range(0, n_images, micro_batch_size)
+    ends = (min(start + micro_batch_size, n_images) for start in starts)
+    outputs = [model(parts(*place)) for place in zip(starts, ends, strict=True)]
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
 @torch.inference_mode()
@@ -134,6 +165,7 @@ def evaluate(
     labels: Tensor,
     batch_size: int | None = None,
     *,
+    micro_batching: MicroBatching | None = None,
     among: Tensor | None = None,
     scale_temperature: bool = False,
     score_function: ScoreFunction | None = None,
@@ -147,6 +179,7 @@ def evaluate(
         labels: Class indices ``(n,)`` on the same device.
         batch_size: Images per forward pass; None takes :func:`efficient_batch_size`. It is halved,
             with a warning, as long as memory runs out.
+        micro_batching: Remembers the size that fitted, for further evaluations.
         among: Classes ``(m,)`` that may be predicted; the logits of the others are ignored. None
             allows all classes.
         scale_temperature: Compute ``scaled_loss``, for which all logits are stored.
@@ -159,14 +192,14 @@ def evaluate(
         ... # doctest: +ELLIPSIS
         Score(accuracy=0.666..., loss=0.884..., n_images=3, scaled_loss=None, custom=None)
     """
-    # Sums stay on the device, so the host waits only once, at the end.
+    # Sums stay on the device, so the host waits only at the end.
     n_correct = torch.zeros((), dtype=torch.int64, device=labels.device)
-    loss = torch.zeros((), dtype=torch.float64, device=labels.device)
+    losses: list[Tensor] = []
     all_logits: list[Tensor] = []
     with evaluation_mode(model):
         size = batch_size or efficient_batch_size(model, images[0:1])
         slices = [slice(start, start + size) for start in range(0, len(labels), size)]
-        for batch, logits in batch_logits(model, images, slices):
+        for batch, logits in batch_logits(model, images, slices, micro_batching):
             y = labels[batch]
             if among is not None:
                 others = torch.ones(logits.shape[1], dtype=torch.bool, device=labels.device)
@@ -177,13 +210,14 @@ def evaluate(
             if on_batch is not None:
                 on_batch(logits)
             n_correct += (logits.argmax(1) == y).sum()
-            loss += F.cross_entropy(logits, y, reduction="sum").double()
+            losses.append(F.cross_entropy(logits, y, reduction="sum"))
     count = len(labels)
+    loss = sum(torch.stack(losses).tolist()) / count  # Apple's GPUs have no float64
     scaled_loss, custom = None, None
     if scale_temperature:
         scaled_loss = temperature_scaled_loss(torch.cat(all_logits), labels)
     if score_function is not None:
         # In float64, in which probabilities near 1 still differ.
-        probabilities = torch.cat(all_logits).double().softmax(1)
-        custom = float(score_function(labels.cpu().numpy(), probabilities.cpu().numpy()))
-    return Score(int(n_correct.item()) / count, loss.item() / count, count, scaled_loss, custom)
+        probabilities = torch.cat(all_logits).cpu().double().softmax(1)
+        custom = float(score_function(labels.cpu().numpy(), probabilities.numpy()))
+    return Score(int(n_correct.item()) / count, loss, count, scaled_loss, custom)

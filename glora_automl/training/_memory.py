@@ -66,8 +66,7 @@ class MicroBatching:
                     f"{reason.rstrip('.')}. Free memory, or choose a smaller backbone or image "
                     "size."
                 )
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            _free_cached_memory()
             self.size = size // 2
             _logger.warning(
                 "Out of memory with %d images per forward pass (%s). Retrying with %d.",
@@ -77,6 +76,24 @@ class MicroBatching:
             )
 
 
+_OUT_OF_MEMORY = (
+    "can't allocate memory",  # a CPU
+    "CUBLAS_STATUS_ALLOC_FAILED",  # the workspace of a product on a CUDA device
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "MPS backend out of memory",
+)
+"""Parts of messages of memory errors that have no exception of their own."""
+
+
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    # The CPU's allocator has no exception of its own.
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    message = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        part in message for part in _OUT_OF_MEMORY
+    )
+
+
+def _free_cached_memory() -> None:
+    """Return memory that torch keeps for later tensors to the accelerator, if there is one."""
+    empty_cache = getattr(torch.get_device_module(), "empty_cache", None)
+    if empty_cache is not None:
+        empty_cache()

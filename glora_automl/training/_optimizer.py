@@ -43,6 +43,9 @@ def create_optimizer(
         [group for group in groups if group["params"]],
         lr=settings.lr,
         weight_decay=settings.weight_decay,
+        # One pass over all tensors. It takes a fifth of the time on a CPU for small tensors, and
+        # does not make the host wait for a float16 training's gradients.
+        fused=True,
     )
 
 

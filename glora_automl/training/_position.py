@@ -79,6 +79,7 @@ class CheckpointManager:
         optimizer: AdamW on the parameters.
         process_group: Processes that train together.
         on_checkpoint: Called with ``path`` after each checkpoint, in the main process.
+        scaler: Scale of the loss of a float16 training.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class CheckpointManager:
         optimizer: torch.optim.Optimizer,
         process_group: ProcessGroup,
         on_checkpoint: Callable[[Path], object] | None,
+        scaler: torch.amp.GradScaler | None = None,
     ) -> None:
         self._path = path
         self._key = key
@@ -98,6 +100,7 @@ class CheckpointManager:
         self._optimizer = optimizer
         self._group = process_group
         self._on_checkpoint = on_checkpoint
+        self._scaler = scaler
 
     def write(self, position: Position) -> None:
         """Write a checkpoint if there is a path for it."""
@@ -136,6 +139,9 @@ class CheckpointManager:
         for name, parameter in self._parameters.items():
             for key, value in self._optimizer.state[parameter].items():
                 tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
+        if self._scaler is not None:
+            state = self._scaler.state_dict()
+            tensors |= {f"scaler.{key}": torch.tensor(float(state[key])) for key in _SCALER_KEYS}
         return tensors
 
     @torch.no_grad()
@@ -159,7 +165,15 @@ class CheckpointManager:
             if all(value is not None for value in slot.values()):
                 slots[index] = slot
         self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": slots})
+        if self._scaler is not None:
+            found = {key: tensors.get(f"scaler.{key}") for key in _SCALER_KEYS}
+            kept = {k: v.item() for k, v in found.items() if v is not None}
+            self._scaler.load_state_dict({**self._scaler.state_dict(), **kept})
         return position
+
+
+_SCALER_KEYS = ("scale", "_growth_tracker")
+"""What changes in the state of a :class:`torch.amp.GradScaler`."""
 
 
 def _difference(state: dict[str, Any], expected: dict[str, Any]) -> str | None:

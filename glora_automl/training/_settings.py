@@ -40,6 +40,10 @@ class TrainingSettings(Declaration):
             (arXiv 1710.09412); 0 turns mixup off.
         cutmix: The same for rectangles that are pasted from one image into another (arXiv
             1905.04899). With ``mixup``, each image takes one of both at random.
+        precision: Data type of the products in training and in the scores of trials: ``fp32``,
+            ``bf16``, ``fp16`` (trained with a scaled loss), or ``auto``, which
+            :func:`~glora_automl.training.resolve_precision` describes. Weights stay in float32, and
+            selection and test use float32. A study keeps what ``auto`` was at its creation.
         class_weight: Weight of each class in the loss. ``balanced`` is scikit-learn's: inversely
             proportional to its training images, 1 on their mean. Or one weight per class, in the
             order of the classes.
@@ -61,6 +65,7 @@ class TrainingSettings(Declaration):
     hflip: Float = Field(default=0.0, ge=0, le=1)
     mixup: Float = Field(default=0.0, ge=0, le=100)
     cutmix: Float = Field(default=0.0, ge=0, le=100)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     class_weight: ClassWeight = "none"
     grad_checkpointing: Bool = False
 

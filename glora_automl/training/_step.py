@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -94,6 +93,8 @@ class TrainingStep:
         clip_grad: Maximum norm of the gradient; 0 turns clipping off.
         process_group: Processes that train together.
         micro_batching: Sizes of the forward passes.
+        half: 16-bit type of the products; None for float32.
+        scaler: Scale of the loss, without which gradients vanish in float16.
     """
 
     model: nn.Module
@@ -104,10 +105,12 @@ class TrainingStep:
     clip_grad: float
     process_group: ProcessGroup
     micro_batching: MicroBatching
+    half: torch.dtype | None = None
+    scaler: torch.amp.GradScaler | None = None
 
     def run(
         self,
-        images: Iterator[Tensor],
+        images: Iterator[Callable[[], Tensor]],
         labels: Tensor,
         batch_size: int,
         activate_path: Callable[[], object] | None,
@@ -115,8 +118,8 @@ class TrainingStep:
         """Update the parameters once.
 
         Args:
-            images: Gives the images of the shard. They are read where an error reaches all
-                processes.
+            images: Gives the function that reads the images of the shard. It is called where an
+                error reaches all processes.
             labels: Class indices ``(n,)`` of the shard.
             batch_size: Images in the shards of all processes.
             activate_path: Called before the forward pass.
@@ -128,12 +131,32 @@ class TrainingStep:
         with self.process_group.sum_gradients(self.parameters, loss):
             if activate_path is not None:
                 activate_path()
-            x, y = self.transform(next(images), labels)
-            loss += self.micro_batching.run(len(y), partial(self._backward, x, y, batch_size))
+            loss += self._run_shard(next(images), labels, batch_size)
+        if self.scaler is not None:
+            # The gradients of all processes are summed by now, so that all of them find the same
+            # infinite values and keep the same scale.
+            self.scaler.unscale_(self.optimizer)
         if self.clip_grad:
             nn.utils.clip_grad_norm_(self.parameters, self.clip_grad)
-        self.optimizer.step()
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
         return loss
+
+    def _run_shard(self, read: Callable[[], Tensor], labels: Tensor, batch_size: int) -> Tensor:
+        """Read and transform a shard and run both passes, in as large parts as memory holds."""
+        made: list[tuple[Tensor, Tensor]] = []
+        if self.scaler is not None:
+            self.scaler.scale(torch.zeros((), device=labels.device))  # for an empty shard
+
+        def attempt(micro_batch_size: int) -> Tensor:
+            if not made:  # a retry must not draw another augmentation
+                made.append(self.transform(read(), labels))
+            return self._backward(*made[0], batch_size, micro_batch_size)
+
+        return self.micro_batching.run(len(labels), attempt)
 
     def _backward(
         self, images: Tensor, labels: Tensor, batch_size: int, micro_batch_size: int
@@ -146,12 +169,13 @@ class TrainingStep:
         for parameter in self.parameters:
             parameter.grad = None  # an attempt with larger micro-batches may have left gradients
         device = labels.device.type
+        scale = (lambda loss: loss) if self.scaler is None else self.scaler.scale
         total = torch.zeros((), device=labels.device)
         # No iteration at all in a process whose shard is empty.
         for start in range(0, len(labels), micro_batch_size):
             x, y = (part[start : start + micro_batch_size] for part in (images, labels))
-            with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            with torch.autocast(device, self.half, enabled=self.half is not None):
                 loss = self.loss_function(self.model, x, y)
-            torch.autograd.backward(loss * (len(y) / batch_size))
+            torch.autograd.backward(scale(loss * (len(y) / batch_size)))
             total += loss.detach().float() * len(y)
         return total

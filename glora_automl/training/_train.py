@@ -21,6 +21,7 @@ from glora_automl.training._memory import MicroBatching
 from glora_automl.training._modes import set_grad_checkpointing, set_training_mode
 from glora_automl.training._optimizer import create_optimizer, create_scheduler, in_optimizer_order
 from glora_automl.training._position import CheckpointManager, Position
+from glora_automl.training._precision import half_dtype, resolve_precision
 from glora_automl.training._process_group import ProcessGroup
 from glora_automl.training._settings import TrainingSettings
 from glora_automl.training._step import TrainingStep, class_weights, create_loss
@@ -67,7 +68,8 @@ def train(
 
     Order and paths of an epoch depend on (seed, stage, epoch). Augmentation, drop path and dropout
     of a step depend on (seed, stage, epoch, step). So a resumed training ends with the same weights
-    on a CPU. On CUDA the forward pass runs in bfloat16. Frozen batch norms keep their statistics.
+    on a CPU. ``settings.precision`` is the type of the products. Frozen batch norms keep their
+    statistics.
 
     Args:
         model: Gives logits for images; it is left in evaluation mode.
@@ -113,6 +115,7 @@ def train(
         loop.step.optimizer,
         group,
         on_checkpoint,
+        loop.step.scaler,
     )
     position = manager.resume(loop.n_steps)
     begin -= position.seconds
@@ -142,6 +145,7 @@ def _create_loop(
 ) -> EpochLoop:
     """Create the epoch loop with its transform, loss function, optimiser and schedule."""
     n_classes = _n_classes(model, images, settings)
+    precision = resolve_precision(settings.precision, labels.device)
     step = TrainingStep(
         model=model,
         parameters=list(parameters.values()),
@@ -151,6 +155,8 @@ def _create_loop(
         clip_grad=settings.clip_grad,
         process_group=group,
         micro_batching=MicroBatching(stage),
+        half=half_dtype(precision),
+        scaler=torch.amp.GradScaler(labels.device.type) if precision == "fp16" else None,
     )
     n_steps = math.ceil(len(labels) / settings.batch_size)
     return EpochLoop(

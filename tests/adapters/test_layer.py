@@ -542,3 +542,24 @@ class TestPointwiseConvolution:
             torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-5)
         assert detach(model)[0] is conv
         assert torch.equal(conv.weight, before)
+
+
+@pytest.mark.parametrize("is_convolution", [False, True])
+@pytest.mark.parametrize("grad", [False, True])
+def test_layer_under_autocast_builds_weights_and_biases_in_float32(is_convolution, grad):
+    torch.manual_seed(0)
+    linear = nn.Conv2d(64, 32, 1) if is_convolution else nn.Linear(64, 32)
+    layer = GLoRALinear(linear, {"B": [Choice.parse("lora-4")], "C": [Choice.parse("vector")]})
+    layer.activate(LayerChoices(B=Choice.parse("lora-4"), C=Choice.parse("vector")))
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.normal_()
+    weight, bias = layer.effective()
+    x = torch.zeros(2, 64, 1, 1) if is_convolution else torch.zeros(2, 64)
+    with torch.autocast("cpu", torch.bfloat16), torch.set_grad_enabled(grad):
+        assert torch.equal(layer.effective()[0], weight)
+        assert torch.equal(layer.bias, bias)
+        y = layer(x)
+    # Of zeros a layer gives its bias, rounded once. Sums of rounded products differ from it.
+    assert y.dtype is torch.bfloat16
+    assert torch.equal(y.flatten(1)[0], bias.to(torch.bfloat16))

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from glora_automl.adapters import linear_shapes
 from glora_automl.backbones import fit_head
 from glora_automl.errors import ArchitectureError, BudgetError, RecipeError, TaskError
 from glora_automl.pipeline import Workspace, _context, prepare, resolve_device
+from glora_automl.pipeline._device import explain_device
 from glora_automl.progress import Progress
 from glora_automl.study import Absent, Overlap
 from glora_automl.tasks import Task
@@ -177,17 +179,42 @@ def test_identity_depends_on_images_space_backbone_and_budget(tiny, workspace, l
 
 @pytest.mark.parametrize(
     ("precision", "dtype"),
-    [("auto", None), ("float32", None), ("bfloat16", torch.bfloat16)],
+    [("auto", None), ("fp32", None), ("bf16", torch.bfloat16), ("fp16", torch.float16)],
 )
 def test_scoring_dtype_follows_precision_and_device(tiny, workspace, precision, dtype):
-    context = prepare(tiny.replace(search={"precision": precision}), workspace, "tiny")
+    context = prepare(tiny.replace(training={"precision": precision}), workspace, "tiny")
     assert context.scoring_dtype is dtype
+
+
+def test_with_precision_keeps_that_of_the_study(tiny, tmp_path):
+    logged = Logged()
+    context = prepare(tiny, Workspace(runs=tmp_path, progress=logged), "tiny")
+    assert context.with_precision().recipe.training.precision == "fp32"
+    kept = tiny.replace(training={"precision": "bf16"})
+    assert context.with_precision(kept).recipe.training.precision == "bf16"
+    assert logged.lines[-1] == "Precision bf16, as in the study; this device suits fp32."
+    own = prepare(tiny.replace(training={"precision": "fp16"}), Workspace(runs=tmp_path), "tiny")
+    assert own.with_precision(kept).recipe.training.precision == "fp16"
 
 
 def test_resolve_device_auto_is_one_that_torch_has():
     assert resolve_device("cpu") == torch.device("cpu")
-    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    available = torch.accelerator.is_available()
+    expected = torch.accelerator.current_accelerator().type if available else "cpu"
     assert resolve_device("auto").type == expected
+
+
+@pytest.mark.parametrize("name", ["cuda", "xpu", "mps"])
+def test_resolve_device_auto_is_the_accelerator_of_the_machine(monkeypatch, name):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device(name))
+    monkeypatch.setattr(torch, "empty", lambda *args, device: None)
+    module = SimpleNamespace(get_device_name=lambda device: "Chip 9")
+    monkeypatch.setattr(torch, "get_device_module", lambda device: module)
+    assert resolve_device("auto") == torch.device(name)
+    expected = f"Device {name}: the accelerator that torch finds here (Chip 9)."
+    assert explain_device(torch.device(name)) == expected
+    assert resolve_device("cpu") == torch.device("cpu")
 
 
 @pytest.mark.parametrize("name", ["meta", "tpu", "", "cuda:99", "cpu:99", "cpu:x", "x" * 200])

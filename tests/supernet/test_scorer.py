@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from glora_automl.adapters import MergedModel
+from glora_automl.architecture import Architecture
 from glora_automl.errors import TrainingError
 from glora_automl.supernet import Scorer
 from glora_automl.training import Reordered, evaluate
@@ -142,3 +143,98 @@ def test_scorers_of_one_supernet_in_two_threads_give_the_serial_scores():
         futures = [[threads.submit(scorer.score, a) for scorer in scorers] for a in architectures]
         scores = [[future.result() for future in pair] for pair in futures]
     assert [list(column) for column in zip(*scores, strict=True)] == serial
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_scorer_of_architectures_together_gives_the_scores_of_each(case, dtype):
+    supernet, shapes, images, labels = case
+    scorer = Scorer(supernet, images, labels, dtype=dtype)
+    architectures = [models.random_architecture(shapes, seed) for seed in range(3)]
+    for chosen in (architectures, architectures[::-1], architectures[:1], architectures):
+        together = scorer.score_together(chosen)
+        for score, architecture in zip(together, chosen, strict=True):
+            expected = scorer.score(architecture)
+            assert score.n_images == COUNT
+            assert score.loss == pytest.approx(expected.loss, rel=1e-5 if dtype is None else 0.02)
+
+
+def test_scorer_together_stacks_all_but_models_that_read_weights():
+    stacked = {}
+    for name in ("vit", "convnext-conv-mlp", "beit"):
+        supernet, shapes, images, labels = create_case(name)
+        scorer = Scorer(supernet, images, labels)
+        scorer.score_together([models.random_architecture(shapes, seed) for seed in range(2)])
+        stacked[name] = scorer._stacked[2] is not None
+    assert stacked == {"vit": True, "convnext-conv-mlp": True, "beit": False}
+
+
+def test_scorer_remembers_the_batch_size_that_fitted(monkeypatch, caplog):
+    supernet, shapes, images, labels = create_case("vit")
+    expected = Scorer(supernet, images, labels).score(models.random_architecture(shapes, 0))
+    scorer, sizes = Scorer(supernet, images, labels), []
+
+    def limited(module, args):
+        sizes.append(len(args[0]))
+        if len(args[0]) > 6:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    merged = supernet.merged_model().model
+    for module in (merged.patch_embed, merged.blocks[0]):
+        module.register_forward_pre_hook(limited)
+    scorer.score(models.random_architecture(shapes, 0))
+    n_tried = len([size for size in sizes if size > 6])
+    for seed in (1, 0):
+        score = scorer.score(models.random_architecture(shapes, seed))
+    assert len([size for size in sizes if size > 6]) == n_tried
+    assert score.loss == pytest.approx(expected.loss, rel=1e-5)
+    assert any("(stem)" in record.getMessage() for record in caplog.records)
+
+
+def test_scorer_without_memory_for_features_of_the_stem_scores_images(monkeypatch):
+    supernet, shapes, images, labels = create_case("vit")
+    expected = Scorer(supernet, images, labels).score(models.random_architecture(shapes, 0))
+    scorer = Scorer(supernet, images, labels)
+    monkeypatch.setattr(scorer, "_features_of", lambda stem: None)
+    score = scorer.score(models.random_architecture(shapes, 0))
+    assert score.loss == pytest.approx(expected.loss, rel=1e-5)
+
+
+def test_scorer_in_float16_with_an_overflow_names_the_precision(case):
+    supernet, shapes, images, labels = case
+    with torch.no_grad():
+        for name, parameter in supernet.trainable().items():
+            if name.endswith("E_vector"):
+                parameter.fill_(1e30)
+    scorer = Scorer(supernet, images, labels, dtype=torch.float16)
+    architecture = Architecture.uniform(shapes, E="vector")
+    with pytest.raises(TrainingError, match=r"`training.precision` must be bf16 or fp32"):
+        scorer.score(architecture)
+
+
+def test_scorer_with_compilation_keeps_outputs_that_the_next_pass_overwrites(monkeypatch):
+    supernet, shapes, images, labels = create_case("vit")
+    buffer = {}
+
+    class Graphed(torch.nn.Module):
+        """Returns one buffer for all outputs, as a CUDA graph does."""
+
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, x):
+            y = self.model(x)
+            return buffer.setdefault(len(y), y.clone()).copy_(y)
+
+    architecture = models.random_architecture(shapes, 0)
+    expected = Scorer(supernet, images, labels, score_function=first_probability)
+    monkeypatch.setattr(torch, "compile", lambda model, mode: Graphed(model))
+    scorer = Scorer(supernet, images, labels, compiled=True, score_function=first_probability)
+    scorer._micro_batching.size = 5
+    found = scorer.score(architecture).custom
+    assert found == pytest.approx(expected.score(architecture).custom, rel=1e-5)
+
+
+def first_probability(labels, probabilities):
+    """Depends on the logits of each batch."""
+    return float(probabilities[:, 0] @ np.arange(len(labels)))

@@ -3,7 +3,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from timm.data.mixup import Mixup
 from torch.nn import functional as F
+from torchvision.transforms import v2
 
 from glora_automl.training import TrainingSettings
 from glora_automl.training._augmentation import create_transform
@@ -177,6 +179,37 @@ def test_transform_without_mixes_keeps_class_indices():
     found = mixing()(images, labels)
     assert found[0] is images
     assert found[1] is labels
+
+
+@pytest.mark.parametrize("count", [2, 7, 12])
+@pytest.mark.parametrize("name", MIXES)
+def test_transform_mixes_as_timm_does(name, count):
+    images, labels = torch.rand(count, 3, 6, 9), torch.arange(count) % 4
+    torch.manual_seed(5)
+    mixed, targets = mixing(**MIXES[name])(images, labels)
+    torch.manual_seed(5)
+    np.random.seed(int(torch.randint(2**31, ())))  # noqa: NPY002
+    settings = {f"{kind}_alpha": MIXES[name].get(kind, 0.0) for kind in ("mixup", "cutmix")}
+    timms = Mixup(**settings, mode="elem", label_smoothing=0.0, num_classes=4)
+    paired = count // 2 * 2
+    expected = timms(images[:paired].clone(), labels[:paired])
+    torch.testing.assert_close(mixed[:paired], expected[0], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(targets[:paired], expected[1], rtol=1e-6, atol=1e-6)
+
+
+@given(st.integers(1, 5), st.integers(1, 9), st.integers(1, 9), st.floats(0, 0.5), st.floats(0, 1))
+def test_transform_shifts_and_mirrors_as_torchvision_does(count, height, width, shift, hflip):
+    images = torch.rand(count, 2, height, width)
+    torch.manual_seed(3)
+    found = augment(images, shift=shift, hflip=hflip)
+    torch.manual_seed(3)
+    pads = [int(shift * width), int(shift * height)]
+    expected = []
+    for image in images:
+        if any(pads):
+            image = v2.RandomCrop((height, width), padding=pads, padding_mode="edge")(image)
+        expected.append(v2.RandomHorizontalFlip(hflip)(image) if hflip else image)
+    assert torch.equal(found, torch.stack(expected))
 
 
 class Mixed(Run):

@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from glora_automl.training import Converted, Reordered, TrainingSettings, batches, evaluate, train
+from glora_automl.training import (
+    Converted,
+    Joined,
+    Reordered,
+    TrainingSettings,
+    batches,
+    evaluate,
+    train,
+)
 
 
 class Slow:
@@ -108,3 +116,9 @@ def test_converted_images_keep_their_order_and_number():
     assert len(images) == 2
     assert images.device == torch.device("cpu")
     assert images[torch.tensor([1, 0])].tolist() == [1.5, 0.5]
+
+
+def test_joined_reads_on_an_accelerator_what_it_reads_on_a_cpu():
+    joined = Joined(torch.randn(3, 1, 2, 2), torch.randn(4, 1, 2, 2))
+    indices = torch.tensor([6, 0, 2, 3, 1])
+    assert torch.equal(joined._merged(indices, indices >= 3), joined[indices])

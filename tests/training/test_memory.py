@@ -74,3 +74,61 @@ def test_micro_batching_catches_only_memory_errors():
     assert MicroBatching("test").run(9, attempt) == 2
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         MicroBatching("test").run(9, lambda size: torch.ones(2, 3) @ torch.ones(2, 3))
+
+
+def test_evaluate_with_kept_sizes_does_not_run_out_of_memory_again(images, labels, caplog):
+    model, kept = LimitedMemory(capacity=5), MicroBatching("evaluation")
+    first = evaluate(model, images, labels, 16, micro_batching=kept)
+    caplog.clear()
+    model.batch_sizes.clear()
+    assert evaluate(model, images, labels, 16, micro_batching=kept) == first
+    assert model.batch_sizes == [4] * 5
+    assert not caplog.records
+
+
+class LimitedImages:
+    """Images of which a device can read a number at once."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, images: torch.Tensor, capacity: int) -> None:
+        self.images, self.capacity = images, capacity
+
+    def __getitem__(self, index):
+        found = self.images[index]
+        if len(found) > self.capacity:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return found
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def test_evaluate_reads_images_in_micro_batches(images, labels):
+    model = LimitedMemory(capacity=99)
+    score = evaluate(model, LimitedImages(images, capacity=7), labels, 16)
+    assert score == evaluate(LimitedMemory(capacity=99), images, labels, 16)
+    assert model.batch_sizes == [4] * 5
+
+
+def test_train_draws_one_augmentation_for_all_attempts(images, labels):
+    weights = []
+    for capacity in (99, 7):
+        model = LimitedMemory(capacity)
+        settings = TrainingSettings(epochs=2, batch_size=10, lr=0.1, shift=0.5, cutmix=1.0)
+        train(model, dict(model.named_parameters()), images, labels, settings, seed=0, stage="s")
+        weights.append(model.linear.weight.detach().clone())
+    torch.testing.assert_close(*weights, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "message", ["CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+                "MPS backend out of memory (MPS allocated: 1 GB)"]
+)  # fmt: skip
+def test_micro_batching_catches_memory_errors_without_a_class_of_their_own(message):
+    def attempt(size: int) -> int:
+        if size > 2:
+            raise RuntimeError(message)
+        return size
+
+    assert MicroBatching("test").run(9, attempt) == 2

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +71,12 @@ def images_for(name: str, count: int, device: torch.device) -> tuple[Tensor, Ten
     return images.to(device), (torch.arange(count) % CLASSES).to(device)
 
 
-def supernet_of(model: nn.Module, images: Tensor) -> tuple[Supernet, SearchSpace]:
-    """Create a supernet of the search space `default` with non-zero adapters."""
+def supernet_of(
+    model: nn.Module, images: Tensor, name: str = "default"
+) -> tuple[Supernet, SearchSpace]:
+    """Create a supernet of a search space with non-zero adapters."""
     shapes = linear_shapes(model, example=images[:1])
-    space = SearchSpace(load_search_space("default"), shapes)
+    space = SearchSpace(load_search_space(name), shapes)
     supernet = Supernet(model, space.layer_choices())
     with seeded(2), torch.no_grad():
         for parameter in supernet.trainable().values():
@@ -112,6 +117,48 @@ def in_turn(
                 torch.cuda.synchronize(device)
             seconds[name].append(clock() - begin)
     return seconds
+
+
+class Spans:
+    """Begin and end of each call of some methods, those within another one left out."""
+
+    def __init__(self) -> None:
+        self.spans: list[tuple[float, float]] = []
+        self._depth = threading.local()
+
+    def timed(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a method that notes its calls."""
+
+        @functools.wraps(method)
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            outer = getattr(self._depth, "value", 0)
+            self._depth.value = outer + 1
+            begin = time.perf_counter()
+            try:
+                return method(*arguments, **keywords)
+            finally:
+                self._depth.value = outer
+                if not outer:
+                    self.spans.append((begin, time.perf_counter()))
+
+        return call
+
+    def within(self, begin: float, end: float) -> float:
+        """Return the seconds of the calls that began in a period."""
+        return sum(last - first for first, last in self.spans if begin <= first <= end)
+
+
+@contextmanager
+def spans_of(owner: type, *names: str) -> Iterator[Spans]:
+    """Note the calls of a class's methods inside the block."""
+    spans, methods = Spans(), {name: getattr(owner, name) for name in names}
+    for name, method in methods.items():
+        setattr(owner, name, spans.timed(method))
+    try:
+        yield spans
+    finally:
+        for name, method in methods.items():
+            setattr(owner, name, method)
 
 
 def peak_memory(method: Callable[[], object], device: torch.device) -> int | None:

@@ -25,15 +25,17 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
-from _speed import MODELS, parser_of, write
+from _speed import MODELS, parser_of, spans_of, write
 from rich.console import Console
 from rich.table import Table
 
+from glora_automl.adapters import MergedModel
 from glora_automl.commands import search
 from glora_automl.pipeline import Workspace
 from glora_automl.recipes import override_recipe
 from glora_automl.recipes._overrides import with_settings
 from glora_automl.recipes._recipe import parse_recipe
+from glora_automl.samplers import EvolutionSampler
 from glora_automl.study import stage_costs
 from glora_automl.supernet import Scorer
 
@@ -42,9 +44,23 @@ N_TRAIN = 64
 
 
 def measure(
-    name: str, n_trials: int, n_images: int, device: str, settings: list[str]
+    name: str,
+    n_trials: int,
+    n_images: int,
+    device: str,
+    settings: list[str],
+    storage: str | None = None,
 ) -> dict[str, Any]:
-    """Run a search and measure its times."""
+    """Run a search and measure its times.
+
+    Args:
+        name: Name of the model.
+        n_trials: Number of trials.
+        n_images: Validation images.
+        device: Device of the search.
+        settings: Changes of the recipe, as `key=value`.
+        storage: URL of a database; by default SQLite.
+    """
     timm_name, keywords = MODELS[name]
     size = keywords.get("img_size", 224)
     rng = np.random.default_rng(0)
@@ -53,7 +69,7 @@ def measure(
     y = np.arange(count) % 10
     table = override_recipe("own").model_dump(mode="json")
     table |= {
-        "name": "end-to-end",
+        "name": f"end-to-end-{name}",
         "task": {"source": "arrays", "validation_size": n_images, "test_size": 40},
         "backbone": {"model": timm_name, "kwargs": keywords},
     }
@@ -61,38 +77,35 @@ def measure(
         training={"epochs": 2, "warmup_epochs": 1},
         search={"n_trials": n_trials},
         selection={"baselines": False},
+        tune={"n_trials": 0},
     )
-    spans: list[tuple[float, float]] = []
-    score = Scorer.score
-
-    def timed_score(*args: Any, **options: Any) -> Any:
-        begin = time.perf_counter()
-        result = score(*args, **options)
-        spans.append((begin, time.perf_counter()))
-        return result
-
-    Scorer.score = timed_score  # type: ignore[method-assign]
     begin = time.perf_counter()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            workspace = Workspace(runs=Path(folder), device=device)
-            result = search(recipe, arrays=(x, y), workspace=workspace)
-            stages = {cost.stage: round(cost.seconds, 3) for cost in stage_costs(result.study)}
-    finally:
-        Scorer.score = score  # type: ignore[method-assign]
+    with (
+        spans_of(Scorer, "score") as scores,
+        spans_of(MergedModel, "write") as merges,
+        spans_of(EvolutionSampler, "sample_relative", "sample_independent") as draws,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        workspace = Workspace(runs=Path(folder), device=device, storage=storage)
+        result = search(recipe, arrays=(x, y), workspace=workspace)
+        stages = {cost.stage: round(cost.seconds, 3) for cost in stage_costs(result.study)}
     seconds = time.perf_counter() - begin
     # The first score prepares and compiles the merged model.
-    first, last = spans[1][0], spans[-1][1]
-    busy = sum(end - start for start, end in spans[1:])
+    spans = scores.spans
+    first, last, count = spans[1][0], spans[-1][1], len(spans) - 1
+    busy = scores.within(first, last)
+    parts = {"merge": merges, "sampler": draws}
     return {
         "n_trials": n_trials,
         "n_images": n_images,
         "seconds": round(seconds, 3),
         "stages": stages,
         "first_score_seconds": round(spans[0][1] - spans[0][0], 3),
-        "ms_per_trial": round(1e3 * (last - first) / (len(spans) - 1), 3),
-        "ms_per_evaluation": round(1e3 * busy / (len(spans) - 1), 3),
+        "ms_per_trial": round(1e3 * (last - first) / count, 3),
+        "ms_per_evaluation": round(1e3 * busy / count, 3),
+        **{f"ms_per_{n}": round(1e3 * s.within(first, last) / count, 3) for n, s in parts.items()},
         "evaluation_fraction": round(busy / (last - first), 4),
+        "period": [first, last],
     }
 
 
@@ -110,6 +123,7 @@ def main() -> None:
         figures[name] = measure(
             name, arguments.n_trials, arguments.images, arguments.device, arguments.settings
         )
+        del figures[name]["period"]
     table = Table("model", "trials", "seconds", "ms per trial", "ms per evaluation", "evaluation")
     for name, f in figures.items():
         table.add_row(

@@ -4,20 +4,22 @@ Each round runs one step of AdamW on the same images with each method:
 
 - limit: forward and backward pass of the frozen backbone to its first activations, and the head;
   adapters in all layers cannot take less;
-- supernet: a new random path of the search space `default`, as in a search;
+- supernet: the wide supernet of the search space `lean`, as a search trains it;
+- supernet, random paths: a new path of the search space `default`, as with
+  `supernet.paths = "uniform"`;
 - supernet, LoRA r=8: the path with LoRA in all layers;
-- supernet, grad_checkpointing: random paths with `training.grad_checkpointing`;
-- reference: the same random paths with the paper's formula, which autograd differentiates through
+- supernet, grad_checkpointing: the wide supernet with `training.grad_checkpointing`;
+- reference: the random paths with the paper's formula, which autograd differentiates through
   all dense weights;
 - LoRA r=8, PEFT LoRA r=8, PEFT GLoRA: fixed adapters in all layers (`pip install -e ".[peft]"`).
 
 The tables show images per second, and the time relative to the limit in the same round as median
-and quartiles. On a CPU the time is processor time of one thread. On CUDA all methods run under
-autocast in bfloat16, and the tables show peak memory, too.
+and quartiles. On a CPU the time is processor time of one thread. `--half` runs all methods under
+autocast in bfloat16. On CUDA the tables show peak memory, too.
 
     python benchmarks/training.py --out benchmarks/results/training-cpu.json
     python benchmarks/training.py --device cuda --models vit-s vit-b vit-l swin-t convnext-t \\
-        --batch 64 --rounds 50 --out benchmarks/results/training-cuda.json
+        --batch 64 --rounds 50 --half --out benchmarks/results/training-cuda.json
     python benchmarks/training.py --small
 """
 
@@ -46,24 +48,25 @@ from torch.nn import functional as F
 
 from glora_automl.adapters import classifiers, linear_shapes
 from glora_automl.architecture import Architecture
-from glora_automl.supernet import Supernet
+from glora_automl.supernet import Supernet, widest_architecture
 
 MODELS = ["digits", "minivtab", "vit-s", "vit-b", "swin-t", "convnext-t"]
 BATCHES = {"digits": 32, "minivtab": 64}
 RANK = 8
 
 
-def step_of(
+def create_step(
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
     before_step: Callable[[], object] | None = None,
     *,
     input_gradient: bool = False,
+    half: torch.dtype | None = None,
 ) -> Callable[[], object]:
     """Return a function that runs one training step of a model."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-4)
+    optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
     x = images.clone().requires_grad_(input_gradient)
     device = images.device.type
     model.train()
@@ -72,7 +75,7 @@ def step_of(
         optimizer.zero_grad(set_to_none=True)
         if before_step is not None:
             before_step()
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        with torch.autocast(device, half, enabled=half is not None):
             loss = F.cross_entropy(model(x), labels)
         loss.backward()
         optimizer.step()
@@ -87,13 +90,19 @@ def with_head(model: nn.Module) -> nn.Module:
     return model
 
 
-def create_methods(name: str, images: Tensor, labels: Tensor) -> dict[str, Callable[[], object]]:
-    """Create the training step of each method on a model."""
+def create_methods(
+    name: str, images: Tensor, labels: Tensor, half: torch.dtype | None = None
+) -> dict[str, Callable[[], object]]:
+    """Create the training step of each method on a model, in float32 or under autocast."""
     device = images.device
+    step_of = partial(create_step, half=half)
     frozen = with_head(create(name, device).requires_grad_(False))
+    wide, lean = supernet_of(create(name, device), images, "lean")
+    recomputing, _ = supernet_of(create(name, device), images, "lean")
+    for one in (wide, recomputing):
+        one.activate(widest_architecture(lean))
     supernet, space = supernet_of(create(name, device), images)
     fixed, _ = supernet_of(create(name, device), images)
-    recomputing, _ = supernet_of(create(name, device), images)
     other, _ = supernet_of(create(name, device), images)
     reference = reference_of(other.model)
     shapes = linear_shapes(create(name, device), example=images[:1])
@@ -109,22 +118,13 @@ def create_methods(name: str, images: Tensor, labels: Tensor) -> dict[str, Calla
 
     methods = {
         "limit": step_of(frozen, images, labels, input_gradient=True),
-        "supernet": step_of(
-            supernet.model,
-            images,
-            labels,
-            path_of(supernet),
-        ),
+        "supernet": step_of(wide.model, images, labels),
+        "supernet, random paths": step_of(supernet.model, images, labels, path_of(supernet)),
         f"supernet, LoRA r={RANK}": step_of(fixed.model, images, labels),
     }
     if hasattr(recomputing.model, "set_grad_checkpointing"):
         recomputing.model.set_grad_checkpointing(True)
-        methods["supernet, grad_checkpointing"] = step_of(
-            recomputing.model,
-            images,
-            labels,
-            path_of(recomputing),
-        )
+        methods["supernet, grad_checkpointing"] = step_of(recomputing.model, images, labels)
     methods["reference"] = step_of(reference, images, labels, path_of(other))
     bare = with_head(create(name, device).requires_grad_(False))
     methods[f"LoRA r={RANK}"] = step_of(lora_of(bare, linear, RANK).to(device), images, labels)
@@ -138,6 +138,7 @@ def create_methods(name: str, images: Tensor, labels: Tensor) -> dict[str, Calla
 def main() -> None:
     parser = parser_of(__doc__, MODELS, rounds=15)
     parser.add_argument("--batch", type=int, help="images per step; 8 for models at 224 pixels")
+    parser.add_argument("--half", action="store_true", help="under autocast in bfloat16")
     arguments = parser.parse_args()
     if arguments.small:
         arguments.models, arguments.rounds, arguments.batch = ["test"], 2, 4
@@ -147,7 +148,8 @@ def main() -> None:
     figures: dict[str, Any] = {}
     for name in arguments.models:
         count = arguments.batch or BATCHES.get(name, 8)
-        methods = create_methods(name, *images_for(name, count, device))
+        half = torch.bfloat16 if arguments.half else None
+        methods = create_methods(name, *images_for(name, count, device), half)
         memory = {method: peak_memory(partial(f), device) for method, f in methods.items()}
         seconds = in_turn(methods, arguments.rounds, device)
         figures[name] = summarize(seconds, "limit", count, memory)

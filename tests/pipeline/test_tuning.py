@@ -70,7 +70,7 @@ def test_tune_begins_with_the_recipe_and_trains_with_the_best_settings(recipe, w
     assert [t.user_attrs["fold"] for t in trials] == [0, 1, 2, 3]
     best = min(trials, key=lambda trial: trial.value)
     assert tuned.context.recipe.training.lr == best.params["training.lr"]
-    rest = {"training": {"lr": recipe.training.lr}}
+    rest = {"training": {"lr": recipe.training.lr, "precision": "auto"}}
     assert tuned.context.recipe.replace(**rest) == recipe
 
 

@@ -199,7 +199,7 @@ class Scorer:
             if features is not None:
                 self._images, model, self._example = features, split.rest, image
         if self._compiled:
-            model = _compile(model, self._images[0 : self._batch_size])
+            model = _compile(model, self._images, self._slices(self._batch_size)[:1])
         self._model = model
         return model
 
@@ -237,16 +237,17 @@ class _Compiled(nn.Module):
         return cast(Tensor, self.model(x)).clone()
 
 
-def _compile(model: nn.Module, batch: Tensor) -> nn.Module:
-    """Compile a model for batches like ``batch``.
+def _compile(model: nn.Module, images: ImageBatches, slices: Sequence[slice]) -> nn.Module:
+    """Compile a model for some batches of images.
 
     Raises:
         TrainingError: If the compilation fails.
     """
-    mode = "reduce-overhead" if batch.device.type == "cuda" else None  # CUDA graphs
+    mode = "reduce-overhead" if images.device.type == "cuda" else None  # CUDA graphs
     try:
         compiled = _Compiled(cast(nn.Module, torch.compile(model, mode=mode)))
-        compiled(batch)
+        for _ in batch_outputs(compiled, images, slices):
+            pass
     except Exception as error:
         lines = str(error).strip().splitlines() or ["no message"]
         reason = textwrap.shorten(lines[0], 120, placeholder="...").rstrip(".")

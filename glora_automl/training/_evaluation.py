@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from glora_automl.adapters import evaluation_mode
 from glora_automl.training._batches import ImageBatches, is_slow, reads
+from glora_automl.training._layout import image_layout, in_layout
 from glora_automl.training._memory import MicroBatching
 from glora_automl.training._score import Score, ScoreFunction
 
@@ -122,10 +123,11 @@ def batch_outputs(
     """
     slices = list(slices)
     micro_batching = micro_batching or MicroBatching("evaluation")
+    layout = image_layout(model)
     for batch, read in zip(slices, reads(images, slices), strict=True):
         n_images = min(batch.stop, len(images)) - batch.start
         parts = _parts_of(read()) if is_slow(images) else _parts_at(images, batch.start)
-        yield batch, micro_batching.run(n_images, partial(_forward, model, parts, n_images))
+        yield batch, micro_batching.run(n_images, partial(_forward, model, parts, layout, n_images))
 
 
 def batch_logits(
@@ -151,10 +153,17 @@ def _parts_at(images: ImageBatches, start: int) -> Parts:
     return lambda first, last: images[start + first : start + last]
 
 
-def _forward(model: nn.Module, parts: Parts, n_images: int, micro_batch_size: int) -> Tensor:
+def _forward(
+    model: nn.Module,
+    parts: Parts,
+    layout: torch.memory_format,
+    n_images: int,
+    micro_batch_size: int,
+) -> Tensor:
     starts = range(0, n_images, micro_batch_size)
     ends = (min(start + micro_batch_size, n_images) for start in starts)
-    outputs = [model(parts(*place)) for place in zip(starts, ends, strict=True)]
+    places = zip(starts, ends, strict=True)
+    outputs = [model(in_layout(parts(*place), layout)) for place in places]
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 

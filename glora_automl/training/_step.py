@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from glora_automl.errors import TrainingError
 from glora_automl.training._augmentation import BatchTransform
+from glora_automl.training._layout import in_layout
 from glora_automl.training._memory import MicroBatching
 from glora_automl.training._process_group import ProcessGroup
 from glora_automl.training._settings import ClassWeight
@@ -93,6 +94,7 @@ class TrainingStep:
         clip_grad: Maximum norm of the gradient; 0 turns clipping off.
         process_group: Processes that train together.
         micro_batching: Sizes of the forward passes.
+        layout: Memory layout of the images.
         half: 16-bit type of the products; None for float32.
         scaler: Scale of the loss, without which gradients vanish in float16.
     """
@@ -105,6 +107,7 @@ class TrainingStep:
     clip_grad: float
     process_group: ProcessGroup
     micro_batching: MicroBatching
+    layout: torch.memory_format = torch.contiguous_format
     half: torch.dtype | None = None
     scaler: torch.amp.GradScaler | None = None
 
@@ -153,7 +156,8 @@ class TrainingStep:
 
         def attempt(micro_batch_size: int) -> Tensor:
             if not made:  # a retry must not draw another augmentation
-                made.append(self.transform(read(), labels))
+                images, targets = self.transform(read(), labels)
+                made.append((in_layout(images, self.layout), targets))
             return self._backward(*made[0], batch_size, micro_batch_size)
 
         return self.micro_batching.run(len(labels), attempt)

@@ -17,6 +17,7 @@ from glora_automl.errors import DivergenceError, Stopped
 from glora_automl.training._augmentation import create_transform
 from glora_automl.training._batches import ImageBatches
 from glora_automl.training._epoch import EpochLoop
+from glora_automl.training._layout import image_layout
 from glora_automl.training._memory import MicroBatching
 from glora_automl.training._modes import set_grad_checkpointing, set_training_mode
 from glora_automl.training._optimizer import create_optimizer, create_scheduler, in_optimizer_order
@@ -155,6 +156,7 @@ def _create_loop(
         clip_grad=settings.clip_grad,
         process_group=group,
         micro_batching=MicroBatching(stage),
+        layout=image_layout(model),
         half=half_dtype(precision),
         scaler=torch.amp.GradScaler(labels.device.type) if precision == "fp16" else None,
     )

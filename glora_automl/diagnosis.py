@@ -189,16 +189,11 @@ def _devices() -> list[Check]:
         for index in range(torch.cuda.device_count()):
             about = torch.cuda.get_device_properties(index)
             names.append(f"cuda:{index} {about.name}, {about.total_memory / 2**30:.0f} GiB")
-        fast = torch.cuda.is_bf16_supported()
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
         return [
             cpu,
             Check("gpu", "ok", "; ".join(names)),
-            Check(
-                "precision",
-                "ok" if fast else "warn",
-                "bfloat16 and float32" if fast else "float32",
-                "" if fast else "Trials are scored in float32, which takes longer.",
-            ),
+            Check("precision", "ok", f"{'bfloat16' if fast else 'float16'} and float32"),
         ]
     if torch.accelerator.is_available():
         kind = torch.accelerator.current_accelerator().type

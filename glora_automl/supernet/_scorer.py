@@ -111,7 +111,7 @@ class Scorer:
 
         Their weights are stacked, so one pass has as many kernels as that of one architecture. That
         pays where a device waits for the next kernel: small models on a GPU. On a CPU it does not,
-        so a search scores one after the other (``docs/speed.md``). Models that mix the images of a
+        so a search scores one after the other (``docs/benchmarks/speed.md``). Models that mix the images of a
         batch, or read weights without a call of their layer, are scored one after the other, too.
 
         Args:
@@ -233,7 +233,7 @@ class _Compiled(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        torch.compiler.cudagraph_mark_step_begin()
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         return cast(Tensor, self.model(x)).clone()
 
 

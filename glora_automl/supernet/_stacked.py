@@ -27,6 +27,9 @@ class StackedLinear(nn.Module):
         ``(n * batch, in, height, width)`` to ``(n * batch, out, height, width)``.
     """
 
+    weight: Tensor
+    bias: Tensor | None
+
     def __init__(self, weight: Tensor, bias: Tensor | None, is_convolution: bool) -> None:
         super().__init__()
         self.register_buffer("weight", weight, persistent=False)
@@ -34,7 +37,7 @@ class StackedLinear(nn.Module):
         self.is_convolution = is_convolution
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = self.get_buffer("weight"), self.bias
+        weight, bias = self.weight, self.bias
         n, out_features, in_features = weight.shape
         if self.is_convolution:
             pixels = x.reshape(n, -1, in_features, x.shape[2] * x.shape[3])
@@ -71,6 +74,7 @@ class StackedModel(nn.Module):
         self._layers: list[tuple[GLoRALinear, StackedLinear]] = []
         for name, layer in supernet.layers.items():
             plain = self.model.get_submodule(name)
+            assert isinstance(plain, nn.Linear | nn.Conv2d)
             weight = plain.weight.new_zeros(n, layer.out_features, layer.in_features)
             bias = None if plain.bias is None else weight.new_zeros(n, layer.out_features)
             stacked = StackedLinear(weight, bias, layer.is_convolution)
@@ -90,7 +94,7 @@ class StackedModel(nn.Module):
             self._supernet.activate(architecture)
             for layer, stacked in self._layers:
                 weight, bias = layer.effective()
-                stacked.get_buffer("weight")[k].copy_(weight)
+                stacked.weight[k].copy_(weight)
                 if stacked.bias is not None:
                     if bias is None:
                         stacked.bias[k].zero_()
@@ -101,4 +105,4 @@ class StackedModel(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits of a batch for each architecture, ``(batch, n, classes)``."""
         logits: Tensor = self.model(x.repeat(self._n, *[1] * (x.ndim - 1)))
-        return logits.unflatten(0, (self._n, len(x))).transpose(0, 1)
+        return logits.view(self._n, len(x), *logits.shape[1:]).transpose(0, 1)

@@ -163,12 +163,13 @@ def _draw_mixes(mix: Mixup, n_images: int, height: int, width: int) -> np.ndarra
         state = np.random.get_state()  # noqa: NPY002
         np.random.seed(seed)  # noqa: NPY002
         try:
-            kept, is_pasted = mix._params_per_elem(n_images)
+            kept, is_pasted = mix._params_per_elem(n_images)  # type: ignore[no-untyped-call]
             drawn = np.zeros((n_images, 6), dtype=np.float32)
             drawn[:, 1] = np.where(is_pasted, 1, kept)
             for index in np.flatnonzero(is_pasted & (kept != 1)):
-                box, kept[index] = cutmix_bbox_and_lam((height, width), kept[index])
-                drawn[index, 2:] = box
+                share = kept[index]
+                found = cutmix_bbox_and_lam((height, width), share)  # type: ignore[no-untyped-call]
+                drawn[index, 2:], kept[index] = found
         finally:
             np.random.set_state(state)  # noqa: NPY002
     drawn[:, 0] = kept

@@ -110,9 +110,10 @@ class Scorer:
         """Score several architectures in one pass, within rounding as :meth:`score` does.
 
         Their weights are stacked, so one pass has as many kernels as that of one architecture. That
-        pays where a device waits for the next kernel: small models on a GPU. On a CPU it does not,
-        so a search scores one after the other (``docs/benchmarks/speed.md``). Models that mix the images of a
-        batch, or read weights without a call of their layer, are scored one after the other, too.
+        may pay where a device waits for the next kernel: small models on a GPU. On a CPU it does
+        not, so a search scores one after the other (``docs/benchmarks/speed.md``). Models that mix
+        the images of a batch, or read weights without a call of their layer, are scored one after
+        the other, too.
 
         Args:
             architectures: The architectures; the last one becomes the active one.

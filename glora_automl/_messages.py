@@ -17,9 +17,10 @@ _SECRETS: set[str] = set()
 _MIN_SECRET = 4
 """Length of a password that is replaced outside of its URL; a shorter one is part of words."""
 
-# The password of a URL ends at the last @: those that people type are rarely quoted.
-_USERINFO = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^\s:/@'\"]*):([^\s'\"]*)@")
-_WHOLE_USERINFO = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*:/{1,2}[^:/@]*:(.*)@", re.DOTALL)
+# The password of a URL ends at the last @: those that people type are rarely quoted. The scheme may
+# be missing, as where a variable of a shell is empty.
+_USERINFO = re.compile(r"([A-Za-z0-9+.-]*://[^\s:/@'\"]*):([^\s'\"]*)@")
+_WHOLE_USERINFO = re.compile(r"\s*[A-Za-z0-9+.-]*:/{1,2}[^:/@]*:(.*)@", re.DOTALL)
 # In a query, in libpq's and MySQL's options, and in the repr of a dictionary.
 _OPTION = re.compile(
     r"((?<![A-Za-z0-9])(?:ssl_?)?(?:password|passwd|passphrase|pwd|"

@@ -1,4 +1,4 @@
-"""Stop at a safe point on SIGINT or SIGTERM."""
+"""Stop on SIGINT or SIGTERM: at a safe point, or at once in work without safe points."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
+from typing import Any, TypeVar
 
-__all__ = ["StopOnSignal"]
+from glora_automl.errors import Stopped
+
+__all__ = ["StopOnSignal", "call_stoppable"]
+
+_Result = TypeVar("_Result")
 
 
 class StopOnSignal:
@@ -61,3 +66,42 @@ class StopOnSignal:
             return
         self.received = number
         self._log("Stopping at the next safe point; another Ctrl-C stops at once.")
+
+
+def call_stoppable(work: Callable[[], _Result], stop: Callable[[], bool] | None) -> _Result:
+    """Call a function that has no safe point, such as a download, and stop waiting if asked to.
+
+    The function runs in a thread, as nothing can interrupt a library that waits for a network. The
+    thread ends with the process.
+
+    Args:
+        work: The function.
+        stop: Returns whether to stop. Without it the function is called as it is.
+
+    Raises:
+        Stopped: If ``stop`` asked to stop.
+
+    Example:
+        >>> call_stoppable(lambda: "downloaded", lambda: False)
+        'downloaded'
+    """
+    if stop is None:
+        return work()
+    found: dict[str, Any] = {}
+
+    def run() -> None:
+        try:
+            found["result"] = work()
+        except BaseException as error:
+            found["error"] = error
+
+    thread = threading.Thread(target=run, name="glora stoppable", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        if stop():
+            raise Stopped("The work was asked to stop.")
+        thread.join(0.1)
+    if "error" in found:
+        raise found["error"]
+    result: _Result = found["result"]
+    return result

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from glora_automl import _declarations
 from glora_automl.budget import Budget
 from glora_automl.errors import BudgetError, GLoRAError, RecipeError, SearchSpaceError
+from glora_automl.recipes import load_recipe, load_suite
 from glora_automl.search_space import SearchSpaceSpec, load_search_space
-from tests.refusals import refusal
+from tests.refusals import damaged, refusal
 
 CHOICES = '[choices]\nB = ["none", "vector"]\n'
 
@@ -215,6 +216,20 @@ values = st.recursive(
 @given(st.dictionaries(st.sampled_from(["layers", "exclude", "tie", "choices"]), values))
 def test_validate_any_table_is_read_or_refused_in_one_line(table):
     refusal(_declarations.validate, SearchSpaceSpec, table, "here", SearchSpaceError)
+
+
+LOADERS = {"studies": load_recipe, "search_spaces": load_search_space, "suites": load_suite}
+SHIPPED = [(kind, path) for kind in LOADERS for path in _declarations.folder(kind).glob("*.toml")]
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data(), shipped=st.sampled_from(sorted(SHIPPED)))
+def test_load_any_damaged_file_is_read_or_refused_in_one_line(tmp_path_factory, data, shipped):
+    kind, original = shipped
+    text = data.draw(damaged(original.read_text(encoding="utf-8")))
+    path = tmp_path_factory.getbasetemp() / "damaged.toml"
+    path.write_text(text, encoding="utf-8", errors="surrogatepass")
+    refusal(LOADERS[kind], str(path))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@ import threading
 
 import pytest
 
-from glora_automl._signals import StopOnSignal
+from glora_automl._signals import StopOnSignal, call_stoppable
+from glora_automl.errors import Stopped
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -43,3 +44,26 @@ def test_enter_in_another_thread_keeps_the_handlers():
     thread.start()
     thread.join()
     assert found == [(before, False)]
+
+
+def test_call_stoppable_returns_the_value_or_raises_the_error_of_the_work():
+    assert call_stoppable(lambda: 3, lambda: False) == 3
+    with pytest.raises(ZeroDivisionError):
+        call_stoppable(lambda: 1 / 0, lambda: False)
+
+
+def test_call_stoppable_asked_to_stop_does_not_wait_for_the_work():
+    begun, end = threading.Event(), threading.Event()
+
+    def work():
+        begun.set()
+        end.wait(60)
+
+    with pytest.raises(Stopped):
+        call_stoppable(work, begun.is_set)
+    assert not end.is_set()
+    end.set()
+
+
+def test_call_stoppable_without_stop_calls_in_this_thread():
+    assert call_stoppable(threading.current_thread, None) is threading.current_thread()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from glora_automl._files import file_lock, make_folder
+from glora_automl._signals import call_stoppable
 from glora_automl.adapters import classifiers
 from glora_automl.backbones._checkpoint import check_sha256, load_npz, read_weights
 from glora_automl.backbones._model import create_model, timm_model
@@ -41,7 +43,8 @@ def create_backbone(
         device: Device of the model.
         cache: Folder of cached pretrained weights.
         progress: Display of the pretraining, and of waiting for another process.
-        stop: Called after each step of the pretraining and while waiting; True stops it.
+        stop: Called after each step of the pretraining, while waiting and during a download; True
+            stops it.
 
     Raises:
         Stopped: If ``stop`` returns True.
@@ -53,8 +56,11 @@ def create_backbone(
     if settings.checkpoint is not None:
         return create_from_checkpoint(settings, len(task.classes), seed).to(device)
     if settings.pretraining is None:
-        with _download(settings, cache, progress, stop) if settings.pretrained else nullcontext():
-            return create_model(settings, len(task.classes), seed).to(device)
+        create = partial(create_model, settings, len(task.classes), seed)
+        if not settings.pretrained:
+            return create().to(device)
+        with _download(settings, cache, progress, stop):
+            return call_stoppable(create, stop).to(device)
     return create_pretrained(
         settings, task, seed=seed, device=device, cache=cache, progress=progress, stop=stop
     )

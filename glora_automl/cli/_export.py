@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from glora_automl.cli._options import AsJson, StudyName, with_workspace
+from glora_automl.cli._options import path as read_path
 from glora_automl.cli._output import print_export, print_json
 
 __all__ = ["export"]
@@ -18,7 +19,9 @@ def export(
     workspace: Any,
     name: StudyName,
     to: Annotated[str, typer.Option(help="timm, adapter, peft, onnx or backbone.")],
-    out: Annotated[Path, typer.Option(help="Folder to write, which must not exist.")],
+    out: Annotated[
+        Path, typer.Option(parser=read_path, help="Folder to write, which must not exist.")
+    ],
     trial: Annotated[
         str, typer.Option(help="best is the winner; or the number of a complete trial.")
     ] = "best",

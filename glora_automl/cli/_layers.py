@@ -17,11 +17,16 @@ def layers(
     as_json: AsJson = False,
 ) -> None:
     """List the layers of a backbone that can be adapted, and why others cannot."""
+    from glora_automl._declarations import validate
     from glora_automl.backbones import BackboneSettings, list_layers
+    from glora_automl.errors import TaskError
     from glora_automl.recipes import list_recipes, load_recipe
 
     is_recipe = backbone.endswith(".toml") or backbone in list_recipes()
-    settings = load_recipe(backbone).backbone if is_recipe else BackboneSettings(model=backbone)
+    if is_recipe:
+        settings = load_recipe(backbone).backbone
+    else:
+        settings = validate(BackboneSettings, {"model": backbone}, "backbone", TaskError)
     groups = list_layers(settings)
     if as_json:
         print_json([group._asdict() for group in groups])

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from glora_automl._messages import short
 from glora_automl._signals import StopOnSignal
 from glora_automl.cli._output import start_progress
-from glora_automl.errors import Stopped
+from glora_automl.errors import RecipeError, Stopped
 
 if TYPE_CHECKING:
     import optuna
@@ -34,9 +35,20 @@ __all__ = [
     "Seed",
     "Storage",
     "StudyName",
+    "Timeout",
     "given",
+    "path",
+    "read_timeout",
     "with_workspace",
 ]
+
+
+def path(text: str | Path) -> Path:
+    """Return the path in an option. An empty one is refused: it would be the current folder."""
+    if not str(text):
+        raise typer.BadParameter("a path must have characters; is a variable of the shell empty?")
+    return Path(text)
+
 
 StudyName = Annotated[str, typer.Argument(help="Name of the study.")]
 RecipeName = Annotated[
@@ -73,8 +85,17 @@ Metric = Annotated[
     ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of all randomness.")]
-Runs = Annotated[Path, typer.Option(help="Folder for database, artifacts and checkpoints.")]
+Runs = Annotated[
+    Path, typer.Option(parser=path, help="Folder for database, artifacts and checkpoints.")
+]
 NTrials = Annotated[int | None, typer.Option(help="Complete trials to reach, of all workers.")]
+Timeout = Annotated[
+    str | None,
+    typer.Option(
+        help="Time until the search ends, such as 1h, 90m, 1h30m or 30s, counted from now. "
+        "Selection, refit and test come on top."
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 Data = Annotated[
     str | None,
@@ -182,6 +203,23 @@ def stoppable() -> Iterator[StopOnSignal]:
         except KeyboardInterrupt:
             log(again)
             raise
+
+
+def read_timeout(text: str | None) -> float | None:
+    """Return the seconds of a time limit.
+
+    Raises:
+        RecipeError: If the text is no time.
+    """
+    from glora_automl.progress import parse_duration
+
+    seconds = None if text is None else parse_duration(text)
+    if text is not None and seconds is None:
+        raise RecipeError(
+            f"timeout must be a time such as 1h, 90m, 1h30m, 30s or a number of seconds, got "
+            f"{short(text)}. Correct `timeout`."
+        )
+    return seconds
 
 
 def given(**options: Any) -> dict[str, Any]:

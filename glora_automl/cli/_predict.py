@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from glora_automl.cli._options import AsJson, Device, Quiet
+from glora_automl.cli._options import path as read_path
 from glora_automl.cli._output import print_json, print_predictions, start_progress
 from glora_automl.errors import ExportError
 
@@ -15,7 +16,7 @@ __all__ = ["predict"]
 
 
 def predict(
-    path: Annotated[Path, typer.Argument(help="Folder that glora export wrote.")],
+    path: Annotated[Path, typer.Argument(parser=read_path, help="Folder that glora export wrote.")],
     images: Annotated[list[str], typer.Argument(help="Image files, or folders of them.")],
     top: Annotated[int, typer.Option(help="Most likely classes per image.")] = 1,
     backbone: Annotated[

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from glora_automl.cli._options import Runs, Storage, StudyName
+from glora_automl.cli._options import path as read_path
 from glora_automl.cli._output import storage_url
 
 __all__ = ["report"]
@@ -16,10 +17,12 @@ __all__ = ["report"]
 def report(
     name: StudyName,
     out: Annotated[
-        Path | None, typer.Option(help="HTML file to write; by default NAME.html here.")
+        Path | None,
+        typer.Option(parser=read_path, help="HTML file to write; by default NAME.html here."),
     ] = None,
     png: Annotated[
-        Path | None, typer.Option(help="Folder for the pictures alone, instead of a page.")
+        Path | None,
+        typer.Option(parser=read_path, help="Folder for the pictures alone, instead of a page."),
     ] = None,
     storage: Storage = None,
     runs: Runs = Path("runs"),

@@ -17,7 +17,9 @@ from glora_automl.cli._options import (
     NTrials,
     RecipeName,
     Seed,
+    Timeout,
     given,
+    read_timeout,
     with_workspace,
 )
 from glora_automl.cli._output import print_found
@@ -40,6 +42,7 @@ def search(
     margin: Margin = None,
     metric: Metric = None,
     n_trials: NTrials = None,
+    timeout: Timeout = None,
     seed: Seed = None,
     effort: Annotated[
         str | None,
@@ -55,6 +58,7 @@ def search(
     from glora_automl import commands
     from glora_automl.recipes import override_recipe
 
+    seconds = read_timeout(timeout)
     wanted = override_recipe(
         recipe,
         data=data,
@@ -66,5 +70,7 @@ def search(
         **given(budget=budget, metric=metric, seed=seed),
     )
     place: Workspace = workspace
-    result = commands.search(wanted, name=name, warm_start=warm_start, workspace=place)
+    result = commands.search(
+        wanted, name=name, warm_start=warm_start, timeout=seconds, workspace=place
+    )
     print_found(result, place, as_json)

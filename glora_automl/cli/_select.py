@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from glora_automl.cli._options import AsJson, Margin, StudyName, with_workspace
-from glora_automl.cli._output import is_main_process, out_console, print_json
+from glora_automl.cli._output import is_main_process, out_console, print_found, print_json
 
 __all__ = ["select"]
 
@@ -25,7 +25,7 @@ def select(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Select, train and test another adapter: by budget, margin or architecture."""
+    """End a running search with what is done, or select by budget, margin or architecture."""
     from glora_automl import commands
     from glora_automl.report import ladder_table, result_table
     from glora_automl.study import read_recipe
@@ -33,6 +33,9 @@ def select(
     result = commands.select(
         name, budget, margin=margin, architecture=architecture, workspace=workspace
     )
+    if budget is None and margin is None and architecture is None:
+        print_found(result, workspace, as_json)
+        return
     if not is_main_process():
         return
     metric = read_recipe(result.study).metric

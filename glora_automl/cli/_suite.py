@@ -6,7 +6,16 @@ from typing import Annotated, Any
 
 import typer
 
-from glora_automl.cli._options import AsJson, Budget, Changes, Model, NTrials, given, with_workspace
+from glora_automl.cli._options import (
+    AsJson,
+    Budget,
+    Changes,
+    Model,
+    NTrials,
+    given,
+    read_timeout,
+    with_workspace,
+)
 from glora_automl.cli._output import is_main_process, out_console, print_json
 
 __all__ = ["suite"]
@@ -23,6 +32,13 @@ def suite(
     n_seeds: Annotated[int, typer.Option(help="Studies per task, each with its own seed.")] = 1,
     budget: Budget = None,
     n_trials: NTrials = None,
+    timeout: Annotated[
+        str | None,
+        typer.Option(
+            help="Time until the last search ends, such as 8h, counted from now. The studies that "
+            "are left share it equally."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run one recipe on many tasks; print and save the table of all of them."""
@@ -30,6 +46,7 @@ def suite(
     from glora_automl.recipes import load_suite
     from glora_automl.report import save_suite, suite_table
 
+    seconds = read_timeout(timeout)
     wanted = load_suite(name, data=workspace.data)
     result = run_suite(
         wanted,
@@ -37,6 +54,7 @@ def suite(
         settings=changes or (),
         n_seeds=n_seeds,
         changes=given(budget=budget, search=given(n_trials=n_trials)),
+        timeout=seconds,
         workspace=workspace,
     )
     if not is_main_process():

@@ -49,8 +49,8 @@ from glora_automl.study import (
     StageName,
     TestOutcome,
     best_row,
+    done_trials,
     get_attribute,
-    get_setting,
     spearman,
     stage_costs,
     trials_spent,
@@ -189,7 +189,8 @@ def _truncations(run: Run) -> dict[str, list[Candidate]]:
     """
     context = run.context
     trained = fetch_supernet(run)
-    target = int(get_setting(run.study, "target"))
+    # More than were to be reached, if the number was lowered.
+    target = max(run.target(), len(done_trials(run.study)))
     name = random_study_name(run.study.study_name, run.stages.key)
     study = random_study(run, trained, target, name)
     trials = study.get_trials(deepcopy=False)

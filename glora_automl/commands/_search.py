@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,8 @@ import optuna
 from optuna.samplers import BaseSampler
 from torch import nn
 
+from glora_automl._messages import short
+from glora_automl.errors import RecipeError
 from glora_automl.pipeline import (
     Publisher,
     Run,
@@ -50,7 +53,19 @@ from glora_automl.study import (
 )
 from glora_automl.workers import Callback, Work
 
-__all__ = ["SearchResult", "resume", "search", "search_stages", "selection_works", "train"]
+__all__ = [
+    "SearchResult",
+    "check_timeout",
+    "finish",
+    "resume",
+    "search",
+    "search_stages",
+    "selection_works",
+    "train",
+]
+
+MAX_TIMEOUT = 100_000_000
+"""Longest time limit in seconds, of three years."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +101,7 @@ def search(
     arrays: tuple[np.ndarray, np.ndarray] | None = None,
     sampler: BaseSampler | None = None,
     callbacks: Sequence[Callback] = (),
+    timeout: float | None = None,
     workspace: Workspace | None = None,
 ) -> SearchResult:
     """Run a recipe to its end, continue an interrupted run, or join running workers.
@@ -110,14 +126,21 @@ def search(
             call, and to :func:`resume`.
         callbacks: Called with the study and the trial after each trial of this process, as by
             ``study.optimize``.
+        timeout: Seconds from now after which no trial begins. They include the stages before the
+            search, and at least one trial is evaluated. The stages after the search come on top.
+            The limit ends the search of all workers: the study counts as searched, with fewer
+            trials.
         workspace: The environment.
 
     Raises:
         GLoRAError: If the input is invalid; see :mod:`glora_automl.errors`.
         Stopped: If the workspace asked to stop. Finished work is kept.
     """
-    with open_run(recipe, workspace, name=name, warm_start=warm_start, arrays=arrays) as run:
-        return _finish(replace(run, sampler=sampler, callbacks=tuple(callbacks)))
+    deadline = _deadline(recipe, timeout)
+    with open_run(
+        recipe, workspace, name=name, warm_start=warm_start, arrays=arrays, deadline=deadline
+    ) as run:
+        return finish(replace(run, sampler=sampler, callbacks=tuple(callbacks)))
 
 
 def resume(
@@ -126,6 +149,7 @@ def resume(
     n_trials: int | None = None,
     sampler: BaseSampler | None = None,
     callbacks: Sequence[Callback] = (),
+    timeout: float | None = None,
     workspace: Workspace | None = None,
 ) -> SearchResult:
     """Continue a study, on any machine that reaches its storage and its artifacts.
@@ -135,9 +159,11 @@ def resume(
 
     Args:
         name: Name of the study.
-        n_trials: Complete trials to reach, if not the study's.
+        n_trials: Complete trials to reach, if not the study's. With as many or more trials, the
+            search counts as finished; all of its trials are candidates.
         sampler: As for :func:`search`.
         callbacks: As for :func:`search`.
+        timeout: As for :func:`search`.
         workspace: The environment.
 
     Raises:
@@ -145,9 +171,36 @@ def resume(
         Stopped: If the workspace asked to stop. Finished work is kept.
     """
     workspace, recipe = find_study(name, workspace)
-    if n_trials is not None:
-        recipe = recipe.replace(search={"n_trials": n_trials})
-    return search(recipe, name=name, sampler=sampler, callbacks=callbacks, workspace=workspace)
+    deadline = _deadline(recipe, timeout)
+    with open_run(recipe, workspace, name=name, n_trials=n_trials, deadline=deadline) as run:
+        return finish(replace(run, sampler=sampler, callbacks=tuple(callbacks)))
+
+
+def check_timeout(timeout: float | None) -> None:
+    """Check a time limit in seconds.
+
+    Raises:
+        RecipeError: If it is out of bounds.
+    """
+    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if timeout is not None and not (is_number and 0 < timeout <= MAX_TIMEOUT):
+        raise RecipeError(
+            f"timeout must be above 0 and at most {MAX_TIMEOUT:,} seconds, got {short(timeout)}. "
+            "Correct `timeout`."
+        )
+
+
+def _deadline(recipe: Recipe, timeout: float | None) -> float | None:
+    """Return the moment of :func:`time.monotonic` at which a search of a recipe ends."""
+    check_timeout(timeout)
+    if timeout is None:
+        return None
+    if recipe.architecture is not None:
+        raise RecipeError(
+            f"timeout must be None for a recipe with an architecture, which has no search, got "
+            f"{short(timeout)}. Leave out `timeout`."
+        )
+    return time.monotonic() + timeout
 
 
 def train(
@@ -174,7 +227,7 @@ def train(
     return search(recipe.replace(architecture=text), name=name, workspace=workspace)
 
 
-def _finish(run: Run) -> SearchResult:
+def finish(run: Run) -> SearchResult:
     """Take part in all stages that are left, and wait for those of other workers."""
     run = load_backbone(run)
     _log_forecast(run)
@@ -217,7 +270,8 @@ def _log_forecast(run: Run) -> None:
     context = run.context
     begun = run.stages.is_done(Stage.TUNE) or run.stages.is_done(Stage.SUPERNET)
     if context.recipe.architecture is None and context.process_group.is_main and not begun:
-        for line in forecast(context):
+        left = None if run.deadline is None else run.deadline - time.monotonic()
+        for line in forecast(context, left):
             context.progress.log(line)
 
 

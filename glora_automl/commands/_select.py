@@ -1,4 +1,4 @@
-"""Verb ``select``: a smaller adapter, from a finished search."""
+"""Verb ``select``: the end of a search, or a smaller adapter from a finished one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 
 from glora_automl._messages import short
 from glora_automl.budget import Budget
-from glora_automl.commands._search import SearchResult, selection_works
+from glora_automl.commands._search import SearchResult, finish, selection_works
 from glora_automl.errors import BudgetError, StudyError
 from glora_automl.pipeline import (
     GIVEN,
@@ -18,6 +18,7 @@ from glora_automl.pipeline import (
     Workspace,
     best_adapter,
     best_outcome,
+    close_search,
     final_test,
     find_candidates,
     find_smallest,
@@ -59,7 +60,10 @@ def select(
     architecture: str | None = None,
     workspace: Workspace | None = None,
 ) -> SearchResult:
-    """Select, train and test another adapter of a finished study, without a new search.
+    """End a search with the trials that are done, or select another adapter of a finished one.
+
+    Without budget, margin and architecture the search of a study ends, also for its other workers:
+    the adapter is selected, refit and tested.
 
     For a budget, candidates are the largest truncation of the supernet and the best trials within
     it. For a margin, halves, quarters and so on of the selected adapter are compared with it, and
@@ -69,7 +73,7 @@ def select(
     with ``search.objectives = ["accuracy", "n_params"]`` has good trials for every budget.
 
     Args:
-        name: Name of the study, which must be finished.
+        name: Name of the study. For a budget or margin it must be finished.
         budget: The most trainable parameters, at most the study's budget.
         margin: Points of accuracy that the adapter may lose against the best one of the study. It
             takes the place of ``budget``.
@@ -78,22 +82,23 @@ def select(
         workspace: The environment.
 
     Returns:
-        The study, the selected architecture, its row alone, the merged model, and the ladder of a
-        margin. If no smaller adapter is within the margin, they are those of the best adapter.
+        As for :func:`search` without budget and margin. With one of them, the study, the selected
+        architecture, its row alone, the merged model, and the ladder of a margin. If no smaller
+        adapter is within the margin, they are those of the best adapter.
 
     Raises:
         BudgetError: If the budget or the parameters of the architecture are above the study's, or
             an argument is invalid.
         SearchSpaceError: If the architecture is not one of the search space.
-        StudyError: If the study is not finished, had no search, or nothing fits.
+        StudyError: If the study is not finished, had no search or has no trial, or nothing fits.
         GLoRAError: If another input is invalid.
         Stopped: If the workspace asked to stop.
     """
     given = {"budget": budget, "margin": margin, "architecture": architecture}
-    if sum(value is not None for value in given.values()) != 1:
+    if sum(value is not None for value in given.values()) > 1:
         found = ", ".join(f"{k} = {short(v)}" for k, v in given.items() if v is not None)
         raise BudgetError(
-            f"One of budget, margin and architecture must be given, got {found or 'none'}. Give "
+            f"One of budget, margin and architecture may be given, got {found}. Leave out "
             "`budget`, `margin` or `architecture`."
         )
     if margin is not None and not (isinstance(margin, int | float) and 0 < margin <= 100):
@@ -112,14 +117,14 @@ def select(
                 f"{resolved}. Search again for more."
             )
         run.check_searched()
+        if all(value is None for value in given.values()):
+            close_search(run)
+            return finish(run)
         run.check_finished()
         run = tune(load_backbone(run))
         if text is not None:
             return _given(run, text)
-        if resolved is not None:
-            return _within_budget(run, resolved)
-        assert margin is not None
-        return _within_margin(run, margin)
+        return _within_margin(run, margin) if resolved is None else _within_budget(run, resolved)
 
 
 def _within_budget(run: Run, budget: int) -> SearchResult:
@@ -163,7 +168,8 @@ def _winner_name(selection: Selection, budget: int) -> str:
     return f"winner-{digest if is_given else budget}"
 
 
-def _within_margin(run: Run, margin: float) -> SearchResult:
+def _within_margin(run: Run, margin: float | None) -> SearchResult:
+    assert margin is not None, "there is a budget otherwise"
     outcomes = run.stages.run(selection_works(run))
     smallest = find_smallest(run, best_adapter(run, outcomes)[1], margin)
     chosen = smallest.ladder.chosen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -10,7 +11,7 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage
 
-from glora_automl.commands._search import search
+from glora_automl.commands._search import check_timeout, search
 from glora_automl.errors import GLoRAError
 from glora_automl.pipeline import Workspace
 from glora_automl.recipes import Recipe, Suite, suite_recipes
@@ -142,6 +143,7 @@ def run_suite(
     settings: Sequence[str] = (),
     n_seeds: int = 1,
     changes: Mapping[str, Any] | None = None,
+    timeout: float | None = None,
     workspace: Workspace | None = None,
 ) -> SuiteResult:
     """Finish all studies of a suite, or continue where an earlier run stopped.
@@ -154,12 +156,16 @@ def run_suite(
         settings: As for :func:`suite_recipes`.
         n_seeds: As for :func:`suite_recipes`.
         changes: As for :func:`suite_recipes`.
+        timeout: Seconds from now, which the studies that are not finished share: each one gets an
+            equal part of what is left when it begins, as :func:`search` takes it.
         workspace: The environment; ``data`` is the place of the suite's images.
 
     Raises:
         GLoRAError: If the input is invalid.
         Stopped: If the workspace asked to stop.
     """
+    check_timeout(timeout)
+    deadline = None if timeout is None else time.monotonic() + timeout
     workspace = workspace or Workspace()
     wanted = suite_recipes(
         suite,
@@ -183,8 +189,12 @@ def run_suite(
             continue
         number = len(wanted) - len(waiting)
         workspace.progress.log(f"Study {recipe.name}: {number} of {len(wanted)}")
+        part = None
+        if deadline is not None:
+            n_left = 1 + sum(not _is_finished(storage, recipe) for _, recipe in waiting)
+            part = max(1e-3, (deadline - time.monotonic()) / n_left)
         try:
-            search(recipe, workspace=workspace)
+            search(recipe, timeout=part, workspace=workspace)
         except GLoRAError as error:
             raise type(error)(f"task {task}: {error}") from None
     return suite_result(suite, wanted, n_seeds, storage)

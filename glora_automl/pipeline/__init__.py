@@ -26,6 +26,7 @@ from glora_automl.pipeline._publishing import Publisher
 from glora_automl.pipeline._run import Run
 from glora_automl.pipeline._sampler import create_sampler, draw_region, repaired, sampler_of
 from glora_automl.pipeline._search import (
+    close_search,
     context_objective,
     first_proposals,
     random_study,
@@ -76,6 +77,7 @@ __all__ = [
     "baseline_work",
     "best_adapter",
     "best_outcome",
+    "close_search",
     "context_objective",
     "create_sampler",
     "draw_region",

@@ -6,6 +6,7 @@ import copy
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from glora_automl._signals import call_stoppable
 from glora_automl.adapters import classifiers, linear_shapes
 from glora_automl.backbones import (
     check_backbone,
@@ -242,7 +244,8 @@ def load_images(
     for candidate in recipe.backbone.candidates:
         check_name(candidate.model)
     recipe = recipe.model_copy(update={"backbone": recipe.backbone.pinned()})
-    task = load_task(recipe.task, recipe.seed, workspace.progress, arrays=arrays)
+    load = partial(load_task, recipe.task, recipe.seed, workspace.progress, arrays=arrays)
+    task = call_stoppable(load, workspace.stop)  # a data set may have to be downloaded
     check_pretraining(recipe.backbone, task)
     check_metric(recipe, task)
     return recipe, task

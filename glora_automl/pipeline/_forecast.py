@@ -26,17 +26,18 @@ MEASURED_SECONDS = 1.0
 """Seconds of training steps that a forecast measures at most, where one image takes less."""
 
 
-def forecast(context: Context) -> Iterator[str]:
+def forecast(context: Context, timeout: float | None = None) -> Iterator[str]:
     """Yield lines that tell what a search of a recipe will do on this machine.
 
     Args:
         context: The recipe with its backbone.
+        timeout: Seconds until the search ends, if there is a limit.
     """
     yield _describe_images(context)
     yield _describe_budget(context)
     yield from _describe_margin(context)
     yield from _describe_probe(context)
-    yield _describe_time(context)
+    yield from _describe_time(context, timeout)
 
 
 def _describe_images(context: Context) -> str:
@@ -102,12 +103,33 @@ def _spread(images: Images) -> Images:
     return pixels[indices], labels[indices]
 
 
-def _describe_time(context: Context) -> str:
+def _describe_time(context: Context, timeout: float | None) -> Iterator[str]:
     per_image = _seconds_per_forward(context)
     work = stage_work(context)
     seconds = {stage: per_image * spent.forward_images for stage, spent in work.items()}
     parts = ", ".join(f"{stage} {duration(value)}" for stage, value in seconds.items())
-    return f"Expected time, with one worker: about {duration(sum(seconds.values()))} ({parts})."
+    yield f"Expected time, with one worker: about {duration(sum(seconds.values()))} ({parts})."
+    if timeout is None:
+        return
+    before = sum(seconds.get(stage, 0.0) for stage in (Stage.TUNE, Stage.SUPERNET))
+    search = seconds.get(Stage.SEARCH, 0.0)
+    after = sum(seconds.values()) - before - search
+    if before >= timeout:
+        yield (
+            f"Warning: the time limit ends in {duration(max(0.0, timeout))}, before the search "
+            "begins. It will have one trial. Raise `timeout`, or lower `training.epochs`."
+        )
+    elif before + search > timeout:
+        yield (
+            f"Time limit: the search ends in {duration(timeout)}, with about "
+            f"{(timeout - before) / search:.0%} of its trials. About {duration(after)} come on "
+            "top for the stages after it."
+        )
+    else:
+        yield (
+            f"Time limit: {duration(timeout)}, enough for all trials. About {duration(after)} for "
+            "the stages after the search do not count."
+        )
 
 
 def stage_work(context: Context) -> dict[Stage, Spent]:

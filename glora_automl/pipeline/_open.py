@@ -77,6 +77,8 @@ def open_run(
     name: str | None = None,
     warm_start: str | None = None,
     arrays: tuple[np.ndarray, np.ndarray] | None = None,
+    n_trials: int | None = None,
+    deadline: float | None = None,
 ) -> Iterator[Run]:
     """Work on the study of a recipe inside a block; the study is created if it does not exist.
 
@@ -86,11 +88,15 @@ def open_run(
         name: Name of the study; by default the recipe's.
         warm_start: Name of an earlier study, whose best architectures the search begins with.
         arrays: Images and labels of a task with ``source = "arrays"``.
+        n_trials: Complete trials to reach, also fewer than the study was to have.
+        deadline: See :class:`Run`.
 
     Raises:
         GLoRAError: If the input is invalid.
     """
     workspace = workspace or Workspace()
+    if n_trials is not None:
+        recipe = recipe.replace(search={"n_trials": n_trials})
     name = _checked_name(recipe.name if name is None else name)
     recipe, task = load_images(recipe, workspace, arrays)
     # Wrong input leaves no file: one model is checked before the storage is opened.
@@ -127,14 +133,14 @@ def open_run(
         packed = pack_proposals(context.space, initial)
         settings = replace(settings, warm_start=warm_start, initial=packed, ranking=ranking)
         stages = Stages(name, storage, worker, context.folder, context.progress, "", context.device)
-        study = _open_study(context, settings, stages, storage, name)
+        study = _open_study(context, settings, stages, storage, name, n_trials is not None)
         set_attribute(study, "data", context.data.to_json())
         stages.key = study_key(study)
         stages.counts = partial(attempt_counts, study)
         worker.heartbeat = get_setting(study, "heartbeat")
         first = unpack_proposals(context.space, get_setting(study, "initial"))
         study.sampler = create_sampler(context, first)
-        run = Run(study, context, stages, artifacts, worker, workspace.publish)
+        run = Run(study, context, stages, artifacts, worker, workspace.publish, deadline=deadline)
         stages.check = run.check_settings
         if workspace.device == "auto":
             context.progress.log(explain_device(context.device))
@@ -173,9 +179,23 @@ def _settings(context: Context, heartbeat: float, artifacts: str) -> Settings:
 
 
 def _open_study(
-    context: Context, settings: Settings, stages: Stages, storage: BaseStorage, name: str
+    context: Context,
+    settings: Settings,
+    stages: Stages,
+    storage: BaseStorage,
+    name: str,
+    chosen: bool,
 ) -> optuna.Study:
-    """Create the study, or check that it has the same settings."""
+    """Create the study, or check that it has the same settings.
+
+    Args:
+        context: The recipe on this machine.
+        settings: The settings.
+        stages: The stages of the study.
+        storage: The storage.
+        name: Name of the study.
+        chosen: Whether the number of trials is chosen for this study.
+    """
 
     def checked() -> optuna.Study:
         study = load_study(storage, name)
@@ -189,12 +209,19 @@ def _open_study(
             return create_study(storage, name, settings)
         study = checked()
         stages.counts = partial(attempt_counts, study)
-        settings.raise_target(study, stages.study, lambda: _is_closed(stages), _n_enqueued(study))
+        settings.change_target(
+            study,
+            stages.study,
+            lambda: _is_closed(stages),
+            n_enqueued=_n_enqueued(study),
+            chosen=chosen,
+        )
         return study
 
     if is_glora_study(storage, name):
         study = load_study(storage, name)
-        if read_recipe(study) == context.recipe and not _n_enqueued(study):
+        has_target = not chosen or get_setting(study, "target") == settings.target
+        if has_target and read_recipe(study) == context.recipe and not _n_enqueued(study):
             return checked()
     return stages.exclusively(Stage.SETTINGS, create_or_change)
 

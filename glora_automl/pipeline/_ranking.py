@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -96,7 +95,7 @@ def choose_backbone(
             key,
             group.device,
         )
-        ranking = _Ranking(recipe, task, workspace, group.device, worker.check_stop)
+        ranking = _Ranking(recipe, task, workspace, group.device, worker)
         return stages.run_one(Stage.BACKBONES, Work(RankingOutcome, ranking.run))
 
     outcome = group.from_main(rank_once)
@@ -142,14 +141,14 @@ class _Ranking:
         task: Task,
         workspace: Workspace,
         device: torch.device,
-        check_stop: Callable[[], object],
+        worker: Worker,
     ) -> None:
         self._recipe = recipe
         self._task = task
         self._device = device
         self._cache = workspace.folder / CACHE
         self._progress = workspace.progress
-        self._check_stop = check_stop
+        self._worker = worker
         n_images = len(task.train)
         size = min(n_images, MAX_IMAGES)
         self._images = task.train.subset(torch.linspace(0, n_images - 1, size).round().long())
@@ -200,7 +199,7 @@ class _Ranking:
 
     def _rank(self, candidate: CandidateBackbone) -> RankedBackbone:
         """Return the row of a candidate."""
-        self._check_stop()
+        self._worker.check_stop()
         begin = time.monotonic()
         facts: dict[str, Any] = {}
         try:
@@ -230,9 +229,15 @@ class _Ranking:
             return f"{latency:.3g} ms, above max_latency_ms = {limits.max_latency_ms:g}"
         del model  # memory for the same model with its weights
         model = create_backbone(
-            recipe.backbone, self._task, seed=recipe.seed, device=self._device, cache=self._cache
+            recipe.backbone,
+            self._task,
+            seed=recipe.seed,
+            device=self._device,
+            cache=self._cache,
+            progress=self._progress,
+            stop=self._worker.wants_stop,
         )
-        features = frozen_features(model, images, len(labels), self._check_stop)
+        features = frozen_features(model, images, len(labels), self._worker.check_stop)
         if features is None:
             return "its classifier must be one linear layer on one vector per image"
         if not features.isfinite().all():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from glora_automl.errors import StudyError
 from glora_automl.pipeline._context import Context
 from glora_automl.pipeline._workspace import Publish
 from glora_automl.storages import ArtifactReference, Artifacts
-from glora_automl.study import Attribute, Stage, get_setting, set_attribute, study_key
+from glora_automl.study import Attribute, Stage, get_attribute, get_setting, set_attribute
 from glora_automl.training import load_tensors, save_tensors, tensor_digest
 from glora_automl.workers import Callback, Stages, Worker
 
@@ -46,6 +47,7 @@ class Run:
         publish: Writes note and pictures into the study, if given.
         sampler: Proposes the trials instead of the recipe's sampler, if given.
         callbacks: Called after each trial of this process.
+        deadline: Moment of :func:`time.monotonic` at which the search ends; None for none.
     """
 
     study: optuna.Study
@@ -56,6 +58,7 @@ class Run:
     publish: Publish | None = None
     sampler: BaseSampler | None = None
     callbacks: tuple[Callback, ...] = ()
+    deadline: float | None = None
 
     @property
     def name(self) -> str:
@@ -67,13 +70,18 @@ class Run:
         return replace(self, context=context)
 
     def check_settings(self) -> None:
-        """Check that the study is still the one that was opened.
+        """Check that the study is still the one that was opened; see :meth:`target`."""
+        self.target()
+
+    def target(self) -> int:
+        """Return the number of complete trials that the study is to have.
 
         Raises:
-            StudyError: If another process has deleted it or begun it again.
+            StudyError: If another process has deleted the study or begun it again.
         """
         try:
-            found = study_key(self.study)
+            settings = get_attribute(self.study, "settings")
+            found = str(settings["key"])
         except (KeyError, TypeError):
             found = ""
         if found != self.stages.key:
@@ -82,6 +90,12 @@ class Run:
                 "worker uses it, but another process has deleted it or begun it again. Repeat the "
                 "call, or choose another `name`."
             )
+        return int(settings["target"])
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether the time of the search is over."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
 
     def check_finished(self) -> None:
         """Check that the study is finished.
@@ -91,7 +105,10 @@ class Run:
         """
         if not self.stages.is_done(Stage.TEST):
             name = self.study.study_name
-            raise StudyError(f"The study {name!r} must be finished. Run 'glora resume {name}'.")
+            raise StudyError(
+                f"The study {name!r} must be finished. Run 'glora resume {name}', or "
+                f"'glora select {name}' to end its search with the trials that are done."
+            )
 
     def check_searched(self) -> None:
         """Check that the study has a search, and so a supernet.

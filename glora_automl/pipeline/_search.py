@@ -8,6 +8,7 @@ from dataclasses import replace
 import optuna
 
 from glora_automl.architecture import Architecture
+from glora_automl.errors import StudyError
 from glora_automl.pipeline._context import Context
 from glora_automl.pipeline._initial import unpack_proposals
 from glora_automl.pipeline._monitor import Monitor
@@ -15,7 +16,7 @@ from glora_automl.pipeline._objective import Objective
 from glora_automl.pipeline._run import Run
 from glora_automl.pipeline._sampler import create_sampler, draw_region, repaired
 from glora_automl.pipeline._supernet import Trained
-from glora_automl.study import get_setting
+from glora_automl.study import Stage, done_trials, get_setting, set_target
 from glora_automl.supernet import (
     Scorer,
     allowed_choices,
@@ -26,6 +27,7 @@ from glora_automl.training import metric_function
 from glora_automl.workers import run_trials
 
 __all__ = [
+    "close_search",
     "context_objective",
     "first_proposals",
     "largest_truncation",
@@ -115,18 +117,52 @@ def search_trials(
     else:
         region = draw_region(context.space, context.budget, context.recipe.search, allowed)
         run.study.sampler = repaired(run.sampler, context.space, region, context.recipe.seed)
+
+    def target() -> int:
+        n_trials = run.target()
+        if run.is_overdue and 0 < len(done_trials(run.study)) < n_trials:
+            context.progress.log("The time limit of the search is reached.")
+            close_search(run)
+            n_trials = run.target()
+        return n_trials
+
     run_trials(
         run.study,
         context_objective(context, trained).propose,
         worker=run.worker,
-        target=lambda: int(get_setting(run.study, "target")),
+        target=target,
         progress=context.progress,
         monitor=Monitor(run.study, context),
         on_trials=on_trials,
         independent=None if run.sampler is not None else independent_trials(context),
-        check=run.check_settings,
         callbacks=run.callbacks,
     )
+
+
+def close_search(run: Run) -> None:
+    """End the search of a study with the trials that are done; its workers begin no other.
+
+    Nothing changes in a study that has all of its trials.
+
+    Args:
+        run: The study.
+
+    Raises:
+        StudyError: If no trial is done.
+    """
+
+    def close() -> None:
+        n_done = len(done_trials(run.study))
+        if n_done == 0:
+            raise StudyError(
+                f"The study {run.name!r} must have a complete trial before its search can end. "
+                f"Run 'glora resume {run.name}'."
+            )
+        if n_done < run.target():
+            set_target(run.study, n_done)
+
+    # Alone: another process may be about to raise the number.
+    run.stages.exclusively(Stage.SETTINGS, close)
 
 
 def independent_trials(context: Context) -> Callable[[int, int], bool] | None:
@@ -167,14 +203,18 @@ def random_study(run: Run, trained: Trained, n_trials: int, name: str) -> optuna
         direction=run.study.directions[0],
         load_if_exists=True,
     )
+
+    def target() -> int:
+        run.check_settings()
+        return n_trials
+
     run_trials(
         study,
         context_objective(context, trained).propose,
         worker=run.worker,
-        target=lambda: n_trials,
+        target=target,
         progress=context.progress,
         title="Random search",
         monitor=Monitor(study, context),
-        check=run.check_settings,
     )
     return study

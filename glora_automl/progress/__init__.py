@@ -2,7 +2,7 @@
 
 from glora_automl.progress._blocks import shade
 from glora_automl.progress._lines import LineProgress
-from glora_automl.progress._pace import duration
+from glora_automl.progress._pace import duration, parse_duration
 from glora_automl.progress._progress import Advance, Progress
 from glora_automl.progress._state import ParameterGrid, SearchState
 from glora_automl.progress._terminal import TerminalProgress
@@ -15,5 +15,6 @@ __all__ = [
     "SearchState",
     "TerminalProgress",
     "duration",
+    "parse_duration",
     "shade",
 ]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
 
-__all__ = ["Pace", "duration"]
+__all__ = ["Pace", "duration", "parse_duration"]
+
+_UNITS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
+_DURATION = re.compile("".join(rf"(?:(\d{{1,9}}(?:\.\d{{1,9}})?){unit})?" for unit in _UNITS))
 
 
 def duration(seconds: float) -> str:
@@ -17,6 +21,21 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def parse_duration(text: str) -> float | None:
+    """Return the seconds of ``1h``, ``90m``, ``1h30m``, ``30s`` or ``30``; None of other text.
+
+    Example:
+        >>> parse_duration("1h30m"), parse_duration("90"), parse_duration("soon")
+        (5400.0, 90.0, None)
+    """
+    text = text.strip().lower()
+    match = _DURATION.fullmatch(f"{text}s" if re.fullmatch(r"[\d.]+", text) else text)
+    if match is None or not text:
+        return None
+    found = zip(match.groups(), _UNITS.values(), strict=True)
+    return sum(float(number) * unit for number, unit in found if number is not None)
 
 
 class Pace:

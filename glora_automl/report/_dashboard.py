@@ -18,6 +18,7 @@ from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 from optuna_dashboard import _app
 
+from glora_automl._messages import short
 from glora_automl.commands import random_study_name
 from glora_automl.errors import GLoRAError, ReportError, StorageError
 from glora_automl.report._guard import guard_requests
@@ -182,9 +183,9 @@ def open_server(app: _App, host: str, port: int) -> DashboardServer:
     """
     try:
         return make_server(host, port, app, server_class=DashboardServer, handler_class=_Handler)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, TypeError, UnicodeError) as error:  # of a host that is no name
         reason = getattr(error, "strerror", None) or str(error).rstrip(".")
         raise ReportError(
-            f"`host` and `port` must be a free address of this machine, got {host}:{port} "
-            f"({reason}). Choose another `port` or `host`."
+            "`host` and `port` must be a free address of this machine, got "
+            f"{short(f'{host}:{port}')} ({reason}). Choose another `port` or `host`."
         ) from None

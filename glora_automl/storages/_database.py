@@ -108,11 +108,25 @@ _IDLE = "SET SESSION idle_transaction_timeout = 30"
 plugins.register(ConnectionSettings.name, __name__, ConnectionSettings.__name__)
 
 
+_SQLITE_OPTIONS = {
+    "cached_statements",
+    "check_same_thread",
+    "detect_types",
+    "isolation_level",
+    "timeout",
+    "uri",
+}
+"""Options that a URL of SQLite may have; with ``uri`` also those of SQLite itself."""
+
+
 def _prepare_file(url: sqlalchemy.URL, create: bool) -> sqlalchemy.URL:
     """Create the file of an SQLite database, if it is missing; return the URL to open.
 
     SQLite would create files beside a database with a write-ahead log, even to read it.
     """
+    unknown = sorted(set(url.query) - _SQLITE_OPTIONS)
+    if unknown and "uri" not in url.query:  # SQLAlchemy would ignore it with a warning
+        raise ValueError(f"SQLite has no option {unknown[0]!r}")
     url.get_dialect()().create_connect_args(url)  # raises before anything is written
     if url.database in (None, "", ":memory:"):
         raise ValueError("a database in memory ends with its first connection; name a file")

@@ -101,6 +101,8 @@ def _check_journal(path: Path, create: bool) -> None:
             raise ValueError("no such file")
         if not path.parent.is_dir():
             raise ValueError(f"no folder {str(path.parent)!r}")
+    elif not path.is_file():
+        raise ValueError("it is no regular file")  # a pipe would never answer
 
 
 def set_heartbeat(storage: BaseStorage, seconds: float) -> bool:

@@ -22,7 +22,9 @@ from glora_automl.study._paired import beats
 from glora_automl.study._ranking import (
     CONSTRAINT,
     best_trials,
+    directions_of,
     done_trials,
+    name_objectives,
     objective_name,
     pareto_trials,
 )
@@ -34,16 +36,15 @@ from glora_automl.study._settings import (
     Settings,
     attempt_counts,
     create_study,
-    directions_of,
     get_attribute,
     get_setting,
     is_glora_study,
     load_study,
-    name_objectives,
     read_recipe,
     read_space,
     refuse_foreign,
     set_attribute,
+    set_target,
     study_key,
 )
 from glora_automl.study._stages import Stage, StageName
@@ -110,6 +111,7 @@ __all__ = [
     "read_space",
     "refuse_foreign",
     "set_attribute",
+    "set_target",
     "spearman",
     "stage_costs",
     "stage_spent",

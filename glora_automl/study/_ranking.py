@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 
 import numpy as np
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
+from glora_automl.recipes import Recipe
 from glora_automl.samplers import DONE, is_feasible, pareto_front, score_trial, sort_trials
+from glora_automl.training import is_minimized
 
-__all__ = ["CONSTRAINT", "best_trials", "done_trials", "objective_name", "pareto_trials"]
+__all__ = [
+    "CONSTRAINT",
+    "best_trials",
+    "directions_of",
+    "done_trials",
+    "name_objectives",
+    "objective_name",
+    "pareto_trials",
+]
 
 CONSTRAINT = "trainable_params"
 """Name of the budget constraint, and of the attribute with the number of parameters."""
@@ -63,3 +75,18 @@ def pareto_trials(trials: Iterable[FrozenTrial], direction: StudyDirection) -> l
     # In reverse order, so that the earliest of equal trials remains.
     front = {tuple(losses[i]): feasible[i] for i in np.flatnonzero(pareto_front(losses))[::-1]}
     return [front[key] for key in sorted(front)]
+
+
+def directions_of(recipe: Recipe) -> list[StudyDirection]:
+    """Return the direction of each objective."""
+    minimize, maximize = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
+    first = minimize if is_minimized(recipe.objective) else maximize
+    return [first, minimize] if recipe.search.is_multi_objective else [first]
+
+
+def name_objectives(study: optuna.Study, recipe: Recipe) -> None:
+    """Name the values of a study's trials for Optuna."""
+    names = [f"validation_{recipe.objective}", CONSTRAINT]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        study.set_metric_names(names[: len(study.directions)])

@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
@@ -24,9 +22,8 @@ from glora_automl.presets import resolve_architecture
 from glora_automl.recipes import Recipe, parse_recipe
 from glora_automl.search_space import SearchSpace
 from glora_automl.study._attributes import check_attributes, check_stage_trials
-from glora_automl.study._ranking import CONSTRAINT
+from glora_automl.study._ranking import directions_of, done_trials, name_objectives
 from glora_automl.study._stages import REOPENED, StageName
-from glora_automl.training import is_minimized
 from glora_automl.workers import stage_study_name
 
 __all__ = [
@@ -36,16 +33,15 @@ __all__ = [
     "attempt_counts",
     "check_study",
     "create_study",
-    "directions_of",
     "get_attribute",
     "get_setting",
     "is_glora_study",
     "load_study",
-    "name_objectives",
     "read_recipe",
     "read_space",
     "refuse_foreign",
     "set_attribute",
+    "set_target",
     "study_key",
 ]
 
@@ -181,21 +177,6 @@ def read_space(study: optuna.Study) -> SearchSpace:
     return SearchSpace(spec, shapes)
 
 
-def directions_of(recipe: Recipe) -> list[StudyDirection]:
-    """Return the direction of each objective."""
-    minimize, maximize = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
-    first = minimize if is_minimized(recipe.objective) else maximize
-    return [first, minimize] if recipe.search.is_multi_objective else [first]
-
-
-def name_objectives(study: optuna.Study, recipe: Recipe) -> None:
-    """Name the values of a study's trials for Optuna."""
-    names = [f"validation_{recipe.objective}", CONSTRAINT]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        study.set_metric_names(names[: len(study.directions)])
-
-
 @dataclass(frozen=True)
 class Settings:
     """Settings that a study is created with.
@@ -291,41 +272,50 @@ class Settings:
                     "another `name`."
                 )
 
-    def raise_target(
+    def change_target(
         self,
         study: optuna.Study,
         attempts: optuna.Study,
         is_closed: Callable[[], bool],
+        *,
         n_enqueued: int = 0,
+        chosen: bool = False,
     ) -> None:
-        """Give a study more trials, if the recipe has more of them, or some were enqueued.
+        """Give a study the number of trials of the recipe, or of those that were enqueued.
 
-        A finished study is opened again: its supernet and its trials stay, and what was selected
-        and tested does not count any more.
+        A finished study is opened again for more trials: its supernet and its trials stay, and what
+        was selected and tested does not count any more.
 
         Args:
             study: The study.
             attempts: The study of its stages.
             is_closed: Returns whether the selection runs or is done.
             n_enqueued: Trials that were enqueued after the last one of the study.
+            chosen: Whether the number is chosen for this study. It may then be lower, and takes
+                the place of the number that a time limit has set.
 
         Raises:
-            RecipeError: If the study is being selected from, or the recipe has fewer trials.
+            RecipeError: If the study is being selected from, or the recipe has fewer trials and is
+                not chosen.
         """
         kept = get_attribute(study, "settings")
         before, now = kept["recipe"]["search"]["n_trials"], self.recipe.search.n_trials
-        target = max(self.target, kept["target"] + n_enqueued)
+        target = self.target if chosen or before != now else kept["target"]
+        if n_enqueued:
+            target = max(target, kept["target"] + n_enqueued)
         if target == kept["target"] and before == now:
             return
         name = study.study_name
-        if now < before:
+        if now < before and not chosen:
             raise RecipeError(
-                f"n_trials must be at least {before}, as in the study {name!r}, got {now}. Stop "
-                "its workers if it has enough, or choose another `name`."
+                f"n_trials must be at least {before}, as in the study {name!r}, got {now}. Run "
+                f"'glora resume {name} --n-trials {now}' to lower it, or choose another `name`."
             )
         recipe = self.recipe.model_dump(mode="json")
         changed = {**kept, "recipe": recipe, "target": target}
         if get_attribute(study, "result") is not None:
+            if target <= max(kept["target"], len(done_trials(study))):
+                return  # it has as many trials
             reopened = len(attempts.get_trials(deepcopy=False))
             set_attribute(study, "settings", {**changed, "reopened": reopened})
             for key in AFTER_SEARCH:
@@ -338,6 +328,7 @@ class Settings:
             if not is_closed():
                 return
             set_attribute(study, "settings", kept)
+        before = kept["target"] if before == now else before
         raise RecipeError(
             f"n_trials must stay {before} while the study {name!r} selects and tests its winner, "
             f"got {now}. Run 'glora resume {name}' to its end first."
@@ -350,6 +341,11 @@ def attempt_counts(study: optuna.Study, attempt: FrozenTrial) -> bool:
     return stage not in REOPENED or attempt.number >= get_attribute(study, "settings").get(
         "reopened", 0
     )
+
+
+def set_target(study: optuna.Study, n_trials: int) -> None:
+    """Write the number of complete trials that a study is to have; its recipe stays."""
+    set_attribute(study, "settings", {**get_attribute(study, "settings"), "target": n_trials})
 
 
 def study_key(study: optuna.Study) -> str:

@@ -79,7 +79,7 @@ def summarize(study: optuna.Study) -> dict[str, Any]:
         "budget": get_setting(study, "budget"),
         "metric": get_setting(study, "recipe").get("metric", "accuracy"),
         "trials": {
-            "target": get_setting(study, "target"),
+            "target": max(get_setting(study, "target"), sum(states[state] for state in DONE)),
             "complete": states[TrialState.COMPLETE],
             "pruned": states[TrialState.PRUNED],
             "running": states[TrialState.RUNNING],

@@ -54,18 +54,13 @@ class Positions:
                 last[position] = trial
         return [trial for trial in last.values() if trial is not None]
 
-    def has_queued(self) -> bool:
-        """Return whether a trial is in the queue."""
-        return any(t.state == TrialState.WAITING for t in self.trials)
+    def queued(self) -> list[FrozenTrial]:
+        """Return the trials in the queue."""
+        return [t for t in self.trials if t.state == TrialState.WAITING]
 
-    def redundant(self) -> list[FrozenTrial]:
-        """Return the queued retries of positions that another retry has filled."""
-        filled = {self.positions[t.number] for t in self.done()}
-        return [
-            t
-            for t, position in zip(self.trials, self.positions, strict=True)
-            if t.state == TrialState.WAITING and position in filled
-        ]
+    def queued_retries(self) -> list[FrozenTrial]:
+        """Return the retries in the queue, without the trials that a user has enqueued."""
+        return [t for t in self.queued() if "failed_trial" in t.system_attrs]
 
     def next_position(self) -> int:
         """Return the position of a new trial."""
@@ -77,7 +72,7 @@ class Positions:
 
     def only_new(self) -> bool:
         """Return whether the next trial is a new one, with no retry before it."""
-        return self.has_next() and not self.has_queued() and not self.failed()
+        return self.has_next() and not self.queued() and not self.failed()
 
     def is_needed(self, number: int) -> bool:
         """Return whether a created trial has to run, given the trials of other workers."""

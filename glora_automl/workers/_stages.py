@@ -250,7 +250,7 @@ class Stages:
         while not results:
             self._worker.check_stop()
             self._worker.fail_stale(self.study)
-            if self._holder(stage) is not None or not self._attempt(stage, self._worker.name, once):
+            if self._holder(stage) is not None or not self._attempt(stage, self._new_key(), once):
                 self._worker.wait()
         return results[0]
 
@@ -262,8 +262,11 @@ class Stages:
             return _Nothing()
 
         if self._holder(stage) is None:
-            # A new key per call: such a stage is never done.
-            self._attempt(stage, f"{self._worker.name} {time.time_ns()}", once)
+            self._attempt(stage, self._new_key(), once)
+
+    def _new_key(self) -> str:
+        """Return a key of one call: with it, a stage is never done."""
+        return f"{self._worker.name} {time.time_ns()}"
 
     def _holder(self, stage: str) -> str | None:
         """Return the worker that runs a stage."""

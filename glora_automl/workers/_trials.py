@@ -79,7 +79,6 @@ def run_trials(
     monitor: Monitor | None = None,
     on_trials: Callable[[int, int], object] | None = None,
     independent: Callable[[int, int], bool] | None = None,
-    check: Callable[[], object] | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> None:
     """Evaluate architectures, with other workers, until ``target`` trials are complete.
@@ -92,8 +91,9 @@ def run_trials(
         propose: Proposes parameters and returns the function that evaluates them. Other workers
             know the parameters before the evaluation.
         worker: The worker of this process.
-        target: Returns the number of complete trials to reach. It is called again at the end, as
-            another worker may have raised the number.
+        target: Returns the number of complete trials to reach. It is called before each trial, as
+            another worker may have changed the number. It may raise if the study is not the one
+            that was opened.
         progress: Display of the trials of all workers.
         title: Their title there.
         monitor: Summary of the trials for the display; by default only their number.
@@ -102,7 +102,6 @@ def run_trials(
         independent: Returns whether the proposal at the second position does not depend on the
             result at the first. Such a trial is proposed during the evaluation of the first one,
             which runs in a thread. So the device does not wait for sampler and storage.
-        check: Called before each trial; raises if the study is not the one that was opened.
         callbacks: Called with the study and the trial after each trial of this worker, as those of
             ``study.optimize``.
 
@@ -120,22 +119,22 @@ def run_trials(
         while True:
             if not active:
                 worker.check_stop()
-            if check is not None:
-                check()
+            before, n_trials = n_trials, target()
+            if n_trials < before:
+                progress.log(f"The search ends with {n_trials} of {before} trials.")
             worker.fail_stale(study)
             positions = Positions.read(study, n_trials)
-            if display.update(positions) >= n_trials:
-                if (raised := target()) > n_trials:
-                    n_trials = raised
-                    continue
-                for trial in positions.redundant():
-                    fail(worker.storage, trial._trial_id)
-                return
+            is_complete = display.update(positions) >= n_trials
             if active:
-                active.start_independent(positions)
+                if not is_complete:
+                    active.start_independent(positions)
                 active.finish()
                 continue
-            queued = positions.has_queued() or _enqueue_retry(study, positions)
+            if is_complete:
+                for trial in positions.queued_retries():
+                    fail(worker.storage, trial._trial_id)
+                return
+            queued = bool(positions.queued()) or _enqueue_retry(study, positions)
             if queued or positions.has_next():
                 active.start(n_trials, queued=queued)
                 if independent is None and active:

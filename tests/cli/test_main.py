@@ -5,10 +5,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-from glora_automl.cli import _lists
+from glora_automl.cli import _lists, app
 from glora_automl.cli._main import with_flags
+from glora_automl.errors import GLoRAError
 from tests.cli.conftest import COMMANDS
+from tests.refusals import TEXTS, check_line
 
 OPTIONS = {"n_trials": "--n-trials", "budget": "--budget", "changes": "--set", "set": "--set"}
 
@@ -139,10 +144,17 @@ def test_module_runs_the_command_line(tmp_path):
         ["show", "\x1b[31m" * 100, "--storage", "sqlite:///" + "y" * 5000],
         ["predict", "/dev/zero", "/dev/zero"],
         ["architecture", "tiny", "--trial", "9" * 4000],
+        ["layers", "x" * 4000],
+        ["layers", "\udcff"],
+        ["dashboard", "--host", "\udcff", "--storage", "pipe.log"],
+        ["status", "--storage", "pipe.log"],
+        ["status", "--runs="],
+        ["report", "tiny", "--png="],
     ],
     ids=lambda arguments: " ".join(arguments)[:60].encode("ascii", "replace").decode(),
 )
 def test_main_malformed_argument_is_one_line(folder, glora, arguments):
+    os.mkfifo(folder / "pipe.log")
     code, out, err = glora(*arguments)
     assert (code, out) == (2, "")
     assert err.startswith("Error: ")
@@ -156,6 +168,7 @@ def test_main_password_of_the_storage_is_not_shown(folder, glora):
         "postgresql://me:gehe1m99@host:port/db",
         "postgresql+psycopg://localhost:1/db?user=me&password=gehe1m99",
         "x://me:gehe1m99@host/db",
+        "://me:gehe1m99@host/db",
         "host=localhost password='gehe1m99'",
     ):
         code, out, err = glora("status", "--storage", url)
@@ -200,3 +213,30 @@ def test_main_encoding_without_a_character_escapes_it(tmp_path):
     assert ran.returncode == 2
     assert b"Traceback" not in ran.stderr
     assert b"\\u65e5" in ran.stderr
+
+
+@st.composite
+def command_lines(draw):
+    """Draw a command with any values for its arguments and options."""
+    name = draw(st.sampled_from(sorted(COMMANDS)))
+    words = [name]
+    for param in COMMANDS[name].params:
+        if param.param_type_name == "argument":
+            words += draw(st.lists(TEXTS, min_size=1, max_size=2 if param.nargs < 0 else 1))
+        elif param.name != "help" and draw(st.sampled_from([False, False, True])):
+            words += [param.opts[0]] if param.is_flag else [param.opts[0], draw(TEXTS)]
+    # Searches are refused before anything is trained, and no storage exists.
+    return [*words, "--device", "none"] if name in ("search", "train", "suite") else words
+
+
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(words=command_lines())
+def test_command_any_arguments_are_a_result_or_one_line(folder, words):
+    ran = CliRunner().invoke(app, words)
+    if isinstance(ran.exception, GLoRAError):
+        check_line(str(ran.exception))
+    else:
+        assert ran.exit_code in (0, 2), (words, ran.exception)
+    assert sorted(path.name for path in folder.iterdir()) == ["tiny.toml"]

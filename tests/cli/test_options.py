@@ -1,15 +1,20 @@
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
 import typer
+from hypothesis import given
+from hypothesis import strategies as st
 
-from glora_automl.cli._options import given, stoppable, with_workspace
+from glora_automl.cli._options import given as given_options
+from glora_automl.cli._options import read_timeout, stoppable, with_workspace
 from glora_automl.errors import Stopped
 from glora_automl.progress import LineProgress, Progress
 from tests import processes
 from tests.cli.conftest import COMMANDS, flags
+from tests.refusals import refusal
 
 WORKSPACE = {
     "--artifacts",
@@ -33,14 +38,15 @@ OPTIONS = {
         "--name",
         "--sampler",
         "--seed",
+        "--timeout",
         "--warm-start",
     },
     "train": WORKSPACE | RECIPE | {"--architecture", "--metric", "--name", "--seed"},
-    "resume": WORKSPACE - {"--heartbeat"} | {"--n-trials"},
+    "resume": WORKSPACE - {"--heartbeat"} | {"--n-trials", "--timeout"},
     "select": WORKSPACE - {"--heartbeat"} | {"--budget", "--margin"},
     "compare": WORKSPACE - {"--heartbeat"} | {"--n-architectures", "--only"},
     "export": WORKSPACE - {"--heartbeat"} | {"--budget", "--force", "--out", "--to", "--trial"},
-    "suite": WORKSPACE - {"--heartbeat"} | RECIPE | {"--n-seeds", "--n-trials"},
+    "suite": WORKSPACE - {"--heartbeat"} | RECIPE | {"--n-seeds", "--n-trials", "--timeout"},
     "predict": {"--backbone", "--batch-size", "--device", "--quiet", "--top"},
     "status": {"--runs", "--storage"},
     "show": {"--classes", "--runs", "--storage"},
@@ -180,5 +186,46 @@ def test_search_signal_stops_and_the_same_command_continues(folder, glora, numbe
     assert "Winner: runs/tiny/winner.json" in out
 
 
+def glora_without_answer(*arguments):
+    """Run the command line where a download never ends, as of a hub that does not answer."""
+    from glora_automl.backbones import _create
+
+    def wait(*args):
+        Path("downloading").touch()
+        end = time.monotonic() + 600  # a signal does not end the wait of a library
+        while time.monotonic() < end:
+            time.sleep(0.1)
+
+    _create.create_model = wait
+    processes.glora(*arguments)
+
+
+def test_search_signal_during_a_download_stops_at_once(folder):
+    arguments = ("search", "tiny.toml", "--model", "test_vit", "--quiet")
+    process = processes.start(glora_without_answer, *arguments, folder=folder)
+    try:
+        process.wait_until((folder / "downloading").exists)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 128 + signal.SIGTERM
+    finally:
+        process.kill()
+    assert process.err.endswith("Interrupted: run the same command again to continue.\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("1h", 3600), ("90m", 5400), ("1h30m", 5400), ("30s", 30), ("1.5h", 5400), ("2d", 172_800),
+     ("45", 45), ("0.5", 0.5), (" 1H ", 3600)],
+)  # fmt: skip
+def test_read_timeout_returns_seconds(text, seconds):
+    assert read_timeout(text) == seconds
+
+
+@given(st.one_of(st.text(max_size=30), st.from_regex(r"[0-9.dhms -]{0,12}", fullmatch=True)))
+def test_read_timeout_of_any_text_is_a_time_or_one_line(text):
+    if refusal(read_timeout, text) is None:
+        assert read_timeout(text) >= 0
+
+
 def test_given_leaves_out_options_without_a_value():
-    assert given(budget=None, seed=0, name="") == {"seed": 0, "name": ""}
+    assert given_options(budget=None, seed=0, name="") == {"seed": 0, "name": ""}

@@ -36,8 +36,7 @@ def test_select_margin_is_printed_and_shown(runs, glora):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ((), "Give --budget or --margin"),
-        (("--budget", "1%", "--margin", 1), "Give --budget or --margin"),
+        (("--budget", "1%", "--margin", 1), "Leave out --budget or --margin"),
         (("--margin", 0), "margin must be above 0"),
     ],
 )

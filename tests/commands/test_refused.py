@@ -39,6 +39,13 @@ def test_search_fewer_trials_raises(tiny, workspace, monkeypatch):
         search(tiny.replace(search={"n_trials": 3}), workspace=workspace)
 
 
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), True, "1h", 1e9])
+def test_search_timeout_out_of_range_raises_and_writes_nothing(tiny, tmp_path, timeout):
+    with pytest.raises(RecipeError, match="timeout must be above 0"):
+        search(tiny, timeout=timeout, workspace=Workspace(runs=tmp_path / "runs"))
+    assert not (tmp_path / "runs").exists()
+
+
 def test_search_other_settings_raise_and_name_the_first(finished, finished_runs, tiny):
     with pytest.raises(RecipeError, match=r"training\.lr must be 0\.01, .* got 0\.02"):
         search(tiny.replace(training={"lr": 0.02}), workspace=Workspace(runs=finished_runs))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from glora_automl import load_adapter, load_adapters, read_adapter, save_adapter
@@ -14,6 +14,7 @@ from glora_automl.errors import ExportError, StorageError
 from glora_automl.export import backbone_digest
 from tests.export.adapters import adapter, shapes_of
 from tests.models import MODELS, backbone, images, random_architecture
+from tests.refusals import altered, damaged, refusal
 
 
 @torch.no_grad()
@@ -212,3 +213,19 @@ def test_load_adapter_record_of_another_model_raises_one_line(saved, change, wor
         load_adapter(model, folder)
     assert len(str(caught.value)) <= 300
     assert model.state_dict().keys() == before
+
+
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_load_adapter_any_altered_record_is_read_or_refused_in_one_line(saved, data):
+    path, _ = saved
+    text = (path / "glora.json").read_text(encoding="utf-8")
+    document = altered(json.loads(text)).map(json.dumps)
+    changed = data.draw(document | damaged(text))
+    (path / "glora.json").write_text(changed, encoding="utf-8", errors="surrogatepass")
+    try:
+        refusal(load_adapter, backbone("vit"), path)
+    finally:
+        (path / "glora.json").write_text(text, encoding="utf-8")

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from glora_automl.commands import search
-from glora_automl.pipeline import Workspace, forecast, prepare
+from glora_automl.pipeline import Workspace, _forecast, forecast, prepare
 from glora_automl.pipeline._forecast import stage_work
 from glora_automl.progress import Progress
 from glora_automl.study import Stage, stage_costs
@@ -51,6 +51,22 @@ def test_forecast_describes_images_budget_probe_and_time(context):
     assert "the largest class alone is 33.3%" in probe
     assert "supernet" in time
     assert "refit" in time
+
+
+@pytest.mark.parametrize(
+    ("stage", "share", "words"),
+    [
+        (Stage.SUPERNET, 0.5, "It will have one trial. Raise `timeout`"),
+        (Stage.SEARCH, 0.5, "with about 50% of its trials"),
+        (Stage.SEARCH, 1.5, "enough for all trials"),
+    ],
+)
+def test_forecast_of_a_time_limit_names_what_fits(context, monkeypatch, stage, share, words):
+    monkeypatch.setattr(_forecast, "_seconds_per_forward", lambda context: 1.0)
+    work = stage_work(context)
+    before = 0 if stage == Stage.SUPERNET else work[Stage.SUPERNET].forward_images
+    *_, line = forecast(context, before + share * work[stage].forward_images)
+    assert words in line
 
 
 def test_forecast_leaves_the_backbone_and_the_random_numbers_of_trainings_alone(context):

@@ -273,5 +273,5 @@ def test_open_server_at_an_unusable_address_raises_one_line(host, port, words):
             open_server(lambda environ, start: [], host, port)
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(
-        f"`host` and `port` must be a free address of this machine, got {host}:{port}"
+        f"`host` and `port` must be a free address of this machine, got '{host}:{port}'"
     )

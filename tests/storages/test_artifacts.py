@@ -8,10 +8,13 @@ from pathlib import Path
 
 import optuna
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta
 
 from glora_automl.errors import CheckpointError, StorageError
 from glora_automl.storages import ArtifactReference, default_artifacts, open_artifacts
+from tests.refusals import TEXTS, refusal
 
 
 @pytest.fixture
@@ -272,3 +275,15 @@ def test_publish_to_s3_keeps_prefix(s3, file, tmp_path):
     keys = {entry["Key"] for entry in client.list_objects_v2(Bucket="bucket")["Contents"]}
     assert "some/where/some-name.json" in keys
     assert len(keys) == 2
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    location=st.builds(
+        "{}{}".format, st.sampled_from(["", "s3://", "s3://bucket/", "gs://", "x/"]), TEXTS
+    )
+)
+def test_open_artifacts_any_location_is_opened_or_refused_in_one_line(s3, tmp_path, location):
+    refusal(open_artifacts, location, cache=tmp_path / "cache", create=False)

@@ -8,11 +8,14 @@ from pathlib import Path
 import optuna
 import pytest
 import sqlalchemy
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from optuna.storages import RDBStorage
 
 from glora_automl.errors import Stopped, StorageError
 from glora_automl.storages import default_url, open_storage, quiet_optuna, storage_errors
 from tests.processes import CONTEXT
+from tests.refusals import TEXTS, refusal
 from tests.storages.creators import create_at_once, draw
 
 
@@ -336,3 +339,31 @@ def test_open_storage_to_read_in_read_only_folder_reads_trials(kind, opened):
         assert before == {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix != ".db-shm"}
         if kind == "open sqlite":
             storage.engine.dispose()
+
+
+URLS = st.builds(
+    "{}{}{}".format,
+    st.sampled_from(
+        ["", "sqlite:///", "sqlite://", "postgresql+psycopg://", "postgresql://", "mysql+pymysql://",
+         "x://", "://", ":///"]
+    ),
+    st.sampled_from(
+        ["", "me:gehe1m99@localhost:1/d", "me:gehe1m99@[::1]:1/d?x=", "me:gehe1m99@localhost:port/",
+         "localhost:1/d?user=me&password=gehe1m99", "me:gehe@1m99@localhost:1/"]
+    ),
+    TEXTS,
+)  # fmt: skip
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(url=URLS)
+def test_open_storage_any_url_is_refused_in_one_line_without_its_password(
+    tmp_path, monkeypatch, url
+):
+    monkeypatch.chdir(tmp_path)
+    message = refusal(open_storage, url, create=False, patience=0)
+    assert message is not None
+    assert "gehe1m99" not in message
+    assert list(tmp_path.iterdir()) == []

@@ -20,6 +20,7 @@ from glora_automl.study import (
     read_space,
     refuse_foreign,
     set_attribute,
+    set_target,
     study_key,
 )
 from tests.report.studies import made_space
@@ -112,18 +113,18 @@ def test_settings_check_other_warm_start_raises(settings, memory):
         replace(settings, warm_start="other").check(study)
 
 
-def test_settings_raise_target_of_an_open_study_is_written(settings, memory):
+def test_settings_change_target_of_an_open_study_is_written(settings, memory):
     study = create_study(memory, "a", settings)
     key = study_key(study)
     more = replace(changed(settings, search={"n_trials": 30}), target=30)
-    more.raise_target(study, attempts(memory), lambda: False)
+    more.change_target(study, attempts(memory), lambda: False)
     assert get_setting(study, "target") == 30
     assert read_recipe(study).search.n_trials == 30
     assert study_key(study) == key
-    more.raise_target(study, attempts(memory), lambda: pytest.fail("it has that target already"))
+    more.change_target(study, attempts(memory), lambda: pytest.fail("it has that target already"))
 
 
-def test_settings_raise_target_of_a_finished_study_opens_it_again(settings, memory):
+def test_settings_change_target_of_a_finished_study_opens_it_again(settings, memory):
     study = create_study(memory, "a", settings)
     set_attribute(study, "result", [{"name": "searched"}])
     stages = attempts(memory)
@@ -133,37 +134,60 @@ def test_settings_raise_target_of_a_finished_study_opens_it_again(settings, memo
         stages.tell(trial, 1.0)
     assert [attempt_counts(study, trial) for trial in stages.trials] == [True, True]
     more = replace(changed(settings, search={"n_trials": 30}), target=30)
-    more.raise_target(study, stages, lambda: pytest.fail("it is finished"))
+    more.change_target(study, stages, lambda: pytest.fail("it is finished"))
     assert get_setting(study, "target") == 30
     assert get_attribute(study, "result") is None
     # What depends on the trials is done again, the supernet stays.
     assert [attempt_counts(study, trial) for trial in stages.trials] == [True, False]
 
 
-def test_settings_raise_target_counts_enqueued_trials(settings, memory):
+def test_settings_change_target_counts_enqueued_trials(settings, memory):
     study = create_study(memory, "a", settings)
     set_attribute(study, "result", [{"name": "searched"}])
-    settings.raise_target(study, attempts(memory), lambda: True, n_enqueued=2)
+    settings.change_target(study, attempts(memory), lambda: True, n_enqueued=2)
     assert get_setting(study, "target") == 22
     assert read_recipe(study) == settings.recipe
 
 
 @pytest.mark.parametrize("closed", [[True], [False, True]], ids=["before", "meanwhile"])
-def test_settings_raise_target_of_a_closed_study_raises_and_keeps_it(settings, memory, closed):
+def test_settings_change_target_of_a_closed_study_raises_and_keeps_it(settings, memory, closed):
     study = create_study(memory, "a", settings)
     answers = iter(closed)
     more = replace(changed(settings, search={"n_trials": 30}), target=30)
     with pytest.raises(RecipeError, match=r"n_trials must stay 20 while .*got 30"):
-        more.raise_target(study, attempts(memory), lambda: next(answers))
+        more.change_target(study, attempts(memory), lambda: next(answers))
     assert get_setting(study, "target") == 20
     assert read_recipe(study) == settings.recipe
 
 
-def test_settings_lower_target_raises(settings, memory):
+def test_settings_change_target_to_a_lower_one_raises_unless_chosen(settings, memory):
     study = create_study(memory, "a", settings)
     fewer = replace(changed(settings, search={"n_trials": 10}), target=10)
-    with pytest.raises(RecipeError, match=r"n_trials must be at least 20, .*got 10"):
-        fewer.raise_target(study, attempts(memory), lambda: False)
+    with pytest.raises(RecipeError, match=r"n_trials must be at least 20, .*'glora resume a"):
+        fewer.change_target(study, attempts(memory), lambda: False)
+    fewer.change_target(study, attempts(memory), lambda: False, chosen=True)
+    assert get_setting(study, "target") == read_recipe(study).search.n_trials == 10
+
+
+def test_settings_change_target_of_a_time_limit_is_replaced_by_a_chosen_one(settings, memory):
+    study, stages = create_study(memory, "a", settings), attempts(memory)
+    set_target(study, 7)
+    settings.change_target(study, stages, lambda: pytest.fail("the recipe is the same"))
+    assert get_setting(study, "target") == 7
+    with pytest.raises(RecipeError, match=r"n_trials must stay 7 while .*got 20"):
+        settings.change_target(study, stages, lambda: True, chosen=True)
+    settings.change_target(study, stages, lambda: False, chosen=True)
+    assert get_setting(study, "target") == 20
+
+
+def test_settings_change_target_of_a_finished_study_with_as_many_trials_keeps_it(settings, memory):
+    study = create_study(memory, "a", settings)
+    result = [{"name": "searched"}]
+    set_attribute(study, "result", result)
+    fewer = replace(changed(settings, search={"n_trials": 10}), target=10)
+    fewer.change_target(study, attempts(memory), lambda: pytest.fail("done"), chosen=True)
+    assert get_attribute(study, "result") == result
+    assert get_setting(study, "target") == 20
 
 
 def test_create_study_of_other_directions_raises(settings, memory):

@@ -69,10 +69,10 @@ def test_positions_only_new_is_false_before_a_retry(trials):
     assert not positions.only_new()
 
 
-def test_positions_redundant_returns_queued_retries_of_filled_positions():
-    positions = positions_of(FAIL, (WAITING, 0), (COMPLETE, 0), FAIL, (WAITING, 3))
-    assert positions.has_queued()
-    assert numbers(positions.redundant()) == [1]
+def test_positions_queued_returns_the_queue():
+    positions = positions_of(FAIL, (WAITING, 0), (COMPLETE, 0), FAIL, (WAITING, 3), WAITING)
+    assert numbers(positions.queued()) == [1, 4, 5]
+    assert numbers(positions.queued_retries()) == [1, 4]
 
 
 def test_positions_is_needed_for_the_first_unfinished_trial_of_an_unfilled_position():

@@ -346,6 +346,11 @@ def test_stages_exclusively_runs_every_call_and_never_two_at_once(make_stages):
     assert sorted(results) == [1, 2, 3]
 
 
+def test_stages_exclusively_runs_a_second_call_of_one_worker(make_stages):
+    stages, results = make_stages(), iter((1, 2))
+    assert [stages.exclusively("settings", lambda: next(results)) for _ in range(2)] == [1, 2]
+
+
 def test_stages_of_a_finished_study_are_read_without_writing(make_stages, storage, monkeypatch):
     make_stages().run_one("a", answering(1))
 

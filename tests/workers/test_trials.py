@@ -244,19 +244,43 @@ def test_run_trials_asked_to_stop_stops_between_trials(storage):
     assert all(t.state == TrialState.COMPLETE for t in trials)
 
 
-def test_run_trials_target_raised_meanwhile_is_reached(storage):
-    targets = iter([5, 9, 9])
+def run_until(storage, target, lines=()):
+    """Search with a number of trials that changes."""
+    progress = LineProgress(lines.append) if isinstance(lines, list) else Progress()
     with Worker(storage, heartbeat=1.0) as worker:
         study = study_of(storage)
         run_trials(
             study,
             propose,
             worker=worker,
-            target=lambda: next(targets),
-            progress=Progress(),
+            target=lambda: target(study.get_trials(deepcopy=False)),
+            progress=progress,
             **OPTIONS,
         )
-    check(study, 9)
+    return study
+
+
+def test_run_trials_target_raised_meanwhile_is_reached(storage):
+    check(run_until(storage, lambda trials: 5 if len(trials) < 5 else 9), 9)
+
+
+def test_run_trials_target_lowered_meanwhile_ends_with_the_trials_there(storage):
+    lines = []
+    study = run_until(storage, lambda trials: 20 if len(trials) < 7 else 3, lines)
+    assert 7 <= len(study.trials) <= 8
+    assert {t.state for t in study.trials} == {TrialState.COMPLETE}
+    assert "The search ends with 3 of 20 trials." in lines
+    check(search(storage, 12), 12)
+
+
+def test_run_trials_target_lowered_empties_the_queue(storage):
+    study = search(storage, 3)
+    with Worker(storage) as worker:
+        study.tell(worker.ask(study), state=TrialState.FAIL)
+    _enqueue_retries(study, study.trials[3:])
+    search(storage, 2)
+    assert [t.state for t in study.trials[3:]] == [TrialState.FAIL] * 2
+    check(search(storage, 5), 5)
 
 
 def test_run_trials_enqueued_architecture_is_evaluated(storage):
@@ -294,9 +318,9 @@ def test_run_trials_from_any_state_fills_each_position_once(data):
                 _enqueue_retries(study, positions.failed())
             continue
         with Worker(storage) as worker:
-            if not positions.has_queued() and not positions.has_next():
+            if not positions.queued() and not positions.has_next():
                 continue
-            trial = worker.ask(study, queued=positions.has_queued())
+            trial = worker.ask(study, queued=bool(positions.queued()))
         if not Positions.read(study, target).is_needed(trial.number):
             study.tell(trial, state=TrialState.FAIL)
         elif kind == "complete":
@@ -404,20 +428,10 @@ def test_run_trials_of_a_trial_that_is_now_of_another_worker_drops_the_result(st
     assert any("is dropped" in line for line in lines)
 
 
-def test_run_trials_check_raises_before_a_trial_is_created(storage):
-    def gone():
+def test_run_trials_target_of_another_study_raises_before_a_trial_is_created(storage):
+    def gone(trials):
         raise StudyError("The study is another.")
 
-    with Worker(storage, heartbeat=1.0) as worker:
-        study = study_of(storage)
-        with pytest.raises(StudyError, match="is another"):
-            run_trials(
-                study,
-                propose,
-                worker=worker,
-                target=lambda: 3,
-                progress=Progress(),
-                check=gone,
-                **OPTIONS,
-            )
-    assert study.trials == []
+    with pytest.raises(StudyError, match="is another"):
+        run_until(storage, gone)
+    assert study_of(storage).trials == []

@@ -53,6 +53,7 @@ SECRET = "gehe1m99"
         f"postgresql://me:{SECRET}@host:5432/studies",
         f"postgresql://me:{SECRET}@host:port/studies",
         f"://me:{SECRET}@host/studies",
+        f"postgresql:///me:{SECRET}@host/studies",
         f"postgresql+psycopg://host/studies?user=me&password={SECRET}",
         f"postgresql://host/studies?sslpassword={SECRET}&x=1",
         f"mysql+pymysql://me:{SECRET}@host/studies?passwd={SECRET}",

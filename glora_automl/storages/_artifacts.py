@@ -16,16 +16,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol, cast
 
 import optuna
-from optuna.artifacts import (
-    Backoff,
-    Boto3ArtifactStore,
-    FileSystemArtifactStore,
-    upload_artifact,
-)
+from optuna.artifacts import Backoff, Boto3ArtifactStore, FileSystemArtifactStore, upload_artifact
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import BaseStorage
 
-from glora_automl._files import file_lock, make_folder, remove_torn, write_atomic
+from glora_automl._files import file_lock, make_folder, remove_torn, user_path, write_atomic
 from glora_automl.errors import CheckpointError, StorageError
 
 __all__ = ["ArtifactReference", "Artifacts", "default_artifacts", "open_artifacts"]
@@ -193,10 +188,7 @@ class Artifacts:
         """
         data = json.dumps(self.store(path)._asdict()).encode()
         with self._errors("writable"):
-            if self._folder is None:
-                self._store.write(f"{name}.json", io.BytesIO(data))
-            else:  # Optuna's store would let a reader see a part of the file
-                write_atomic(self._folder / f"{name}.json", lambda file: file.write_bytes(data))
+            self._store.write(f"{name}.json", io.BytesIO(data))
 
     def find(self, name: str) -> Path | None:
         """Return the file that was published under a name; None without any.
@@ -305,6 +297,24 @@ class Artifacts:
             ) from error
 
 
+class _FolderStore(FileSystemArtifactStore):
+    """Optuna's folder of artifacts, whose files appear whole.
+
+    A process that is killed in Optuna's own store leaves a part of a file for ever.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._folder = folder
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        def copy(file: Path) -> None:
+            with file.open("wb") as out:
+                shutil.copyfileobj(content_body, out)
+
+        write_atomic(self._folder / artifact_id, copy)
+
+
 _SUFFIX = ".artifact"
 
 
@@ -347,16 +357,17 @@ def open_artifacts(
             f"`artifacts` must be a folder or s3://bucket/prefix, got {location!r}. Choose another "
             "`artifacts`."
         )
+    folder = user_path(location, "`artifacts`", StorageError)
     if create:
-        make_folder(Path(location), "artifacts")
-    elif not Path(location).is_dir():
+        make_folder(folder, "artifacts")
+    elif not folder.is_dir():
         raise StorageError(
             f"`artifacts` must be a folder of this machine, got {location!r}. Set `artifacts` to "
             "the store of the study."
         )
     # Absolute, as the study records it and other workers may run in other folders.
-    folder = Path(location).resolve()
-    files = FileSystemArtifactStore(folder)
+    folder = folder.resolve()
+    files = _FolderStore(folder)
     return Artifacts(files, files, str(folder), cache, folder)
 
 

@@ -10,12 +10,14 @@ import zlib
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
+from glora_automl._files import sweep
 from glora_automl.storages._journal_lock import LinkLock
 
 __all__ = ["WholeLineBackend", "open_journal"]
@@ -211,6 +213,7 @@ def open_journal(path: str, *, write: bool = True) -> JournalStorage:
             raise ValueError("the file is not a journal of Optuna")
     backend = WholeLineBackend(path)
     if write:
+        sweep(Path(path).parent)
         backend.remove_incomplete_line()
     try:
         return JournalStorage(backend)

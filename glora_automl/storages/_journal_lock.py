@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-import uuid
+from pathlib import Path
 from typing import NamedTuple
+
+from glora_automl._files import temporary_name
 
 __all__ = ["LinkLock"]
 
@@ -81,7 +83,7 @@ class LinkLock:
         if self._identity() != expected:
             return
         # A rename succeeds for one of several processes.
-        removed = f"{self._link}{uuid.uuid4()}.rename"
+        removed = temporary_name(Path(self._link))
         with contextlib.suppress(FileNotFoundError):
             os.rename(self._link, removed)
             os.unlink(removed)

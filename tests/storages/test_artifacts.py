@@ -3,14 +3,14 @@
 import errno
 import io
 import json
+import os
 import shutil
-from pathlib import Path
 
 import optuna
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta
+from optuna.artifacts import get_all_artifact_meta
 
 from glora_automl.errors import CheckpointError, StorageError
 from glora_automl.storages import ArtifactReference, default_artifacts, open_artifacts
@@ -123,7 +123,7 @@ def test_upload_that_fails_lists_nothing(tmp_path, study, file, monkeypatch):
         listed.append(get_all_artifact_meta(study))
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(FileSystemArtifactStore, "write", write)
+    monkeypatch.setattr(artifacts.backend.__class__, "write", write)
     with pytest.raises(
         StorageError,
         match=r"`artifacts` must be writable, .*No space left on device\. Free disk space",
@@ -144,6 +144,26 @@ def test_upload_to_full_disk_leaves_no_file(tmp_path, study, file, monkeypatch):
     with pytest.raises(StorageError, match="No space left"):
         artifacts.upload(file, study)
     assert list((tmp_path / "store").iterdir()) == []
+
+
+def test_upload_that_is_killed_leaves_no_part_of_a_file(tmp_path, study, file):
+    store = tmp_path / "store"
+
+    def die(source, target, *length):
+        target.write(source.read(100))
+        target.flush()
+        os._exit(9)
+
+    child = os.fork()
+    if child == 0:
+        shutil.copyfileobj = die
+        open_artifacts(str(store), cache=tmp_path / "cache").upload(file, study)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    (left,) = store.iterdir()
+    assert left.name.endswith(".glora.tmp")
+    os.utime(left, (1, 1))
+    open_artifacts(str(store), cache=tmp_path / "cache")
+    assert list(store.iterdir()) == []
 
 
 def test_fetch_outside_folder_raises(tmp_path, study, file):
@@ -257,13 +277,18 @@ def test_publish_that_is_killed_while_it_writes_the_name_keeps_the_earlier_one(
     class Killed(BaseException):
         pass
 
-    def torn(self, data):
-        with self.open("wb") as opened:
-            opened.write(data[:3])
-        raise Killed
+    copy, n_left = shutil.copyfileobj, 1
+
+    def torn(source, target, *length):
+        nonlocal n_left
+        if n_left == 0:
+            target.write(source.read(3))
+            raise Killed
+        n_left -= 1  # the file itself, before its name
+        copy(source, target, *length)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", torn)
+        patch.setattr(shutil, "copyfileobj", torn)
         with pytest.raises(Killed):
             artifacts.publish("some-name", file)
     assert artifacts.find("some-name").read_bytes() == expected

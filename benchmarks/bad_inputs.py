@@ -1,4 +1,4 @@
-"""Malformed inputs to every reader: TOML, .npz, images, exports, estimators, studies, arguments.
+"""Malformed inputs to every reader: TOML, .npz, tables, images, exports, studies, arguments.
 
 A small study is run and exported. Inputs are then generated from its files and from the shipped
 recipes: values of other types and sizes, removed and added keys, damaged bytes, deep nesting, paths
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
 import io
 import json
 import os
@@ -51,7 +52,7 @@ from glora_automl.presets import read_architecture
 from glora_automl.recipes import Recipe, load_recipe, load_suite
 from glora_automl.report import save_report
 from glora_automl.search_space import load_search_space
-from glora_automl.storages import open_storage, storage_errors
+from glora_automl.storages import open_artifacts, open_storage, storage_errors
 from glora_automl.study import list_studies, load_study, summarize
 from glora_automl.tasks import load_task
 
@@ -133,11 +134,13 @@ class Inputs:
             "budget": lambda rng: _case(Budget.parse, rng.choice([_junk.value, _junk.text])(rng)),
             "architecture": self.architecture,
             "npz": self.npz,
+            "table": self.table,
             "folder": self.photos,
             "record": self.record,
             "estimator": self.estimator,
             "study": self.study,
             "storage": self.storage,
+            "artifacts": self.artifacts,
             "workspace": self.workspace,
             "command line": self.command_line,
         }
@@ -212,6 +215,26 @@ class Inputs:
             shape = tuple(rng.choice([0, 1, 3, 8, 10**4, 10**9]) for _ in range(rng.randrange(5)))
             _write_npz(path, shape, rng.choice(["|u1", "<f8", "|O", "<U9", "<M8[s]", "|V8"]))
         settings = {"source": "npz", "path": str(path)}
+        return lambda: load_task(self.recipe.replace(task=settings).task, 0), False
+
+    def table(self, rng: random.Random) -> Case:
+        """Generate tables of paths and labels: damaged ones, and ones with junk cells."""
+        path = self.new(".csv")
+        images = sorted((self.folder / "photos").rglob("*.png"))
+        lines = [[str(image), image.parent.name] for image in images]
+        kind = rng.randrange(3)
+        for line in rng.sample(lines, 2) if kind else ():
+            line[rng.randrange(2)] = _junk.text(rng)
+        out = io.StringIO(newline="")
+        header = ["image", "label"] if rng.random() < 0.8 else [_junk.text(rng), "label"]
+        csv.writer(out, lineterminator=rng.choice(["\n", "\r\n"])).writerows([header, *lines])
+        data = out.getvalue().encode(rng.choice(["utf-8", "utf-8-sig", "utf-16"]), "surrogatepass")
+        path.write_bytes(data if kind else _junk.damaged(rng, data))
+        settings = {
+            "source": "csv",
+            "path": str(path),
+            "unreadable": rng.choice(["refuse", "skip"]),
+        }
         return lambda: load_task(self.recipe.replace(task=settings).task, 0), False
 
     def photos(self, rng: random.Random) -> Case:
@@ -295,13 +318,29 @@ class Inputs:
 
     def storage(self, rng: random.Random) -> Case:
         """Generate URLs and paths of storages; none of them reaches another machine."""
-        scheme = rng.choice(["sqlite://", "sqlite:///", "postgresql+psycopg://", "x://", "", "://"])
+        scheme = rng.choice(
+            [
+                "sqlite://",
+                "sqlite:///",
+                "postgresql+psycopg://",
+                "mysql+pymysql://",
+                "x://",
+                "",
+                "://",
+            ]
+        )
         url = f"{scheme}{_junk.text(rng)}"
-        if "postgresql" in scheme:
+        if "+" in scheme:
             url = (
                 f"{scheme}me:pass{rng.randrange(10**6)}@localhost:{rng.choice(['1', 'x', '-1'])}/d"
             )
         return lambda: open_storage(url, create=False, patience=0), True
+
+    def artifacts(self, rng: random.Random) -> Case:
+        """Generate locations of artifact stores; none of them reaches another machine."""
+        location = rng.choice(["", "gs://", "x:", "../", "~"]) + _junk.text(rng)
+        cache = self.folder / "cache"
+        return _case(open_artifacts, location, cache=cache, create=False)
 
     def workspace(self, rng: random.Random) -> Case:
         """Generate arguments of a workspace."""
@@ -320,7 +359,14 @@ class Inputs:
             "architecture": ("smoke", "--trial", "--runs"),
             "report": ("smoke", "--out", "--png", "--runs"),
             "search": ("smoke", "--set", "--budget", "--n-trials", "--seed", "--name",
-                       "--heartbeat", "--patience", "--runs", "--data", "--model", "--sampler"),
+                       "--heartbeat", "--patience", "--runs", "--data", "--model", "--sampler",
+                       "--timeout", "--metric", "--margin", "--effort", "--warm-start"),
+            "train": ("smoke", "--architecture", "--set", "--budget", "--name", "--model"),
+            "suite": (str(self.folder), "--n-seeds", "--timeout", "--set", "--data"),
+            "resume": ("smoke", "--n-trials", "--timeout", "--patience", "--runs", "--storage"),
+            "select": ("smoke", "--budget", "--margin", "--runs"),
+            "export": ("smoke", "--to", "--out", "--trial", "--budget"),
+            "layers": (_junk.text(rng).replace("\0", "") or "x",),
             "predict": (str(self.folder / "adapter"), "--top", "--batch-size", "--device"),
         }  # fmt: skip
         name = rng.choice(list(commands))
@@ -330,9 +376,10 @@ class Inputs:
                 arguments.append(option)
                 if option.startswith("--"):
                     arguments.append(_junk.text(rng).replace("\0", ""))
-        if name == "search":
+        trains = name in ("search", "train", "suite")
+        if trains:
             arguments += ["--device", "none"]  # refused before anything is trained
-        return lambda: _run_command(arguments, self.folder), name == "search"
+        return lambda: _run_command(arguments, self.folder), trains
 
 
 def _case(call: Callable[..., object], *arguments: Any, **keywords: Any) -> Case:
@@ -459,10 +506,10 @@ def main() -> None:
     )
     parser.add_argument("--inputs", type=int, default=6000, help="inputs of all readers")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--small", action="store_true", help="320 inputs")
+    parser.add_argument("--small", action="store_true", help="360 inputs")
     parser.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
-    found = measure(320 if options.small else options.inputs, options.seed)
+    found = measure(360 if options.small else options.inputs, options.seed)
     Console(markup=False, width=120).print(table_of(found["rows"]))
     for fault in found["faults"][:20]:
         print(f"{fault['reader']} {fault['number']}: {fault['kind']}\n{fault['what'][-1500:]}")

@@ -30,7 +30,18 @@ _logger = logging.getLogger(__name__)
 _BUSY = 10
 """Seconds in which SQLite waits for a lock; no signal is handled meanwhile."""
 
-_CONNECT_TIMEOUT = {"psycopg", "psycopg2", "pymysql", "mysqldb"}
+_CONNECT_TIMEOUT = 15
+"""Seconds until a host does not answer; the default of the system is minutes."""
+
+_READ_TIMEOUT = 60
+"""Seconds until a server that took a connection does not answer; a lock is waited for 20 s."""
+
+_TIMEOUTS = {
+    **dict.fromkeys(("psycopg", "psycopg2"), ("connect_timeout",)),
+    # Without these, MySQL's drivers wait for ever, also for the first answer.
+    **dict.fromkeys(("pymysql", "mysqldb"), ("connect_timeout", "read_timeout", "write_timeout")),
+}
+"""Options of each driver that limit its waits."""
 
 
 def open_database(
@@ -50,9 +61,11 @@ def open_database(
         arguments = {"connect_args": {"timeout": _BUSY}}
         parsed = _prepare_file(parsed, create)
         write = write and "uri" not in parsed.query
-    elif parsed.get_driver_name() in _CONNECT_TIMEOUT:
-        # The default of the system for an unreachable host is minutes.
-        arguments["connect_args"] = {"connect_timeout": 15}
+    elif options := _TIMEOUTS.get(parsed.get_driver_name()):
+        arguments["connect_args"] = {
+            option: _CONNECT_TIMEOUT if option == "connect_timeout" else _READ_TIMEOUT
+            for option in options
+        }
     configured = {**arguments, "plugins": [ConnectionSettings.name]} if write else arguments
 
     def construct() -> RDBStorage:

@@ -1,5 +1,7 @@
 """Database servers: MariaDB and PostgreSQL."""
 
+import socket
+
 import optuna
 import pytest
 import sqlalchemy
@@ -10,6 +12,7 @@ from glora_automl.commands import search
 from glora_automl.pipeline import Workspace
 from glora_automl.storages import _database, open_storage
 from tests.processes import CONTEXT
+from tests.refusals import refusal
 from tests.storages.creators import create_at_once, draw
 from tests.storages.servers import mariadb, postgresql
 
@@ -150,3 +153,12 @@ def test_worker_that_is_suspended_in_a_transaction_does_not_block_others(url, mo
     assert optuna.load_study(study_name="a", storage=suspended).trials == study.trials
     for opened in (suspended, storage):
         opened.engine.dispose()
+
+
+def test_open_storage_server_that_never_answers_is_one_line(monkeypatch):
+    pytest.importorskip("pymysql", reason="needs PyMySQL")
+    monkeypatch.setattr(_database, "_READ_TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"mysql+pymysql://me@127.0.0.1:{silent.getsockname()[1]}/studies"
+        message = refusal(open_storage, url, patience=0)
+    assert "timed out" in message

@@ -160,7 +160,7 @@ def _compare(run: Run, n_architectures: int, only: Sequence[str] | None) -> Comp
         best_preset=best_row(
             [rows[label] for label in presets if label in rows], run.context.recipe.metric
         ).name,
-        inherited=spearman(pairs, run.context.recipe.seed) if pairs else None,
+        inherited=spearman(pairs) if pairs else None,
         notes=tuple(run.context.data.captions()),
         metric=run.context.recipe.metric,
     )

@@ -1,5 +1,6 @@
 """Rank correlation."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,22 +22,37 @@ def test_spearman_equals_scipys_within_its_interval(points):
     if len(points) < 5:
         assert (found.low, found.high) == (None, None)
     else:
-        assert -1 <= found.low <= found.high <= 1
+        assert -1 <= found.low <= found.rho <= found.high <= 1
+        assert found.high - found.low > 0.2
 
 
-def test_spearman_of_an_order_is_1_with_a_certain_interval():
-    found = spearman([(i, i**2) for i in range(20)])
-    assert found.rho == pytest.approx(1)
-    assert (found.low, found.high) == pytest.approx((1, 1))
-    assert spearman([(i, -i) for i in range(20)]).rho == pytest.approx(-1)
+def test_spearman_of_an_order_has_an_interval_that_narrows_with_more_points():
+    few, many = (spearman([(i, i**2) for i in range(n)]) for n in (5, 20))
+    assert (few.rho, few.high, many.rho) == pytest.approx((1, 1, 1))
+    assert 0 < few.low < 0.5 < many.low < 1
+    reverse = spearman([(i, -i) for i in range(5)])
+    assert (reverse.rho, reverse.low) == pytest.approx((-1, -1))
+    assert reverse.high == pytest.approx(-few.low)
 
 
-def test_spearman_interval_contains_rho_and_depends_on_the_seed_alone():
-    points = [(i, (7 * i) % 11) for i in range(11)]
-    found = spearman(points, seed=3)
-    assert found == spearman(points, seed=3)
-    assert found.low < found.rho < found.high
-    assert (found.low, found.high) != (spearman(points, seed=4).low, spearman(points, seed=4).high)
+def test_spearman_interval_is_that_of_bonett_and_wright():
+    rng = np.random.default_rng(0)
+    found = spearman(rng.normal(size=(30, 2)) + rng.normal(size=(30, 1)))
+    width = 1.96 * ((1 + found.rho**2 / 2) / 27) ** 0.5
+    expected = np.tanh(np.arctanh(found.rho) + np.array([-width, width]))
+    assert (found.low, found.high) == pytest.approx(tuple(expected), abs=1e-4)
+
+
+def test_spearman_interval_holds_the_true_correlation_in_about_95_of_100():
+    """The rank correlation of a normal pair with correlation r is 6 / pi asin(r / 2)."""
+    rng = np.random.default_rng(1)
+    truth = 6 / np.pi * np.arcsin(0.6 / 2)
+    hits = 0
+    for _ in range(400):
+        x = rng.normal(size=(10, 1))
+        found = spearman(np.hstack([x, 0.6 * x + 0.8 * rng.normal(size=(10, 1))]))
+        hits += found.low <= truth <= found.high
+    assert 0.9 <= hits / 400 <= 0.99
 
 
 @pytest.mark.parametrize("correlation", [None, RankCorrelation(0.5, None, None, ((0.1, 0.2),))])

@@ -148,6 +148,27 @@ def test_part_exports_the_names_of_all(part):
     assert all(getattr(module, name, None) is not None for name in module.__all__)
 
 
+def test_import_changes_nothing_global():
+    code = """
+import locale, logging, os, random, signal, sys, threading, warnings
+import numpy, optuna.artifacts  # boto3 changes the filters of warnings
+
+def state():
+    return (
+        dict(os.environ), os.getcwd(), random.getstate(), numpy.random.get_state()[1].tolist(),
+        list(warnings.filters), logging.root.level, list(logging.root.handlers),
+        optuna.logging.get_verbosity(), [signal.getsignal(n) for n in (2, 13, 15)],
+        threading.active_count(), sys.excepthook, sys.getrecursionlimit(), list(sys.path),
+        locale.setlocale(locale.LC_ALL), numpy.geterr(), sys.get_int_max_str_digits(),
+    )
+
+before = state()
+import glora_automl, glora_automl.samplers, glora_automl.storages, glora_automl.progress
+sys.exit(state() != before)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
 def test_modules_are_at_most_400_lines():
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
     assert {path: n for path, n in lengths.items() if n > MAX_LINES} == {}

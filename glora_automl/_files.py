@@ -65,11 +65,11 @@ def user_path(value: object, argument: str, error: type[GLoRAError]) -> Path:
             fault = "it is no text"
         elif not text:
             fault = "it is empty"
+        elif "\0" in text:
+            fault = "it has a NUL character"
         else:
             path = Path(os.path.expanduser(text))
-            if "\0" in text:
-                fault = "it has a NUL character"
-            elif text[0] == "~" and str(path)[:1] == "~":
+            if text[0] == "~" and str(path)[:1] == "~":
                 fault = "there is no such user"
             elif len(os.fsencode(path)) >= 4096 or any(
                 len(os.fsencode(part)) > 255 for part in path.parts

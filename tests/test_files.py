@@ -188,7 +188,18 @@ def test_check_output_link_raises(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "value", ["", "a\0b", "~nosuchuser/a", "x" * 10_000, "/".join(["ab"] * 2000), "\ud800", 3, None]
+    "value",
+    [
+        "",
+        "a\0b",
+        "~a\0b",
+        "~nosuchuser/a",
+        "x" * 10_000,
+        "/".join(["ab"] * 2000),
+        "\ud800",
+        3,
+        None,
+    ],
 )
 def test_user_path_that_no_file_can_have_raises_one_line(value):
     with pytest.raises(StorageError, match=r"^`runs` must be a path, got ") as caught:

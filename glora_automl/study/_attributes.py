@@ -141,7 +141,7 @@ def check_attributes(study: optuna.Study | FrozenStudy, trials: Sequence[FrozenT
     """
     where = f"The study {short(study.study_name)}"
     found = {k.removeprefix("glora:"): v for k, v in study.user_attrs.items()}
-    validate(KeptSettings, found.get("settings"), f"{where}: settings", StudyError)
+    settings = validate(KeptSettings, found.get("settings"), f"{where}: settings", StudyError)
     for key, kind in RECORDS.items():
         if (value := found.get(key)) is not None:
             kind.from_json(value)
@@ -151,7 +151,12 @@ def check_attributes(study: optuna.Study | FrozenStudy, trials: Sequence[FrozenT
         for row in rows:
             Row.from_json(row)
     if (selection := found.get("selection")) is not None:
-        Architecture.parse(Selection.from_json(selection).architecture)
+        architecture = Architecture.parse(Selection.from_json(selection).architecture)
+        if unknown := sorted(set(architecture) - set(settings.layers)):
+            raise StudyError(
+                f"{where}: the selected architecture must have layers of the study, got "
+                f"{short(unknown[0])}."
+            )
     for trial in trials:
         name = f"{where}: trial {trial.number}"
         kept = validate(TrialAttributes, trial.user_attrs, name, StudyError)

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from glora_automl.cli._output import print_summary
-from glora_automl.errors import StorageError
+from glora_automl.errors import StorageError, StudyError
 from glora_automl.report import save_report
 from glora_automl.storages import open_storage, storage_errors
 from glora_automl.study import find_architecture, list_studies, load_study, summarize
@@ -107,3 +107,13 @@ def test_list_studies_altered_study_is_named_and_others_are_read(database):
         (summary,) = list_studies(storage)
     assert summary["stage"].startswith("unreadable: ")
     assert "budget" in summary["stage"]
+
+
+def test_load_study_selection_with_another_layer_raises_one_line(database):
+    for table, row, key, value in database.rows:
+        if key == "glora:selection":
+            text = value["architecture"].replace("blocks.0.mlp.fc1", "blocks.0.mlp.fC1")
+            assert text != value["architecture"]
+            database.set(table, row, json.dumps({**value, "architecture": text}))
+    with pytest.raises(StudyError, match=r"layers of the study, got 'blocks\.0\.mlp\.fC1'"):
+        read(database.workspace, "show")

@@ -36,7 +36,7 @@ def test_select_margin_is_printed_and_shown(runs, glora):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--budget", "1%", "--margin", 1), "Leave out --budget or --margin"),
+        (("--budget", "1%", "--margin", 1), "Leave out --budget, --margin or --architecture"),
         (("--margin", 0), "margin must be above 0"),
     ],
 )

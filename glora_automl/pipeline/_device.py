@@ -42,7 +42,9 @@ def _accelerator() -> str:
 
 
 def explain_device(device: torch.device) -> str:
-    """Return which device ``auto`` is, and why."""
+    """Return which device is used, and why."""
+    if device.type != _accelerator():
+        return f"Device {device.type}, although torch finds {_accelerator()} here."
     if device.type == "cpu":
         return "Device cpu: torch finds no accelerator here."
     module = torch.get_device_module(device)

@@ -10,6 +10,7 @@ import torch
 from glora_automl.backbones import fit_head
 from glora_automl.pipeline._baselines import baseline_architectures
 from glora_automl.pipeline._context import Context
+from glora_automl.pipeline._device import explain_device
 from glora_automl.pipeline._ladder import MAX_STEPS
 from glora_automl.pipeline._training import Images, TrainingJob, new_supernet, train_paths
 from glora_automl.pipeline._tuning import fold_contexts
@@ -33,6 +34,7 @@ def forecast(context: Context, timeout: float | None = None) -> Iterator[str]:
         context: The recipe with its backbone.
         timeout: Seconds until the search ends, if there is a limit.
     """
+    yield explain_device(context.device)
     yield _describe_images(context)
     yield _describe_budget(context)
     yield from _describe_margin(context)

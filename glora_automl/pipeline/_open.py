@@ -20,7 +20,6 @@ from glora_automl._messages import short
 from glora_automl._version import __version__
 from glora_automl.errors import RecipeError
 from glora_automl.pipeline._context import Context, load_images, prepare_model
-from glora_automl.pipeline._device import explain_device
 from glora_automl.pipeline._initial import (
     initial_presets,
     pack_proposals,
@@ -142,8 +141,6 @@ def open_run(
         study.sampler = create_sampler(context, first)
         run = Run(study, context, stages, artifacts, worker, workspace.publish, deadline=deadline)
         stages.check = run.check_settings
-        if workspace.device == "auto":
-            context.progress.log(explain_device(context.device))
         yield run
 
 

@@ -3,6 +3,7 @@ import torch
 
 from glora_automl.commands import search
 from glora_automl.pipeline import Workspace, _forecast, forecast, prepare
+from glora_automl.pipeline._device import explain_device
 from glora_automl.pipeline._forecast import stage_work
 from glora_automl.progress import Progress
 from glora_automl.study import Stage, stage_costs
@@ -44,7 +45,8 @@ def test_stage_work_leaves_out_stages_without_images(tiny, tmp_path):
 
 
 def test_forecast_describes_images_budget_probe_and_time(context):
-    images, budget, probe, time = forecast(context)
+    device, images, budget, probe, time = forecast(context)
+    assert device == explain_device(context.device)
     assert images == "Images: 24 training (8 per class), 60 validation, 458 test; 3 classes."
     assert budget.startswith(f"Budget: {context.budget:,} parameters")
     assert "A linear probe classifies" in probe

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import shutil
@@ -21,7 +20,13 @@ from glora_automl._files import file_lock, make_folder
 from glora_automl._version import __version__
 from glora_automl.adapters import classifiers, merge
 from glora_automl.architecture import Architecture
-from glora_automl.backbones import check_outputs, create_model, module_format, name_head
+from glora_automl.backbones import (
+    check_outputs,
+    copy_module,
+    create_model,
+    module_format,
+    restore_module,
+)
 from glora_automl.budget import Budget
 from glora_automl.errors import RecipeError, TaskError
 from glora_automl.pipeline import (
@@ -290,8 +295,7 @@ class AdapterProblem:
             name = f"build-{architecture.digest[:16]}"
             TrainingJob(context, name, "Train the subnet", images, ratio).run(subnet)
         merge(subnet.model)
-        vars(subnet.model).pop("get_classifier", None)  # of name_head
-        return subnet.model.eval()
+        return restore_module(subnet.model).eval()
 
     def _scorer(self) -> Scorer:
         context, score = self._context, self._score
@@ -388,13 +392,6 @@ def _backbone(
     if isinstance(model, str):
         bare = recipe.backbone.model_copy(update={"pretrained": False})
         copied = create_model(bare, n_classes, recipe.seed)
-    elif isinstance(model, nn.Module):
-        copied = copy.deepcopy(model)
-        if head is not None or not any(True for m in classifiers(copied) for _ in m.parameters()):
-            name_head(copied, head)
     else:
-        raise TaskError(
-            f"model must be a timm name or a torch.nn.Module, got {type(model).__name__}. Correct "
-            "`model`."
-        )
+        copied = copy_module(model, head)
     return copied, module_format(copied, recipe.backbone, images)

@@ -11,15 +11,30 @@ if TYPE_CHECKING:
     from glora_automl.backbones._kwargs import ModelKwargs, check_kwargs
     from glora_automl.backbones._layers import LayerGroup, list_layers
     from glora_automl.backbones._model import check_backbone, check_name, create_model, input_format
-    from glora_automl.backbones._module import check_outputs, module_format, name_head
+    from glora_automl.backbones._module import (
+        check_outputs,
+        copy_module,
+        module_format,
+        name_head,
+        restore_module,
+    )
+    from glora_automl.backbones._names import PREFIX
     from glora_automl.backbones._pretraining import check_pretraining
     from glora_automl.backbones._ridge import forward_latency, leave_one_out_accuracy
     from glora_automl.backbones._settings import AUTO, BackboneSettings
     from glora_automl.backbones._source import BackboneSource, Deviation, Mean
+    from glora_automl.backbones._transformers import (
+        as_transformers,
+        is_transformers,
+        logits_model,
+        quiet_transformers,
+        transformers_config,
+    )
 
 __all__ = [
     "AUTO",
     "LISTS",
+    "PREFIX",
     "BackboneSettings",
     "BackboneSource",
     "CandidateBackbone",
@@ -27,11 +42,13 @@ __all__ = [
     "LayerGroup",
     "Mean",
     "ModelKwargs",
+    "as_transformers",
     "check_backbone",
     "check_kwargs",
     "check_name",
     "check_outputs",
     "check_pretraining",
+    "copy_module",
     "create_backbone",
     "create_from_checkpoint",
     "create_model",
@@ -40,10 +57,15 @@ __all__ = [
     "frozen_features",
     "in_folder",
     "input_format",
+    "is_transformers",
     "leave_one_out_accuracy",
     "list_layers",
+    "logits_model",
     "module_format",
     "name_head",
+    "quiet_transformers",
+    "restore_module",
+    "transformers_config",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__)

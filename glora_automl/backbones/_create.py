@@ -15,6 +15,7 @@ from glora_automl._files import file_lock, make_folder
 from glora_automl._signals import call_stoppable
 from glora_automl.adapters import classifiers
 from glora_automl.backbones._checkpoint import check_sha256, load_npz, read_weights
+from glora_automl.backbones._hub import check_hub
 from glora_automl.backbones._model import create_model, timm_model
 from glora_automl.backbones._pretraining import create_pretrained
 from glora_automl.backbones._settings import BackboneSettings
@@ -60,6 +61,7 @@ def create_backbone(
         if not settings.pretrained:
             return create().to(device)
         with _download(settings, cache, progress, stop):
+            check_hub(settings)
             return call_stoppable(create, stop).to(device)
     return create_pretrained(
         settings, task, seed=seed, device=device, cache=cache, progress=progress, stop=stop

@@ -1,4 +1,4 @@
-"""timm models: creation, input format and check."""
+"""Models of timm and transformers: creation, input format and check."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from torch import nn
 from glora_automl._declarations import suggest
 from glora_automl._messages import one_line, short
 from glora_automl.adapters import classifiers, evaluation_mode
+from glora_automl.backbones._names import PREFIX
 from glora_automl.backbones._settings import BackboneSettings
+from glora_automl.backbones._transformers import (
+    image_format,
+    is_transformers,
+    transformers_model,
+)
 from glora_automl.errors import TaskError
 from glora_automl.tasks import InputFormat
 from glora_automl.training import seeded
@@ -21,11 +27,13 @@ __all__ = ["check_backbone", "check_name", "create_model", "input_format", "timm
 
 
 def create_model(settings: BackboneSettings, n_classes: int, seed: int) -> nn.Module:
-    """Create a timm model with a new head, without checkpoint and pretraining.
+    """Create a model of timm or transformers with a new head, without checkpoint and pretraining.
 
     Raises:
-        TaskError: If timm does not know the model or cannot create it.
+        TaskError: If timm or transformers does not know the model or cannot create it.
     """
+    if settings.model.startswith(PREFIX):
+        return transformers_model(settings.model, n_classes, seed, settings.pretrained)
     return timm_model(settings, n_classes, seed, settings.pretrained, settings.kwargs)
 
 
@@ -63,6 +71,8 @@ def timm_model(
             else f"checkpoint = {short(settings.checkpoint, 40)}"
         )
         hint = "Correct `backbone.kwargs` or the source of the weights."
+        if pretrained and settings.checkpoint is None:
+            hint = "Set `backbone.checkpoint` to a local file, or correct `backbone.kwargs`."
         if isinstance(error, TypeError) and "'img_size'" in str(error):
             hint = "Set pretrained_cfg_overlay.input_size in `backbone.kwargs` instead."
         raise TaskError(
@@ -73,12 +83,19 @@ def timm_model(
 
 
 def input_format(model: nn.Module, settings: BackboneSettings) -> InputFormat:
-    """Return the input format of a timm model from its ``pretrained_cfg`` and the settings.
+    """Return the input format of a model from its configuration and the settings.
+
+    A timm model has ``pretrained_cfg``, one of transformers an image processor.
 
     Raises:
         TaskError: If ``mean`` or ``std`` has another number of channels than the model.
     """
-    config: dict[str, Any] = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
+    config: dict[str, Any]
+    if is_transformers(model):
+        found = image_format(model)
+        config = {**found._asdict(), "input_size": found.size}
+    else:
+        config = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
     channels, height, width = config["input_size"]
     channels = settings.kwargs.get("in_chans", channels)
     size = settings.kwargs.get("img_size", (height, width))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from types import MethodType
 from typing import Any
 
@@ -10,13 +11,43 @@ from torch import nn
 
 from glora_automl._declarations import suggest
 from glora_automl._messages import one_line
-from glora_automl.adapters import evaluation_mode
+from glora_automl.adapters import classifiers, evaluation_mode
 from glora_automl.backbones._model import input_format
 from glora_automl.backbones._settings import BackboneSettings
+from glora_automl.backbones._transformers import as_transformers, is_transformers, logits_model
 from glora_automl.errors import TaskError
 from glora_automl.tasks import Images, ImageSet, InputFormat, TensorImages
 
-__all__ = ["check_outputs", "module_format", "name_head"]
+__all__ = ["check_outputs", "copy_module", "module_format", "name_head", "restore_module"]
+
+
+def copy_module(model: object, head: str | None) -> nn.Module:
+    """Return a copy of a caller's module that gives logits and names its head.
+
+    Args:
+        model: The module.
+        head: As for :func:`name_head`; None keeps the head that timm's ``get_classifier`` names.
+
+    Raises:
+        TaskError: If it is no module, or has no such head.
+    """
+    if not isinstance(model, nn.Module):
+        raise TaskError(
+            f"model must be a timm name or a torch.nn.Module, got {type(model).__name__}. Correct "
+            "`model`."
+        )
+    copied = copy.deepcopy(model)
+    if is_transformers(copied):
+        copied = logits_model(copied)
+    if head is not None or not any(True for m in classifiers(copied) for _ in m.parameters()):
+        name_head(copied, head)
+    return copied
+
+
+def restore_module(model: nn.Module) -> nn.Module:
+    """Undo the changes of :func:`copy_module` in place, and return the module."""
+    vars(model).pop("get_classifier", None)  # of name_head
+    return as_transformers(model)
 
 
 def name_head(model: nn.Module, head: str | None) -> None:
@@ -51,8 +82,8 @@ def name_head(model: nn.Module, head: str | None) -> None:
 def module_format(model: nn.Module, settings: BackboneSettings, images: Images) -> InputFormat:
     """Return the input format of a model for images of a caller.
 
-    A timm model has a preprocessing of its own for uint8 images. Other images keep their size, with
-    pixels from 0 to 1.
+    Models of timm and transformers have a preprocessing of their own for uint8 images. Other images
+    keep their size, with pixels from 0 to 1.
 
     Args:
         model: The model.
@@ -61,7 +92,11 @@ def module_format(model: nn.Module, settings: BackboneSettings, images: Images) 
     """
     assert isinstance(images, ImageSet | TensorImages)
     channels, height, width = images.images.shape[1:]
-    if isinstance(images, TensorImages) or not hasattr(model, "pretrained_cfg"):
+    if isinstance(images, TensorImages):
+        return InputFormat((channels, height, width), (0.0,) * channels, (1.0,) * channels)
+    if is_transformers(model):
+        return input_format(model, settings)
+    if not hasattr(model, "pretrained_cfg"):
         return InputFormat((channels, height, width), (0.0,) * channels, (1.0,) * channels)
     # A model that was created with other sizes keeps its pretrained_cfg.
     own: dict[str, Any] = {}

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from glora_automl._declarations import Float
 from glora_automl.backbones._candidates import LISTS, CandidateBackbone, expand_lists
+from glora_automl.backbones._names import transformers_folder
 from glora_automl.backbones._source import BackboneSource
 from glora_automl.budget import Budget
 from glora_automl.training import TrainingSettings
@@ -102,7 +103,11 @@ class BackboneSettings(BackboneSource):
     @property
     def is_local(self) -> bool:
         """Whether the weights exist only on this machine, so that a study keeps a copy."""
-        return self.checkpoint is not None or self.pretraining is not None
+        if self.checkpoint is not None or self.pretraining is not None:
+            return True
+        return self.pretrained and (
+            self.model.startswith("local-dir:") or transformers_folder(self.model) is not None
+        )
 
     def pinned(self) -> Self:
         """Return a copy with the digests of all checkpoint files.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -10,6 +11,7 @@ from pydantic import Field, model_validator
 
 from glora_automl._declarations import Bool, Declaration, Float
 from glora_automl.backbones._kwargs import ModelKwargs
+from glora_automl.backbones._names import PREFIX
 from glora_automl.errors import TaskError
 
 __all__ = ["BackboneSource", "Deviation", "Mean", "file_sha256"]
@@ -25,12 +27,14 @@ Deviation = Annotated[Float, Field(gt=1e-6, le=1e6)]
 
 
 class BackboneSource(Declaration):
-    """timm model and source of its weights.
+    """Model and source of its weights.
 
     Attributes:
-        model: Name of the model in ``timm.create_model``.
-        pretrained: Whether timm downloads its pretrained weights.
+        model: Name of the model in ``timm.create_model``; or ``transformers:`` with a repository
+            of the hub or a folder of an image classifier of transformers.
+        pretrained: Whether timm or transformers loads its pretrained weights.
         kwargs: Further keyword arguments of ``timm.create_model``, of those that shape a model.
+            A model of transformers has its configuration instead.
         checkpoint: File of weights: safetensors, an original ``.npz``, or only tensors from
             ``torch.save``. Its classifier may be missing or have other classes; the backbone gets a
             new classifier.
@@ -47,6 +51,20 @@ class BackboneSource(Declaration):
     mean: Annotated[tuple[Mean, ...], Field(max_length=64)] | None = None
     std: Annotated[tuple[Deviation, ...], Field(max_length=64)] | None = None
 
+    @property
+    def public_name(self) -> str:
+        """The model without the place of a folder on this machine.
+
+        Example:
+            >>> BackboneSource(model="transformers:/home/me/vit").public_name
+            'transformers:vit'
+        """
+        prefix, colon, place = self.model.partition(":")
+        is_local = prefix in ("local-dir", "transformers") and (
+            os.path.isabs(place) or os.path.isdir(place)
+        )
+        return f"{prefix}{colon}{os.path.basename(place.rstrip('/'))}" if is_local else self.model
+
     def sources(self) -> dict[str, bool]:
         """Return which sources of weights are set."""
         return {"pretrained": self.pretrained, "checkpoint": self.checkpoint is not None}
@@ -60,6 +78,12 @@ class BackboneSource(Declaration):
                 f"at most one of {', '.join(sources)} must be set, got {' and '.join(names)}. "
                 f"Remove `backbone.{names[0]}` or `backbone.{names[1]}`."
             )
+        for key in ("kwargs", "checkpoint"):
+            if getattr(self, key) and self.model.startswith(PREFIX):
+                raise ValueError(
+                    f"{key} must be unset for a model of transformers, got a value. Name a folder "
+                    f"with its configuration and weights, and remove `backbone.{key}`."
+                )
         if self.checkpoint is not None and not self.checkpoint.endswith(SUFFIXES):
             raise ValueError(
                 f"checkpoint must end in one of {', '.join(SUFFIXES)}, got {self.checkpoint!r}. "

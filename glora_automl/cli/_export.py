@@ -14,11 +14,13 @@ from glora_automl.cli._output import print_export, print_json
 __all__ = ["export"]
 
 
-@with_workspace(leave_out=("heartbeat",))
+@with_workspace(leave_out=("heartbeat", "track"))
 def export(
     workspace: Any,
     name: StudyName,
-    to: Annotated[str, typer.Option(help="timm, adapter, peft, onnx or backbone.")],
+    to: Annotated[
+        str, typer.Option(help="timm, transformers, adapter, peft, onnx, pt2 or backbone.")
+    ],
     out: Annotated[
         Path, typer.Option(parser=read_path, help="Folder to write, which must not exist.")
     ],
@@ -32,9 +34,21 @@ def export(
         str | None, typer.Option(help="Export the selection of this architecture instead.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an export.")] = False,
+    preprocess: Annotated[
+        bool,
+        typer.Option(
+            "--preprocess", help="A graph that takes uint8 images and returns probabilities."
+        ),
+    ] = False,
+    push: Annotated[
+        str | None, typer.Option(help="Upload it to OWNER/NAME on the Hugging Face hub.")
+    ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="Make a new repository of --push private.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write an adapter of a study as a timm model, adapter, PEFT adapter or ONNX graph."""
+    """Write an adapter of a study for timm, transformers, PEFT, ONNX Runtime or torch.export."""
     from glora_automl.export import export_model
 
     written = export_model(
@@ -45,6 +59,9 @@ def export(
         budget=budget,
         architecture=architecture,
         force=force,
+        preprocess=preprocess,
+        push=push,
+        private=private,
         workspace=workspace,
     )
     if as_json:

@@ -139,7 +139,7 @@ def save_adapter(path: str | Path, adapter: Adapter, *, force: bool = False) -> 
 
 def write_adapter(folder: Path, adapter: Adapter) -> Record:
     """Write an adapter into an existing folder and return its record."""
-    save_tensors(folder / WEIGHTS, dict(adapter.tensors))
+    save_tensors(folder / WEIGHTS, dict(adapter.tensors), {"format": "pt"})
     return write_record(folder, adapter.record, [WEIGHTS])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,11 @@ import optuna
 from huggingface_hub import EvalResult, ModelCardData
 
 from glora_automl._version import __version__
-from glora_automl.export._record import Kind, Record
+from glora_automl.backbones import PREFIX
+from glora_automl.export._loading import loading_code
+from glora_automl.export._record import BACKBONE, Kind, Record
 from glora_automl.export._verify import Verification
+from glora_automl.recipes import write_toml
 from glora_automl.report import (
     Snapshot,
     accuracy_text,
@@ -26,55 +28,23 @@ from glora_automl.report import (
 from glora_automl.study import ClassReport, read_data
 from glora_automl.training import Score, metric_value
 
-__all__ = ["model_card"]
+__all__ = ["DETAILS", "RECIPE", "model_card", "published_recipe", "study_details"]
 
 _TITLES: dict[Kind, str] = {
-    "timm": "merged into a plain timm model",
+    "timm": "merged into a plain timm model, which transformers loads, too",
+    "transformers": "merged into a plain model of transformers",
     "backbone": "the backbone of adapters",
     "adapter": "an adapter for glora_automl",
     "peft": "an adapter for PEFT",
     "onnx": "merged into an ONNX graph",
+    "pt2": "merged into a program of torch.export",
 }
 
-_PREDICT = """\
-image = {transform}(Image.open("image.png").convert("{mode}"))
-with torch.inference_mode():
-    probabilities = model(image[None]).softmax(1)"""
+DETAILS = "study.md"
+"""File beside the card with figures of classes, architecture and study."""
 
-_LOAD: dict[Kind, str] = {
-    "timm": """\
-import timm
-import torch
-from PIL import Image
-
-model = timm.create_model("local-dir:{path}", pretrained=True).eval()  # or "hf-hub:OWNER/{path}"
-transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
-{predict}""",
-    "backbone": """\
-import timm
-
-model = timm.create_model("local-dir:{path}", pretrained=True)""",
-    "adapter": """\
-import glora_automl
-import timm
-
-# with the backbone's weights
-model = timm.create_model("{model}"{arguments})
-model = glora_automl.load_adapter(model, "{path}", merge=True)""",
-    "peft": """\
-import peft
-import timm
-
-# with the backbone's weights
-model = timm.create_model("{model}"{arguments}, num_classes={classes})
-model = peft.PeftModel.from_pretrained(model, "{path}").eval()""",
-    "onnx": """\
-import onnxruntime
-
-session = onnxruntime.InferenceSession("{path}/model.onnx")
-# images: float32 (batch, {size}), with the preprocessing in the metadata
-(logits,) = session.run(["logits"], {{"images": images}})""",
-}
+RECIPE = "recipe.toml"
+"""File beside the card with the recipe."""
 
 
 def model_card(
@@ -82,58 +52,85 @@ def model_card(
     study: optuna.Study,
     verification: Verification,
     path: str,
-    classes: ClassReport | None = None,
+    repository: str | None = None,
 ) -> str:
-    """Return the card: front matter, usage, figures, limits, verification and study.
+    """Return the card of one page: front matter, loading, figures, limits, licence and data.
 
     Args:
         record: Record of the export.
         study: Its study.
         verification: Its comparison with the study's subnet.
         path: Name of its folder.
-        classes: The exported adapter by class, if it was tested.
+        repository: Repository of the hub that the export is pushed to.
     """
     snapshot = Snapshot.of(study)
-    about = record.about
     is_backbone = record.kind == "backbone"
     parts = [
         f"---\n{_front_matter(record, path, snapshot).to_yaml()}\n---",
-        f"# {path}",
+        f"# {path if repository is None else repository}",
         f"{_summary(record, snapshot)} Made by glora_automl {__version__}.",
-        "## Usage",
-        f"```python\n{_load(record, path)}\n```",
-        "" if is_backbone else f"Or run `glora predict {path} IMAGES`.",
+        "## Load it",
+        f"```python\n{loading_code(record, path, repository)}\n```",
+        _also(record, path, repository),
         _preprocessing(record),
         _weights(record),
-        f"Classes: {', '.join(record.classes)}.",
+        f"Classes: {_names(record.classes)}.",
     ]
     if not is_backbone:
-        parts += ["## Accuracy", _figures(record, snapshot)]
-        parts += read_data(study).majority_notes()
-        parts += [] if classes is None else _classes(classes)
+        parts += ["## Accuracy", _figures(record, snapshot), *read_data(study).majority_notes()]
         parts += ["## Limits", _limits(record, snapshot)]
-        parts += ["## Architecture", f"```text\n{record.architecture}\n```"]
     parts += [
+        "## Data and licence",
+        _data(snapshot),
+        _licence(record),
         "## Verification",
         f"The written files were loaded and compared with the study's "
         f"{'backbone' if is_backbone else 'subnet'} on {verification.n_images} validation images. "
         f"Logits differ by at most {verification.difference:.1e} (tolerance "
-        f"{verification.tolerance:.1e}, largest logit {verification.largest:.1f}), and "
+        f"{verification.tolerance:.1e}), and "
         f"{verification.n_same_predictions} of {verification.n_images} predictions are equal. "
         "`glora.json` holds the sha256 of the files.",
-        f"## Study {about['study']!r}",
-        *(part.replace("## ", "### ", 1) for part in markdown_study(snapshot, name_workers=False)),
-        "### Recipe",
-        f"```json\n{json.dumps(_recipe(snapshot), indent=1, ensure_ascii=False)}\n```",
-        f"Made with {', '.join(f'{k} {v}' for k, v in about['versions'].items())}.",
+        f"The recipe is in `{RECIPE}`: `glora search {RECIPE}` repeats the study, after its paths "
+        f"are set. `{DETAILS}` has the architecture, the classes and the cost.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def study_details(record: Record, study: optuna.Study, classes: ClassReport | None = None) -> str:
+    """Return what the card leaves out: architecture, classes, study.
+
+    Args:
+        record: Record of the export.
+        study: Its study.
+        classes: The exported adapter by class, if it was tested.
+    """
+    snapshot, versions = Snapshot.of(study), record.about["versions"]
+    parts = [f"# Study {record.about['study']!r}"]
+    parts += markdown_study(snapshot, name_workers=False)
+    if record.kind != "backbone":
+        parts += [] if classes is None else _classes(classes)
+        parts += ["## Architecture", f"```text\n{record.architecture}\n```"]
+    parts += ["## Versions", f"{', '.join(f'{k} {v}' for k, v in versions.items())}."]
+    return "\n\n".join(parts) + "\n"
+
+
+def published_recipe(study: optuna.Study) -> str:
+    """Return the study's recipe as TOML, without local folders, because exports are published."""
+    recipe = Snapshot.of(study).recipe
+    table = recipe.model_dump(mode="json")
+    for section, key in (("task", "path"), ("task", "root"), ("backbone", "checkpoint")):
+        if isinstance(path := table[section].get(key), str):
+            table[section][key] = Path(path).name
+    table["backbone"]["model"] = recipe.backbone.public_name
+    return write_toml(table)
 
 
 def _front_matter(record: Record, path: str, snapshot: Snapshot) -> ModelCardData:
     metric = snapshot.recipe.metric
     metrics = ["accuracy", *([] if metric == "accuracy" else [metric])]
-    library = {"timm": "timm", "backbone": "timm", "peft": "peft", "onnx": "onnx"}
+    is_timm = not record.backbone.model.startswith(PREFIX)
+    library = {"peft": "peft", "onnx": "onnx", "pt2": "pytorch", "transformers": "transformers"}
+    library |= dict.fromkeys(("timm", "backbone"), "timm" if is_timm else "transformers")
     results = [
         EvalResult(
             task_type="image-classification",
@@ -150,10 +147,13 @@ def _front_matter(record: Record, path: str, snapshot: Snapshot) -> ModelCardDat
         and (value := Score(**record.about[split]).value(key)) is not None
     ]
     known: dict[str, Any] = {"model_name": path, "eval_results": results} if results else {}
+    name = getattr(snapshot.recipe.task, "name", None) or ""
     return ModelCardData(
         library_name=library.get(record.kind, "glora-automl"),
+        license=record.backbone.license or None,
+        datasets=[name.removeprefix("hfds/")] if name.startswith("hfds/") else None,
         pipeline_tag="image-classification",
-        tags=["image-classification", "timm", "glora", "parameter-efficient-fine-tuning"],
+        tags=["image-classification", "glora", "parameter-efficient-fine-tuning"],
         base_model=record.backbone.hub or None,
         metrics=metrics,
         **known,
@@ -186,19 +186,15 @@ def _origin(record: Record, snapshot: Snapshot) -> str:
     return f"The architecture is {origin} of {search}."
 
 
-def _load(record: Record, path: str) -> str:
-    backbone = record.backbone
-    arguments = {**({"pretrained": True} if backbone.pretrained else {}), **backbone.kwargs}
-    channels = record.preprocessing.size[0]
-    predict = _PREDICT.format(transform="transform", mode="L" if channels == 1 else "RGB")
-    return _LOAD[record.kind].format(
-        path=path,
-        model=backbone.model,
-        arguments="".join(f", {key}={value!r}" for key, value in arguments.items()),
-        classes=len(record.classes),
-        size=", ".join(map(str, record.preprocessing.size)),
-        predict=predict,
-    )
+def _also(record: Record, path: str, repository: str | None) -> str:
+    """Return sentences on other ways to use the export."""
+    lines = []
+    if record.kind == "timm":
+        place = path if repository is None else repository
+        lines.append(f'transformers loads it, too: `pipeline("image-classification", "{place}")`.')
+    if record.kind != "backbone":
+        lines.append(f"Or run `glora predict {path} IMAGES`.")
+    return " ".join(lines)
 
 
 def _preprocessing(record: Record) -> str:
@@ -218,18 +214,39 @@ def _weights(record: Record) -> str:
     """Return a sentence on the source of an adapter's backbone."""
     if record.kind not in ("adapter", "peft"):
         return ""
-    digest = f"digest `{record.backbone.digest}`"
+    digest = f"digest `{record.backbone.digest[:16]}...`"
     if record.backbone.pretrained:
-        return f"timm downloads the backbone's weights, {digest}."
-    source = (
-        f"a file with the sha256 `{record.backbone.checkpoint}`"
-        if record.backbone.checkpoint
-        else "the study"
-    )
+        return f"The hub has the backbone's weights, {digest}."
     return (
-        f"The backbone's weights come from {source}, {digest}. An export of kind `backbone` of the "
-        f"study `{record.about['study']}` contains them for timm, and is the argument `backbone` "
-        "of `glora_automl.predict`."
+        f"The folder `{BACKBONE}` has the backbone's weights, {digest}, as no hub has them. One "
+        "copy is enough for all adapters of a backbone: it is the argument `backbone` of "
+        "`glora_automl.predict`."
+    )
+
+
+def _names(classes: tuple[str, ...]) -> str:
+    shown = ", ".join(classes[:50])
+    return shown if len(classes) <= 50 else f"{shown} and {len(classes) - 50:,} more"
+
+
+def _data(snapshot: Snapshot) -> str:
+    """Return a sentence on the images of the study."""
+    task = snapshot.recipe.task
+    name = getattr(task, "name", None) or Path(getattr(task, "path", None) or "").name
+    counts = read_data(snapshot.study).n_images
+    images = ", ".join(f"{count:,} {split}" for split, count in counts.items())
+    return f"Images: {task.source}{f' `{name}`' if name else ''} ({images})."
+
+
+def _licence(record: Record) -> str:
+    if record.backbone.license:
+        return (
+            f"The backbone's weights are under the licence `{record.backbone.license}`. That of "
+            "the images may restrict the use of this model, too."
+        )
+    return (
+        "The licence of the backbone's weights is not known to glora_automl. It and that of the "
+        "images apply to this model: name them before you publish it."
     )
 
 
@@ -294,15 +311,6 @@ def _limits(record: Record, snapshot: Snapshot) -> str:
             f"of the study's winner, with a budget of {snapshot.budget:,}."
         )
     return "\n".join(f"- {line}" for line in lines)
-
-
-def _recipe(snapshot: Snapshot) -> dict[str, Any]:
-    """Return the study's recipe without local folders, because cards are published."""
-    table = snapshot.recipe.model_dump(mode="json")
-    for section, key in (("task", "path"), ("task", "root"), ("backbone", "checkpoint")):
-        if isinstance(path := table[section].get(key), str):
-            table[section][key] = Path(path).name
-    return table
 
 
 def _numbers(values: tuple[float, ...]) -> str:

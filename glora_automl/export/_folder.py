@@ -73,8 +73,9 @@ def atomic_folder(path: Path, *, force: bool = False, argument: str = "out") -> 
         new, old = temporary / "new", temporary / "old"
         new.mkdir(parents=True)
         yield new
-        for file in new.iterdir():  # safetensors creates files that only their owner can read
-            file.chmod(new.stat().st_mode & 0o666)
+        for file in new.rglob("*"):  # safetensors creates files that only their owner can read
+            if file.is_file():
+                file.chmod(new.stat().st_mode & 0o666)
         check_free(path, force, argument=argument)  # another process may have written it meanwhile
         if path.exists():
             path.rename(old)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from glora_automl._messages import one_line
 from glora_automl.errors import ExportError
 from glora_automl.export._extras import require
+from glora_automl.export._graph import graph_input, logits_of
 from glora_automl.export._record import Record
 
 __all__ = ["check_onnx", "load_onnx", "write_onnx"]
@@ -37,7 +38,8 @@ def check_onnx() -> None:
 def write_onnx(folder: Path, model: nn.Module, record: Record) -> list[str]:
     """Write ``model.onnx``: float32 ``images (batch, channels, height, width)`` to ``logits``.
 
-    The metadata of the graph hold class names and preprocessing, as JSON.
+    With the input ``pixels`` of the record, uint8 ``images`` of any size to ``probabilities``. The
+    metadata of the graph hold class names and preprocessing, as JSON.
 
     Args:
         folder: Folder to write to.
@@ -52,8 +54,7 @@ def write_onnx(folder: Path, model: nn.Module, record: Record) -> list[str]:
     """
     onnx = require("onnx", "onnx")
     path = folder / GRAPH
-    # Two images, because torch specialises a batch size of 1 to a constant.
-    example = torch.zeros(2, *record.preprocessing.size)
+    given = graph_input(model, record)
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:
@@ -67,12 +68,12 @@ def write_onnx(folder: Path, model: nn.Module, record: Record) -> list[str]:
         ):
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                model,
-                (example,),
+                given.model,
+                (given.example,),
                 str(path),
                 input_names=["images"],
-                output_names=["logits"],
-                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                output_names=[given.output],
+                dynamic_shapes=(given.dynamic,),
                 dynamo=True,
                 external_data=False,
             )
@@ -96,8 +97,8 @@ def write_onnx(folder: Path, model: nn.Module, record: Record) -> list[str]:
     return [GRAPH]
 
 
-def load_onnx(folder: Path) -> Callable[[Tensor], Tensor]:
-    """Load the graph into ONNX Runtime on the CPU and return images to logits.
+def load_onnx(folder: Path, record: Record) -> Callable[[Tensor], Tensor]:
+    """Load the graph into ONNX Runtime on the CPU and return normalised images to logits.
 
     Raises:
         ExportError: If ONNX Runtime is not installed or cannot load it.
@@ -112,8 +113,8 @@ def load_onnx(folder: Path) -> Callable[[Tensor], Tensor]:
             f"ONNX Runtime cannot load {str(folder / GRAPH)!r}: {one_line(error)}. Export again."
         ) from None
 
-    def logits(images: Tensor) -> Tensor:
-        (found,) = session.run(["logits"], {"images": images.cpu().numpy()})
+    def graph(images: Tensor) -> Tensor:
+        (found,) = session.run(None, {"images": images.cpu().numpy()})
         return torch.from_numpy(found)
 
-    return logits
+    return logits_of(graph, record)

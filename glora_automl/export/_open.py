@@ -11,13 +11,15 @@ from torch import Tensor, nn
 
 from glora_automl._declarations import validate
 from glora_automl._files import user_path
-from glora_automl.backbones import BackboneSettings, create_from_checkpoint, create_model
+from glora_automl.backbones import PREFIX, BackboneSettings, create_from_checkpoint, create_model
 from glora_automl.errors import ExportError
 from glora_automl.export._adapter import check_backbone_digest, load_adapter
 from glora_automl.export._onnx import load_onnx
 from glora_automl.export._peft import load_peft
-from glora_automl.export._record import FILES, Record, read_record
+from glora_automl.export._pt2 import load_pt2
+from glora_automl.export._record import BACKBONE, FILES, RECORD, Record, read_record
 from glora_automl.export._timm import load_timm
+from glora_automl.export._transformers import load_transformers
 
 __all__ = ["LoadedExport", "create_backbone", "open_export"]
 
@@ -43,24 +45,29 @@ def open_export(path: Path, *, backbone: str | None, device: torch.device) -> Lo
     Args:
         path: Folder of the export.
         backbone: Weights of an adapter's backbone, see :func:`create_backbone`.
-        device: Device of the model; ONNX graphs run on the CPU.
+        device: Device of the model; graphs run on the CPU.
 
     Raises:
         ExportError: If the folder is no export, a file is altered, or the backbone is missing or
             another one.
         TaskError: If the backbone cannot be read.
     """
-    record = read_record(path, "timm", "adapter", "peft", "onnx")
-    if record.kind in ("timm", "onnx") and backbone is not None:
+    record = read_record(path, "timm", "adapter", "peft", "onnx", "pt2", "transformers")
+    if record.kind not in ("adapter", "peft") and backbone is not None:
         raise ExportError(
             f"`backbone` must be None for an export of kind {record.kind!r}, which holds all "
             f"weights, got {backbone!r}. Leave out `backbone`."
         )
-    if record.kind == "onnx":
-        return LoadedExport(record, load_onnx(path), torch.device("cpu"))
+    if record.kind in ("onnx", "pt2"):
+        graph = load_onnx(path, record) if record.kind == "onnx" else load_pt2(path, record)
+        return LoadedExport(record, graph, torch.device("cpu"))
     if record.kind == "timm":
         model = load_timm(path, record)
+    elif record.kind == "transformers":
+        model = load_transformers(path)
     else:
+        if backbone is None and (path / BACKBONE / RECORD).is_file():
+            backbone = str(path / BACKBONE)
         model = create_backbone(record, backbone)
         if record.kind == "adapter":
             model = load_adapter(model, path, merge=True)
@@ -76,7 +83,7 @@ def create_backbone(record: Record, backbone: str | None) -> nn.Module:
     Args:
         record: Record of the adapter.
         backbone: Weight file, as ``backbone.checkpoint`` of a recipe takes it, or folder of a
-            ``backbone`` export. None lets timm download the weights.
+            ``backbone`` export. None lets timm or transformers download the weights.
 
     Raises:
         ExportError: If the weights are missing.
@@ -93,6 +100,12 @@ def create_backbone(record: Record, backbone: str | None) -> nn.Module:
             )
         return create_model(settings.model_copy(update={"pretrained": True}), n_classes, 0)
     path = user_path(backbone, "backbone", ExportError)
+    if path.is_dir():
+        read_record(path, "backbone")
+        if known.model.startswith(PREFIX):
+            return create_model(
+                BackboneSettings(model=f"{PREFIX}{path}", pretrained=True), n_classes, 0
+            )
     file = path / FILES["backbone"][0] if path.is_dir() else path
     # Validated like a recipe's checkpoint, which refuses pickles.
     table = {**settings.model_dump(), "checkpoint": str(file)}

@@ -7,6 +7,7 @@ rank of all layers therefore expresses any architecture exactly.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -141,7 +142,10 @@ def write_peft(folder: Path, backbone: nn.Module, adapter: Adapter) -> list[str]
         inference_mode=True,
     )
     backbone.name_or_path = adapter.record.backbone.hub or adapter.record.backbone.model  # type: ignore[assignment]
-    model = peft.get_peft_model(backbone, config)
+    with warnings.catch_warnings():
+        # PEFT reads an attribute that transformers has renamed.
+        warnings.simplefilter("ignore", FutureWarning)
+        model = peft.get_peft_model(backbone, config)
     for name in adapted:
         for tensor in TENSORS:
             paths: Any = getattr(backbone.get_submodule(name), f"glora_{tensor}")
@@ -201,7 +205,9 @@ def load_peft(folder: Path, backbone: nn.Module, *, merge: bool) -> nn.Module:
     """
     peft = require_peft()
     try:
-        model = peft.PeftModel.from_pretrained(backbone, str(folder))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # as in write_peft
+            model = peft.PeftModel.from_pretrained(backbone, str(folder))
     except Exception as error:  # PEFT's exceptions have no common class
         raise ExportError(
             f"PEFT {peft.__version__} cannot load {str(folder)!r}: {one_line(error)}. Export again."

@@ -18,12 +18,13 @@ from glora_automl._files import read_file, write_atomic
 from glora_automl._messages import short
 from glora_automl.adapters import adapted_layers, classifiers
 from glora_automl.architecture import Architecture
-from glora_automl.backbones import BackboneSettings, Deviation, Mean, ModelKwargs
+from glora_automl.backbones import PREFIX, BackboneSettings, Deviation, Mean, ModelKwargs
 from glora_automl.errors import ArchitectureError, ExportError
 from glora_automl.tasks import InputFormat, ValueRange, check_value_range
 from glora_automl.training import tensor_digest
 
 __all__ = [
+    "BACKBONE",
     "FILES",
     "FORMAT",
     "KINDS",
@@ -42,19 +43,24 @@ FORMAT = 1
 
 RECORD = "glora.json"
 
-Kind = Literal["timm", "backbone", "adapter", "peft", "onnx"]
+Kind = Literal["timm", "transformers", "adapter", "peft", "onnx", "pt2", "backbone"]
 """Formats of an export."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 FILES: dict[Kind, tuple[str, ...]] = {
     "timm": ("model.safetensors", "config.json"),
+    "transformers": ("model.safetensors", "config.json"),
     "backbone": ("model.safetensors", "config.json"),
     "adapter": ("adapter.safetensors",),
     "peft": ("adapter_model.safetensors", "adapter_config.json"),
     "onnx": ("model.onnx",),
+    "pt2": ("model.pt2",),
 }
 """Files that are loaded for each kind; the record holds their sha256."""
+
+BACKBONE = "backbone"
+"""Folder in an adapter's export with a backbone that no hub has, an export of that kind."""
 
 MAX_BYTES = 1 << 24
 """Largest record."""
@@ -129,12 +135,13 @@ class Backbone(Declaration):
     """Backbone of an adapter.
 
     Attributes:
-        model: Model name for ``timm.create_model``.
+        model: Model name for ``timm.create_model``, or ``transformers:`` and a repository.
         kwargs: Further keyword arguments of ``timm.create_model``, of those that shape a model.
         digest: :func:`backbone_digest` of the weights.
-        pretrained: Whether timm downloads the weights.
+        pretrained: Whether timm or transformers downloads the weights.
         hub: Repository of the weights on the Hugging Face hub, empty without one.
         checkpoint: sha256 of the local file with the weights, None without one.
+        license: Licence of the weights in the hub's words, empty if it is not known.
     """
 
     model: str = Field(min_length=1, max_length=300)
@@ -143,18 +150,23 @@ class Backbone(Declaration):
     pretrained: bool = False
     hub: str = ""
     checkpoint: Sha256 | None = None
+    license: str = Field(default="", max_length=100)
 
     @classmethod
     def of(cls, settings: BackboneSettings, model: nn.Module) -> Backbone:
         """Describe a backbone, which may be adapted but not merged."""
         config: Any = getattr(model, "pretrained_cfg", {})
+        is_remote = settings.pretrained and not settings.is_local
+        name = settings.model.removeprefix(PREFIX)
+        hub = name if name != settings.model else config.get("hf_hub_id")
         return cls(
-            model=settings.model,
+            model=settings.public_name,
             kwargs=settings.kwargs,
             digest=backbone_digest(model),
-            pretrained=settings.pretrained,
-            hub=(config.get("hf_hub_id") or "") if settings.pretrained else "",
+            pretrained=is_remote,
+            hub=(hub or "") if is_remote else "",
             checkpoint=settings.sha256,
+            license=(config.get("license") or "") if is_remote else "",
         )
 
 
@@ -168,6 +180,8 @@ class Record(Declaration):
         backbone: The adapted backbone.
         architecture: The printed architecture, empty for a backbone.
         n_params: Trainable parameters of the adapter.
+        input: Images of a graph: ``normalized`` floats of the model's size, or uint8 ``pixels`` of
+            any size, for which the graph returns probabilities instead of logits.
         files: sha256 of the weight files, by file name.
         about: Metadata, such as study, trial and scores, as JSON values.
         format: Version of the record.
@@ -179,6 +193,7 @@ class Record(Declaration):
     backbone: Backbone
     architecture: str = Field(default="", max_length=MAX_TEXT)
     n_params: Count = 0
+    input: Literal["normalized", "pixels"] = "normalized"
     files: dict[str, Sha256] = Field(default_factory=dict, max_length=100)
     about: dict[str, Any] = Field(default_factory=dict)
     format: Int = FORMAT

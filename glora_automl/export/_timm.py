@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import timm
 from timm.data.config import resolve_model_data_config
 from timm.models import save_for_hf
@@ -32,15 +33,15 @@ _SOURCE = ("url", "file", "hf_hub_id", "hf_hub_filename", "tag", "license", "ori
 
 
 def check_timm(backbone: nn.Module, architecture: Architecture) -> None:
-    """Refuse an architecture that adds a bias to a layer of the timm model without one.
+    """Refuse an architecture that adds a bias to a layer of the backbone without one.
 
     Raises:
         ExportError: If C or E of such a layer is not ``none``.
     """
     if layers := added_biases(backbone, architecture):
         raise ExportError(
-            "C and E must be none for layers without bias in a plain timm model, got one for "
-            f"{_shortened(layers)}. Choose `to` 'adapter' or 'onnx'."
+            "C and E must be none for layers without bias in a plain model of timm or "
+            f"transformers, got one for {_shortened(layers)}. Choose `to` 'adapter' or 'onnx'."
         )
 
 
@@ -60,7 +61,7 @@ def _shortened(names: list[str]) -> str:
 
 
 def write_timm(folder: Path, model: nn.Module, record: Record) -> list[str]:
-    """Write ``model.safetensors`` and ``config.json``, which timm loads without this package.
+    """Write ``model.safetensors`` and ``config.json``, which timm and transformers load.
 
     Args:
         folder: Folder to write to.
@@ -86,13 +87,20 @@ def write_timm(folder: Path, model: nn.Module, record: Record) -> list[str]:
     }
     model.pretrained_cfg = config
     kwargs = {k: v for k, v in record.backbone.kwargs.items() if k not in _RUNTIME}
-    save_for_hf(
-        model,
-        str(folder),
-        model_config={"label_names": list(record.classes)},
-        model_args=kwargs,
-        safe_serialization=True,
-    )
+    names = dict(enumerate(record.classes))
+    labels = {
+        "label_names": list(record.classes),
+        "id2label": names,
+        "label2id": {name: index for index, name in names.items()},
+    }
+    save_for_hf(model, str(folder), model_config=labels, model_args=kwargs, safe_serialization=True)
+    weights, path = (folder / name for name in FILES["timm"])
+    # transformers reads safetensors of this format alone.
+    safetensors.torch.save_file(model.state_dict(), weights, metadata={"format": "pt"})
+    config = json.loads(path.read_text(encoding="utf-8"))
+    # transformers passes both the arguments and the number of labels to timm.
+    config.get("model_args", {}).pop("num_classes", None)
+    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return list(FILES["timm"])
 
 
@@ -104,9 +112,7 @@ def _check_config(path: Path) -> None:
     """
     try:
         config = json.loads(read_file(path, MAX_BYTES))
-        kwargs = dict(config.get("model_args") or {})
-        kwargs.pop("num_classes", None)  # timm adds it
-        check_kwargs(kwargs)
+        check_kwargs(dict(config.get("model_args") or {}))
         known = config.get("pretrained_cfg") or {}
         if foreign := [key for key in ("file", "state_dict") if known.get(key)]:
             raise ValueError(f"pretrained_cfg.{foreign[0]} is set")

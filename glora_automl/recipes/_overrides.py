@@ -62,7 +62,10 @@ def override_recipe(
     if data is not None:
         recipe = with_data(recipe, data)
         if name is None:
-            recipe = recipe.replace(name=name_of(data))
+            # The text of the recipe `own` tells how to call it, not what this study is.
+            recipe = recipe.replace(
+                name=name_of(data), description=f"images of {Path(data).resolve().name}"[:1000]
+            )
     if model is not None:
         recipe = with_model(recipe, model)
     if architecture is not None:

@@ -26,10 +26,10 @@ __all__ = [
 ]
 
 
-def _pack(tensors: Mapping[str, Tensor]) -> bytes:
+def _pack(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
     # safetensors refuses tensors with common memory or non-contiguous strides.
     copies = {k: t.detach().cpu().clone().contiguous() for k, t in tensors.items()}
-    return safetensors.torch.save(copies)
+    return safetensors.torch.save(copies, metadata)
 
 
 def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
@@ -45,16 +45,23 @@ def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
     return hashlib.sha256(_pack(dict(sorted(tensors.items())))).hexdigest()
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write one safetensors file, whose sha256 is the :func:`tensor_digest`.
+def save_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+) -> str:
+    """Write one safetensors file, whose sha256 without metadata is the :func:`tensor_digest`.
+
+    Args:
+        path: The file.
+        tensors: The tensors.
+        metadata: Texts in the file's header.
 
     Returns:
-        The digest.
+        The sha256 of the file.
 
     Raises:
         StorageError: If the file cannot be written.
     """
-    data = _pack(dict(sorted(tensors.items())))
+    data = _pack(dict(sorted(tensors.items())), metadata)
     write_atomic(path, lambda file: file.write_bytes(data))
     return hashlib.sha256(data).hexdigest()
 

@@ -26,7 +26,7 @@ def runs(tmp_path_factory):
 @pytest.fixture(scope="session")
 def exports(runs):
     """Exports of that study, by kind."""
-    kinds = ("adapter", "timm", "peft", "onnx", "backbone")
+    kinds = ("adapter", "timm", "peft", "onnx", "pt2", "backbone")
     workspace = Workspace(runs=runs)
     return {
         kind: export_model("tiny", kind, runs / "out" / kind, workspace=workspace) for kind in kinds

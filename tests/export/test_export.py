@@ -25,6 +25,7 @@ from glora_automl.pipeline import (
     load_backbone,
     open_run,
 )
+from glora_automl.recipes import load_recipe
 from glora_automl.study import (
     AdapterOutcome,
     ClassReport,
@@ -33,6 +34,7 @@ from glora_automl.study import (
     get_attribute,
     load_study,
     read_data,
+    read_recipe,
     stage_costs,
 )
 from glora_automl.training import evaluate
@@ -48,6 +50,10 @@ def logits_without_package(exports, runs, tmp_path_factory):
     process = subprocess.run(command, cwd=out.parent, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     return dict(np.load(out))
+
+
+def card_of(export):
+    return (export.path / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +94,13 @@ def test_export_model_records_scores_and_verification(exports, runs, study):
         assert export.verification.difference <= export.verification.tolerance
 
 
-def test_export_model_card_of_the_winner_has_its_classes(exports, study):
-    card = (exports["timm"].path / "README.md").read_text(encoding="utf-8")
-    assert read_data(study).captions()[0] in card
+def test_export_model_details_of_the_winner_have_its_classes(exports, study):
+    assert read_data(study).captions()[0] in card_of(exports["timm"])
+    card = (exports["timm"].path / "study.md").read_text(encoding="utf-8")
     assert "## Classes on test images" in card
     for confusion in ClassReport.from_json(get_attribute(study, "classes")).confusions:
         assert f"| {confusion.label} | {confusion.prediction} | {confusion.n_images} |" in card
-    backbone = (exports["backbone"].path / "README.md").read_text(encoding="utf-8")
+    backbone = (exports["backbone"].path / "study.md").read_text(encoding="utf-8")
     assert "Classes on test images" not in backbone
 
 
@@ -107,20 +113,26 @@ def test_export_model_of_adapter_is_smaller_than_model(exports):
 
 def test_export_model_files_are_readable_by_others(exports):
     for export in exports.values():
-        modes = {file.stat().st_mode & 0o777 for file in export.path.iterdir()}
+        files = [file for file in export.path.rglob("*") if file.is_file()]
+        modes = {file.stat().st_mode & 0o777 for file in files}
         assert modes == {export.path.stat().st_mode & 0o666}
 
 
-@pytest.mark.parametrize("kind", ["adapter", "timm", "peft", "onnx", "backbone"])
+@pytest.mark.parametrize("kind", ["adapter", "timm", "peft", "onnx", "pt2", "backbone"])
 def test_model_card_has_front_matter_and_figures(exports, kind, runs, study):
     export = exports[kind]
     card = ModelCard.load(export.path / "README.md")
     data = card.data.to_dict()
     assert data["pipeline_tag"] == "image-classification"
-    assert data["library_name"] == {"adapter": "glora-automl", "backbone": "timm"}.get(kind, kind)
+    assert data["library_name"] == {
+        "adapter": "glora-automl",
+        "backbone": "timm",
+        "pt2": "pytorch",
+    }.get(kind, kind)
     assert "60 of 60 predictions are equal" in card.text
     assert "trial None" not in card.text
-    assert "## Usage" in card.text
+    assert "## Load it" in card.text
+    assert len(card.text.splitlines()) <= 70  # one page
     # `predict` refuses a backbone.
     assert ("glora predict" in card.text) == (kind != "backbone")
     assert ("the study's subnet" in card.text) == (kind != "backbone")
@@ -128,10 +140,14 @@ def test_model_card_has_front_matter_and_figures(exports, kind, runs, study):
         values = [result.metric_value for result in card.data.eval_results]
         about = export.record.about
         assert values == [round(about[s]["accuracy"], 4) for s in ("validation", "test")]
-        assert export.record.architecture in card.text
-    # A published card must not name the machine.
-    assert str(runs) not in card.text
-    assert not [cost.worker for cost in stage_costs(study) if cost.worker in card.text]
+        assert export.record.architecture in (export.path / "study.md").read_text(encoding="utf-8")
+    # A published folder must not name the machine.
+    for name in ("README.md", "study.md", "recipe.toml"):
+        text = (export.path / name).read_text(encoding="utf-8")
+        assert str(runs) not in text
+        assert not [cost.worker for cost in stage_costs(study) if cost.worker in text]
+    recipe = load_recipe(export.path / "recipe.toml")
+    assert recipe.identity() == read_recipe(study).identity()
 
 
 def test_export_model_of_other_trial_has_inherited_weights(workspace, study, tmp_path):
@@ -172,7 +188,7 @@ def test_export_model_with_budget_exports_its_selection(workspace, tmp_path):
         model = timm.create_model(f"local-dir:{export.path}", pretrained=True).eval()
         found = model(images)
         torch.testing.assert_close(found, selected.model(images), rtol=1e-4, atol=1e-4)
-    with pytest.raises(StudyError, match="Leave out `trial` or `budget`"):
+    with pytest.raises(StudyError, match="Leave out `trial`, `budget` or `architecture`"):
         export_model("tiny", "timm", tmp_path / "again", trial=0, **arguments)
 
 
@@ -183,8 +199,8 @@ def test_export_model_with_budget_exports_the_smallest_within_a_margin(workspace
     )
     assert export.record.n_params == selected.selection.n_params == selected.ladder.chosen.n_params
     assert export.record.about["test"] == selected.rows[0].test._asdict()
-    card = (export.path / "README.md").read_text(encoding="utf-8")
-    assert "### Smaller adapters" in card
+    card = (export.path / "study.md").read_text(encoding="utf-8")
+    assert "## Smaller adapters" in card
     assert f"at most {selected.budget:,} (smallest)" in card
 
 
@@ -311,7 +327,7 @@ def test_model_card_without_trial_names_the_preset(tiny, tmp_path, monkeypatch, 
     assert about["test"] == row.test._asdict()
     card = (export.path / "README.md").read_text(encoding="utf-8")
     assert "trial None" not in card
-    assert label in card.partition("## Usage")[0]
+    assert label in card.partition("## Load it")[0]
 
 
 @pytest.fixture

@@ -3,8 +3,10 @@
 import json
 
 import pytest
+import safetensors
 import timm
 import torch
+from transformers import AutoModelForImageClassification
 
 from glora_automl.adapters import merge
 from glora_automl.architecture import Architecture
@@ -33,6 +35,13 @@ def test_load_timm_of_any_model_returns_equal_logits(tmp_path, name):
     config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     assert config["architecture"] == timm.models.split_model_name_tag(MODELS[name][0])[0]
     assert config["label_names"] == list(CLASSES)
+    assert config["id2label"] == {str(i): name for i, name in enumerate(CLASSES)}
+    with safetensors.safe_open(tmp_path / "model.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt"}
+    wrapped = AutoModelForImageClassification.from_pretrained(tmp_path).eval()
+    assert wrapped.config.label2id == {name: i for i, name in enumerate(CLASSES)}
+    with torch.no_grad():
+        torch.testing.assert_close(wrapped(images()).logits, expected, rtol=1e-4, atol=1e-4)
     # timm's configuration describes other weights.
     assert not {"license", "tag", "hf_hub_id", "url"} & config["pretrained_cfg"].keys()
 
@@ -72,7 +81,7 @@ def test_write_onnx_accepts_any_batch_size(tmp_path):
     )
     with merge(supernet.model) as model, torch.no_grad():
         write_onnx(tmp_path, model, original.record)
-        logits = load_onnx(tmp_path)
+        logits = load_onnx(tmp_path, original.record)
         for count in (1, 2, 7):
             x = torch.randn(count, 3, 32, 32)
             torch.testing.assert_close(logits(x), model(x), rtol=1e-4, atol=1e-4)
@@ -94,5 +103,6 @@ def test_write_onnx_that_fails_raises_one_line(tmp_path, monkeypatch):
 def test_load_onnx_of_other_file_raises(tmp_path):
     pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     (tmp_path / "model.onnx").write_bytes(b"no graph")
+    original, _ = adapter("vit", Architecture.uniform(shapes_of("vit"), E="vector"))
     with pytest.raises(ExportError, match="ONNX Runtime cannot load"):
-        load_onnx(tmp_path)
+        load_onnx(tmp_path, original.record)

@@ -13,7 +13,7 @@ from glora_automl import predict
 from glora_automl.errors import ExportError, TaskError
 from glora_automl.export._record import read_record, write_record
 
-KINDS = ("timm", "adapter", "peft", "onnx")
+KINDS = ("timm", "adapter", "peft", "onnx", "pt2")
 
 
 def backbone_of(exports, kind):
@@ -93,17 +93,29 @@ def test_predict_without_images_raises(exports, tmp_path, monkeypatch, images, w
         predict(exports["timm"].path, images)
 
 
+def test_predict_of_an_adapter_finds_the_backbone_in_its_folder(exports, photos):
+    for kind in ("adapter", "peft"):
+        found, expected = (
+            predict(exports[kind].path, photos, **more) for more in ({}, backbone_of(exports, kind))
+        )
+        assert torch.equal(found.probabilities, expected.probabilities)
+
+
 def test_predict_with_wrong_backbone_raises(exports, photos, tmp_path):
     digest = exports["adapter"].record.backbone.digest[:16]
     for kind in ("adapter", "peft"):
+        alone = tmp_path / kind
+        shutil.copytree(exports[kind].path, alone, ignore=shutil.ignore_patterns("backbone"))
         with pytest.raises(ExportError, match=f"{digest}.* Set `backbone`"):
-            predict(exports[kind].path, photos)
+            predict(alone, photos)
         with pytest.raises(
             ExportError,
             match=f"must have the digest {digest}.*, img_size=8, .*load the study's weights",
         ):
-            predict(exports[kind].path, photos, backbone=str(exports["timm"].path))
-    with pytest.raises(TaskError, match="must be a readable file"):
+            predict(
+                exports[kind].path, photos, backbone=str(exports["timm"].path / "model.safetensors")
+            )
+    with pytest.raises(ExportError, match=r"must be a folder with 'glora\.json'"):
         predict(exports["adapter"].path, photos, backbone=str(tmp_path))
     (tmp_path / "weights.safetensors").write_bytes(b"\x80\x04K\x01.")
     with pytest.raises(TaskError, match="it is a pickle"):

@@ -62,7 +62,7 @@ def main(exports, out):
     x = images(model)
     found = {"timm": model(x)}
     weights = str(exports / "timm/model.safetensors")
-    kwargs = config["model_args"]
+    kwargs = {"num_classes": config["num_classes"], **config["model_args"]}
     model = timm.create_model(config["architecture"], checkpoint_path=weights, **kwargs)
     found["timm, checkpoint_path"] = model.eval()(x)
 

@@ -34,6 +34,8 @@ ENVIRONMENT = {
     "WORLD_SIZE": "torchrun: number of processes. Two or more train the supernet together.",
     "RANK": "torchrun: number of this process; process 0 prints.",
     "LOCAL_RANK": "torchrun: number of this process on its machine, which is its GPU.",
+    "MLFLOW_EXPERIMENT_NAME": "`--track mlflow`: the experiment, by default `glora_automl`.",
+    "WANDB_PROJECT": "`--track wandb`: the project, by default `glora_automl`.",
 }
 """Variables that the package itself reads, beside those of options."""
 

@@ -12,7 +12,7 @@ from glora_automl.cli._output import is_main_process, print_comparison, print_js
 __all__ = ["compare"]
 
 
-@with_workspace(leave_out=("heartbeat",))
+@with_workspace(leave_out=("heartbeat", "track"))
 def compare(
     workspace: Any,
     name: StudyName,

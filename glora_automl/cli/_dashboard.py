@@ -19,7 +19,10 @@ PATIENCE = 10
 def dashboard(
     storage: Storage = None,
     artifacts: Annotated[
-        str | None, typer.Option(help="Folder or s3://bucket/prefix of the studies' files.")
+        str | None,
+        typer.Option(
+            envvar="GLORA_ARTIFACTS", help="Folder or s3://bucket/prefix of the studies' files."
+        ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.")] = 8080,

@@ -11,7 +11,7 @@ import shlex
 import sys
 import tempfile
 import traceback
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -43,10 +43,28 @@ app = typer.Typer(
     name="glora",
     help="AutoML for adapters: search GLoRA adapters under a parameter budget.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"glora {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
+
 
 for command in (
     _search.search,

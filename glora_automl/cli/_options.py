@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +13,7 @@ import typer
 
 from glora_automl._messages import short
 from glora_automl._signals import StopOnSignal
-from glora_automl.cli._output import start_progress
+from glora_automl.cli._output import is_main_process, start_progress
 from glora_automl.errors import RecipeError, Stopped
 
 if TYPE_CHECKING:
@@ -58,8 +58,9 @@ RecipeName = Annotated[
 Storage = Annotated[
     str | None,
     typer.Option(
+        envvar="GLORA_STORAGE",
         help="URL of a database, or path of a journal file (.log); by default SQLite in the runs "
-        "folder."
+        "folder.",
     ),
 ]
 Model = Annotated[
@@ -86,7 +87,12 @@ Metric = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of all randomness.")]
 Runs = Annotated[
-    Path, typer.Option(parser=path, help="Folder for database, artifacts and checkpoints.")
+    Path,
+    typer.Option(
+        envvar="GLORA_RUNS",
+        parser=path,
+        help="Folder for database, artifacts and checkpoints.",
+    ),
 ]
 NTrials = Annotated[int | None, typer.Option(help="Complete trials to reach, of all workers.")]
 Timeout = Annotated[
@@ -96,7 +102,7 @@ Timeout = Annotated[
         "Selection, refit and test come on top."
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
+Device = Annotated[str, typer.Option(envvar="GLORA_DEVICE", help="auto, cpu, cuda, ...")]
 Data = Annotated[
     str | None,
     typer.Option(
@@ -113,8 +119,9 @@ _WORKSPACE: dict[str, tuple[Any, Any]] = {
         Annotated[
             str | None,
             typer.Option(
+                envvar="GLORA_ARTIFACTS",
                 help="Folder or s3://bucket/prefix for supernet and winner; by default the "
-                "study's, or in the runs folder."
+                "study's, or in the runs folder.",
             ),
         ],
         None,
@@ -132,6 +139,24 @@ _WORKSPACE: dict[str, tuple[Any, Any]] = {
         300.0,
     ),
     "quiet": (Quiet, False),
+    "log_file": (
+        Annotated[
+            Path | None,
+            typer.Option(help="Append the log to this file, even with --quiet."),
+        ],
+        None,
+    ),
+    "log_format": (
+        Annotated[str, typer.Option(help="text or json, of all log files.")],
+        "text",
+    ),
+    "track": (
+        Annotated[
+            list[str] | None,
+            typer.Option(help="Record with mlflow, wandb or tensorboard, too; repeatable."),
+        ],
+        None,
+    ),
 }
 """Options of a workspace: annotation and default."""
 
@@ -162,11 +187,21 @@ def with_workspace(*, leave_out: tuple[str, ...] = ()) -> Callable[[Callable[...
         @functools.wraps(command)
         def wrapper(**values: Any) -> None:
             fields = {name: values.pop(name) for name in names}
-            progress = start_progress(fields.pop("quiet"))
+            log_file, track = fields.pop("log_file"), fields.pop("track", None)
+            _check_log_format(fields["log_format"])
+            shown = start_progress(fields.pop("quiet"))
             from glora_automl.pipeline import Workspace
+            from glora_automl.progress import LogProgress, ProgressGroup, log_to_file
 
-            with stoppable() as stop:
-                workspace = Workspace(progress=progress, stop=stop, publish=_publish, **fields)
+            fields["progress"] = ProgressGroup([shown, LogProgress()])
+            fields["trackers"] = _trackers(track or ())
+            written = (
+                nullcontext()
+                if log_file is None or not is_main_process()
+                else log_to_file(log_file, fields["log_format"])
+            )
+            with written, stoppable() as stop:
+                workspace = Workspace(stop=stop, publish=_publish, **fields)
                 command(**values, workspace=workspace)
 
         wrapper.__signature__ = signature.replace(  # type: ignore[attr-defined]
@@ -177,6 +212,22 @@ def with_workspace(*, leave_out: tuple[str, ...] = ()) -> Callable[[Callable[...
         return wrapper
 
     return decorate
+
+
+def _check_log_format(kind: str) -> None:
+    if kind not in ("text", "json"):
+        raise RecipeError(
+            f"`log_format` must be text or json, got {short(kind)}. Correct `log_format`."
+        )
+
+
+def _trackers(names: Sequence[str]) -> list[Any]:
+    """Open the trackers, in one process of those that torchrun started."""
+    if not names or not is_main_process():
+        return []
+    from glora_automl.trackers import open_tracker
+
+    return [open_tracker(name) for name in dict.fromkeys(names)]
 
 
 def _publish(study: optuna.Study) -> None:

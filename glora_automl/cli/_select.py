@@ -12,7 +12,7 @@ from glora_automl.cli._output import is_main_process, out_console, print_found, 
 __all__ = ["select"]
 
 
-@with_workspace(leave_out=("heartbeat",))
+@with_workspace(leave_out=("heartbeat", "track"))
 def select(
     workspace: Any,
     name: StudyName,

@@ -32,6 +32,8 @@ from glora_automl.pipeline import (
     load_backbone,
     load_supernet,
     open_run,
+    record_result,
+    recorded,
     refit_work,
     search_trials,
     select_work,
@@ -137,9 +139,12 @@ def search(
         Stopped: If the workspace asked to stop. Finished work is kept.
     """
     deadline = _deadline(recipe, timeout)
-    with open_run(
-        recipe, workspace, name=name, warm_start=warm_start, arrays=arrays, deadline=deadline
-    ) as run:
+    with (
+        open_run(
+            recipe, workspace, name=name, warm_start=warm_start, arrays=arrays, deadline=deadline
+        ) as opened,
+        recorded(opened) as run,
+    ):
         return finish(replace(run, sampler=sampler, callbacks=tuple(callbacks)))
 
 
@@ -253,12 +258,14 @@ def finish(run: Run) -> SearchResult:
         run.record("classes", tested.classes.to_json())
     run.record("result", [row.to_json() for row in tested.rows])
     publisher.publish()
+    model = keep_winner(run, "winner", outcomes[winner])
+    record_result(run, tested.rows)
     return SearchResult(
         run.study,
         selection,
         tested.rows,
         run.context.budget,
-        keep_winner(run, "winner", outcomes[winner]),
+        model,
         run.context.data,
         found.ladder,
         tested.classes,

@@ -23,6 +23,7 @@ from glora_automl.pipeline._monitor import Monitor
 from glora_automl.pipeline._objective import Objective, trial_values
 from glora_automl.pipeline._open import find_study, open_run
 from glora_automl.pipeline._publishing import Publisher
+from glora_automl.pipeline._recording import record_result, recorded
 from glora_automl.pipeline._run import Run
 from glora_automl.pipeline._sampler import create_sampler, draw_region, repaired, sampler_of
 from glora_automl.pipeline._search import (
@@ -103,6 +104,8 @@ __all__ = [
     "prepare_task",
     "preset_proposals",
     "random_study",
+    "record_result",
+    "recorded",
     "refit_work",
     "repaired",
     "resolve_device",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -31,9 +31,16 @@ class Monitor:
     Args:
         study: The study.
         context: Its recipe on this machine, if it has one.
+        record: Called with finished trials.
     """
 
-    def __init__(self, study: optuna.Study, context: Context | None = None) -> None:
+    def __init__(
+        self,
+        study: optuna.Study,
+        context: Context | None = None,
+        record: Callable[[Sequence[FrozenTrial]], object] | None = None,
+    ) -> None:
+        self._record = record
         self._directions = study.directions[:1]
         self._objective = objective_name(study)
         self._context = context
@@ -46,6 +53,8 @@ class Monitor:
     def see(self, trials: Sequence[FrozenTrial]) -> None:
         """Take in finished trials."""
         self._n_done += len(trials)
+        if self._record is not None:
+            self._record(trials)
         self._note_workers(trials)
         complete = [t for t in trials if t.state == TrialState.COMPLETE]
         self._recent.extend(t.values[0] for t in complete if is_feasible(t))

@@ -139,7 +139,7 @@ def open_run(
         worker.heartbeat = get_setting(study, "heartbeat")
         first = unpack_proposals(context.space, get_setting(study, "initial"))
         study.sampler = create_sampler(context, first)
-        run = Run(study, context, stages, artifacts, worker, workspace.publish, deadline=deadline)
+        run = Run(study, context, stages, artifacts, worker, workspace, deadline=deadline)
         stages.check = run.check_settings
         yield run
 

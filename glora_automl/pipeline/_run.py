@@ -13,9 +13,10 @@ from torch import Tensor
 
 from glora_automl.errors import StudyError
 from glora_automl.pipeline._context import Context
-from glora_automl.pipeline._workspace import Publish
+from glora_automl.pipeline._workspace import Publish, Workspace
 from glora_automl.storages import ArtifactReference, Artifacts
 from glora_automl.study import Attribute, Stage, get_attribute, get_setting, set_attribute
+from glora_automl.trackers import GuardedTracker
 from glora_automl.training import load_tensors, save_tensors, tensor_digest
 from glora_automl.workers import Callback, Stages, Worker
 
@@ -44,10 +45,11 @@ class Run:
         stages: Its stages.
         artifacts: Store of its files.
         worker: The worker of this process.
-        publish: Writes note and pictures into the study, if given.
+        workspace: The environment.
         sampler: Proposes the trials instead of the recipe's sampler, if given.
         callbacks: Called after each trial of this process.
         deadline: Moment of :func:`time.monotonic` at which the search ends; None for none.
+        tracker: Records the run outside of the study, if the workspace has trackers.
     """
 
     study: optuna.Study
@@ -55,10 +57,16 @@ class Run:
     stages: Stages
     artifacts: Artifacts
     worker: Worker
-    publish: Publish | None = None
+    workspace: Workspace
     sampler: BaseSampler | None = None
     callbacks: tuple[Callback, ...] = ()
     deadline: float | None = None
+    tracker: GuardedTracker | None = None
+
+    @property
+    def publish(self) -> Publish | None:
+        """Writes note and pictures into the study, if given."""
+        return self.workspace.publish
 
     @property
     def name(self) -> str:

@@ -13,6 +13,7 @@ from glora_automl.pipeline._context import Context
 from glora_automl.pipeline._initial import unpack_proposals
 from glora_automl.pipeline._monitor import Monitor
 from glora_automl.pipeline._objective import Objective
+from glora_automl.pipeline._recording import trial_recorder
 from glora_automl.pipeline._run import Run
 from glora_automl.pipeline._sampler import create_sampler, draw_region, repaired
 from glora_automl.pipeline._supernet import Trained
@@ -132,7 +133,7 @@ def search_trials(
         worker=run.worker,
         target=target,
         progress=context.progress,
-        monitor=Monitor(run.study, context),
+        monitor=Monitor(run.study, context, trial_recorder(run)),
         on_trials=on_trials,
         independent=None if run.sampler is not None else independent_trials(context),
         callbacks=run.callbacks,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from optuna.storages import BaseStorage
 from glora_automl._files import make_folder, sweep, user_path
 from glora_automl._messages import hide, short
 from glora_automl.errors import RecipeError, StorageError
-from glora_automl.progress import Progress
+from glora_automl.progress import LogFormat, LogProgress, Progress
 from glora_automl.storages import (
     Artifacts,
     PatientStorage,
@@ -21,6 +21,7 @@ from glora_automl.storages import (
     open_artifacts,
     open_storage,
 )
+from glora_automl.trackers import Tracker
 
 __all__ = ["CACHE", "DOWNLOADS", "RESERVED", "Publish", "Workspace"]
 
@@ -55,8 +56,12 @@ class Workspace:
         heartbeat: Seconds between a worker's heartbeats, from 1 to 1,000,000. A trial is
             stale after three of them. A study keeps the value that it was created with.
         patience: Seconds to wait for a database that does not answer, from 0 to 1,000,000.
-        progress: Display of long work; nothing by default.
+        progress: Display of long work; by default the logger ``glora_automl``, at the level INFO.
         stop: Asked at safe points whether to stop.
+        log_format: ``text`` or ``json`` writes a log file per worker, in the folder ``logs`` of the
+            study. None writes none.
+        trackers: Trackers such as :class:`glora_automl.trackers.MLflowTracker`, which record
+            stages, epochs, trials and the result.
         publish: Called with the study after each generation and at the end, by one worker at a
             time.
 
@@ -75,9 +80,11 @@ class Workspace:
     device: str = "auto"
     heartbeat: float = 10.0
     patience: float = 300.0
-    progress: Progress = field(default_factory=Progress)
+    progress: Progress = field(default_factory=LogProgress)
     stop: Callable[[], bool] | None = None
     publish: Publish | None = None
+    log_format: LogFormat | None = None
+    trackers: Sequence[Tracker] = ()
 
     def __post_init__(self) -> None:
         for name, value, least in (

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from glora_automl import __version__
 from glora_automl.cli import _lists, app
 from glora_automl.cli._main import with_flags
 from glora_automl.errors import GLoRAError
@@ -240,3 +241,14 @@ def test_command_any_arguments_are_a_result_or_one_line(folder, words):
     else:
         assert ran.exit_code in (0, 2), (words, ran.exception)
     assert sorted(path.name for path in folder.iterdir()) == ["tiny.toml"]
+
+
+def test_version_is_printed(glora):
+    assert glora("--version") == (0, f"glora {__version__}\n", "")
+
+
+def test_completion_of_a_shell_is_printed(glora, monkeypatch):
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    code, out, _ = glora("--show-completion", "bash")
+    assert code == 0
+    assert "complete" in out

@@ -25,7 +25,9 @@ from glora_automl.cli._options import (
 from glora_automl.cli._output import print_found
 
 if TYPE_CHECKING:
+    from glora_automl.commands import SearchResult
     from glora_automl.pipeline import Workspace
+    from glora_automl.recipes import Recipe
 
 __all__ = ["search"]
 
@@ -52,6 +54,15 @@ def search(
     warm_start: Annotated[
         str | None, typer.Option(help="Begin with the best architectures of an earlier study.")
     ] = None,
+    workers: Annotated[
+        str | None,
+        typer.Option(
+            help="Workers on a Ray cluster, one per GPU: ray://host:10001, or ray on this machine."
+        ),
+    ] = None,
+    cpus_per_worker: Annotated[
+        int, typer.Option(help="CPUs per worker of a Ray cluster without GPUs.")
+    ] = 2,
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe, continue an interrupted run, or join running workers."""
@@ -70,7 +81,28 @@ def search(
         **given(budget=budget, metric=metric, seed=seed),
     )
     place: Workspace = workspace
-    result = commands.search(
-        wanted, name=name, warm_start=warm_start, timeout=seconds, workspace=place
-    )
+    if workers is None:
+        result = commands.search(
+            wanted, name=name, warm_start=warm_start, timeout=seconds, workspace=place
+        )
+    else:
+        others = given(warm_start=warm_start, timeout=seconds)
+        result = _on_ray(wanted, workers, name, others, cpus_per_worker, place)
     print_found(result, place, as_json)
+
+
+def _on_ray(
+    recipe: Recipe,
+    address: str,
+    name: str | None,
+    others: dict[str, Any],
+    cpus: int,
+    workspace: Workspace,
+) -> SearchResult:
+    from glora_automl.clusters import search_on_ray
+    from glora_automl.errors import RecipeError
+
+    if others:
+        option = next(iter(others))
+        raise RecipeError(f"`{option}` must be left out with `workers`. Remove one of them.")
+    return search_on_ray(recipe, address, name=name, cpus_per_worker=cpus, workspace=workspace)

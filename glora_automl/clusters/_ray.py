@@ -1,0 +1,189 @@
+"""Workers as actors of Ray: one per GPU, or per some CPUs."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import replace
+from importlib import import_module
+from typing import Any
+
+from glora_automl._messages import hide, one_line, short
+from glora_automl.commands import SearchResult, search
+from glora_automl.errors import GLoRAError, Stopped, StorageError
+from glora_automl.pipeline import Workspace
+from glora_automl.recipes import Recipe, parse_recipe
+
+__all__ = ["search_on_ray"]
+
+PASSED = ("storage", "artifacts", "data", "device", "heartbeat", "patience", "log_format")
+"""Fields of a workspace that an actor gets as they are."""
+
+
+class RayWorker:
+    """A worker, in a process of Ray.
+
+    Ray starts the process again after it was killed, and calls :meth:`run` again. The study then
+    continues, like that of any worker.
+    """
+
+    def __init__(self, recipe: dict[str, Any], name: str | None, fields: dict[str, Any]) -> None:
+        self._recipe = parse_recipe(recipe, "recipe")
+        self._name = name
+        self._fields = fields
+        self._stop = threading.Event()
+
+    def run(self) -> str:
+        """Take part in the study until it is finished; return its name, or why it ended."""
+        workspace = Workspace(stop=self._stop.is_set, publish=_publish, **self._fields)
+        try:
+            return str(search(self._recipe, name=self._name, workspace=workspace).study.study_name)
+        except Stopped:
+            return ""
+
+    def stop(self) -> None:
+        """Stop at the next safe point."""
+        self._stop.set()
+
+    def pid(self) -> int:
+        """Return the id of the process."""
+        return os.getpid()
+
+
+def _publish(study: Any) -> None:
+    import_module("glora_automl.report").publish(study)
+
+
+def search_on_ray(
+    recipe: Recipe,
+    address: str | None = None,
+    *,
+    name: str | None = None,
+    cpus_per_worker: int = 2,
+    workspace: Workspace | None = None,
+) -> SearchResult:
+    """Search with one worker per GPU of a Ray cluster, or per ``cpus_per_worker`` CPUs without.
+
+    Ray must be initialized, or is by this call. Each worker is an actor that Ray starts again after
+    its process was killed. All of them need the storage and the artifact store of the workspace:
+    on several machines, a database or a shared folder, and a shared folder or S3.
+
+    Args:
+        recipe: The recipe.
+        address: Address of the cluster, such as ``ray://head:10001``; None is the initialized one,
+            or a new one on this machine.
+        name: Name of the study; by default the recipe's.
+        cpus_per_worker: CPUs of a worker on a cluster without GPUs.
+        workspace: The environment, with names of storage and artifacts.
+
+    Raises:
+        GLoRAError: If the input is invalid, Ray is missing or cannot be reached.
+        Stopped: If the workspace asked to stop. Finished work is kept.
+    """
+    ray, place = _require_ray(), _named(workspace or Workspace())
+    if not isinstance(cpus_per_worker, int) or not 1 <= cpus_per_worker <= 1024:
+        raise GLoRAError(
+            f"`cpus_per_worker` must be from 1 to 1,024, got {short(cpus_per_worker)}. Correct "
+            "`cpus_per_worker`."
+        )
+    begun = not ray.is_initialized()
+    if begun:
+        _connect(ray, address)
+    try:
+        workers = _start(ray, recipe, name, cpus_per_worker, place)
+        _wait(ray, workers, place)
+    finally:
+        if begun:
+            ray.shutdown()
+    # All stages are done: this reads the result and writes the files of this machine.
+    return search(recipe, name=name, workspace=place)
+
+
+def _require_ray() -> Any:
+    try:
+        return import_module("ray")
+    except ImportError as error:
+        raise GLoRAError(
+            f'ray must be installed, got: {one_line(error)}. Run pip install "glora-automl[ray]".'
+        ) from None
+
+
+def _named(workspace: Workspace) -> Workspace:
+    """Return the workspace with places that another process finds, too.
+
+    Raises:
+        StorageError: If the storage is an object of this process.
+    """
+    location = workspace.storage_location
+    if not isinstance(location, str):
+        raise StorageError(
+            "`storage` must be a URL or a path for workers of Ray, got "
+            f"{type(location).__name__}. Set `storage`."
+        )
+    runs = workspace.folder.absolute()
+    if workspace.storage is None:
+        location = replace(workspace, runs=runs).storage_location
+    return replace(workspace, runs=runs, storage=location)
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    hide(address or "")
+    options = {} if address in (None, "ray") else {"address": address}
+    try:
+        ray.init(log_to_driver=False, logging_level="error", **options)
+    except Exception as error:  # Ray's exceptions have no common class
+        raise GLoRAError(
+            f"`workers` must be the address of a Ray cluster, got {short(address)}: "
+            f"{one_line(error)}. Start one by 'ray start --head', or correct `workers`."
+        ) from None
+
+
+def _start(
+    ray: Any, recipe: Recipe, name: str | None, cpus: int, workspace: Workspace
+) -> list[Any]:
+    """Start the actors."""
+    resources = ray.cluster_resources()
+    n_gpus = int(resources.get("GPU", 0))
+    if workspace.device == "cpu":
+        n_gpus = 0
+    count = n_gpus or max(1, int(resources.get("CPU", 1)) // cpus)
+    needs = {"num_gpus": 1, "num_cpus": 1} if n_gpus else {"num_cpus": cpus}
+    if not n_gpus and resources.get("CPU", 1) < cpus:
+        needs = {"num_cpus": 1}
+    each = "1 GPU" if n_gpus else f"{needs['num_cpus']} CPUs"
+    workspace.progress.log(f"Ray: {count} workers, each with {each}.")
+    fields = {key: getattr(workspace, key) for key in PASSED} | {"runs": str(workspace.runs)}
+    actor = ray.remote(RayWorker).options(
+        # run and stop at once; a killed process is started again and runs again.
+        max_concurrency=3, max_restarts=-1, max_task_retries=-1, **needs
+    )  # fmt: skip
+    table = recipe.model_dump(mode="json")
+    return [actor.remote(table, name, fields) for _ in range(count)]
+
+
+def _wait(ray: Any, workers: list[Any], workspace: Workspace) -> None:
+    """Wait until all workers have ended.
+
+    Raises:
+        GLoRAError: As a worker raised it.
+        Stopped: If the workspace asked to stop.
+    """
+    left, asked = [worker.run.remote() for worker in workers], False
+    while left:
+        done, left = ray.wait(left, timeout=0.5)
+        for result in done:
+            _check(ray, result)
+        if workspace.stop is not None and workspace.stop() and not asked:
+            asked = True
+            ray.get([worker.stop.remote() for worker in workers])
+    if asked:
+        raise Stopped
+
+
+def _check(ray: Any, result: Any) -> None:
+    try:
+        ray.get(result)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, GLoRAError):
+            raise error.cause from None
+        raise

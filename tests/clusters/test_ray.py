@@ -1,0 +1,97 @@
+"""Workers as actors of a real Ray cluster on this machine."""
+
+import os
+import signal
+import sys
+import time
+
+import pytest
+from optuna.storages import InMemoryStorage
+
+from glora_automl import Workspace, resume
+from glora_automl.clusters import search_on_ray
+from glora_automl.clusters._ray import RayWorker, _check
+from glora_automl.errors import GLoRAError, Stopped, StorageError
+from glora_automl.progress import LineProgress
+from glora_automl.study import summarize
+
+ray = pytest.importorskip("ray", reason="needs ray")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A cluster of this machine with two CPUs."""
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield
+    ray.shutdown()
+
+
+def test_search_on_ray_runs_one_worker_per_cpus(cluster, tiny, tmp_path):
+    lines = []
+    progress = LineProgress(lines.append)
+    workspace = Workspace(
+        runs=tmp_path, heartbeat=1.0, device="cpu", log_format="text", progress=progress
+    )
+    result = search_on_ray(
+        tiny.replace(search={"n_trials": 6}, selection={"n_candidates": 1}),
+        cpus_per_worker=1,
+        workspace=workspace,
+    )
+    assert lines[0] == "Ray: 2 workers, each with 1 CPUs."
+    summary = summarize(result.study)
+    assert summary["trials"]["complete"] == 6
+    # Two processes took part, none of them this one.
+    workers = {name.rsplit("-", 2)[1] for name in summary["workers"]}
+    assert len(workers) == 2
+    assert str(os.getpid()) not in workers
+    assert len(list((tmp_path / "tiny/logs").iterdir())) >= 2
+    assert (tmp_path / "tiny/winner.json").is_file()
+
+
+def test_ray_worker_that_is_killed_is_started_again(cluster, tiny, tmp_path):
+    recipe = tiny.replace(
+        training={"epochs": 60}, search={"n_trials": 4}, selection={"baselines": False}
+    )
+    fields = {"runs": str(tmp_path), "heartbeat": 1.0, "device": "cpu"}
+    actor = ray.remote(RayWorker).options(
+        max_concurrency=3, max_restarts=-1, max_task_retries=-1, num_cpus=1
+    )
+    worker = actor.remote(recipe.model_dump(mode="json"), None, fields)
+    first, running = ray.get(worker.pid.remote()), worker.run.remote()
+    while not (tmp_path / "tiny").is_dir():
+        time.sleep(0.05)
+    os.kill(first, signal.SIGKILL)
+    assert ray.get(running, timeout=120) == "tiny"
+    assert ray.get(worker.pid.remote()) != first
+    result = resume("tiny", workspace=Workspace(runs=tmp_path))
+    assert summarize(result.study)["trials"]["complete"] == 4
+    ray.kill(worker)
+
+
+def test_search_on_ray_that_is_stopped_stops_its_workers(cluster, tiny, tmp_path):
+    begin = time.monotonic()
+    workspace = Workspace(runs=tmp_path, stop=lambda: time.monotonic() - begin > 1, device="cpu")
+    with pytest.raises(Stopped):
+        search_on_ray(tiny.replace(training={"epochs": 5000}), workspace=workspace)
+
+
+def test_search_on_ray_with_wrong_input_raises_before_workers_start(cluster, tiny, tmp_path):
+    with pytest.raises(GLoRAError, match="`cpus_per_worker` must be from 1"):
+        search_on_ray(tiny, cpus_per_worker=0, workspace=Workspace(runs=tmp_path))
+    with pytest.raises(StorageError, match="must be a URL or a path for workers of Ray"):
+        search_on_ray(tiny, workspace=Workspace(runs=tmp_path, storage=InMemoryStorage()))
+
+
+def test_error_of_a_worker_is_raised_as_it_was(cluster):
+    @ray.remote
+    def fail():
+        raise StorageError("The database is full.")
+
+    with pytest.raises(StorageError, match=r"^The database is full\.$"):
+        _check(ray, fail.remote())
+
+
+def test_search_on_ray_without_ray_names_the_extra(tiny, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(GLoRAError, match=r'pip install "glora-automl\[ray\]"'):
+        search_on_ray(tiny, workspace=Workspace(runs=tmp_path))

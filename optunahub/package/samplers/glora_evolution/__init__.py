@@ -1,5 +1,5 @@
-"""EvolutionSampler of glora_automl as an OptunaHub package."""
+"""Stateless evolutionary sampler for many categorical parameters under a budget."""
 
-from glora_automl.samplers import EvolutionSampler
+from ._evolution import EvolutionSampler
 
 __all__ = ["EvolutionSampler"]

@@ -49,6 +49,7 @@ FLOORS = {
         "training",
     },
     "workers": {"progress", "samplers", "storages"},
+    "trackers": {"progress"},
 }
 UPPER = [
     "study",
@@ -57,6 +58,7 @@ UPPER = [
     "commands",
     "report",
     "visualization",
+    "clusters",
     "export",
     "estimator",
     "cli",
@@ -66,7 +68,7 @@ BELOW = FLOORS | {part: {*FLOORS, *UPPER[:place]} for place, part in enumerate(U
 FREE = {"errors", "_declarations", "_files", "_lazy", "_messages", "_signals", "_version"}
 """Modules that know nothing of the rest."""
 
-NO_TORCH = ("errors", "progress", "samplers", "storages", "diagnosis")
+NO_TORCH = ("errors", "progress", "samplers", "storages", "diagnosis", "trackers")
 NO_TORCH += ("recipes", "workers", "study", "report")
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -89,6 +91,7 @@ NO_MODULE = {
     "samplers/test_draws.py": "draws of all samplers",
     "test_docs.py": "the documentation",
     "test_examples.py": "the examples",
+    "test_deploy.py": "the files in deploy/",
     "test_optunahub.py": "the OptunaHub package",
     "test_package.py": "the package as a whole",
     "test_project.py": "metadata, workflows, wheel and sdist",

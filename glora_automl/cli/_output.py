@@ -176,7 +176,6 @@ def print_summary(study: optuna.Study, summary: dict[str, Any]) -> None:
     if summary["selection"] is not None:
         selection = Selection.from_json(summary["selection"])
         typer.echo(f"Selected: {printable(selection.origin)}")
-        typer.echo(selection.architecture)
     print_study(study)
     if summary["result"] is not None:
         _print_result(summary)
@@ -283,10 +282,20 @@ def print_export(written: Export) -> None:
         f"Verified: logits of {verification.n_images} validation images differ by at most "
         f"{verification.difference:.1e}, {verification.n_same_predictions} predictions are the same"
     )
+    if written.url is not None:
+        typer.echo(f"Hub: {written.url}")
 
 
 def print_predictions(found: Predictions) -> None:
-    """Print the most likely classes of each image, and the speed."""
+    """Print the most likely classes of each image, and the speed.
+
+    Other programs get a line per image, with tabs, whose file names are whole.
+    """
+    if not out_console().is_terminal:
+        for file, best in found.best():
+            classes = (f"{printable(name)}\t{p:.4f}" for name, p in best)
+            typer.echo("\t".join([printable(file), *classes]))
+        return
     from rich.table import Column, Table
 
     columns: list[Column] = [Column("image", overflow="fold"), Column("class")]

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.util import find_spec, module_from_spec
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import numpy as np
 import optuna
-import optuna_dashboard
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
-from optuna_dashboard import _app
 
 from glora_automl._messages import short
 from glora_automl.commands import random_study_name
@@ -65,10 +64,32 @@ def dashboard_app(
 
     view = StudyView(storage, project_study(by), hides=_is_bookkeeping, writable=write)
     store = None if artifacts is None else _StudyArtifacts(storage, artifacts, location)
-    # optuna-dashboard's Pareto front includes infeasible trials.
-    _app.get_pareto_front_trials = _feasible_front
-    app: _App = optuna_dashboard.wsgi(view, artifact_store=store)
+    app: _App = _own_module().wsgi(view, artifact_store=store)
     return guard_requests(app, write=write, hosts=hosts)
+
+
+def _own_module() -> Any:
+    """Return a copy of optuna-dashboard's application for one storage and grouping.
+
+    Its Pareto front has feasible trials only. Its importances are its own: those of
+    optuna-dashboard are kept per process, by the number of the study alone. It is a copy, as other
+    dashboards of this process keep the original.
+    """
+    own, importance = (_copied(f"optuna_dashboard.{name}") for name in ("_app", "_importance"))
+    own.get_pareto_front_trials = _feasible_front
+    name = "get_param_importance_from_trials_cache"
+    setattr(own, name, getattr(importance, name))
+    return own
+
+
+def _copied(name: str) -> Any:
+    """Return a new copy of a module, which no import finds."""
+    spec = find_spec(name)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _is_bookkeeping(study: FrozenStudy, by_name: Mapping[str, FrozenStudy]) -> bool:

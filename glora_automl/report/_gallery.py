@@ -10,6 +10,7 @@ from glora_automl.report._cost import cost_picture
 from glora_automl.report._importance import importance_picture
 from glora_automl.report._picture import Picture
 from glora_automl.report._progress import (
+    adapters_picture,
     front_picture,
     generations_picture,
     history_picture,
@@ -22,6 +23,7 @@ __all__ = ["PICTURES", "pictures"]
 PICTURES: dict[str, Callable[[Snapshot], Picture | None]] = {
     "architecture": architecture_picture,
     "front": front_picture,
+    "adapters": adapters_picture,
     "confusion": confusion_picture,
     "survival": survival_picture,
     "importance": importance_picture,

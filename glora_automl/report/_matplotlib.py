@@ -174,9 +174,10 @@ def _draw(axes: Any, mark: Mark) -> None:
         )  # fmt: skip
         if big:
             axes.margins(y=0.12)  # room for the text above the highest point
+            # Marks that the legend names have no texts.
             # matplotlib names the side of the text that is fixed, not where the text extends.
             fixed = {"left": "right", "center": "center", "right": "left"}
-            for x, y, text, side in zip(mark.x, mark.y, mark.texts, text_sides(mark), strict=True):
+            for x, y, text, side in zip(mark.x, mark.y, mark.texts, text_sides(mark), strict=False):
                 axes.annotate(
                     text, (x, y), xytext=(0, 7), textcoords="offset points", ha=fixed[side],
                     fontsize=8,

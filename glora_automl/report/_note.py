@@ -31,7 +31,7 @@ def facts(snapshot: Snapshot) -> list[tuple[str, str]]:
     counts = [f"{states.count(s):,} {_STATES.get(s, s.lower())}" for s in sorted(set(states))]
     lines = [
         ("recipe", f"{recipe.name}: {recipe.description}"),
-        ("backbone", recipe.backbone.model),
+        ("backbone", recipe.backbone.public_name),
         ("budget", f"{snapshot.budget:,} trainable parameters"),
         (
             "trials",
@@ -109,6 +109,9 @@ def markdown_note(snapshot: Snapshot) -> str:
         f"# {name}",
         *markdown_study(snapshot),
         *(["## Images", "\n".join(f"- {note}" for note in notes)] if notes else []),
+        "## Parameters",
+        f"The trials have {len(snapshot.space.dimensions):,} parameters. `glora dashboard` counts "
+        "them by block, so that their plots and importances stay small.",
         "## Continue",
         f"```bash\nglora resume {name}\nglora show {name}\nglora report {name}\n```",
         "Add the storage unless it is the default. Once the study is finished, the adapter is in "

@@ -15,6 +15,7 @@ from glora_automl.samplers import is_feasible, trial_positions
 from glora_automl.study import CONSTRAINT, Row, get_attribute
 
 __all__ = [
+    "adapters_picture",
     "front_picture",
     "generations_picture",
     "history_picture",
@@ -48,14 +49,11 @@ def front_picture(snapshot: Snapshot) -> Picture | None:
     if snapshot.front:
         x, y = zip(*((t.user_attrs[CONSTRAINT], t.values[0]) for t in snapshot.front), strict=True)
         marks.append(Line("Pareto front", x, y, "orange", steps=True))
-    marks += [*_results(snapshot), *_smallest(snapshot)]
     return Picture(
         name="front",
         title=f"{snapshot.objective.capitalize()} against trainable parameters",
         caption="Each point is a trial, evaluated with weights inherited from the supernet. No "
-        "trial with as few parameters is better than one on the Pareto front. Diamonds are the "
-        "trained adapters of the result table."
-        + (" A star is the smallest adapter within the margin." if snapshot.ladder else ""),
+        "trial with as few parameters is better than one on the Pareto front.",
         x=Axis("trainable parameters"),
         y=_value_axis(snapshot),
         marks=tuple(marks),
@@ -79,8 +77,30 @@ def _thinned(trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
     return trials[:: math.ceil(len(trials) / MAX_POINTS)]
 
 
+def adapters_picture(snapshot: Snapshot) -> Picture | None:
+    """Show the validation score of the trained adapters against trainable parameters.
+
+    Their weights are trained. Those of trials are inherited, so both have pictures of their own.
+    """
+    marks = [*_results(snapshot), *_smallest(snapshot)]
+    if not marks:
+        return None
+    return Picture(
+        name="adapters",
+        title=f"Trained adapters: {snapshot.objective} against trainable parameters",
+        caption="The adapters of the result table, with trained weights, on the validation images."
+        + (" A star is the smallest adapter within the margin." if snapshot.ladder else ""),
+        x=Axis("trainable parameters"),
+        y=_value_axis(snapshot),
+        marks=tuple(marks),
+    )
+
+
+_COLORS: tuple[Color, ...] = ("blue", "orange", "green", "red", "grey")
+
+
 def _results(snapshot: Snapshot) -> list[Mark]:
-    """Return the points of the result table's adapters."""
+    """Return a mark for each adapter of the result table, named in the legend."""
     rows = [Row.from_json(row) for row in get_attribute(snapshot.study, "result") or ()]
     objective = snapshot.recipe.objective
     found = [
@@ -90,10 +110,10 @@ def _results(snapshot: Snapshot) -> list[Mark]:
         and row.validation is not None
         and (value := row.validation.value(objective)) is not None
     ]
-    if not found:
-        return []
-    n_params, values, names = zip(*found, strict=True)
-    return [Points("trained adapters", n_params, values, "green", "diamond", names)]
+    return [
+        Points(name, [n_params], [value], _COLORS[place % len(_COLORS)], "diamond")
+        for place, (n_params, value, name) in enumerate(found)
+    ]
 
 
 def _smallest(snapshot: Snapshot) -> list[Mark]:
@@ -179,7 +199,7 @@ def generations_picture(snapshot: Snapshot) -> Picture | None:
         name="generations",
         title=f"{snapshot.objective.capitalize()} by generation",
         caption=f"A generation has {snapshot.recipe.search.population_size} trials. "
-        + ("The first holds presets and random architectures. " if has_presets else "")
+        + (f"{_first_text(snapshot)} " if has_presets else "")
         + "The values improve while the search makes progress, and their range narrows as it "
         "converges.",
         x=Axis("generation", whole=True),
@@ -190,6 +210,14 @@ def generations_picture(snapshot: Snapshot) -> Picture | None:
             Line("best", order, best, "orange"),
         ),
     )
+
+
+def _first_text(snapshot: Snapshot) -> str:
+    """Return a sentence on the first generation."""
+    recipe = snapshot.recipe
+    is_wide = recipe.supernet.paths == "wide" and recipe.search.sampler == "evolution"
+    begin = "the largest truncation of the supernet and presets" if is_wide else "presets"
+    return f"The first begins with {begin}, and is filled with random architectures."
 
 
 def loss_picture(snapshot: Snapshot) -> Picture | None:

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import time
@@ -11,9 +12,9 @@ from hypothesis import strategies as st
 from glora_automl.cli._options import given as given_options
 from glora_automl.cli._options import read_timeout, stoppable, with_workspace
 from glora_automl.errors import Stopped
-from glora_automl.progress import LineProgress, Progress
+from glora_automl.progress import LineProgress, LogProgress, Progress
 from tests import processes
-from tests.cli.conftest import COMMANDS, flags
+from tests.cli.conftest import COMMANDS, FAST, flags
 from tests.refusals import refusal
 
 WORKSPACE = {
@@ -21,10 +22,13 @@ WORKSPACE = {
     "--data",
     "--device",
     "--heartbeat",
+    "--log-file",
+    "--log-format",
     "--patience",
     "--quiet",
     "--runs",
     "--storage",
+    "--track",
 }
 RECIPE = {"--budget", "--model", "--set"}
 OPTIONS = {
@@ -40,12 +44,25 @@ OPTIONS = {
         "--seed",
         "--timeout",
         "--warm-start",
+        "--cpus-per-worker",
+        "--workers",
     },
     "train": WORKSPACE | RECIPE | {"--architecture", "--metric", "--name", "--seed"},
     "resume": WORKSPACE - {"--heartbeat"} | {"--n-trials", "--timeout"},
-    "select": WORKSPACE - {"--heartbeat"} | {"--budget", "--margin"},
-    "compare": WORKSPACE - {"--heartbeat"} | {"--n-architectures", "--only"},
-    "export": WORKSPACE - {"--heartbeat"} | {"--budget", "--force", "--out", "--to", "--trial"},
+    "select": WORKSPACE - {"--heartbeat", "--track"} | {"--architecture", "--budget", "--margin"},
+    "compare": WORKSPACE - {"--heartbeat", "--track"} | {"--n-architectures", "--only"},
+    "export": WORKSPACE - {"--heartbeat", "--track"}
+    | {
+        "--architecture",
+        "--budget",
+        "--force",
+        "--out",
+        "--preprocess",
+        "--private",
+        "--push",
+        "--to",
+        "--trial",
+    },
     "suite": WORKSPACE - {"--heartbeat"} | RECIPE | {"--n-seeds", "--n-trials", "--timeout"},
     "predict": {"--backbone", "--batch-size", "--device", "--quiet", "--top"},
     "status": {"--runs", "--storage"},
@@ -105,7 +122,9 @@ def test_with_workspace_options_become_its_fields(command, seen):
     assert (workspace.runs, workspace.storage) == (Path("there"), "a.log")
     assert (workspace.artifacts, workspace.data) == ("s3://b/c", "d")
     assert (workspace.device, workspace.patience) == ("cpu", 2.5)
-    assert isinstance(workspace.progress, LineProgress)
+    shown, log = workspace.progress._members
+    assert isinstance(shown, LineProgress)
+    assert isinstance(log, LogProgress)
     assert workspace.publish is not None
     assert workspace.stop() is False
 
@@ -120,7 +139,8 @@ def test_with_workspace_no_options_are_the_defaults_of_the_library(command, seen
     for field in ("storage", "artifacts", "data", "device", "heartbeat", "patience"):
         assert getattr(workspace, field) == getattr(expected, field)
     assert str(workspace.runs) == str(expected.runs)
-    assert type(workspace.progress) is Progress
+    assert type(workspace.progress._members[0]) is Progress
+    assert (workspace.log_format, workspace.trackers) == ("text", [])
 
 
 def test_with_workspace_left_out_option_is_unknown(command, seen):
@@ -229,3 +249,40 @@ def test_read_timeout_of_any_text_is_a_time_or_one_line(text):
 
 def test_given_leaves_out_options_without_a_value():
     assert given_options(budget=None, seed=0, name="") == {"seed": 0, "name": ""}
+
+
+    assert given(budget=None, seed=0, name="") == {"seed": 0, "name": ""}
+
+
+def test_search_takes_its_places_from_the_environment(folder, glora, monkeypatch):
+    monkeypatch.setenv("GLORA_RUNS", "elsewhere")
+    monkeypatch.setenv("GLORA_STORAGE", "other.log")
+    monkeypatch.setenv("GLORA_ARTIFACTS", "files")
+    monkeypatch.setenv("GLORA_DEVICE", "cpu")
+    options = ("--log-file", "all.log", "--log-format", "json", "--track", "tensorboard")
+    code, out, err = glora("search", "tiny.toml", *FAST, *options, "--quiet")
+    assert (code, err) == (0, "")
+    assert "elsewhere/tiny/winner.json" in out
+    assert (folder / "other.log").is_file()
+    assert (folder / "files").is_dir()
+    assert list((folder / "elsewhere/tiny/tensorboard").iterdir())
+    (own,) = (folder / "elsewhere/tiny/logs").glob("*.log")
+    messages = [json.loads(line)["message"] for line in own.read_text().splitlines()]
+    assert any(message.startswith("Search: 3/3 trials") for message in messages)
+    everything = [json.loads(line)["message"] for line in (folder / "all.log").open()]
+    assert everything[-len(messages) :] == messages
+    assert "tiny" in glora("status")[1]
+    monkeypatch.setenv("GLORA_DEVICE", "abacus")
+    assert "abacus" in glora("search", "tiny.toml", *FAST, "--name", "b", "--quiet")[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--log-format", "xml"), "--log-format must be text or json, got 'xml'"),
+        (("--track", "mlflaw"), "--track must be one of mlflow, wandb, tensorboard"),
+        (("--log-file", "."), "log file must be writable"),
+    ],
+)
+def test_search_with_wrong_log_options_is_one_line(folder, error, options, words):
+    assert words in error("search", "tiny.toml", *options)

@@ -22,12 +22,26 @@ def exported(runs, glora):
 def test_predict_prints_the_most_likely_classes(exported, glora):
     code, out, err = glora("predict", "taken", "grey.png", "--top", 2, "--quiet")
     assert (code, err) == (0, "")
-    assert "grey.png" in out
-    assert "2." in out
-    assert "images/s" in out
+    (line,) = out.splitlines()
+    file, first, p, second, q = line.split("\t")
+    assert file == "grey.png"
+    assert {first, second} < {"5", "6", "7"}
+    assert 1 >= float(p) >= float(q) >= 0
     (best,) = json.loads(glora("predict", "taken", ".", "--json")[1])["images"]
     assert best["file"] == "grey.png"
     assert best["classes"][0]["class"] in ("5", "6", "7")
+
+
+def test_predict_on_a_terminal_prints_a_table_and_elsewhere_whole_names(
+    exported, glora, monkeypatch
+):
+    name = "a" * 120 + ".png"
+    Path("grey.png").rename(name)
+    assert glora("predict", "taken", name, "--quiet")[1].startswith(f"{name}\t")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    out = glora("predict", "taken", name, "--top", 2, "--quiet")[1]
+    assert "2." in out
+    assert "images/s" in out
 
 
 def test_predict_unreadable_image_is_an_error_after_the_others(exported, glora):

@@ -8,9 +8,10 @@ from tests.cli.conftest import FAST, sets
 def test_show_prints_progress_architecture_result_and_cost(runs, glora):
     code, out, _ = glora("show", "tiny", "--runs", runs)
     assert code == 0
-    for words in ("blocks.0.attn.qkv:", "12 of 12 complete", "linear probe", "Pareto front"):
+    for words in ("blocks.0.attn.qkv", "12 of 12 complete", "linear probe", "Pareto front"):
         assert words in out
     assert "Worker " in out
+    assert out.count("blocks.0.attn.qkv") == 1
     assert "Cost" in out
 
 

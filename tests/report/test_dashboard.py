@@ -8,6 +8,7 @@ from io import BytesIO, StringIO
 import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
+from optuna_dashboard import _app
 
 from glora_automl.commands import random_study_name
 from glora_automl.errors import ReportError
@@ -92,12 +93,28 @@ def test_infeasible_trials_are_marked_and_never_best(storage):
     assert found["best_trials"][0]["number"] == study.best_trial.number < 24
 
 
+def test_dashboards_of_one_process_keep_their_own_importances(storage):
+    study, space = begin_study(storage), made_space()
+    add_trials(study, space, 12)
+    names = []
+    for by in ("block", "tensor", "block"):
+        _, found = request(
+            dashboard_app(storage, by=by), f"/api/studies/{study._study_id}/param_importances"
+        )
+        names.append({entry["name"] for entry in found["param_importances"][0]})
+    assert names[0] == names[2] == {"blocks.0", "blocks.1"}
+    assert names[1] <= {"A", "B", "C", "D", "E"}
+
+
 def test_pareto_front_of_several_objectives_has_feasible_trials_only(storage):
     study = optuna.create_study(directions=["maximize", "minimize"], storage=storage)
     for values, over in [((0.9, 5), 1.0), ((0.8, 6), 0.0), ((0.7, 4), -1.0), ((0.6, 7), 0.0)]:
         study.add_trial(create_trial(values=values, constraints={"trainable_params": over}))
+    before = _app.get_pareto_front_trials
     found = detail(dashboard_app(storage), study)
     assert [trial["number"] for trial in found["best_trials"]] == [1, 2]
+    # Other dashboards of this process keep their own front.
+    assert _app.get_pareto_front_trials is before
     assert {trial.number for trial in study.best_trials} == {1, 2}
 
 

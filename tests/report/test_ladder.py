@@ -64,13 +64,13 @@ def test_ladder_stands_in_note_report_and_picture(study, tmp_path):
         assert "Smaller adapters" in text
         assert "590 of 1,200 parameters are enough" in text
         assert "at most 600 (smallest)" in text
-    marks = PICTURES["front"](Snapshot.of(study)).marks
+    marks = PICTURES["adapters"](Snapshot.of(study)).marks
     (star,) = (m for m in marks if isinstance(m, Points) and m.symbol == "star")
     assert (star.name, star.x, star.y) == ("smallest within 1 points", [590], [0.898])
 
 
 def test_ladder_without_a_smaller_adapter_marks_the_selected_one(study):
     set_attribute(study, "ladder", Ladder(1.0, "searched", 1200, 4800, SCORE).to_json())
-    marks = PICTURES["front"](Snapshot.of(study)).marks
+    marks = PICTURES["adapters"](Snapshot.of(study)).marks
     (star,) = (m for m in marks if isinstance(m, Points) and m.symbol == "star")
     assert (star.x, star.y) == ([1200], [0.9])

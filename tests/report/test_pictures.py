@@ -118,7 +118,16 @@ def test_front_picture_shows_the_pareto_front_of_feasible_trials(finished):
     ]
     line = find_mark(picture, Line, f"budget, {budget:,}")
     assert list(line.x) == [budget, budget]
-    assert find_mark(picture, Points, "trained adapters").texts == ("searched", "LoRA r=2")
+    # Trained weights are not on the axis of inherited ones.
+    assert {mark.name for mark in picture.marks} == {
+        "trials",
+        "over the budget",
+        f"budget, {budget:,}",
+        "Pareto front",
+    }
+    adapters = PICTURES["adapters"](Snapshot.of(study))
+    assert [mark.name for mark in adapters.marks] == ["searched", "LoRA r=2"]
+    assert not any(mark.texts for mark in adapters.marks)  # the legend names them
 
 
 def test_pictures_of_a_loss_study_show_the_loss(tmp_path):
@@ -144,7 +153,7 @@ def test_pictures_of_a_loss_study_show_the_loss(tmp_path):
     assert list(zip(front.x, front.y, strict=True)) == [
         (p["n_params"], p["value"]) for p in expected
     ]
-    assert list(find_mark(made["front"], Points, "trained adapters").y) == [0.5, 0.5]
+    assert [list(mark.y) for mark in made["adapters"].marks] == [[0.5], [0.5]]
     assert made["front"].title == "Validation loss against trainable parameters"
     for name in ("front", "history", "generations"):
         assert made[name].y == Axis("validation loss")
@@ -255,7 +264,7 @@ STUDIES = {
     "infeasible": ({"count": 3, "over": 4}, {"front", "cost"}),
     "equal": (
         {"count": 12, "validation_accuracy": 0.5},
-        {*PICTURES} - {"supernet", "generations", "confusion"},
+        {*PICTURES} - {"supernet", "generations", "confusion", "adapters"},
     ),
     "unknown": ({"count": 7, "trainable_params": None}, HAS_BEST | {"cost"}),
 }

@@ -220,7 +220,8 @@ def _print_result(summary: dict[str, Any]) -> None:
 
     rows = [Row.from_json(row) for row in summary["result"]]
     lines, metric = summary["data"]["captions"], summary["metric"]
-    out_console().print(result_table(rows, summary["budget"], lines, metric))
+    preset = (summary["selection"] or {}).get("preset")
+    out_console().print(result_table(rows, summary["budget"], lines, metric, preset))
     if summary["ladder"] is not None:
         out_console().print(ladder_table(Ladder.from_json(summary["ladder"])))
 

@@ -74,7 +74,7 @@ def _page(snapshot: Snapshot) -> str:
     rows = [Row.from_json(row) for row in get_attribute(study, "result") or ()]
     if rows:
         parts += ["<h2>Result</h2>", "<p>Accuracy in % (95% interval).</p>"]
-        parts.append(_table(*result_texts(rows, snapshot.recipe.metric)))
+        parts.append(_table(*result_texts(rows, snapshot.recipe.metric, snapshot.selected_preset)))
     if (ladder := snapshot.ladder) is not None:
         text = escape(" ".join([*ladder.notes(), LADDER_NOTE]))
         parts += [f"<h2>Smaller adapters</h2><p>{text}</p>", _table(*ladder_lines(ladder))]

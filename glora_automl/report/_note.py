@@ -77,7 +77,7 @@ def markdown_study(snapshot: Snapshot, *, name_workers: bool = True) -> list[str
         parts += [
             "## Result",
             "Accuracy in % (95% interval).",
-            markdown_table(*result_texts(rows, snapshot.recipe.metric)),
+            markdown_table(*result_texts(rows, snapshot.recipe.metric, snapshot.selected_preset)),
             *read_data(snapshot.study).majority_notes(),
         ]
     if (ranking := read_ranking(snapshot.study)) is not None:

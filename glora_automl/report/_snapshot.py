@@ -52,6 +52,11 @@ class Snapshot:
         """Read the trials of a study."""
         return cls(study, study.get_trials(deepcopy=False))
 
+    @property
+    def selected_preset(self) -> str | None:
+        """The baseline that was selected instead of the searched adapter."""
+        return None if self.selection is None else self.selection.preset
+
     @functools.cached_property
     def recipe(self) -> Recipe:
         """Recipe of the study."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from rich.console import Group, RenderableType
@@ -25,6 +26,7 @@ __all__ = [
     "plain_table",
     "result_table",
     "result_texts",
+    "selected_first",
 ]
 
 
@@ -79,7 +81,22 @@ def metric_title(metric: str) -> str:
     return metric.replace("_", " ").replace("f1", "F1").replace("auroc", "AUROC")
 
 
-def result_texts(rows: Sequence[Row], metric: str = "accuracy") -> TextTable:
+def selected_first(rows: Sequence[Row], preset: str | None) -> list[Row]:
+    """Return the rows with the selected baseline first, named as such; None changes nothing.
+
+    Example:
+        >>> [row.name for row in selected_first([Row("searched"), Row("BitFit")], "BitFit")]
+        ['selected: BitFit', 'searched']
+    """
+    if preset is None or len(rows) < 2:
+        return list(rows)
+    chosen = [replace(row, name=f"selected: {preset}") for row in rows if row.name == preset]
+    return [*chosen, *(row for row in rows if row.name != preset)]
+
+
+def result_texts(
+    rows: Sequence[Row], metric: str = "accuracy", preset: str | None = None
+) -> TextTable:
     """Return the trained adapters with their accuracies.
 
     Another metric than the accuracy has a line below that of the adapter, and so has each further
@@ -88,7 +105,9 @@ def result_texts(rows: Sequence[Row], metric: str = "accuracy") -> TextTable:
     Args:
         rows: The adapters.
         metric: The recipe's metric.
+        preset: The baseline that was selected instead of the searched adapter.
     """
+    rows = selected_first(rows, preset)
     title, lines = metric_title(metric), list[tuple[str, ...]]()
 
     def add_metric(name: str, validation: Score | None, test: Score | None) -> None:
@@ -124,7 +143,11 @@ def result_texts(rows: Sequence[Row], metric: str = "accuracy") -> TextTable:
 
 
 def result_table(
-    rows: Sequence[Row], budget: int, notes: Sequence[str] = (), metric: str = "accuracy"
+    rows: Sequence[Row],
+    budget: int,
+    notes: Sequence[str] = (),
+    metric: str = "accuracy",
+    preset: str | None = None,
 ) -> Table:
     """Return the table of the trained adapters.
 
@@ -133,9 +156,10 @@ def result_table(
         budget: The most trainable parameters.
         notes: Lines below the table, as in :meth:`DataSummary.captions`.
         metric: The recipe's metric.
+        preset: As for :func:`result_texts`.
     """
     title = f"Accuracy in % (95% interval) under a budget of {budget:,} trainable parameters"
-    table = plain_table(title, *result_texts(rows, metric))
+    table = plain_table(title, *result_texts(rows, metric, preset))
     if notes:
         table.caption = Text("\n".join(notes), justify="left")
     return table

@@ -114,3 +114,11 @@ def test_result_table_shows_another_metric_below_each_accuracy():
         assert lines[3] == (f"  {title} on art", "", "–", value, "", "")
         assert [line[0] for line in lines[-2:]] == ["  mean of 1 domains", "LoRA"]
     assert len(result_texts([row]).lines) == 3
+
+
+def test_result_texts_name_a_selected_baseline_first():
+    score = Score(accuracy=0.72, loss=1.0, n_images=150)
+    rows = [Row(name, 10, score, score) for name in ("searched", "linear probe", "BitFit")]
+    names = [line[0] for line in result_texts(rows, preset="BitFit").lines]
+    assert names == ["selected: BitFit", "searched", "linear probe"]
+    assert [line[0] for line in result_texts(rows).lines] == ["searched", "linear probe", "BitFit"]

@@ -17,7 +17,9 @@ def doctor(
     storage: Storage = None,
     artifacts: Annotated[
         str | None,
-        typer.Option(help="Folder or s3://bucket/prefix; by default in --runs."),
+        typer.Option(
+            envvar="GLORA_ARTIFACTS", help="Folder or s3://bucket/prefix; by default in --runs."
+        ),
     ] = None,
     runs: Runs = Path("runs"),
     timeout: Annotated[float, typer.Option(min=0.1, max=600, help="Seconds to wait.")] = 20.0,

@@ -173,6 +173,7 @@ def test_create_backbone_of_another_process_is_waited_for_until_a_stop(
     if what == "downloads":
         settings = backbone_settings(pretrained=True)
         bare = backbone_settings()
+        monkeypatch.setattr(_create, "check_hub", lambda settings: None)
         monkeypatch.setattr(
             _create, "create_model", lambda settings, *args: create_model(bare, *args)
         )

@@ -74,6 +74,7 @@ OPTIONS = {
     "spaces": set(),
     "suites": set(),
     "layers": set(),
+    "doctor": {"--artifacts", "--runs", "--storage", "--timeout"},
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from dataclasses import replace
 from importlib import import_module
@@ -128,6 +129,13 @@ def _named(workspace: Workspace) -> Workspace:
 
 def _connect(ray: Any, address: str | None) -> None:
     hide(address or "")
+    if address is not None and not re.fullmatch(
+        r"ray|auto|ray://[\w.:\[\]-]+|[\w.-]+:\d+", address
+    ):
+        raise GLoRAError(
+            f"`workers` must be ray, or the address of a Ray cluster such as ray://head:10001, got "
+            f"{short(address)}. Correct `workers`."
+        )
     options = {} if address in (None, "ray") else {"address": address}
     try:
         ray.init(log_to_driver=False, logging_level="error", **options)

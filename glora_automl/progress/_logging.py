@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from glora_automl._files import make_folder
 from glora_automl._messages import printable, redact
 from glora_automl.errors import StorageError
 from glora_automl.progress._lines import LineProgress
@@ -35,6 +35,17 @@ class LogProgress(LineProgress):
 
     def __init__(self, interval: float = 10.0) -> None:
         super().__init__(_logger.info, interval)
+
+
+class _File(logging.FileHandler):
+    """A log file that creates its folder; a full disk does not end a study."""
+
+    def _open(self) -> Any:
+        Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
+        return super()._open()
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Leave out a line that cannot be written."""
 
 
 class _Formatter(logging.Formatter):
@@ -66,21 +77,19 @@ def log_to_file(path: Path, kind: LogFormat, worker: str | None = None) -> Itera
     """Append the log to a file inside the block.
 
     Args:
-        path: The file; its folder is created.
+        path: The file, which is created with its folder at the first line.
         kind: Its format.
         worker: Name of the worker, for JSON.
 
     Raises:
         StorageError: If the file cannot be written.
     """
-    make_folder(path.parent)
-    try:
-        handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
+    if path.exists() and not (path.is_file() and os.access(path, os.W_OK)):
         raise StorageError(
-            f"The log file must be writable, got {str(path)!r}: {error.strerror}. Choose another "
-            "`log_file`."
-        ) from None
+            f"The log file must be writable, got {str(path)!r}. Choose another `log_file`."
+        )
+    # Opened at the first line, as wrong input of a command leaves no file.
+    handler = _File(path, encoding="utf-8", errors="backslashreplace", delay=True)
     handler.setFormatter(_Formatter(kind, worker))
     before = _logger.level
     _logger.addHandler(handler)

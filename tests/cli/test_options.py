@@ -251,7 +251,6 @@ def test_read_timeout_of_any_text_is_a_time_or_one_line(text):
 def test_given_leaves_out_options_without_a_value():
     assert given_options(budget=None, seed=0, name="") == {"seed": 0, "name": ""}
 
-
     assert given(budget=None, seed=0, name="") == {"seed": 0, "name": ""}
 
 

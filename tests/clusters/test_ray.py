@@ -82,6 +82,13 @@ def test_search_on_ray_with_wrong_input_raises_before_workers_start(cluster, tin
         search_on_ray(tiny, workspace=Workspace(runs=tmp_path, storage=InMemoryStorage()))
 
 
+@pytest.mark.parametrize("address", ["", "no cluster", "http://a", "ray://"])
+def test_search_on_ray_with_wrong_address_raises(tiny, tmp_path, monkeypatch, address):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(GLoRAError, match="`workers` must be ray, or the address"):
+        search_on_ray(tiny, address, workspace=Workspace(runs=tmp_path))
+
+
 def test_error_of_a_worker_is_raised_as_it_was(cluster):
     @ray.remote
     def fail():

@@ -61,7 +61,7 @@ def create_backbone(
         if not settings.pretrained:
             return create().to(device)
         with _download(settings, cache, progress, stop):
-            check_hub(settings)
+            call_stoppable(partial(check_hub, settings), stop)
             return call_stoppable(create, stop).to(device)
     return create_pretrained(
         settings, task, seed=seed, device=device, cache=cache, progress=progress, stop=stop

@@ -25,13 +25,6 @@ from tests.commands.studies import load
 ALONE = {"selection": {"baselines": False}}
 
 
-def test_search_more_trials_after_the_selection_raises(tiny, workspace):
-    recipe = tiny.replace(search={"n_trials": 2}, **ALONE)
-    search(recipe, workspace=workspace)
-    with pytest.raises(RecipeError, match=r"n_trials must stay 2, .*has selected its winner"):
-        search(recipe.replace(search={"n_trials": 12}), workspace=workspace)
-
-
 def test_search_fewer_trials_raises(tiny, workspace, monkeypatch):
     interrupt = partial(interrupt_after, owner=Scorer, name="score", calls=2)
     run_interrupted(monkeypatch, interrupt, tiny, workspace=workspace)

@@ -415,7 +415,7 @@ def test_select_invalid_margin_raises(finished, finished_workspace, margin):
         select("tiny", margin=margin, workspace=finished_workspace)
 
 
-def test_select_with_two_of_budget_margin_and_architecture_raises(finished, finished_workspace):
+def test_select_with_several_of_budget_margin_and_architecture_raises(finished_workspace):
     for arguments in ({"budget": 100, "margin": 1}, {"budget": 1, "architecture": "probe"}):
         with pytest.raises(BudgetError, match="Leave out `budget`, `margin` or `architecture`"):
             select("tiny", **arguments, workspace=finished_workspace)

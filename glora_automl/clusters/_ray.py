@@ -142,7 +142,7 @@ def _connect(ray: Any, address: str | None) -> None:
     except Exception as error:  # Ray's exceptions have no common class
         raise GLoRAError(
             f"`workers` must be the address of a Ray cluster, got {short(address)}: "
-            f"{one_line(error)}. Start one by 'ray start --head', or correct `workers`."
+            f"{one_line(error)}. Start one by 'ray start', or correct `workers`."
         ) from None
 
 

@@ -242,6 +242,8 @@ def _is_finished(storage: BaseStorage, recipe: Recipe) -> bool:
         return False
     with storage_errors(), quiet_optuna():
         kept = read_recipe(load_study(storage, recipe.name))
+    if recipe.training.precision == "auto":  # the study keeps what its first worker's device suits
+        recipe = recipe.replace(training={"precision": kept.training.precision})
     return kept.identity() == recipe.identity()
 
 

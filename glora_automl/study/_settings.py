@@ -309,7 +309,7 @@ class Settings:
         if now < before and not chosen:
             raise RecipeError(
                 f"n_trials must be at least {before}, as in the study {name!r}, got {now}. Run "
-                f"'glora resume {name} --n-trials {now}' to lower it, or choose another `name`."
+                f"'glora resume {name}' with `n_trials` to lower it, or choose another `name`."
             )
         recipe = self.recipe.model_dump(mode="json")
         changed = {**kept, "recipe": recipe, "target": target}

@@ -24,7 +24,7 @@ def test_dashboard_serves_the_studies_until_ctrl_c(runs, error):
         assert names == ["tiny"]
         port = url.rstrip("/").rpartition(":")[2]
         message = error("dashboard", "--runs", runs, "--port", port)
-        assert f"127.0.0.1:{port} (Address already in use)" in message
+        assert f"'127.0.0.1:{port}' (Address already in use)" in message
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
         assert (process.out, process.err) == (f"{line}\n", "")

@@ -6,12 +6,17 @@ from collections.abc import Callable
 
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from glora_automl.adapters import classifiers, evaluation_mode
-from glora_automl.training import ClassWeight, ImageBatches, batch_logits, efficient_batch_size
+from glora_automl.training import (
+    ClassWeight,
+    ImageBatches,
+    batch_logits,
+    efficient_batch_size,
+    weights_of,
+)
 
 __all__ = ["fit_head", "frozen_features"]
 
@@ -112,11 +117,14 @@ def fit_head(
     weight_of: str | dict[int, float] | None = "balanced"
     if class_weight != "balanced":
         weight_of = None if class_weight == "none" else dict(enumerate(class_weight))
-    probe = make_pipeline(
-        StandardScaler(), LogisticRegression(C=0.1, max_iter=2000, class_weight=weight_of)
+    scaler = StandardScaler()
+    regression = LogisticRegression(C=0.1, max_iter=2000, class_weight=weight_of)
+    weights = weights_of(images)
+    regression.fit(
+        scaler.fit_transform(features.numpy()),
+        labels.cpu().numpy(),
+        sample_weight=None if weights is None else weights.cpu().numpy(),
     )
-    probe.fit(features.numpy(), labels.cpu().numpy())
-    scaler, regression = probe[0], probe[1]
     weight, bias = torch.from_numpy(regression.coef_), torch.from_numpy(regression.intercept_)
     if len(regression.classes_) == 2:  # scikit-learn gives the logit of the second class alone
         weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2

@@ -100,7 +100,7 @@ def search(
     *,
     name: str | None = None,
     warm_start: str | None = None,
-    arrays: tuple[np.ndarray, np.ndarray] | None = None,
+    arrays: tuple[np.ndarray, ...] | None = None,
     sampler: BaseSampler | None = None,
     callbacks: Sequence[Callback] = (),
     timeout: float | None = None,
@@ -121,8 +121,8 @@ def search(
         warm_start: Name of an earlier study in the same storage with the same search space. The
             first generation contains its best architectures.
         arrays: Images and labels of a recipe with ``task.source = "arrays"``, uint8 of shape
-            ``(n, height, width)`` or ``(n, height, width, channels)``, and ``(n,)``. The study
-            keeps their digest alone.
+            ``(n, height, width)`` or ``(n, height, width, channels)``, and ``(n,)``. A third array
+            weighs the images in the losses of trainings. The study keeps their digest alone.
         sampler: A sampler of Optuna that proposes the trials instead of the recipe's; its
             proposals are repaired into the budget. The study does not keep it, so give it to each
             call, and to :func:`resume`.

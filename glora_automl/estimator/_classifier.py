@@ -18,15 +18,22 @@ from sklearn.metrics import get_scorer
 from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor, nn
+from torch import nn
 
 from glora_automl.adapters import merge
 from glora_automl.architecture import Architecture
 from glora_automl.backbones import input_format
 from glora_automl.budget import Budget
 from glora_automl.commands import search
+from glora_automl.estimator._logits import stable_logits
 from glora_automl.estimator._pictures import picture_size
-from glora_automl.estimator._pixels import Pixels, check_pixel_parameters, checked_rows, infer_shape
+from glora_automl.estimator._pixels import (
+    Pixels,
+    check_pixel_parameters,
+    checked_rows,
+    checked_weights,
+    infer_shape,
+)
 from glora_automl.estimator._saved import Saved
 from glora_automl.estimator._settings import (
     CONSTRAINTS,
@@ -186,12 +193,14 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")  # a failed fit has set n_features_in_ already
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Search and train an adapter.
 
         Args:
             X: Images.
             y: Labels ``(n,)`` of at least two classes.
+            sample_weight: Weight of each image in the losses of trainings and in the initial head,
+                ``(n,)``. Images of weight 0 are left out. Validation counts images.
 
         Raises:
             ValueError: If ``X``, ``y`` or a parameter is malformed.
@@ -202,6 +211,10 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         side = picture_size(self.model, dict(self.model_kwargs or {}))
         rows, y, shape = checked_rows(self, X, y, size=(side, side, 3))
         check_classification_targets(y)
+        weights: tuple[np.ndarray, ...] = ()
+        if sample_weight is not None:
+            found = checked_weights(sample_weight, len(rows))
+            rows, y, weights = rows[found > 0], y[found > 0], (found[found > 0],)
         classes, labels = np.unique(y, return_inverse=True)
         if len(classes) < 2:
             raise ValueError(
@@ -210,7 +223,7 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
         shape = shape or infer_shape(rows.shape[1], self.image_shape)
         pixels = Pixels.from_rows(rows, shape, self.pixel_range)
-        arrays = pixels.images(rows), labels
+        arrays = pixels.images(rows), labels, *weights
         recipe = build_recipe(
             self.get_params(deep=False), resolve_seed(self.random_state), list(classes)
         )
@@ -283,7 +296,7 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         x, _ = images.prepare(self._adapter.record.preprocessing.format, device)
         parts = [slice(start, start + BATCH_SIZE) for start in range(0, len(rows), BATCH_SIZE)]
         with torch.inference_mode():
-            logits = torch.cat([_logits(self.model_, batch) for batch in batches(x, parts)])
+            logits = torch.cat([stable_logits(self.model_, batch) for batch in batches(x, parts)])
         return np.asarray(logits.softmax(dim=1).cpu().numpy())
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
@@ -383,15 +396,3 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if saved.names:
             classifier.feature_names_in_ = np.array(saved.names, dtype=object)
         return classifier
-
-
-def _logits(model: nn.Module, batch: Tensor) -> Tensor:
-    """Return the logits of a batch, which do not depend on its size.
-
-    A single image goes twice: products of matrix and vector round differently from products of
-    matrices.
-    """
-    if len(batch) > 1:
-        logits: Tensor = model(batch)
-        return logits.double()
-    return _logits(model, torch.cat([batch, batch]))[:1]

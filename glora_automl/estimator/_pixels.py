@@ -14,7 +14,14 @@ from sklearn.utils.validation import validate_data
 
 from glora_automl.estimator._pictures import as_pictures, read_pictures
 
-__all__ = ["Pixels", "Shape", "check_pixel_parameters", "checked_rows", "infer_shape"]
+__all__ = [
+    "Pixels",
+    "Shape",
+    "check_pixel_parameters",
+    "checked_rows",
+    "checked_weights",
+    "infer_shape",
+]
 
 Shape = tuple[int, int, int]
 
@@ -136,6 +143,29 @@ def checked_rows(
         return validate_data(estimator, X, reset=False), None, shape
     rows, labels = validate_data(estimator, X, y)
     return rows, labels, shape
+
+
+def checked_weights(sample_weight: Any, n_images: int) -> np.ndarray:
+    """Return the weight of each image, as scikit-learn checks it.
+
+    Raises:
+        ValueError: If there is not one number for each image, or none is above 0.
+
+    Example:
+        >>> checked_weights([1, 0, 2], 3), checked_weights(2, 2)
+        (array([1., 0., 2.]), array([2., 2.]))
+    """
+    if isinstance(sample_weight, Real):
+        sample_weight = np.full(n_images, sample_weight)
+    weights: np.ndarray = check_array(
+        sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight"
+    )
+    if weights.shape != (n_images,) or (weights < 0).any() or not (weights > 0).any():
+        raise ValueError(
+            f"sample_weight must have {n_images} weights, one per image, none below zero and not "
+            f"all zero, got shape {weights.shape}."
+        )
+    return weights
 
 
 def infer_shape(n_features: int, shape: Sequence[int] | None) -> Shape:

@@ -182,10 +182,10 @@ def resolve_seed(random_state: int | np.random.RandomState | None) -> int:
     return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
 
 
-def study_name(recipe: Recipe, images: np.ndarray, labels: np.ndarray) -> str:
-    """Return a study name that depends on recipe, images and labels."""
+def study_name(recipe: Recipe, *arrays: np.ndarray) -> str:
+    """Return a study name that depends on recipe and arrays."""
     digest = hashlib.sha256(json.dumps(recipe.identity(), sort_keys=True, default=str).encode())
-    for array in (images, labels):
+    for array in arrays:
         digest.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
     return f"classifier-{digest.hexdigest()[:16]}"
 

@@ -225,7 +225,7 @@ class Context:
 def load_images(
     recipe: Recipe,
     workspace: Workspace,
-    arrays: tuple[np.ndarray, np.ndarray] | None = None,
+    arrays: tuple[np.ndarray, ...] | None = None,
 ) -> tuple[Recipe, Task]:
     """Load the images of a recipe.
 

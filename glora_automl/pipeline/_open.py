@@ -75,7 +75,7 @@ def open_run(
     *,
     name: str | None = None,
     warm_start: str | None = None,
-    arrays: tuple[np.ndarray, np.ndarray] | None = None,
+    arrays: tuple[np.ndarray, ...] | None = None,
     n_trials: int | None = None,
     deadline: float | None = None,
 ) -> Iterator[Run]:

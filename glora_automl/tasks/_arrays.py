@@ -16,16 +16,15 @@ from glora_automl.tasks._task import Task
 __all__ = ["load_arrays"]
 
 
-def load_arrays(
-    settings: ArraysSettings, seed: int, arrays: tuple[np.ndarray, np.ndarray] | None
-) -> Task:
+def load_arrays(settings: ArraysSettings, seed: int, arrays: tuple[np.ndarray, ...] | None) -> Task:
     """Draw a task from arrays.
 
     Args:
         settings: Numbers of images.
         seed: Seed of the draw.
         arrays: Images, uint8 of shape ``(n, height, width)`` or ``(n, height, width, channels)``,
-            and labels ``(n,)``, integers or strings. Each distinct label is a class.
+            and labels ``(n,)``, integers or strings. Each distinct label is a class. A third array
+            has the weight of each image in the losses of trainings, ``(n,)``.
 
     Raises:
         TaskError: If the arrays are missing or have another type or shape.
@@ -42,7 +41,7 @@ def load_arrays(
             "arrays must be (images, labels) where task.source is 'arrays', got None. Call "
             "glora_automl.search with arrays=(images, labels); a study does not keep them."
         )
-    images, labels = arrays
+    images, labels, *rest = arrays
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or not images.size:
         raise TaskError(
             "The images of arrays must be uint8 of shape (n, height, width) or (n, height, width, "
@@ -59,9 +58,26 @@ def load_arrays(
     check_classes("arrays", names)
     pixels = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
     image_set = ImageSet(
-        torch.from_numpy(np.array(pixels, order="C")), torch.from_numpy(indices.astype(np.int64))
+        torch.from_numpy(np.array(pixels, order="C")),
+        torch.from_numpy(indices.astype(np.int64)),
+        _weights(rest[0], len(labels)) if rest else None,
     )
     has_test = settings.test_size is not None
     parts = draw_distinct(image_set, settings, seed, test=has_test, names=names)
     train, validation, test = (image_set.subset(torch.from_numpy(part)) for part in parts)
     return Task("arrays", names, train, validation, test)
+
+
+def _weights(weights: np.ndarray, n_images: int) -> torch.Tensor:
+    """Return the weights of images.
+
+    Raises:
+        TaskError: If they are not one positive number for each image.
+    """
+    valid = weights.shape == (n_images,) and weights.dtype.kind in "fiu"
+    if not (valid and np.isfinite(weights).all() and (weights > 0).all()):
+        raise TaskError(
+            f"The weights of arrays must be {n_images} numbers above 0, one per image, got "
+            f"{weights.dtype} of shape {weights.shape}. Leave out images of weight 0."
+        )
+    return torch.from_numpy(weights.astype(np.float32))

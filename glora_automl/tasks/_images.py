@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from glora_automl.errors import TaskError
-from glora_automl.training import ImageBatches
+from glora_automl.training import ImageBatches, Weighted
 
 __all__ = ["ImageSet", "Images", "InputFormat", "Normalization", "NormalizedImages"]
 
@@ -90,14 +90,17 @@ class ImageSet(Images):
     Attributes:
         images: uint8, ``(n, channels, height, width)``.
         labels: int64, ``(n,)``.
+        weights: Weight of each image in the losses of trainings, ``(n,)``; None if all are equal.
     """
 
     images: Tensor
     labels: Tensor
+    weights: Tensor | None = None
 
     def subset(self, indices: Tensor) -> ImageSet:
         """Return the images at ``indices`` ``(m,)``."""
-        return ImageSet(self.images[indices], self.labels[indices])
+        weights = None if self.weights is None else self.weights[indices]
+        return ImageSet(self.images[indices], self.labels[indices], weights)
 
     def prepare(self, target: InputFormat, device: torch.device) -> tuple[ImageBatches, Tensor]:
         """Return normalised images in the format ``target`` and labels, on ``device``.
@@ -123,13 +126,18 @@ class ImageSet(Images):
             )
         pixels = NormalizedImages(self.images.to(device), target)
         fits = len(self) * 4 * int(np.prod(target.size)) <= MAX_NORMALIZED_BYTES
-        return pixels[:] if fits else pixels, self.labels.to(device)
+        images: ImageBatches = pixels[:] if fits else pixels
+        if self.weights is not None:
+            images = Weighted(images, self.weights.to(device))
+        return images, self.labels.to(device)
 
     def digest(self) -> str:
-        """Return the sha256 of shape, pixels and labels."""
+        """Return the sha256 of shape, pixels, labels and weights."""
         value = hashlib.sha256(repr(tuple(self.images.shape)).encode())
         value.update(self.images.contiguous().numpy().tobytes())
         value.update(self.labels.numpy().tobytes())
+        if self.weights is not None:
+            value.update(self.weights.numpy().tobytes())
         return value.hexdigest()
 
     def image_digests(self) -> list[bytes]:

@@ -37,7 +37,7 @@ def load_task(
     seed: int,
     progress: Progress | None = None,
     *,
-    arrays: tuple[np.ndarray, np.ndarray] | None = None,
+    arrays: tuple[np.ndarray, ...] | None = None,
 ) -> Task:
     """Load a task from its source.
 

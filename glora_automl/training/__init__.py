@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING
 from glora_automl._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from glora_automl.training._batches import Converted, ImageBatches, Joined, Reordered, batches
+    from glora_automl.training._batches import (
+        Converted,
+        ImageBatches,
+        Joined,
+        Reordered,
+        Weighted,
+        batches,
+        weights_of,
+    )
     from glora_automl.training._checkpoint import (
         CheckpointFiles,
         load_checkpoint,
@@ -56,6 +64,7 @@ __all__ = [
     "ScoreFunction",
     "TrainingResult",
     "TrainingSettings",
+    "Weighted",
     "batch_logits",
     "batch_outputs",
     "batches",
@@ -76,6 +85,7 @@ __all__ = [
     "temperature_scaled_loss",
     "tensor_digest",
     "train",
+    "weights_of",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__)

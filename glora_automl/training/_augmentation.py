@@ -109,7 +109,7 @@ def mix_pairs(mix: Mixup, images: Tensor, labels: Tensor, n_classes: int) -> tup
     Args:
         mix: timm's mixup, with a mode of ``elem``.
         images: ``(n, channels, height, width)``.
-        labels: Class indices ``(n,)``.
+        labels: Class indices ``(n,)``, or weights of the classes ``(n, n_classes)``.
         n_classes: Number of classes.
 
     Returns:
@@ -122,7 +122,9 @@ def mix_pairs(mix: Mixup, images: Tensor, labels: Tensor, n_classes: int) -> tup
         (torch.Size([5, 1, 4, 4]), torch.Size([5, 3]), [0.0, 1.0, 0.0])
     """
     n_paired = len(images) // 2 * 2
-    probabilities = F.one_hot(labels, n_classes).to(images.dtype)
+    if not labels.is_floating_point():
+        labels = F.one_hot(labels, n_classes)
+    probabilities = labels.to(images.dtype)
     if not n_paired:
         return images, probabilities
     height, width = images.shape[2:]

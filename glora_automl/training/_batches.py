@@ -10,7 +10,17 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Converted", "ImageBatches", "Joined", "Reordered", "batches", "is_slow", "reads"]
+__all__ = [
+    "Converted",
+    "ImageBatches",
+    "Joined",
+    "Reordered",
+    "Weighted",
+    "batches",
+    "is_slow",
+    "reads",
+    "weights_of",
+]
 
 Index = Tensor | slice
 
@@ -19,7 +29,8 @@ class ImageBatches(Protocol):
     """Normalised images ``(n, channels, height, width)`` on a device, such as a tensor.
 
     Other classes read a batch when they are indexed, for images that exceed the memory. A class
-    that reads slowly has an attribute ``slow = True``.
+    that reads slowly has an attribute ``slow = True``; one of images that do not count equally has
+    ``weights``, see :class:`Weighted`.
     """
 
     @property
@@ -30,6 +41,42 @@ class ImageBatches(Protocol):
         """Return the images of a slice, or of indices ``(m,)``, as one batch."""
 
     def __len__(self) -> int: ...
+
+
+class Weighted:
+    """Images that do not count equally in the losses of a training.
+
+    Args:
+        images: The images.
+        weights: Weight of each image, ``(n,)`` on their device.
+
+    Example:
+        >>> images = Weighted(torch.tensor([5, 6]), torch.tensor([1.0, 3.0]))
+        >>> images[1:].tolist(), weights_of(Reordered(images, torch.tensor([1, 0]))).tolist()
+        ([6], [3.0, 1.0])
+    """
+
+    def __init__(self, images: ImageBatches, weights: Tensor) -> None:
+        self._images = images
+        self.weights = weights
+        self.slow = is_slow(images)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the batches."""
+        return self._images.device
+
+    def __getitem__(self, index: Index) -> Tensor:
+        return self._images[index]
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+
+def weights_of(images: ImageBatches) -> Tensor | None:
+    """Return the weight of each image, ``(n,)``; None if all count equally."""
+    found: Tensor | None = getattr(images, "weights", None)
+    return found
 
 
 class Reordered:
@@ -48,6 +95,8 @@ class Reordered:
         self._images = images
         self._order = order
         self.slow = is_slow(images)
+        weights = weights_of(images)
+        self.weights = None if weights is None else weights[order]
 
     @property
     def device(self) -> torch.device:
@@ -107,6 +156,15 @@ class Joined:
         self._first = first
         self._second = second
         self.slow = is_slow(first) or is_slow(second)
+        self.weights = self._weights()
+
+    def _weights(self) -> Tensor | None:
+        parts = self._first, self._second
+        found = [weights_of(part) for part in parts]
+        if found == [None, None]:
+            return None
+        ones = (torch.ones(len(part), device=self.device) for part in parts)
+        return torch.cat([o if w is None else w for o, w in zip(ones, found, strict=True)])
 
     @property
     def device(self) -> torch.device:

@@ -18,7 +18,14 @@ from glora_automl.training._memory import MicroBatching
 from glora_automl.training._process_group import ProcessGroup
 from glora_automl.training._settings import ClassWeight
 
-__all__ = ["LossFunction", "TrainingStep", "class_weights", "create_loss", "cross_entropy"]
+__all__ = [
+    "LossFunction",
+    "TrainingStep",
+    "class_weights",
+    "create_loss",
+    "cross_entropy",
+    "weighted_targets",
+]
 
 LossFunction = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """Mean loss of a model on transformed images and labels; it runs the forward pass itself."""
@@ -62,6 +69,26 @@ def class_weights(
     balanced = compute_class_weight("balanced", classes=present, y=found)
     weights[torch.from_numpy(present)] = torch.from_numpy(balanced).float()
     return weights.to(labels.device)
+
+
+def weighted_targets(labels: Tensor, weights: Tensor, n_classes: int) -> Tensor:
+    """Return targets whose cross-entropy is that of the labels times the weight of each image.
+
+    Weights are divided by their mean, so that they do not change the learning rate.
+
+    Args:
+        labels: Class indices ``(n,)``.
+        weights: Weights ``(n,)``.
+        n_classes: Number of classes.
+
+    Returns:
+        ``(n, n_classes)``.
+
+    Example:
+        >>> weighted_targets(torch.tensor([0, 1]), torch.tensor([1.0, 3.0]), 2).tolist()
+        [[0.5, 0.0], [0.0, 1.5]]
+    """
+    return F.one_hot(labels, n_classes) * (weights / weights.mean())[:, None]
 
 
 def create_loss(weights: Tensor | None) -> LossFunction:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from glora_automl.adapters import evaluation_mode
 from glora_automl.errors import DivergenceError, Stopped
 from glora_automl.training._augmentation import create_transform
-from glora_automl.training._batches import ImageBatches
+from glora_automl.training._batches import ImageBatches, weights_of
 from glora_automl.training._epoch import EpochLoop
 from glora_automl.training._layout import image_layout
 from glora_automl.training._memory import MicroBatching
@@ -25,7 +25,12 @@ from glora_automl.training._position import CheckpointManager, Position
 from glora_automl.training._precision import half_dtype, resolve_precision
 from glora_automl.training._process_group import ProcessGroup
 from glora_automl.training._settings import TrainingSettings
-from glora_automl.training._step import TrainingStep, class_weights, create_loss
+from glora_automl.training._step import (
+    TrainingStep,
+    class_weights,
+    create_loss,
+    weighted_targets,
+)
 
 __all__ = ["TrainingResult", "train"]
 
@@ -75,7 +80,8 @@ def train(
     Args:
         model: Gives logits for images; it is left in evaluation mode.
         parameters: Trained parameters by name.
-        images: Normalised images ``(n, channels, height, width)`` on the model's device.
+        images: Normalised images ``(n, channels, height, width)`` on the model's device; see
+            :class:`Weighted` for images that do not count equally.
         labels: Class indices ``(n,)`` on the same device.
         settings: Settings of the training.
         seed: Seed of all random numbers.
@@ -145,6 +151,7 @@ def _create_loop(
     group: ProcessGroup,
 ) -> EpochLoop:
     """Create the epoch loop with its transform, loss function, optimiser and schedule."""
+    weights = weights_of(images)
     n_classes = _n_classes(model, images, settings)
     precision = resolve_precision(settings.precision, labels.device)
     step = TrainingStep(
@@ -163,7 +170,7 @@ def _create_loop(
     n_steps = math.ceil(len(labels) / settings.batch_size)
     return EpochLoop(
         images=images,
-        labels=labels,
+        labels=labels if weights is None else weighted_targets(labels, weights, n_classes),
         batch_size=settings.batch_size,
         n_steps=n_steps,
         seed=seed,
@@ -179,7 +186,8 @@ def _create_loop(
 @torch.no_grad()
 def _n_classes(model: nn.Module, images: ImageBatches, settings: TrainingSettings) -> int:
     """Return the number of a model's classes, where transform or loss need it."""
-    if not (settings.mixup or settings.cutmix or settings.class_weight != "none"):
+    is_weighted = settings.class_weight != "none" or weights_of(images) is not None
+    if not (settings.mixup or settings.cutmix or is_weighted):
         return 0
     with evaluation_mode(model):
         return int(model(images[0:1]).shape[1])

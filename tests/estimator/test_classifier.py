@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from optuna.storages import InMemoryStorage
 from PIL import Image
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
@@ -196,6 +197,35 @@ def test_scoring_selects_and_scores(fitted):
     model.fit(X[:90], Y[:90])
     expected = log_loss(Y[TEST], model.predict_proba(X[TEST]))
     assert model.score(X[TEST], Y[TEST]) == pytest.approx(-expected)
+
+
+def test_fit_with_sample_weight_favours_the_heavy_images():
+    # Each image is there with both labels; only its weight tells which one counts.
+    x, y = np.concatenate([X[:90], X[:90]]), np.concatenate([Y[:90], (Y[:90] + 1) % 3])
+    heavy = np.repeat([5.0, 0.05], 90)
+    model = classifier(epochs=12, settings={"training": {"lr": 0.01, "mixup": 0.4}})
+    right = model.fit(x, y, sample_weight=heavy).score(X[90:200], Y[90:200])
+    wrong = model.fit(x, y, sample_weight=heavy[::-1].copy()).score(X[90:200], Y[90:200])
+    assert right > 0.6 > 0.3 > wrong
+    left_out = clone(model).fit(x, y, sample_weight=np.repeat([1.0, 0.0], 90))
+    alone = clone(model).fit(X[:90], Y[:90], sample_weight=1.0)
+    assert np.array_equal(left_out.predict_proba(X), alone.predict_proba(X))
+
+
+def test_sample_weight_is_routed_by_scikit_learn():
+    with config_context(enable_metadata_routing=True):
+        model = (
+            classifier().set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
+        )
+        grid = GridSearchCV(model, {"n_trials": [2]}, cv=2)
+        grid.fit(X[:60], Y[:60], sample_weight=np.ones(60))
+    assert grid.best_params_ == {"n_trials": 2}
+
+
+@pytest.mark.parametrize("weights", [np.ones(59), np.ones((60, 2)), -np.ones(60), np.zeros(60)])
+def test_fit_with_invalid_sample_weight_raises(weights):
+    with pytest.raises(ValueError, match="sample_weight must have 60 weights"):
+        classifier().fit(X[:60], Y[:60], sample_weight=weights)
 
 
 def test_fit_with_memory_finds_an_earlier_fit(tmp_path, monkeypatch):

@@ -9,9 +9,11 @@ from glora_automl.training import (
     Joined,
     Reordered,
     TrainingSettings,
+    Weighted,
     batches,
     evaluate,
     train,
+    weights_of,
 )
 
 
@@ -122,3 +124,11 @@ def test_joined_reads_on_an_accelerator_what_it_reads_on_a_cpu():
     joined = Joined(torch.randn(3, 1, 2, 2), torch.randn(4, 1, 2, 2))
     indices = torch.tensor([6, 0, 2, 3, 1])
     assert torch.equal(joined._merged(indices, indices >= 3), joined[indices])
+
+
+def test_weights_follow_their_images():
+    images = Weighted(torch.tensor([5, 6]), torch.tensor([1.0, 3.0]))
+    joined = Joined(images, torch.tensor([7]))
+    assert weights_of(joined).tolist() == [1, 3, 1]
+    assert weights_of(Reordered(joined, torch.tensor([2, 1]))).tolist() == [1, 3]
+    assert weights_of(Joined(torch.tensor([7]), torch.tensor([8]))) is None

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from glora_automl.errors import TrainingError
-from glora_automl.training import TrainingSettings, train
+from glora_automl.training import TrainingSettings, Weighted, train
 from glora_automl.training._step import class_weights, create_loss, cross_entropy
 from tests.training.runs import data
 
@@ -69,3 +69,18 @@ def test_train_with_a_weight_per_class_needs_one_for_each():
         class_weights(torch.tensor([0, 1, 2]), 3, (1.0, 2.0))
     assert class_weights(torch.tensor([0, 1]), 2, (1.0, 2.0)).tolist() == [1, 2]
     assert class_weights(torch.tensor([0, 1]), 2, "none") is None
+
+
+@pytest.mark.parametrize("changes", [{}, {"mixup": 0.4, "cutmix": 1.0}])
+def test_train_with_equal_weights_equals_a_training_without(changes):
+    images, labels = torch.randn(12, 1, 2, 2), torch.arange(12) % 3
+
+    def trained(batches):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+        recipe = TrainingSettings(epochs=3, batch_size=5, lr=0.1, **changes)
+        train(model, dict(model.named_parameters()), batches, labels, recipe, seed=0, stage="a")
+        return model[1].weight
+
+    weighted = trained(Weighted(images, torch.full((12,), 7.0)))
+    assert torch.allclose(weighted, trained(images), atol=1e-6)

@@ -34,6 +34,7 @@ from glora_automl.study import (
     Stage,
     get_attribute,
     is_glora_study,
+    kept_settings,
     load_study,
     read_recipe,
 )
@@ -121,7 +122,7 @@ def _refuse_other(storage: BaseStorage, name: str, key: str) -> None:
     if not is_glora_study(storage, name):
         return
     study = load_study(storage, name)
-    if get_attribute(study, "settings").get("ranking") == key:
+    if kept_settings(study).get("ranking") == key:
         return
     # A study without results starts over with the corrected recipe.
     results = get_attribute(study, "supernet"), get_attribute(study, "selection")

@@ -34,21 +34,21 @@ from glora_automl.study._settings import (
     FORMAT,
     Attribute,
     Settings,
-    attempt_counts,
     create_study,
     get_attribute,
     get_setting,
     is_glora_study,
+    kept_settings,
     load_study,
     read_recipe,
     read_space,
     refuse_foreign,
     set_attribute,
-    set_target,
     study_key,
 )
 from glora_automl.study._stages import Stage, StageName
 from glora_automl.study._summary import list_studies, summarize
+from glora_automl.study._target import attempt_counts, set_target
 
 __all__ = [
     "CONSTRAINT",
@@ -97,6 +97,7 @@ __all__ = [
     "get_setting",
     "is_better",
     "is_glora_study",
+    "kept_settings",
     "list_studies",
     "load_study",
     "margin_note",

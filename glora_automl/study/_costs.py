@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from glora_automl.study._outcomes import Done, Spent
 from glora_automl.study._ranking import done_trials
-from glora_automl.study._settings import get_attribute, get_setting, study_key
+from glora_automl.study._settings import get_setting, kept_settings, study_key
 from glora_automl.study._stages import Stage, StageName
 from glora_automl.workers import stage_study_name
 
@@ -120,7 +120,7 @@ def attempts(study: optuna.Study, stages: optuna.Study | None) -> list[FrozenTri
     """
     if stages is None:
         return []
-    keys = {study_key(study), get_attribute(study, "settings").get("ranking")} - {None}
+    keys = {study_key(study), kept_settings(study).get("ranking")} - {None}
     done = stages.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return [trial for trial in done if trial.user_attrs.get("key") in keys]
 

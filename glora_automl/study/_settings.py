@@ -13,7 +13,6 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
-from optuna.trial import FrozenTrial
 
 from glora_automl._messages import short
 from glora_automl.architecture import LayerShape
@@ -23,25 +22,23 @@ from glora_automl.recipes import Recipe, parse_recipe
 from glora_automl.search_space import SearchSpace
 from glora_automl.study._attributes import check_attributes, check_stage_trials
 from glora_automl.study._ranking import directions_of, done_trials, name_objectives
-from glora_automl.study._stages import REOPENED, StageName
 from glora_automl.workers import stage_study_name
 
 __all__ = [
     "FORMAT",
     "Attribute",
     "Settings",
-    "attempt_counts",
     "check_study",
     "create_study",
     "get_attribute",
     "get_setting",
     "is_glora_study",
+    "kept_settings",
     "load_study",
     "read_recipe",
     "read_space",
     "refuse_foreign",
     "set_attribute",
-    "set_target",
     "study_key",
 ]
 
@@ -93,9 +90,28 @@ def set_attribute(study: optuna.Study, key: Attribute, value: Any) -> None:
         study.set_user_attr(f"glora:{key}", value)
 
 
+def kept_settings(study: optuna.Study) -> dict[str, Any]:
+    """Return the settings that a study was created with.
+
+    Raises:
+        StudyError: If it has none: another process has deleted it since it was loaded.
+    """
+    found: dict[str, Any] | None = get_attribute(study, "settings")
+    if found is None:
+        raise StudyError(
+            f"The study {study.study_name!r} must have its settings, but another process has "
+            "deleted it or begun it again. Repeat the call, or choose another `name`."
+        )
+    return found
+
+
 def get_setting(study: optuna.Study, key: Setting) -> Any:
-    """Return one of the settings that a study was created with."""
-    return get_attribute(study, "settings")[key]
+    """Return one of the settings that a study was created with.
+
+    Raises:
+        StudyError: If it has none.
+    """
+    return kept_settings(study)[key]
 
 
 def load_study(storage: BaseStorage, name: str) -> optuna.Study:
@@ -250,7 +266,7 @@ class Settings:
             StudyError: If its images or its search space differ.
         """
         name = study.study_name
-        began = get_attribute(study, "settings").get("warm_start")
+        began = kept_settings(study).get("warm_start")
         if self.warm_start not in (None, began):
             raise RecipeError(
                 f"warm_start must be {began!r}, as in the study {name!r}, got "
@@ -298,7 +314,7 @@ class Settings:
             RecipeError: If the study is being selected from, or the recipe has fewer trials and is
                 not chosen.
         """
-        kept = get_attribute(study, "settings")
+        kept = kept_settings(study)
         before, now = kept["recipe"]["search"]["n_trials"], self.recipe.search.n_trials
         target = self.target if chosen or before != now else kept["target"]
         if n_enqueued:
@@ -333,19 +349,6 @@ class Settings:
             f"n_trials must stay {before} while the study {name!r} selects and tests its winner, "
             f"got {now}. Run 'glora resume {name}' to its end first."
         )
-
-
-def attempt_counts(study: optuna.Study, attempt: FrozenTrial) -> bool:
-    """Return whether an attempt at a stage counts: a reopened study is selected from again."""
-    stage = StageName.parse(str(attempt.user_attrs["stage"])).stage
-    return stage not in REOPENED or attempt.number >= get_attribute(study, "settings").get(
-        "reopened", 0
-    )
-
-
-def set_target(study: optuna.Study, n_trials: int) -> None:
-    """Write the number of complete trials that a study is to have; its recipe stays."""
-    set_attribute(study, "settings", {**get_attribute(study, "settings"), "target": n_trials})
 
 
 def study_key(study: optuna.Study) -> str:

@@ -18,12 +18,12 @@ from glora_automl.study._data import read_data
 from glora_automl.study._ranking import CONSTRAINT, best_trials, pareto_trials
 from glora_automl.study._settings import (
     FORMAT,
-    attempt_counts,
     check_study,
     get_attribute,
     get_setting,
 )
 from glora_automl.study._stages import Stage
+from glora_automl.study._target import attempt_counts
 
 __all__ = ["list_studies", "summarize"]
 

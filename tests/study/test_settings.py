@@ -239,3 +239,12 @@ def test_set_attribute_writes_equal_values_once(memory, monkeypatch):
     )
     set_attribute(study, "result", [1])
     assert get_attribute(study, "result") == [1]
+
+
+def test_settings_of_a_study_that_was_deleted_meanwhile_are_a_study_error(settings, memory):
+    create_study(memory, "a", settings)
+    optuna.delete_study(study_name="a", storage=memory)
+    begun = optuna.create_study(study_name="a", storage=memory)
+    for call in (settings.check, study_key, lambda s: get_setting(s, "target")):
+        with pytest.raises(StudyError, match="another process has deleted it or begun it again"):
+            call(begun)

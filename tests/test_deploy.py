@@ -158,6 +158,7 @@ def scheduler(tmp_path):
     return start, script
 
 
+@pytest.mark.slow
 def test_slurm_array_searches_one_study_together(scheduler, tmp_path):
     start, script = scheduler
     script("glora", f'exec {sys.executable} -m glora_automl "$@"')

@@ -1,6 +1,9 @@
 import json
 
+import pytest
 
+
+@pytest.mark.slow
 def test_small_mode_prints_a_table_and_writes_json(benchmark_script, tmp_path, capsys):
     out = tmp_path / "out.json"
     benchmark_script("data", "--small", f"--out={out}")

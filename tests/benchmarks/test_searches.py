@@ -7,6 +7,7 @@ from glora_automl.architecture import LayerShape
 from glora_automl.search_space import SearchSpace, load_search_space
 
 
+@pytest.mark.slow
 def test_small_mode_prints_tables_and_writes_json(benchmark_script, tmp_path, capsys):
     out = tmp_path / "out.json"
     module = benchmark_script("searches", "digits", "--small", f"--out={out}")

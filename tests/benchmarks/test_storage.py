@@ -1,6 +1,9 @@
 import json
 
+import pytest
 
+
+@pytest.mark.slow
 def test_storage_small_prints_table_and_writes_json(benchmark_script, tmp_path, capsys):
     out = tmp_path / "out.json"
     benchmark_script("storage", "--small", f"--out={out}")

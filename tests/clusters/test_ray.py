@@ -48,6 +48,7 @@ def test_search_on_ray_runs_one_worker_per_cpus(cluster, tiny, tmp_path):
     assert (tmp_path / "tiny/winner.json").is_file()
 
 
+@pytest.mark.slow
 def test_ray_worker_that_is_killed_is_started_again(cluster, tiny, tmp_path):
     recipe = tiny.replace(
         training={"epochs": 60}, search={"n_trials": 4}, selection={"baselines": False}

@@ -317,8 +317,9 @@ class Settings:
         kept = kept_settings(study)
         before, now = kept["recipe"]["search"]["n_trials"], self.recipe.search.n_trials
         target = self.target if chosen or before != now else kept["target"]
+        n_reached = max(kept["target"], len(done_trials(study)))  # the target may be a lowered one
         if n_enqueued:
-            target = max(target, kept["target"] + n_enqueued)
+            target = max(target, n_reached + n_enqueued)
         if target == kept["target"] and before == now:
             return
         name = study.study_name
@@ -330,7 +331,7 @@ class Settings:
         recipe = self.recipe.model_dump(mode="json")
         changed = {**kept, "recipe": recipe, "target": target}
         if get_attribute(study, "result") is not None:
-            if target <= max(kept["target"], len(done_trials(study))):
+            if target <= n_reached:
                 return  # it has as many trials
             reopened = len(attempts.get_trials(deepcopy=False))
             set_attribute(study, "settings", {**changed, "reopened": reopened})

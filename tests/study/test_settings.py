@@ -149,6 +149,14 @@ def test_settings_change_target_counts_enqueued_trials(settings, memory):
     assert read_recipe(study) == settings.recipe
 
 
+def test_settings_change_target_counts_enqueued_trials_after_a_lowered_target(settings, memory):
+    study = create_study(memory, "a", replace(settings, target=1))
+    study.optimize(lambda trial: trial.suggest_categorical("x", [1, 2]), n_trials=3)
+    set_attribute(study, "result", [{"name": "searched"}])
+    settings.change_target(study, attempts(memory), lambda: True, n_enqueued=1)
+    assert get_setting(study, "target") == 4
+
+
 @pytest.mark.parametrize("closed", [[True], [False, True]], ids=["before", "meanwhile"])
 def test_settings_change_target_of_a_closed_study_raises_and_keeps_it(settings, memory, closed):
     study = create_study(memory, "a", settings)

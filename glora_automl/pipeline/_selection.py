@@ -270,7 +270,7 @@ def best_outcome(run: Run, outcomes: Mapping[str, AdapterOutcome]) -> Selection:
         run: The study.
         outcomes: As there.
     """
-    _, selected = best_adapter(run, outcomes)
+    stage, selected = best_adapter(run, outcomes)
     if selected.selection is not None:
         return selected.selection
     assert selected.architecture is not None
@@ -283,7 +283,7 @@ def best_outcome(run: Run, outcomes: Mapping[str, AdapterOutcome]) -> Selection:
         preset=selected.row.name,
         candidates=() if first.selection is None else first.selection.candidates,
         refit=run.context.recipe.selection.refit,
-        stage=next(s for s, o in outcomes.items() if o is selected),
+        stage=stage,
     )
 
 

@@ -7,14 +7,12 @@ needs the :class:`~glora_automl.AdapterProblem` whose objective it has.
 
 from __future__ import annotations
 
-from functools import partial
-
 import optuna
 import plotly.graph_objects as go
 
 from glora_automl.problem import AdapterProblem
-from glora_automl.report import Grouping, check_grouping, importance_picture, to_figure
-from glora_automl.visualization._figures import draw
+from glora_automl.report import Grouping, to_figure
+from glora_automl.visualization._figures import draw, draw_importances
 
 __all__ = [
     "plot_architecture",
@@ -40,9 +38,7 @@ def plot_importances(
     Raises:
         ReportError: If the study has less than ten trials, or all are equally good.
     """
-    groupings = None if by is None else [check_grouping(by)]
-    make = partial(importance_picture, groupings=groupings)
-    return to_figure(draw(study, "importance", problem, make))
+    return to_figure(draw_importances(study, by, problem))
 
 
 def plot_architecture(study: optuna.Study, *, problem: AdapterProblem | None = None) -> go.Figure:

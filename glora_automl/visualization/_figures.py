@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import optuna
 
 from glora_automl.errors import ReportError
 from glora_automl.problem import AdapterProblem
-from glora_automl.report import PICTURES, Picture, Snapshot
+from glora_automl.report import (
+    PICTURES,
+    Grouping,
+    Picture,
+    Snapshot,
+    check_grouping,
+    importance_picture,
+)
 from glora_automl.study import is_glora_study
 
-__all__ = ["draw"]
+__all__ = ["draw", "draw_importances"]
 
 
 def draw(
@@ -47,3 +55,11 @@ def draw(
             "ones. Run more trials."
         )
     return picture
+
+
+def draw_importances(
+    study: optuna.Study, by: Grouping | None, problem: AdapterProblem | None
+) -> Picture:
+    """Return the picture of importances by one grouping; by the usual three for None."""
+    groupings = None if by is None else [check_grouping(by)]
+    return draw(study, "importance", problem, partial(importance_picture, groupings=groupings))

@@ -5,14 +5,13 @@ They need ``pip install "glora-automl[png]"``.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import optuna
 
 from glora_automl.problem import AdapterProblem
-from glora_automl.report import Grouping, check_grouping, importance_picture, to_matplotlib
-from glora_automl.visualization._figures import draw
+from glora_automl.report import Grouping, to_matplotlib
+from glora_automl.visualization._figures import draw, draw_importances
 
 __all__ = [
     "plot_architecture",
@@ -26,9 +25,7 @@ def plot_importances(
     study: optuna.Study, by: Grouping | None = None, *, problem: AdapterProblem | None = None
 ) -> Any:
     """Plot importances; see :func:`glora_automl.visualization.plot_importances`."""
-    groupings = None if by is None else [check_grouping(by)]
-    make = partial(importance_picture, groupings=groupings)
-    return to_matplotlib(draw(study, "importance", problem, make))
+    return to_matplotlib(draw_importances(study, by, problem))
 
 
 def plot_architecture(study: optuna.Study, *, problem: AdapterProblem | None = None) -> Any:

@@ -51,7 +51,8 @@ def user_path(value: object, argument: str, error: type[GLoRAError]) -> Path:
         error: Class of the exception.
 
     Raises:
-        GLoRAError: As ``error``, if no file system can have such a path.
+        GLoRAError: As ``error``, if no file system can have such a path, or if this user may not
+            look whether it exists.
 
     Example:
         >>> user_path("images/zoo.npz", "`data`", StorageError).name
@@ -75,11 +76,24 @@ def user_path(value: object, argument: str, error: type[GLoRAError]) -> Path:
                 len(os.fsencode(part)) > 255 for part in path.parts
             ):
                 fault = "it is too long"
+            else:
+                fault = _unreachable(path)
     except UnicodeEncodeError:
         fault = "it is no Unicode text"
     if fault is not None:
         raise error(f"{argument} must be a path, got {short(value)}: {fault}. Correct the path.")
     return path
+
+
+def _unreachable(path: Path) -> str | None:
+    """Return why the system cannot tell whether a path exists; None if it can."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:  # a folder above that is closed to this user, a loop of links, ...
+        return error.strerror or str(error)
+    return None
 
 
 def temporary_name(path: Path) -> Path:

@@ -20,7 +20,7 @@ _MIN_SECRET = 4
 # The password of a URL ends at the last @: those that people type are rarely quoted. The scheme may
 # be missing, as where a variable of a shell is empty.
 _USERINFO = re.compile(r"([A-Za-z0-9+.-]*:/{2,4}[^\s:/@'\"]*):([^\s'\"]*)@")
-_WHOLE_USERINFO = re.compile(r"\s*[A-Za-z0-9+.-]*:/{1,4}[^:/@]*:(.*)@", re.DOTALL)
+_WHOLE_USERINFO = re.compile(r"\s*(?:[A-Za-z0-9+.-]*:/{1,4}[^:/@]*:|[^:/@]+:(?!/))(.*)@", re.DOTALL)
 # In a query, in libpq's and MySQL's options, and in the repr of a dictionary.
 _OPTION = re.compile(
     r"((?<![A-Za-z0-9])(?:ssl_?)?(?:password|passwd|passphrase|pwd|"

@@ -6,6 +6,7 @@ from pathlib import Path
 # imported, so that the processes which tests start have it too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import pytest
 from optuna.storages import InMemoryStorage
 
@@ -13,6 +14,10 @@ from glora_automl.commands import search
 from glora_automl.pipeline import Workspace
 from glora_automl.recipes import Recipe, load_recipe, parse_recipe
 from glora_automl.storages import open_storage
+
+# The same examples in each run; `--hypothesis-profile=default` draws others.
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 TINY = (Path(__file__).parents[1] / "studies/smoke.toml").read_text(encoding="utf-8")
 """The recipe that runs in seconds."""

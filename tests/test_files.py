@@ -1,5 +1,7 @@
 import errno
+import multiprocessing
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -206,6 +208,35 @@ def test_user_path_that_no_file_can_have_raises_one_line(value):
         user_path(value, "`runs`", StorageError)
     assert len(str(caught.value)) <= 300
     assert str(caught.value).isprintable()
+
+
+def read_as_nobody(path, results):
+    if os.geteuid() == 0:
+        os.setuid(65534)
+    try:
+        user_path(path, "`runs`", StorageError)
+        results.put("")
+    except Exception as error:
+        results.put(repr(error))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions and links of POSIX")
+def test_user_path_that_cannot_be_looked_up_is_refused(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(StorageError, match="symbolic links"):
+        user_path(tmp_path / "loop" / "a", "`runs`", StorageError)
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folder is closed to other users
+        folder = Path(name) / "closed"
+        folder.mkdir(mode=0)
+        Path(name).chmod(0o755)
+        results = context.Queue()
+        process = context.Process(target=read_as_nobody, args=(folder / "a", results))
+        process.start()
+        message = results.get(timeout=60)
+        process.join()
+    assert "StorageError" in message
+    assert "Permission denied" in message
 
 
 def test_file_lock_of_another_logs_whom_it_waits_for_and_stops(tmp_path):

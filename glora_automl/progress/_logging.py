@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from glora_automl._files import user_path
 from glora_automl._messages import printable, redact
 from glora_automl.errors import StorageError
 from glora_automl.progress._lines import LineProgress
@@ -84,6 +85,7 @@ def log_to_file(path: Path, kind: LogFormat, worker: str | None = None) -> Itera
     Raises:
         StorageError: If the file cannot be written.
     """
+    path = user_path(path, "`log_file`", StorageError)
     if path.exists() and not (path.is_file() and os.access(path, os.W_OK)):
         raise StorageError(
             f"The log file must be writable, got {str(path)!r}. Choose another `log_file`."

@@ -7,8 +7,8 @@ import os
 import random
 import time
 import urllib.parse
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -137,22 +137,28 @@ def _prepare_file(url: sqlalchemy.URL, create: bool) -> sqlalchemy.URL:
 
     SQLite would create files beside a database with a write-ahead log, even to read it.
     """
+    # Raises before anything is written.
+    (name, *_), options = url.get_dialect()().create_connect_args(url)
+    is_uri = bool(options.get("uri"))
     unknown = sorted(set(url.query) - _SQLITE_OPTIONS)
-    if unknown and "uri" not in url.query:  # SQLAlchemy would ignore it with a warning
+    if unknown and not is_uri:  # SQLAlchemy would ignore it with a warning
         raise ValueError(f"SQLite has no option {unknown[0]!r}")
-    url.get_dialect()().create_connect_args(url)  # raises before anything is written
-    if url.database in (None, "", ":memory:"):
+    if is_uri and not name.startswith("file:"):  # SQLite would take the options as its name
+        raise ValueError("with the option uri, the path must begin with file:")
+    parts = urllib.parse.urlsplit(name) if is_uri else None
+    text = urllib.parse.unquote(parts.path) if parts is not None else url.database
+    mode = urllib.parse.parse_qs(parts.query).get("mode", [""])[-1] if parts is not None else ""
+    if text in (None, "", ":memory:") or mode == "memory":
         raise ValueError("a database in memory ends with its first connection; name a file")
-    assert url.database is not None
-    if url.database.startswith("file:"):
-        return url
-    path = Path(url.database)
+    path = Path(str(text))
     if not path.exists():
-        if not create:
+        if not create or mode in ("ro", "rw"):
             raise ValueError("no such file")
         if not path.parent.is_dir():
             raise ValueError(f"no folder {str(path.parent)!r}")
         _create_file(path)
+    if is_uri:  # the user has chosen how to open it
+        return url
     if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
         return url
     log = path.with_name(f"{path.name}-wal")
@@ -160,9 +166,9 @@ def _prepare_file(url: sqlalchemy.URL, create: bool) -> sqlalchemy.URL:
         has_log = file.read(20)[18:19] == b"\x02"
     # A worker of another user has a log that is not empty.
     closed = has_log and not (log.exists() and log.stat().st_size)
-    mode = {"immutable": "1"} if closed else {"mode": "ro"}
+    how = {"immutable": "1"} if closed else {"mode": "ro"}
     name = f"file:{urllib.parse.quote(str(path.absolute()))}"
-    return url.set(database=name, query={**url.query, **mode, "uri": "true"})
+    return url.set(database=name, query={**url.query, **how, "uri": "true"})
 
 
 def _create_file(path: Path) -> None:
@@ -194,6 +200,8 @@ def _refuse_foreign(url: sqlalchemy.URL, create: bool, arguments: dict[str, Any]
     """Refuse a database without Optuna's tables, as Optuna would add them to any database."""
     engine = sqlalchemy.create_engine(url, **arguments)
     try:
+        with _any_driver_error():
+            engine.connect().close()
         tables = set(sqlalchemy.inspect(engine).get_table_names())
     finally:
         engine.dispose()
@@ -202,6 +210,21 @@ def _refuse_foreign(url: sqlalchemy.URL, create: bool, arguments: dict[str, Any]
     # Some of Optuna's tables alone: another process is creating them.
     if tables and "version_info" not in tables and (foreign := tables - _optuna_tables()):
         raise ValueError(f"not an Optuna database, its first table is {min(foreign)!r}")
+
+
+@contextmanager
+def _any_driver_error() -> Iterator[None]:
+    """Turn what a driver raises beside its own errors into a ``ValueError``.
+
+    Options of a URL reach the driver as they are. One that it does not know, or a value of another
+    type, may raise any exception.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, OSError):
+        raise
+    except Exception as error:
+        raise ValueError(f"its driver refuses the URL ({error})") from error
 
 
 def _optuna_tables() -> set[str]:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -234,6 +234,7 @@ def command_lines(draw):
     max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(words=command_lines())
+@example(words=["compare", "", "--log-file", "9" * 5000])  # no system has such a name
 def test_command_any_arguments_are_a_result_or_one_line(folder, words):
     ran = CliRunner().invoke(app, words)
     if isinstance(ran.exception, GLoRAError):

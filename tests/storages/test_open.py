@@ -8,7 +8,7 @@ from pathlib import Path
 import optuna
 import pytest
 import sqlalchemy
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from optuna.storages import RDBStorage
 
@@ -341,6 +341,35 @@ def test_open_storage_to_read_in_read_only_folder_reads_trials(kind, opened):
             storage.engine.dispose()
 
 
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("sqlite:///file:a.db?uri=true&mode=ro", "no such file"),
+        ("sqlite:///file:a.db?uri=true&mode=rw", "no such file"),
+        ("sqlite:///file:a.db?uri=true&mode=memory", "a database in memory"),
+        ("sqlite:///file::memory:?uri=true", "a database in memory"),
+        ("sqlite:///a.db?uri=true&vfs=unix", "the path must begin with file:"),
+        ("sqlite:///a.db?uri=perhaps", "not true/false"),
+    ],
+)
+def test_open_storage_uri_of_sqlite_without_a_file_to_write_is_refused(
+    tmp_path, monkeypatch, url, reason
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StorageError, match=reason):
+        open_storage(url)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_open_storage_uri_of_sqlite_opens_its_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = optuna.create_study(
+        study_name="a", storage=open_storage("sqlite:///file:a%20b.db?mode=rwc&uri=true")
+    )
+    study.optimize(draw, n_trials=2)
+    assert len(optuna.load_study(study_name="a", storage="sqlite:///a b.db").trials) == 2
+
+
 URLS = st.builds(
     "{}{}{}".format,
     st.sampled_from(
@@ -349,7 +378,8 @@ URLS = st.builds(
     ),
     st.sampled_from(
         ["", "me:gehe1m99@localhost:1/d", "me:gehe1m99@[::1]:1/d?x=", "me:gehe1m99@localhost:port/",
-         "localhost:1/d?user=me&password=gehe1m99", "me:gehe@1m99@localhost:1/"]
+         "localhost:1/d?user=me&password=gehe1m99", "me:gehe@1m99@localhost:1/",
+         "file:a?uri=true", "file:a?mode=rwc&uri=1&x=", "file::memory:?uri=true", "file:", "a?uri="]
     ),
     TEXTS,
 )  # fmt: skip
@@ -359,10 +389,15 @@ URLS = st.builds(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(url=URLS)
+@example(url="me:gehe1m99@localhost:port/")  # a scheme is missing
+@example(url="mysql+pymysql://me:gehe1m99@[::1]:1/d?x= ")  # the driver raises a TypeError
+@example(url="sqlite:///file:a")  # a file of this name
+@example(url="sqlite:///file:a?uri=true")
 def test_open_storage_any_url_is_refused_in_one_line_without_its_password(
     tmp_path, monkeypatch, url
 ):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("glora_automl._messages._SECRETS", set())  # of other examples
     message = refusal(open_storage, url, create=False, patience=0)
     assert message is not None
     assert "gehe1m99" not in message

@@ -19,6 +19,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy import CreateEnginePlugin, Engine
 from sqlalchemy.dialects import plugins
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.util import asbool
 
 from glora_automl._files import sweep, temporary_name
 from glora_automl.errors import Stopped
@@ -137,12 +138,12 @@ def _prepare_file(url: sqlalchemy.URL, create: bool) -> sqlalchemy.URL:
 
     SQLite would create files beside a database with a write-ahead log, even to read it.
     """
-    # Raises before anything is written.
-    (name, *_), options = url.get_dialect()().create_connect_args(url)
-    is_uri = bool(options.get("uri"))
+    is_uri = asbool(url.query.get("uri", False))
     unknown = sorted(set(url.query) - _SQLITE_OPTIONS)
     if unknown and not is_uri:  # SQLAlchemy would ignore it with a warning
         raise ValueError(f"SQLite has no option {unknown[0]!r}")
+    # Raises before anything is written.
+    name = url.get_dialect()().create_connect_args(url)[0][0]
     if is_uri and not name.startswith("file:"):  # SQLite would take the options as its name
         raise ValueError("with the option uri, the path must begin with file:")
     parts = urllib.parse.urlsplit(name) if is_uri else None

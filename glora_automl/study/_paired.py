@@ -136,7 +136,8 @@ def _tango(n_lost: int, n_gained: int, n_images: int, loss: float) -> float:
     # The probability of a gained image under the loss is the larger root of a quadratic equation.
     b = (2 * n - n_lost + n_gained) * loss - n_lost - n_gained
     c = -n_gained * loss * (1 - loss)
-    gained = (math.sqrt(b * b - 8 * n * c) - b) / (4 * n)
+    # Both roots are one where all images are gained; rounding may make the term negative there.
+    gained = (math.sqrt(max(0.0, b * b - 8 * n * c)) - b) / (4 * n)
     variance = n * (2 * gained + loss * (1 - loss))
     excess = n_lost - n_gained - n * loss
     return excess / math.sqrt(variance) if variance > 0 else 0.0

@@ -48,6 +48,12 @@ def test_accuracy_loss_bound_is_above_the_difference_and_rises_with_losses(data)
         assert accuracy_loss_bound(lost, gained + 1, n_images) <= bound + 1e-9
 
 
+@pytest.mark.parametrize("n_images", [1, 7, 1218, 1219, 5003, 20011])
+def test_accuracy_loss_bound_with_all_images_gained_is_near_minus_one(n_images):
+    bound = accuracy_loss_bound(0, n_images, n_images)
+    assert -1 <= bound <= -1 + 10 / n_images
+
+
 @pytest.mark.parametrize(("lost", "gained", "n_images"), [(12, 2, 44), (1, 1, 80), (5, 9, 300)])
 def test_accuracy_loss_bound_equals_the_score_interval_by_definition(lost, gained, n_images):
     expected = reference(lost, gained, n_images)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import optuna
 import torch
-from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.storages import BaseStorage
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import get_scorer
 from sklearn.utils import Tags
@@ -43,6 +41,7 @@ from glora_automl.estimator._settings import (
     nested_names,
     resolve_seed,
     study_name,
+    study_places,
     with_nested,
 )
 from glora_automl.export import (
@@ -90,6 +89,8 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         epochs: Epochs of the supernet; other trainings are shares of it. First, four short ones
             choose settings of the recipe, which ``settings={"tune": {"n_trials": 0}}`` leaves out.
         n_trials: Trials of the search.
+        timeout: Seconds from the call of ``fit`` after which no trial begins, as for
+            :func:`glora_automl.search`; trainings after the search come on top.
         validation_size: Number or fraction of the images that are validation images.
         class_weight: Weight of each label in the loss, or ``balanced`` for the inverse of its
             number of images.
@@ -153,6 +154,7 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         search_space: str | SearchSpaceSpec = "lean",
         epochs: int = 100,
         n_trials: int = 100,
+        timeout: float | None = None,
         validation_size: int | float = 0.2,
         class_weight: Mapping[Any, float] | str | None = None,
         scoring: str = "accuracy",
@@ -173,6 +175,7 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.search_space = search_space
         self.epochs = epochs
         self.n_trials = n_trials
+        self.timeout = timeout
         self.validation_size = validation_size
         self.class_weight = class_weight
         self.scoring = scoring
@@ -228,19 +231,12 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self.get_params(deep=False), resolve_seed(self.random_state), list(classes)
         )
         name = study_name(recipe, *arrays)
-        with ExitStack() as stack:
-            storage = self.storage
-            if self.memory is not None:
-                runs = Path(self.memory)
-            elif storage is not None:
-                runs = Path("runs")
-            else:
-                runs = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="glora-")))
-                storage = InMemoryStorage()
+        with study_places(self.memory, self.storage) as (runs, storage):
             result = search(
                 recipe,
                 name=name,
                 arrays=arrays,
+                timeout=self.timeout,
                 workspace=Workspace(
                     runs=runs,
                     storage=storage,

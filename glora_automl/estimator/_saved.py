@@ -51,6 +51,7 @@ class _Parameters(Declaration):
     search_space: str | SearchSpaceSpec
     epochs: Annotated[Int, Field(ge=1, le=1_000_000)]
     n_trials: Annotated[Int, Field(ge=1, le=1_000_000)]
+    timeout: Annotated[Float, Field(gt=0, le=1e8)] | None
     validation_size: Annotated[Int, Field(ge=1)] | Annotated[Float, Field(gt=0, lt=1)]
     class_weight: Literal["balanced"] | tuple[Weight, ...] | None
     scoring: Annotated[str, Field(pattern="^[a-z_]{1,40}$")]

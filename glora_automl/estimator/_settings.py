@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, InMemoryStorage
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
@@ -35,6 +37,7 @@ __all__ = [
     "nested_names",
     "resolve_seed",
     "study_name",
+    "study_places",
     "with_nested",
 ]
 
@@ -60,6 +63,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "search_space": [str, SearchSpaceSpec],
     "epochs": [Interval(Integral, 1, None, closed="left")],
     "n_trials": [Interval(Integral, 1, None, closed="left")],
+    "timeout": [Interval(Real, 0, None, closed="neither"), None],
     "validation_size": [
         Interval(Integral, 1, None, closed="left"),
         Interval(Real, 0, 1, closed="neither"),
@@ -180,6 +184,24 @@ def resolve_seed(random_state: int | np.random.RandomState | None) -> int:
     if isinstance(random_state, Integral):
         return int(random_state)
     return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+
+
+@contextmanager
+def study_places(
+    memory: str | Path | None, storage: str | BaseStorage | None
+) -> Iterator[tuple[Path, str | BaseStorage | None]]:
+    """Yield the folder and the storage of a fit's study; both end with the block if none is kept.
+
+    Example:
+        >>> with study_places(None, None) as (folder, storage):
+        ...     folder.is_dir(), type(storage).__name__
+        (True, 'InMemoryStorage')
+    """
+    if memory is not None or storage is not None:
+        yield Path("runs" if memory is None else memory), storage
+        return
+    with tempfile.TemporaryDirectory(prefix="glora-") as folder:
+        yield Path(folder), InMemoryStorage()
 
 
 def study_name(recipe: Recipe, *arrays: np.ndarray) -> str:

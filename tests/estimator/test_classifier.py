@@ -154,6 +154,12 @@ def test_fit_on_color_images_uses_channels():
         model.predict(dark[..., 0])
 
 
+def test_fit_with_timeout_ends_the_search_with_fewer_trials():
+    model = classifier(n_trials=1000, epochs=1, timeout=0.01).fit(X[:60], Y[:60])
+    assert 1 <= len(model.study_.trials) < 10  # one trial at least
+    assert model.predict(X[:3]).shape == (3,)
+
+
 def test_classifier_works_in_pipeline_and_grid_search():
     quick = classifier(n_trials=1, epochs=2)
     halved = make_pipeline(FunctionTransformer(lambda x: x / 2), clone(quick))
@@ -392,6 +398,7 @@ def test_load_of_altered_classifier_raises(fitted, tmp_path):
     [
         ({"epochs": 0}, "The 'epochs' parameter of GLoRAClassifier must be an int in the range"),
         ({"n_trials": "many"}, "The 'n_trials' parameter of GLoRAClassifier"),
+        ({"timeout": 0}, "The 'timeout' parameter of GLoRAClassifier"),
         ({"validation_size": 1.0}, "The 'validation_size' parameter of GLoRAClassifier"),
         ({"random_state": -1}, "The 'random_state' parameter of GLoRAClassifier"),
         ({"architecture": 3}, "The 'architecture' parameter of GLoRAClassifier"),

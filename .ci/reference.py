@@ -52,7 +52,9 @@ OTHERS = {
     "HF_HUB_OFFLINE": "huggingface_hub: `1` uses downloaded weights alone.",
     "HF_TOKEN": "huggingface_hub: access to private models.",
     "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY": "boto3: access to artifacts in S3.",
-    "AWS_ENDPOINT_URL_S3": "boto3: address of another service than Amazon's.",
+    "AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL": "boto3: address of another service than Amazon's.",
+    "MLFLOW_TRACKING_URI": "mlflow: address of the server.",
+    "WANDB_MODE": "wandb: `offline` needs no server.",
     "PGPASSFILE": "PostgreSQL: file of passwords, which then stay out of the command.",
     "NO_COLOR": "rich: no colours on the terminal.",
 }
@@ -66,6 +68,7 @@ SPACE = 'search_space = { base = "lean", layers = ["blocks.*.attn.*"], tie = "bl
 def prose(text: str) -> str:
     """Return reST as Markdown on one line, safe in a table."""
     text = re.sub(r":(?:\w+:)?\w+:`~?([^`]+)`", r"`\1`", text)
+    text = re.sub(r"(?<=[,;] )None (?=\w)", "no value ", text)
     text = re.sub(r"\bNone (?=\w)", "No value ", text.replace("``", "`"))  # as in TOML
     return re.sub(r"\s+", " ", text).strip().replace("|", "\\|")
 

@@ -53,7 +53,8 @@ def _searches(document: Document) -> str:
     tests = {name: _mean(found, "test") for name, found in runs.items() if name != "rejection"}
     shown = ", ".join(f"{name} {tests[name]:.1f}" for name in ("largest components", "evolution"))
     refused = sum(run["infeasible"] for run in runs["rejection"])
-    return f"test accuracy in %: {shown}; rejection sampling met the budget in 0 of {refused} draws"
+    rejected = f"rejection sampling met the budget with 0 of {refused} candidates"
+    return f"test accuracy in %: {shown}; {rejected}"
 
 
 def _portfolio(document: Document) -> str:

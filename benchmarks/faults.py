@@ -432,7 +432,12 @@ def main() -> None:
             table.add_row(key, json.dumps(value) if isinstance(value, dict | list) else str(value))
         Console(width=100).print(table)
     if arguments.out is not None:
-        total = sum(sum(counts["faults"].values()) for counts in runs.values())
+        total = sum(
+            n
+            for counts in runs.values()
+            for fault, n in counts["faults"].items()
+            if fault != "creator: none"  # a round without a fault
+        )
         document = {
             "benchmark": "faults",
             "command": command_line(),

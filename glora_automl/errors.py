@@ -98,8 +98,8 @@ class DivergenceError(TrainingError):
     """A training whose loss or weights are not finite, or that collapsed.
 
     Attributes:
-        n_images: Images of its training steps.
-        seconds: Its wall time.
+        n_images: Images of its training steps, with those of earlier attempts.
+        seconds: Its wall time, likewise.
     """
 
     def __init__(self, message: str, n_images: int = 0, seconds: float = 0.0) -> None:

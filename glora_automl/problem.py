@@ -81,8 +81,9 @@ class AdapterProblem:
         validation: Validation images and labels, likewise.
         search_space: Name or path of a search space.
         budget: The most trainable parameters: 12000, ``"12k"`` or ``"1%"``.
-        score: Value of a trial on the validation images: ``loss``, a metric, or a function
-            of labels ``(n,)`` and class probabilities ``(n, classes)``, which is maximized.
+        score: Value of a trial on the validation images: ``loss``, a metric, or a function of
+            labels ``(n,)`` and class probabilities ``(n, classes)``, which is maximized. None is
+            the first of ``search.objectives`` in the settings, by default ``loss``.
         seed: Seed of all randomness but the sampler's.
         settings: Changes to the recipe ``own``, such as ``{"training": {"epochs": 50}}``. With a
             timm name, ``backbone`` has its sources and keyword arguments.
@@ -121,7 +122,7 @@ class AdapterProblem:
         *,
         search_space: str = "lean",
         budget: int | str | Budget = "1%",
-        score: ObjectiveName | ScoreFunction = "loss",
+        score: ObjectiveName | ScoreFunction | None = None,
         seed: int = 0,
         settings: Mapping[str, Any] | None = None,
         head: str | None = None,
@@ -151,7 +152,8 @@ class AdapterProblem:
         )
         context = prepare_task(recipe, task, backbone, target, workspace, "problem")
         backbone = context.create_backbone() if isinstance(model, str) else backbone
-        self._init(context.with_backbone(backbone.to(context.device)), score, workspace)
+        context = context.with_backbone(backbone.to(context.device))
+        self._init(context, score or recipe.objective, workspace)
 
     def _init(
         self, context: Context, score: ObjectiveName | ScoreFunction, workspace: Workspace
@@ -188,8 +190,7 @@ class AdapterProblem:
         Raises:
             GLoRAError: If a part of the recipe does not fit.
         """
-        if score is not None:
-            _check_score(score)
+        _check_score(score)
         workspace = workspace or Workspace()
         recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
         problem, context = cls.__new__(cls), prepare(recipe, workspace, recipe.name)
@@ -290,7 +291,8 @@ class AdapterProblem:
             subnet = subnet_of(context, supernet, architecture)
         if train:
             selection = context.recipe.selection
-            ratio = selection.epochs_ratio + selection.refit_epochs_ratio
+            ratio = selection.epochs_ratio
+            ratio += selection.refit_epochs_ratio if selection.refit else 0.0
             images = context.labelled if refit else context.train
             name = f"build-{architecture.digest[:16]}"
             TrainingJob(context, name, "Train the subnet", images, ratio).run(subnet)
@@ -303,6 +305,7 @@ class AdapterProblem:
             self._load().supernet,
             *context.validation,
             dtype=context.scoring_dtype,
+            compiled=context.recipe.search.compile,
             score_function=score if callable(score) else metric_function(score),
         )
 
@@ -357,9 +360,9 @@ class AdapterProblem:
 
 
 def _check_score(score: object) -> None:
-    """Raise a RecipeError for an unknown score."""
+    """Raise a RecipeError for an unknown score; None is that of the settings."""
     known = ("loss", *METRICS)
-    if not (callable(score) or score in known):
+    if not (score is None or callable(score) or score in known):
         raise RecipeError(
             f"score must be one of {', '.join(known)}, or a function of labels and class "
             f"probabilities, got {score!r}. Correct `score`."

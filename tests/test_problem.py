@@ -346,12 +346,47 @@ def test_score_of_a_metric_equals_its_function(runs, small):
 
 def test_two_objectives_give_a_pareto_front(runs):
     settings = {**SHORT, "search": {**SHORT["search"], "objectives": ["accuracy", "n_params"]}}
-    found = small_problem(runs, score="accuracy", settings=settings)
+    found = small_problem(runs, settings=settings)
     assert found.directions == [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
     study = optimized(found, found.sampler(seed=0), n_trials=8)
     for trial in study.trials:
         assert trial.values[1] == trial.user_attrs["trainable_params"] <= BUDGET
     assert study.best_trials
+
+
+def test_compiled_settings_reach_the_scorer(runs, monkeypatch):
+    options = []
+    monkeypatch.setattr("glora_automl.problem.Scorer", lambda *args, **given: options.append(given))
+    small_problem(runs, settings={**SHORT, "search": {"compile": True}}).objective._make_scorer()
+    assert options[0]["compiled"] is True
+
+
+def test_build_without_refit_in_the_settings_is_as_long_as_the_selection(runs, monkeypatch):
+    ratios = []
+
+    class Job(problem.TrainingJob):
+        def run(self, supernet, **options):
+            ratios.append(self.ratio)
+
+    monkeypatch.setattr("glora_automl.problem.TrainingJob", Job)
+    for refit, expected in ((True, 0.5 + 2.0), (False, 0.5)):
+        selection = {"epochs_ratio": 0.5, "refit": refit, "refit_epochs_ratio": 2.0}
+        found = small_problem(runs, settings={**SHORT, "selection": selection})
+        found.build(found.architecture(found.proposals()[0]))
+        assert ratios[-1] == expected
+
+
+def test_problem_from_the_store_has_the_statistics_of_the_head(runs):
+    torch.manual_seed(0)
+    head = nn.Sequential(nn.BatchNorm1d(8), nn.Linear(8, 2))
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), head)
+    x, y = 30 * torch.randn(60, 1, 4, 4) + 5, torch.arange(60) % 2
+    parts = {"model": net, "head": "3", "train": (x[:30], y[:30]), "validation": (x[30:], y[30:])}
+    first, second = (small_problem(runs, **parts, budget=60) for _ in range(2))
+    architecture = first.architecture(first.proposals()[0])
+    scores = [found.objective._make_scorer().score(architecture) for found in (first, second)]
+    assert scores[0] == scores[1]
+    assert first._load().supernet.model[3][0].running_var.min() > 2  # it has moved
 
 
 def test_build_without_training_scores_as_the_merged_subnet(small):
@@ -569,7 +604,6 @@ def test_classes_that_the_model_has_without_images_stay(tmp_path):
 
 WRONG = {
     "score": ({"score": "acc"}, RecipeError, "score must be .*got 'acc'"),
-    "score None": ({"score": None}, RecipeError, "score must be"),
     "float labels": (
         {"train": (blobs(24, 1)[0], torch.rand(24))},
         TaskError,

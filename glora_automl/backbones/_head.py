@@ -66,7 +66,7 @@ def frozen_features(
             kept.clear()
             for _, logits in batch_logits(model, images, slices):
                 # A pass that ran out of memory leaves features of its first images before these.
-                features.append(torch.cat(kept)[-len(logits) :].double().cpu())
+                features.append(torch.cat(kept)[-len(logits) :].cpu().double())
                 kept.clear()
                 if on_batch is not None:
                     on_batch()

@@ -39,7 +39,7 @@ def leave_one_out_accuracy(features: Tensor, labels: Tensor) -> float:
     classes, y = np.unique(labels.cpu().numpy(), return_inverse=True)
     if len(classes) == 1:
         return 1.0
-    x = StandardScaler().fit_transform(features.double().cpu().numpy())
+    x = StandardScaler().fit_transform(features.cpu().double().numpy())
     # With a scoring it stores predictions instead of errors. RidgeClassifierCV would score all
     # images of two classes as correct.
     ridge = RidgeCV(PENALTIES, scoring="neg_mean_squared_error", store_cv_results=True)

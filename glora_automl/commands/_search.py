@@ -177,7 +177,10 @@ def resume(
     """
     workspace, recipe = find_study(name, workspace)
     deadline = _deadline(recipe, timeout)
-    with open_run(recipe, workspace, name=name, n_trials=n_trials, deadline=deadline) as run:
+    with (
+        open_run(recipe, workspace, name=name, n_trials=n_trials, deadline=deadline) as opened,
+        recorded(opened) as run,
+    ):
         return finish(replace(run, sampler=sampler, callbacks=tuple(callbacks)))
 
 

@@ -16,5 +16,5 @@ def stable_logits(model: nn.Module, batch: Tensor) -> Tensor:
     """
     if len(batch) > 1:
         logits: Tensor = model(batch)
-        return logits.double()
+        return logits.cpu().double()  # an Apple GPU has no float64
     return stable_logits(model, torch.cat([batch, batch]))[:1]

@@ -43,7 +43,7 @@ def final_test(
     images, labels = run.context.test() if has_test else (None, None)
     domains = _test_domains(run, models)
     rows: list[Row] = []
-    n_evaluated = 0
+    n_evaluated = sum(score.n_images for found in domains.values() for score in found.values())
     classes: ClassReport | None = None
     for stage, model in models.items():
         row = outcomes[stage].row

@@ -13,7 +13,7 @@ from glora_automl.pipeline._context import Context
 from glora_automl.pipeline._device import explain_device
 from glora_automl.pipeline._ladder import MAX_STEPS
 from glora_automl.pipeline._training import Images, TrainingJob, new_supernet, train_paths
-from glora_automl.pipeline._tuning import fold_contexts
+from glora_automl.pipeline._tuning import fold_contexts, pruning_epoch
 from glora_automl.progress import duration
 from glora_automl.study import Spent, Stage, margin_note
 from glora_automl.training import evaluate, train
@@ -177,8 +177,9 @@ def _tuning_work(context: Context) -> Spent:
     folds = fold_contexts(context, tune.n_folds)
     for number in range(tune.n_trials):
         fold = folds[number % len(folds)]
-        n_trained = TrainingJob(fold, "forecast", "", fold.train, tune.epochs_ratio).n_images
-        spent = spent.plus(Spent(n_trained, len(fold.validation[1])))
+        job = TrainingJob(fold, "forecast", "", fold.train, tune.epochs_ratio)
+        n_validations = 1 if pruning_epoch(tune.prune_ratio, job.settings.epochs) is None else 2
+        spent = spent.plus(Spent(job.n_images, n_validations * len(fold.validation[1])))
     return spent
 
 

@@ -29,6 +29,7 @@ from glora_automl.pipeline._initial import (
 from glora_automl.pipeline._ranking import choose_backbone
 from glora_automl.pipeline._run import Run
 from glora_automl.pipeline._sampler import create_sampler
+from glora_automl.pipeline._tuning import tuning_study_name
 from glora_automl.pipeline._workspace import RESERVED, Workspace
 from glora_automl.recipes import NAME, Recipe, with_data
 from glora_automl.storages import quiet_optuna, storage_errors
@@ -104,12 +105,11 @@ def open_run(
     storage, heartbeat = workspace.opened_storage, workspace.heartbeat
     with storage_errors(), quiet_optuna():
         refuse_foreign(storage, name)
-        place, known = None, None
+        place = None
         if is_glora_study(storage, name):  # its heartbeat counts for all of its workers
             kept = load_study(storage, name)
             heartbeat = get_setting(kept, "heartbeat")
             place = str(get_setting(kept, "artifacts"))
-            known = read_recipe(kept)
         artifacts = workspace.open_artifacts(place)
     with (
         storage_errors(),
@@ -122,6 +122,8 @@ def open_run(
         if context is None:
             chosen, ranking = choose_backbone(recipe, task, workspace, name, worker)
             context = prepare_model(chosen, task, workspace, name)
+        # Read late: a worker with another device may have created the study meanwhile.
+        known = read_recipe(load_study(storage, name)) if is_glora_study(storage, name) else None
         context = replace(context, stop=worker.wants_stop).with_precision(known)
         settings = _settings(context, heartbeat, artifacts.location)
         initial = initial_presets(context)
@@ -253,4 +255,14 @@ def _is_blank(study: optuna.Study, stages: Stages) -> bool:
         for trial in stages.study.get_trials(deepcopy=False)
     )
     busy = any(trial.user_attrs["stage"] != Stage.SETTINGS for trial in stages.running())
-    return not (trained or busy or study.get_trials(deepcopy=False))
+    return not (trained or busy or _is_tuned(study, key) or study.get_trials(deepcopy=False))
+
+
+def _is_tuned(study: optuna.Study, key: str) -> bool:
+    """Return whether the tuning of a study has a trial that runs or is done."""
+    name = tuning_study_name(study.study_name, key)
+    if name not in optuna.get_all_study_names(study._storage):
+        return False
+    states = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
+    tuning = optuna.load_study(study_name=name, storage=study._storage)
+    return bool(tuning.get_trials(deepcopy=False, states=states))

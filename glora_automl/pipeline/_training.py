@@ -176,6 +176,8 @@ class TrainingJob:
                     )
             except DivergenceError as error:
                 if attempt == MAX_RESTARTS:
+                    error.n_images += spent.n_trained
+                    error.seconds += spent.seconds or 0.0
                     raise
                 spent = spent.plus(_spent(error.n_images, error.seconds, n_restarts=1))
                 self.context.progress.log(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -40,15 +41,24 @@ from glora_automl.supernet import widest_architecture
 from glora_automl.training import Score, evaluate
 from glora_automl.workers import Claim, Evaluation, Work, run_trials
 
-__all__ = ["fold_contexts", "tune", "tuning_study_name"]
+__all__ = ["fold_contexts", "pruning_epoch", "tune", "tuning_study_name"]
 
 N_STARTUP_TRIALS = 5
 """Complete trials before the sampler models them and the pruner ends others."""
 
 
-def tuning_study_name(run: Run) -> str:
-    """Return the name of the Optuna study of a study's tuning; other settings have another one."""
-    return f"{run.study.study_name}/tuning-{run.stages.key[:8]}"
+def tuning_study_name(name: str, key: str) -> str:
+    """Return the name of the Optuna study of a study's tuning; other settings have another one.
+
+    Args:
+        name: Name of the study.
+        key: Its key.
+
+    Example:
+        >>> tuning_study_name("digits", "0123456789")
+        'digits/tuning-01234567'
+    """
+    return f"{name}/tuning-{key[:8]}"
 
 
 def tune(run: Run) -> Run:
@@ -72,11 +82,16 @@ def _tune_here(run: Run) -> TuneOutcome:
     if outcome is not None:
         return outcome
     study = _open_study(run)
+
+    def target() -> int:
+        run.check_settings()
+        return run.context.recipe.tune.n_trials
+
     run_trials(
         study,
         Tuning(run).propose,
         worker=run.worker,
-        target=lambda: run.context.recipe.tune.n_trials,
+        target=target,
         progress=run.context.progress,
         title="Tune the recipe",
         monitor=_Best(),
@@ -88,7 +103,7 @@ def _open_study(run: Run) -> optuna.Study:
     """Create or load the study of the trials, with its first proposals."""
     recipe = run.context.recipe
     study = optuna.create_study(
-        study_name=tuning_study_name(run),
+        study_name=tuning_study_name(run.study.study_name, run.stages.key),
         storage=run.worker.storage,
         direction="minimize",
         sampler=_sampler(recipe.tuning_space(), recipe.tune.sampler, recipe.seed),
@@ -156,6 +171,17 @@ def fold_contexts(context: Context, n_folds: int) -> list[Context]:
     return found or [context]
 
 
+def pruning_epoch(ratio: float, epochs: int) -> int | None:
+    """Return the epochs after which a trial may be pruned; None if it ends there in any case.
+
+    Example:
+        >>> pruning_epoch(0.5, 6), pruning_epoch(0.5, 1)
+        (3, None)
+    """
+    epoch = max(1, round(ratio * epochs))
+    return epoch if epoch < epochs else None
+
+
 class Tuning:
     """The objective of a tuning: the loss of a short training on one fold.
 
@@ -197,24 +223,31 @@ class Tuning:
         detail = f"-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
         checkpoint = self._run.checkpoint(Stage.TUNE, detail)
         job = TrainingJob(context, f"{Stage.TUNE}-{fold}", "", context.train, ratio, checkpoint)
-        pruning_epoch = max(1, round(context.recipe.tune.prune_ratio * job.settings.epochs))
-        n_epochs, is_reported = 0, False
+        decided_at = pruning_epoch(context.recipe.tune.prune_ratio, job.settings.epochs)
+        begin, is_decided = time.monotonic(), False
+        n_epochs, n_lost, n_validated = 0, 0, 0
 
         def on_epoch(epoch: int) -> None:
-            nonlocal n_epochs, is_reported
+            nonlocal n_epochs, n_lost, n_validated, is_decided
+            n_lost += n_epochs if epoch <= n_epochs else 0  # a restart after a collapse
             n_epochs = epoch
-            if epoch == pruning_epoch < job.settings.epochs and not is_reported:
-                is_reported = True  # a restart after a collapse comes here again
-                trial.report(_loss(validate(context, supernet)) - probe, step=0)
+            if decided_at is not None and decided_at <= epoch and not is_decided:
+                is_decided = True
+                if not is_reported:  # before an interruption
+                    n_validated += 1
+                    trial.report(_loss(validate(context, supernet)) - probe, step=0)
                 if trial.should_prune():
                     raise optuna.TrialPruned
 
         attributes: dict[str, Any] = {"probe_loss": round(probe, 6)}
         n_validation = len(context.validation[1])
+        is_reported = 0 in trial.storage.get_trial(trial._trial_id).intermediate_values
         try:
             spent = job.run(supernet, on_epoch=on_epoch)
         except optuna.TrialPruned:
-            spent = Spent(n_epochs * len(context.train[1]), n_validation)
+            n_trained = (n_lost + n_epochs) * len(context.train[1])
+            seconds = round(time.monotonic() - begin, 3)
+            spent = Spent(n_trained, n_validated * n_validation, seconds)
             _remove(checkpoint)
             return Evaluation((), attributes | {"spent": spent._asdict()}, pruned=True)
         except DivergenceError as error:
@@ -223,9 +256,10 @@ class Tuning:
             spent = Spent(error.n_images, 0, error.seconds)
         else:
             score = validate(context, supernet)
+            n_validated += 1
             loss = _loss(score)
             attributes["validation_accuracy"] = score.accuracy
-        spent = spent.plus(Spent(0, n_validation))
+        spent = spent.plus(Spent(0, n_validated * n_validation))
         _remove(checkpoint)
         return Evaluation((loss - probe,), attributes | {"spent": spent._asdict()})
 

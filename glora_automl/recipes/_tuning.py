@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from glora_automl import _declarations
 from glora_automl._declarations import Bool, Declaration, Float, Int
+from glora_automl._messages import short
 from glora_automl.errors import RecipeError
 
 __all__ = ["Range", "TuneSettings", "load_portfolio", "nested"]
@@ -52,6 +53,28 @@ class Range(Declaration):
             step = 1 if self.step is None else int(self.step)
             return IntDistribution(self.low, self.high, log=self.log, step=step)
         return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
+
+    def holds(self, value: object) -> bool:
+        """Return whether a value is one that the range may propose.
+
+        Example:
+            >>> [Range(low=0, high=2).holds(x) for x in (1, 0.4, 3, "a")]
+            [True, False, False, False]
+            >>> [Range(low=0.0, high=1.0, step=0.25).holds(x) for x in (0.5, 0.4)]
+            [True, False]
+        """
+        if not isinstance(value, int | float) or not self.low <= value <= self.high:
+            return False
+        distribution = self.distribution()
+        if distribution.to_external_repr(distribution.to_internal_repr(value)) != value:
+            return False  # not an integer
+        steps = (value - self.low) / self.step if self.step else 0.0
+        return abs(steps - round(steps)) < 1e-8
+
+    def __str__(self) -> str:
+        is_integer = isinstance(self.distribution(), IntDistribution)
+        step = "" if self.step is None else f" in steps of {self.step}"
+        return f"{'integers ' if is_integer else ''}{self.low} to {self.high}{step}"
 
 
 def _read_choices(value: object) -> object:
@@ -150,13 +173,16 @@ class TuneSettings(Declaration):
             if isinstance(choices, Range):
                 found[key] = choices.distribution()
                 for settings in first:
-                    value = settings[key]
-                    if isinstance(value, str) or not choices.low <= value <= choices.high:
+                    if not choices.holds(settings[key]):
                         raise RecipeError(
-                            f"tune.choices must hold {key} = {value!r}, the value of the recipe or "
-                            f"of its portfolio, got {choices.low} to {choices.high}. Widen the "
-                            "range."
+                            f"tune.choices must hold {key} = {short(settings[key])}, the value of "
+                            f"the recipe or of its portfolio, got {choices}. Change the range."
                         )
+            elif not isinstance(own[key], int | float | str):
+                raise RecipeError(
+                    f"tune.choices must not have {key}, as the recipe has a list there, got "
+                    f"{short(own[key])}. Remove it from `tune.choices`."
+                )
             else:
                 values = dict.fromkeys([*choices, *(settings[key] for settings in first)])
                 found[key] = CategoricalDistribution(tuple(values))

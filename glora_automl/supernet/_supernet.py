@@ -69,10 +69,12 @@ class Supernet:
         }
         heads = {id(p) for module in classifiers(model) for p in module.parameters()}
         named = dict(model.named_parameters())
-        self._head = {name: p for name, p in named.items() if id(p) in heads}
+        statistics = _statistics(model)
+        self._head = {name: p for name, p in named.items() if id(p) in heads} | statistics
         self._trainable = {name: p for name, p in named.items() if id(p) in adapters | heads}
         for parameter in self._trainable.values():
             parameter.requires_grad_(True)
+        self._stored = {**self._trainable, **statistics}
         self._merged: dict[torch.dtype | None, MergedModel] = {}
         self._is_merged = False
         self.lock = threading.RLock()
@@ -124,8 +126,11 @@ class Supernet:
         return dict(self._trainable)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return copies of the trainable tensors by name in the model."""
-        return {name: p.detach().clone() for name, p in self._trainable.items()}
+        """Return copies of what training changes, by name in the model.
+
+        These are the trainable tensors, and the statistics of batch norms in the head.
+        """
+        return {name: tensor.detach().clone() for name, tensor in self._stored.items()}
 
     def active_state_dict(self) -> dict[str, Tensor]:
         """Return copies of head and active tensors, LoRA factors truncated to their rank."""
@@ -137,26 +142,42 @@ class Supernet:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Set the trainable tensors.
+        """Set the tensors of :meth:`state_dict`.
 
         Raises:
             CheckpointError: If names or shapes differ; nothing is then set.
         """
-        for name in sorted(set(state) ^ set(self._trainable)):
+        for name in sorted(set(state) ^ set(self._stored)):
             raise CheckpointError(
-                f"The weights must have the supernet's {len(self._trainable)} tensors, got "
-                f"{'no' if name in self._trainable else 'another'} tensor {name!r}. Use weights of "
+                f"The weights must have the supernet's {len(self._stored)} tensors, got "
+                f"{'no' if name in self._stored else 'another'} tensor {name!r}. Use weights of "
                 "the same backbone and search space."
             )
-        for name, parameter in self._trainable.items():
-            if state[name].shape != parameter.shape:
+        for name, tensor in self._stored.items():
+            if state[name].shape != tensor.shape:
                 raise CheckpointError(
-                    f"The tensor {name!r} must have the shape {tuple(parameter.shape)}, got "
+                    f"The tensor {name!r} must have the shape {tuple(tensor.shape)}, got "
                     f"{tuple(state[name].shape)}. Use weights of the same backbone and search "
                     "space."
                 )
-        for name, parameter in self._trainable.items():
-            parameter.copy_(state[name])
+        for name, tensor in self._stored.items():
+            tensor.copy_(state[name])
+
+
+def _statistics(model: nn.Module) -> dict[str, Tensor]:
+    """Return the statistics of the batch norms in the head, which move while it is trained."""
+    norms = {
+        id(module)
+        for head in classifiers(model)
+        for module in head.modules()
+        if isinstance(module, nn.modules.batchnorm._NormBase)
+    }
+    return {
+        f"{name}.{key}": buffer
+        for name, module in model.named_modules()
+        if id(module) in norms
+        for key, buffer in module.named_buffers(recurse=False)
+    }
 
 
 def _check_used(

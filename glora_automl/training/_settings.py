@@ -28,7 +28,8 @@ class TrainingSettings(Declaration):
             (``A`` and ``D``), as a multiple of ``lr``. LoRA+ (arXiv 2402.12354) has such a ratio
             for one of LoRA's factors.
         weight_decay: AdamW's decoupled weight decay.
-        warmup_epochs: Epochs of linear warm-up, at most ``epochs``, of which they are a part.
+        warmup_epochs: Epochs of linear warm-up, at most ``epochs``, of which they are a part. A
+            training of a study has at most half of its own epochs.
         clip_grad: Maximum norm of the gradient; 0 turns clipping off.
         checkpoint_every: Epochs between checkpoints.
         scale: Smallest area of a random crop, which is resized to the whole, as a fraction of the

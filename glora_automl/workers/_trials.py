@@ -19,7 +19,7 @@ from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
-from glora_automl.errors import StudyError, TrainingError
+from glora_automl.errors import Stopped, StudyError, TrainingError
 from glora_automl.progress import Advance, Progress, SearchState
 from glora_automl.samplers import DONE
 from glora_automl.storages import hold_writes
@@ -306,7 +306,12 @@ class _ActiveTrials:
     ) -> Iterator[None]:
         """Queue a trial again if the block raises; drop its result if it was failed as stale."""
         try:
-            yield
+            try:
+                yield
+            except Stopped:  # the evaluation asks the worker, not the caller
+                if self._worker.was_failed(trial._trial_id):
+                    raise UpdateFinishedTrialError from None
+                raise
         except UpdateFinishedTrialError:
             heartbeats.close()
             self._progress.log(
@@ -365,7 +370,8 @@ def _enqueue_retries(study: optuna.Study, failed: Sequence[FrozenTrial]) -> None
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        retry = RetryHeartbeatStaleTrialCallback()
+        # A resumed training is past the step at which it has reported.
+        retry = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
     for trial in failed:
         # The callback extends the trial's own list, which may be in a cache of the storage.
         again = copy.copy(trial)

@@ -275,6 +275,19 @@ def test_search_takes_its_places_from_the_environment(folder, glora, monkeypatch
     assert "abacus" in glora("search", "tiny.toml", *FAST, "--name", "b", "--quiet")[2]
 
 
+def test_resume_records_its_trials_and_a_log_of_its_own(folder, glora):
+    pytest.importorskip("tensorboard")
+    assert glora("search", "tiny.toml", *FAST, "--quiet")[0] == 0
+    code, _out, err = glora(
+        "resume", "tiny", "--n-trials", "4", "--track", "tensorboard", "--quiet"
+    )
+    assert (code, err) == (0, "")
+    first, second = sorted((folder / "runs/tiny/logs").iterdir(), key=lambda f: f.stat().st_mtime)
+    assert "Search: 3/3 trials" in first.read_text()
+    assert "Search: 4/4 trials" in second.read_text()
+    assert list((folder / "runs/tiny/tensorboard").iterdir())
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -7,12 +7,12 @@ import torch
 from optuna.trial import TrialState
 
 from glora_automl.commands import search, select
-from glora_automl.errors import DivergenceError, Stopped
+from glora_automl.errors import DivergenceError, RecipeError, Stopped
 from glora_automl.pipeline import Workspace, fold_contexts, forecast, load_backbone, open_run, tune
 from glora_automl.pipeline import _training as trainings
 from glora_automl.pipeline import _tuning as tuning
 from glora_automl.pipeline._forecast import stage_work
-from glora_automl.study import Stage, stage_costs
+from glora_automl.study import Stage, read_recipe, stage_costs
 from glora_automl.training import evaluate
 
 RATES = {"training.lr": [1e-4, 3e-3]}
@@ -53,7 +53,8 @@ def workspace(tmp_path):
 
 def trials_of(run):
     return optuna.load_study(
-        study_name=tuning.tuning_study_name(run), storage=run.worker.storage
+        study_name=tuning.tuning_study_name(run.study.study_name, run.stages.key),
+        storage=run.worker.storage,
     ).get_trials()
 
 
@@ -222,6 +223,65 @@ def test_tune_ends_a_trial_that_is_worse_than_the_median(recipe, workspace, monk
         done = tuned.stages.outcome(Stage.TUNE, tuning.TuneOutcome).spent
     assert [t.state for t in trials] == [TrialState.COMPLETE] * 5 + [TrialState.PRUNED]
     assert 5 / 6 * work.n_trained < done.n_trained < work.n_trained
+    n_validation = len(fold_contexts(run.context, 4)[0].validation[1])
+    assert done.n_evaluated == work.n_evaluated - n_validation
+    assert all(trial.user_attrs["spent"]["seconds"] > 0 for trial in trials)
+
+
+def test_tune_stopped_after_the_pruning_epoch_keeps_the_report(recipe, tmp_path, monkeypatch):
+    recipe = recipe.replace(
+        training={"epochs": 40, "checkpoint_every": 1}, tune={"epochs_ratio": 0.6}
+    )
+
+    def reports(folder, stop_at=None):
+        workspace = Workspace(runs=tmp_path / folder, device="cpu")
+        epochs = []
+
+        def train(*args, on_epoch, **keywords):
+            def counted(n_epochs, loss):
+                epochs.append(n_epochs)
+                on_epoch(n_epochs, loss)
+
+            keywords["stop"] = lambda: epochs[-1:] == [stop_at]
+            return original(*args, on_epoch=counted, **keywords)
+
+        if stop_at is not None:
+            with monkeypatch.context() as patch:
+                patch.setattr(trainings, "train", train)
+                with pytest.raises(Stopped), open_run(recipe, workspace) as run:
+                    tune(load_backbone(run))
+        with open_run(recipe, workspace) as run:
+            tune(load_backbone(run))
+            done = [t for t in trials_of(run) if t.state == TrialState.COMPLETE]
+        assert stop_at is None or epochs[-1] == stop_at
+        return sorted((t.params["training.lr"], t.value, t.intermediate_values[0]) for t in done)
+
+    original = trainings.train
+    expected = reports("whole")
+    assert reports("before", stop_at=2) == expected
+    assert reports("after", stop_at=5) == expected
+
+
+def test_study_with_a_tuning_trial_keeps_its_recipe(recipe, workspace):
+    with open_run(recipe, workspace) as run:
+        study = tuning._open_study(run)
+        run.worker.ask(study, queued=True)
+        with (
+            pytest.raises(RecipeError, match="seed must be"),
+            open_run(recipe.replace(seed=5), workspace),
+        ):
+            pass
+        assert read_recipe(run.study).seed == recipe.seed
+
+
+def test_select_counts_the_tuning(recipe, workspace):
+    found = search(recipe, workspace=workspace)
+    selected = select("tiny", found.budget // 2, workspace=workspace)
+    costs = {c.stage: c.n_trained for c in stage_costs(found.study)}
+    assert costs[Stage.TUNE] > 0
+    shared = costs[Stage.TUNE] + costs[Stage.SUPERNET]
+    own = selected.rows[0].n_images - shared
+    assert 0 < own < costs[Stage.SELECTION] + costs[Stage.REFIT] + 1
 
 
 def test_collapsed_trial_counts_as_a_guess(recipe, workspace, monkeypatch):

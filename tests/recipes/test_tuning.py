@@ -54,9 +54,13 @@ def test_every_setting_of_the_portfolio_fits_a_recipe(tiny):
         ({"training.lr": {"low": 1e-3, "high": -1.0}}, "must be a range of Optuna"),
         ({"training.lr": {"low": -1.0, "high": 1.0}}, "training.lr must be greater than 0"),
         ({"training.lr": {"low": 1e-3, "high": 2e-3}}, "must hold training.lr = 0.01"),
+        ({"training.mixup": {"low": 0, "high": 1}}, "mixup = 0.4, .* got integers 0 to 1. Change"),
+        ({"training.mixup": {"low": 0.0, "high": 1.0, "step": 0.25}}, "in steps of 0.25"),
+        ({"training.class_weight": ["none", "balanced"]}, "as the recipe has a list there"),
         ({"training.mixup": ["much"]}, "training.mixup must be a valid number"),
     ],
 )
 def test_invalid_choices_are_refused(tiny, choices, message):
+    tiny = tiny.replace(training={"mixup": 0.4, "class_weight": [1.0, 2.0, 1.0]})
     with pytest.raises(RecipeError, match=message):
         tuned(tiny, choices=choices)

@@ -218,6 +218,37 @@ def test_load_state_dict_with_a_wrong_state_raises_and_sets_nothing(supernet, sp
     assert tensor_digest(supernet.state_dict()) == before
 
 
+class _NormalisedHead(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(6, 4)
+        self.head = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 2))
+
+    def get_classifier(self):
+        return self.head
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+
+def test_state_dict_has_the_statistics_of_batch_norms_in_the_head():
+    choices = {"body": {"B": [Choice.parse("lora-1")]}}
+    first, second = (Supernet(_NormalisedHead(), choices) for _ in range(2))
+    subnet = Supernet(_NormalisedHead(), choices)
+    for supernet in (first, subnet):
+        supernet.activate(Architecture.parse("body: B=lora-1"))
+    x = 5 + 3 * torch.randn(32, 6)
+    first.model.train()(x)
+    second.load_state_dict(first.state_dict())
+    subnet.load_state_dict(first.active_state_dict())
+
+    for found in (second, subnet):
+        norm, kept = found.model.head[0], first.model.head[0]
+        assert torch.equal(norm.running_mean, kept.running_mean)
+        assert norm.num_batches_tracked == 1
+    assert not set(first.trainable()) & {name for name in first.state_dict() if "running" in name}
+
+
 def test_supernet_takes_initial_values_from_the_seed_alone(space):
     digests = []
     for seed, process_seed in ((0, 0), (0, 1), (1, 0)):

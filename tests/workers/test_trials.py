@@ -16,7 +16,7 @@ from glora_automl.progress import LineProgress, Progress
 from glora_automl.samplers import EvolutionSampler, trial_positions
 from glora_automl.workers._positions import Positions
 from glora_automl.workers._trials import MAX_RETRIES, Evaluation, _enqueue_retries, run_trials
-from glora_automl.workers._worker import OWNER, Worker
+from glora_automl.workers._worker import OWNER, Worker, fail
 
 
 def same_generation(first, second):
@@ -209,6 +209,31 @@ def test_run_trials_result_of_a_trial_failed_as_stale_is_dropped(storage):
     check(study, 5)
     assert study.trials[0].state == TrialState.FAIL
     assert any("failed trial 0 as stale" in line for line in lines)
+
+
+def test_run_trials_evaluation_stopped_because_the_trial_was_failed_is_dropped(storage):
+    study = study_of(storage)
+    stopped = []
+
+    def taken_once(trial):
+        evaluate = propose(trial)
+
+        def run():
+            if not stopped:
+                fail(storage, trial._trial_id)  # as another worker does after a long pause
+                end = time.monotonic() + 20
+                while not worker.wants_stop() and time.monotonic() < end:
+                    time.sleep(0.02)
+                stopped.append(worker.wants_stop())
+                raise Stopped("The training stopped.")
+            return evaluate()
+
+        return run
+
+    with Worker(storage, heartbeat=1) as worker:
+        run_trials(study, taken_once, worker=worker, target=lambda: 3, progress=Progress())
+    assert stopped == [True]
+    check(study, 3)
 
 
 def test_run_trials_value_not_finite_raises(storage):

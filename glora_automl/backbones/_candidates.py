@@ -69,9 +69,9 @@ class CandidateBackbone(BackboneSource):
 
     @property
     def label(self) -> str:
-        """Name of the model, and of the checkpoint file if it has one."""
+        """Name of the model, and of the checkpoint file if it has one, without their folders."""
         file = "" if self.checkpoint is None else f"={Path(self.checkpoint).name}"
-        return f"{self.model}{file}"
+        return f"{self.public_name}{file}"
 
 
 def expand_lists(entries: Iterable[Any]) -> list[Any]:

@@ -72,13 +72,21 @@ def transformers_model(name: str, n_classes: int, seed: int, pretrained: bool) -
         ) from None
     try:
         with seeded(seed), quiet_transformers():
-            config = library.AutoConfig.from_pretrained(place, num_labels=n_classes)
+            config = library.AutoConfig.from_pretrained(
+                place, num_labels=n_classes, trust_remote_code=False
+            )
             if pretrained:
                 model: Any = library.AutoModelForImageClassification.from_pretrained(
-                    place, config=config, ignore_mismatched_sizes=True, use_safetensors=True
+                    place,
+                    config=config,
+                    ignore_mismatched_sizes=True,
+                    use_safetensors=True,
+                    trust_remote_code=False,  # by default a terminal is asked
                 )
             else:
-                model = library.AutoModelForImageClassification.from_config(config)
+                model = library.AutoModelForImageClassification.from_config(
+                    config, trust_remote_code=False
+                )
             if not _has_head(model):
                 raise TypeError(f"{type(model).__name__} has no classifier")
             found = logits_model(model.float(), _processor(place))

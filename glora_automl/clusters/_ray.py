@@ -21,6 +21,10 @@ PASSED = ("storage", "artifacts", "data", "device", "heartbeat", "patience", "lo
 """Fields of a workspace that an actor gets as they are."""
 
 
+STOP_TIMEOUT = 30.0
+"""Seconds until an actor that does not answer is taken for one that was never placed."""
+
+
 class RayWorker:
     """A worker, in a process of Ray.
 
@@ -170,27 +174,46 @@ def _start(
 
 
 def _wait(ray: Any, workers: list[Any], workspace: Workspace) -> None:
-    """Wait until all workers have ended.
+    """Wait until a worker has finished the study, or all have stopped.
+
+    An actor keeps its CPUs until it is killed. One that Ray could not place before starts then, or
+    is not needed any more.
 
     Raises:
         GLoRAError: As a worker raised it.
         Stopped: If the workspace asked to stop.
     """
-    left, asked = [worker.run.remote() for worker in workers], False
-    while left:
-        done, left = ray.wait(left, timeout=0.5)
+    running = {worker.run.remote(): worker for worker in workers}
+    asked = False
+    while running:
+        done, _ = ray.wait(list(running), timeout=0.5)
         for result in done:
-            _check(ray, result)
+            is_finished = bool(_check(ray, result))
+            ray.kill(running.pop(result))
+            if is_finished:
+                _end(ray, running)
+                return
         if workspace.stop is not None and workspace.stop() and not asked:
             asked = True
-            ray.get([worker.stop.remote() for worker in workers])
-    if asked:
-        raise Stopped
+            stops = {worker.stop.remote(): result for result, worker in running.items()}
+            _, silent = ray.wait(list(stops), num_returns=len(stops), timeout=STOP_TIMEOUT)
+            for stop in silent:  # never placed
+                ray.kill(running.pop(stops[stop]))
+    raise Stopped
 
 
-def _check(ray: Any, result: Any) -> None:
+def _end(ray: Any, running: dict[Any, Any]) -> None:
+    """Let the other workers of a finished study read its result; end those that do not start."""
+    if running:
+        ray.wait(list(running), num_returns=len(running), timeout=STOP_TIMEOUT)
+    for worker in running.values():
+        ray.kill(worker)
+
+
+def _check(ray: Any, result: Any) -> Any:
+    """Return what a worker has returned, or raise its error."""
     try:
-        ray.get(result)
+        return ray.get(result)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, GLoRAError):
             raise error.cause from None

@@ -55,7 +55,10 @@ def picture_size(model: str, kwargs: dict[str, Any]) -> int:
     """
     size = kwargs.get("img_size")
     if size is None:
-        known = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
+        try:
+            known = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
+        except RuntimeError:  # no such tag; the creation of the model will say so
+            known = None
         size = SIDE if known is None else known.input_size[1:]
     return int(size[0] if isinstance(size, Sequence) else size)
 

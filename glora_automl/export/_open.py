@@ -16,7 +16,6 @@ from glora_automl.errors import ExportError
 from glora_automl.export._adapter import check_backbone_digest, load_adapter
 from glora_automl.export._onnx import load_onnx
 from glora_automl.export._peft import load_peft
-from glora_automl.export._pt2 import load_pt2
 from glora_automl.export._record import BACKBONE, FILES, RECORD, Record, read_record
 from glora_automl.export._timm import load_timm
 from glora_automl.export._transformers import load_transformers
@@ -48,19 +47,24 @@ def open_export(path: Path, *, backbone: str | None, device: torch.device) -> Lo
         device: Device of the model; graphs run on the CPU.
 
     Raises:
-        ExportError: If the folder is no export, a file is altered, or the backbone is missing or
-            another one.
+        ExportError: If the folder is no export or a program, a file is altered, or the backbone is
+            missing or another one.
         TaskError: If the backbone cannot be read.
     """
     record = read_record(path, "timm", "adapter", "peft", "onnx", "pt2", "transformers")
+    if record.kind == "pt2":
+        # Its sizes and guards are texts that torch evaluates as Python.
+        raise ExportError(
+            "`path` must be an export that runs no code of its file, got the program "
+            f"{str(path)!r}. Export to 'timm' or 'onnx'. torch.export.load loads your own programs."
+        )
     if record.kind not in ("adapter", "peft") and backbone is not None:
         raise ExportError(
             f"`backbone` must be None for an export of kind {record.kind!r}, which holds all "
             f"weights, got {backbone!r}. Leave out `backbone`."
         )
-    if record.kind in ("onnx", "pt2"):
-        graph = load_onnx(path, record) if record.kind == "onnx" else load_pt2(path, record)
-        return LoadedExport(record, graph, torch.device("cpu"))
+    if record.kind == "onnx":
+        return LoadedExport(record, load_onnx(path, record), torch.device("cpu"))
     if record.kind == "timm":
         model = load_timm(path, record)
     elif record.kind == "transformers":
@@ -90,7 +94,12 @@ def create_backbone(record: Record, backbone: str | None) -> nn.Module:
         TaskError: If timm cannot create or read the backbone.
     """
     known, n_classes = record.backbone, len(record.classes)
-    settings = BackboneSettings(model=known.model, kwargs=known.kwargs)
+    settings = validate(
+        BackboneSettings,
+        {"model": known.model, "kwargs": known.kwargs},
+        "the backbone of the export",
+        ExportError,
+    )
     if backbone is None:
         if not known.pretrained:
             raise ExportError(

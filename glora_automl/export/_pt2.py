@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from glora_automl._messages import one_line
+from glora_automl._messages import one_line, short
 from glora_automl.errors import ExportError
 from glora_automl.export._graph import graph_input, logits_of
 from glora_automl.export._record import FILES, Record
@@ -61,7 +63,9 @@ def write_pt2(folder: Path, model: nn.Module, record: Record) -> list[str]:
 
 
 def load_pt2(folder: Path, record: Record) -> Callable[[Tensor], Tensor]:
-    """Load the program and return normalised images to logits.
+    """Load a program of this process, and return normalised images to logits.
+
+    torch evaluates texts of the file as Python, so programs of others are not loaded.
 
     Raises:
         ExportError: If the file holds a pickle, or torch cannot load it.
@@ -77,23 +81,46 @@ def load_pt2(folder: Path, record: Record) -> Callable[[Tensor], Tensor]:
     return logits_of(program, record)
 
 
+_MEMBER = re.compile(
+    r"(?P<root>[^/]+)/(?:models/model\.json|extra/[\w.-]+|archive_format|archive_version|byteorder|"
+    r"\.data/(?:version|serialization_id)|data/weights/(?:weight_\d+|model_weights_config\.json)|"
+    r"data/constants/(?:tensor_\d+|model_constants_config\.json)|"
+    r"(?P<inputs>data/sample_inputs/model\.pt))"
+)
+"""Members of an archive: the graph as JSON, and tensors as bytes."""
+
+_MALFORMED = (
+    *(OSError, ValueError, LookupError, AttributeError, TypeError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What reading a malformed archive raises."""
+
+
 def _check_archive(path: Path) -> None:
-    """Check that an archive holds no pickle, which ``torch.export.load`` would execute.
+    """Check that an archive has only members that ``torch.export.load`` does not execute.
+
+    Others are pickles, compiled libraries, and the layout of torch before 2.8, which has pickles.
 
     Raises:
         ExportError: If it does, or is no archive.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                name = info.filename
-                pickled = "custom_obj" in name or ("/sample_inputs/" in name and info.file_size > 0)
-                if name.endswith("_config.json"):
+            members = archive.infolist()
+            names = [info.filename for info in members]
+            if len(set(names)) < len(names):
+                raise ValueError("two members have one name")
+            for info in members:
+                found = _MEMBER.fullmatch(info.filename)
+                if found is None or found["root"] != names[0].partition("/")[0]:
+                    raise ValueError(f"{short(info.filename)} is no member of such an archive")
+                pickled = found["inputs"] is not None and info.file_size > 0
+                if info.filename.endswith("_config.json"):
                     tensors = json.loads(archive.read(info))["config"].values()
-                    pickled = any(tensor["use_pickle"] for tensor in tensors)
+                    pickled = any(tensor["use_pickle"] is not False for tensor in tensors)
                 if pickled:
-                    raise ValueError(f"{name} is a pickle")
-    except (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+                    raise ValueError(f"{short(info.filename)} has a pickle")
+    except _MALFORMED as error:
         raise ExportError(
             f"The file {str(path)!r} must be an archive of torch.export without pickles, got: "
             f"{one_line(error)}. Export again."

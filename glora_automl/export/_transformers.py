@@ -71,7 +71,7 @@ def load_transformers(folder: Path) -> nn.Module:
     try:
         with quiet_transformers():
             model = transformers.AutoModelForImageClassification.from_pretrained(
-                folder, use_safetensors=True
+                folder, use_safetensors=True, trust_remote_code=False
             )
     except Exception as error:  # the exceptions of transformers have no common class
         raise ExportError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -41,16 +41,15 @@ def importances(snapshot: Snapshot, by: Grouping) -> dict[str, float]:
     Returns:
         An empty dict for fewer than ``MIN_TRIALS`` trials, or if all trials are equally good.
     """
-    if len(snapshot.complete) < MIN_TRIALS:
+    counts = Counts(snapshot.space, by)
+    trials = list(_projected(snapshot, counts))
+    if len(trials) < MIN_TRIALS:
         return {}
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
-    counts = Counts(snapshot.space, by)
     with quiet_optuna():
         projected = optuna.create_study(direction="minimize")
-    projected.add_trials(
-        [_projected(trial, counts, snapshot.sign * trial.values[0]) for trial in snapshot.complete]
-    )
+    projected.add_trials(trials)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PED-ANOVA warns if all trials are equally good
         found = get_param_importances(projected, evaluator=PedAnovaImportanceEvaluator())
@@ -58,10 +57,18 @@ def importances(snapshot: Snapshot, by: Grouping) -> dict[str, float]:
     return {name: value / total for name, value in found.items()} if total > 0 else {}
 
 
-def _projected(trial: FrozenTrial, counts: Counts, value: float) -> FrozenTrial:
-    return optuna.create_trial(
-        params=counts(trial.params), distributions={**counts.distributions}, value=value
-    )
+def _projected(snapshot: Snapshot, counts: Counts) -> Iterator[FrozenTrial]:
+    """Yield the complete trials with counts as parameters."""
+    for trial in snapshot.complete:
+        try:
+            params = counts(trial.params)
+        except ValueError:  # a trial that a user added, with other parameters
+            continue
+        if params:
+            value = snapshot.sign * trial.values[0]
+            yield optuna.create_trial(
+                params=params, distributions={**counts.distributions}, value=value
+            )
 
 
 def importance_picture(

@@ -133,7 +133,10 @@ def decode(
         [51, 51, 51]
     """
     plain = _decoded(encoded, value_range)
-    return transform(plain.convert("L" if channels == 1 else "RGB"))
+    try:
+        return transform(plain.convert("L" if channels == 1 else "RGB"))
+    except (ValueError, MemoryError) as error:  # so thin that a side is rounded to 0
+        raise Unreadable(one_line(error)) from None
 
 
 def inspect(encoded: Encoded, value_range: ValueRange = None) -> Picture:

@@ -28,7 +28,7 @@ class InputFormat(NamedTuple):
         size: Channels, height and width.
         mean: Mean per channel, for pixels from 0 to 1.
         std: Standard deviation per channel, for pixels from 0 to 1.
-        interpolation: Interpolation for image files, in timm's words.
+        interpolation: Interpolation of the resizing, in timm's words.
         crop_pct: Fraction of a resized image file that a centre crop keeps.
     """
 
@@ -160,6 +160,8 @@ class NormalizedImages:
     def __init__(self, pixels: Tensor, target: InputFormat) -> None:
         self._pixels = pixels
         self._size = target.size
+        # As image files are resized; torch has these two with antialiasing.
+        self._mode = "bilinear" if target.interpolation == "bilinear" else "bicubic"
         self._mean = torch.tensor(target.mean, device=pixels.device)[:, None, None]
         self._std = torch.tensor(target.std, device=pixels.device)[:, None, None]
 
@@ -177,6 +179,6 @@ class NormalizedImages:
         if x.shape[1] == 1:
             x = x.expand(-1, channels, -1, -1)
         if x.shape[2:] != (height, width):
-            x = F.interpolate(x, (height, width), mode="bicubic", antialias=True).clamp_(0, 1)
+            x = F.interpolate(x, (height, width), mode=self._mode, antialias=True).clamp_(0, 1)
         # In place, as one batch may take most of the memory.
         return x.contiguous().sub_(self._mean).div_(self._std)

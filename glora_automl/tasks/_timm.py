@@ -31,6 +31,12 @@ def load_timm(settings: TimmSettings, seed: int, progress: Progress | None = Non
         "val": settings.validation_split,
         "test": settings.test_split,
     }
+    if not settings.name and (settings.validation_split or settings.test_split):
+        raise TaskError(
+            "task.validation_split and task.test_split must be left out for a .tar file, which has "
+            f"no splits, got {short(settings.validation_split or settings.test_split)}. Set "
+            "`task.validation_size` and `task.test_size`."
+        )
     readers = {split: _reader(settings, name) for split, name in names.items() if name is not None}
     examples = {
         split: Examples(RowImages(reader, f"{settings.name}/{names[split]}"), _read_labels(reader))

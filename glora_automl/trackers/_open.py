@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from glora_automl._declarations import suggest
-from glora_automl._messages import short
+from glora_automl._messages import one_line, short
 from glora_automl.errors import RecipeError
 from glora_automl.trackers._mlflow import MLflowTracker
 from glora_automl.trackers._tensorboard import TensorBoardTracker
@@ -43,4 +43,9 @@ def open_tracker(name: str) -> Any:
         raise RecipeError(
             f"{name} must be installed, got: {str(error).splitlines()[0]}. Run pip install "
             f'"glora-automl[{name}]".'
+        ) from None
+    except Exception as error:  # the packages read variables of the environment
+        raise RecipeError(
+            f"{name} must be usable, got: {one_line(error)}. Correct its variables of the "
+            "environment, or leave out `track`."
         ) from None

@@ -60,3 +60,8 @@ def test_candidate_label_tells_two_checkpoints_apart():
 )
 def test_in_folder_moves_relative_checkpoints(entry, expected):
     assert in_folder(entry, Path("there")) == expected
+
+
+def test_label_shows_no_folder_of_this_machine(tmp_path):
+    candidate = CandidateBackbone(model=f"local-dir:{tmp_path}/vit", pretrained=True)
+    assert candidate.label == "local-dir:vit"

@@ -104,3 +104,14 @@ def test_problem_of_a_module_of_transformers_returns_one(tmp_path):
     logits = built(torch.zeros(1, 3, 16, 16)).logits
     assert logits.shape == (1, 2)
     assert torch.equal(logits_model(built)(torch.zeros(1, 3, 16, 16)), logits)
+
+
+def test_create_model_with_code_in_its_folder_does_not_ask_to_run_it(tmp_path, monkeypatch):
+    config = {"model_type": "own", "auto_map": {"AutoConfig": "code.Own"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "code.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.setattr("builtins.input", lambda *args: pytest.fail("it asked"))
+    for pretrained in (True, False):
+        found = BackboneSettings(model=f"transformers:{tmp_path}", pretrained=pretrained)
+        with pytest.raises(TaskError):
+            create_model(found, 3, 0)

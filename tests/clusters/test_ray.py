@@ -76,6 +76,37 @@ def test_search_on_ray_that_is_stopped_stops_its_workers(cluster, tiny, tmp_path
         search_on_ray(tiny.replace(training={"epochs": 5000}), workspace=workspace)
 
 
+@pytest.mark.parametrize("stopped", [False, True])
+def test_search_on_ray_ends_with_an_actor_that_has_no_place(
+    cluster, tiny, tmp_path, monkeypatch, stopped
+):
+    @ray.remote(num_cpus=1)
+    class Other:
+        def ready(self):
+            return True
+
+    monkeypatch.setattr("glora_automl.clusters._ray.STOP_TIMEOUT", 3.0)
+    other = Other.remote()
+    assert ray.get(other.ready.remote())
+    begin = time.monotonic()
+    stop = (lambda: time.monotonic() - begin > 1) if stopped else None
+    workspace = Workspace(runs=tmp_path, stop=stop, device="cpu")
+    recipe = tiny.replace(
+        training={"epochs": 5000 if stopped else 2, "warmup_epochs": 0},
+        search={"n_trials": 3},
+        selection={"baselines": False},
+    )
+    try:
+        if stopped:
+            with pytest.raises(Stopped):
+                search_on_ray(recipe, cpus_per_worker=1, workspace=workspace)
+        else:
+            result = search_on_ray(recipe, cpus_per_worker=1, workspace=workspace)
+            assert summarize(result.study)["trials"]["complete"] == 3
+    finally:
+        ray.kill(other)
+
+
 def test_search_on_ray_with_wrong_input_raises_before_workers_start(cluster, tiny, tmp_path):
     with pytest.raises(GLoRAError, match="`cpus_per_worker` must be from 1"):
         search_on_ray(tiny, cpus_per_worker=0, workspace=Workspace(runs=tmp_path))

@@ -11,10 +11,11 @@ import pytest
 import timm
 import torch
 from huggingface_hub import ModelCard
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 from PIL import Image
 
 import glora_automl
+from glora_automl.commands import search
 from glora_automl.errors import ExportError, StudyError
 from glora_automl.export import _export, _timm, export_model
 from glora_automl.pipeline import (
@@ -216,6 +217,19 @@ def test_export_model_of_missing_trial_raises(workspace, tmp_path, trial, words)
     with pytest.raises(StudyError, match=words):
         export_model("tiny", "timm", tmp_path / "out", trial=trial, workspace=workspace)
     assert not (tmp_path / "out").exists()
+
+
+def test_export_model_of_trial_that_a_user_added_raises(tiny, tmp_path):
+    workspace = Workspace(runs=tmp_path / "runs", device="cpu")
+    found = search(tiny.replace(selection={"baselines": False}), workspace=workspace)
+    first = found.study.trials[0]
+    found.study.add_trial(
+        create_trial(params=first.params, distributions=first.distributions, value=0.1)
+    )
+    with pytest.raises(StudyError, match="the key 'trainable_params' is required and missing"):
+        export_model(
+            "tiny", "timm", tmp_path / "x", trial=len(found.study.trials) - 1, workspace=workspace
+        )
 
 
 def test_export_model_of_failed_trial_raises(workspace, tmp_path):

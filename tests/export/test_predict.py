@@ -13,7 +13,7 @@ from glora_automl import predict
 from glora_automl.errors import ExportError, TaskError
 from glora_automl.export._record import read_record, write_record
 
-KINDS = ("timm", "adapter", "peft", "onnx", "pt2")
+KINDS = ("timm", "adapter", "peft", "onnx")
 
 
 def backbone_of(exports, kind):
@@ -28,6 +28,23 @@ def test_predict_of_any_kind_returns_equal_probabilities(exports, photos, kind):
     torch.testing.assert_close(found.probabilities, expected.probabilities, rtol=1e-4, atol=1e-5)
     assert torch.equal(found.classes, expected.classes)
     torch.testing.assert_close(found.probabilities.sum(1), torch.ones(len(found.files)))
+
+
+def test_predict_with_a_program_is_refused_before_its_file_is_read(exports, photos, monkeypatch):
+    monkeypatch.setattr(torch.export, "load", lambda path: pytest.fail("it was loaded"))
+    with pytest.raises(ExportError, match="runs no code of its file, got the program"):
+        predict(exports["pt2"].path, photos)
+
+
+def test_predict_with_an_impossible_backbone_in_the_record_is_one_line(exports, photos, tmp_path):
+    shutil.copytree(exports["adapter"].path, tmp_path / "copy")
+    record = json.loads((tmp_path / "copy/glora.json").read_text())
+    record["backbone"] |= {"model": "transformers:google/vit", "kwargs": {"img_size": 32}}
+    (tmp_path / "copy/glora.json").write_text(json.dumps(record))
+    shutil.rmtree(tmp_path / "copy/backbone", ignore_errors=True)
+    with pytest.raises(ExportError, match="backbone") as caught:
+        predict(tmp_path / "copy", photos)
+    assert "\n" not in str(caught.value)
 
 
 def test_predict_matches_the_transform_of_timm(exports, photos, timm_logits):

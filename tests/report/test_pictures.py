@@ -233,6 +233,9 @@ def test_importances_are_highest_for_the_relevant_block():
     assert dict(zip(bars.labels, bars.values, strict=True)) == {
         name: pytest.approx(value, abs=1e-4) for name, value in blocks.items()
     }
+    foreign = optuna.distributions.FloatDistribution(0, 1)
+    study.add_trial(create_trial(params={"x": 0.5}, distributions={"x": foreign}, value=99.0))
+    assert importances(Snapshot.of(study), "block") == blocks
 
 
 def test_loss_and_cost_pictures_show_the_figures_of_the_study(finished):

@@ -218,3 +218,9 @@ def test_inspect_any_bytes_give_a_picture_or_a_short_reason(noise, place):
 def test_check_channels_model_of_4_channels_raises():
     with pytest.raises(TaskError, match="1 or 3 channels for image files, got 4"):
         check_channels(InputFormat((4, 8, 8), (0.5,) * 4, (0.5,) * 4))
+
+
+def test_decode_image_so_thin_that_a_side_vanishes_is_unreadable():
+    transform = resizing(InputFormat((3, 8, 8), (0.5,) * 3, (0.5,) * 3), "border")
+    with pytest.raises(Unreadable):
+        decode(encoded(Image.new("RGB", (700, 1))), 3, transform)

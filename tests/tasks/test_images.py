@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 from glora_automl.errors import TaskError
-from glora_automl.tasks import ImageSet, InputFormat
+from glora_automl.tasks import ImageSet, InputFormat, resizing
 from tests.tasks.files import random_images
 
 CPU = torch.device("cpu")
@@ -105,3 +107,14 @@ def test_prepare_large_set_normalises_per_batch(monkeypatch):
     assert torch.equal(labels, raw.labels)
     for index in (slice(2, 5), slice(0, 99), torch.tensor([8, 0, 0])):
         torch.testing.assert_close(lazy[index], whole[index])
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_prepare_resizes_arrays_as_image_files_are(interpolation):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 9, 9, 3), dtype=np.uint8)
+    target = InputFormat((3, 24, 24), (0.5,) * 3, (0.5,) * 3, interpolation)
+    images = ImageSet(torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.zeros(2).long())
+    prepared = images.prepare(target, torch.device("cpu"))[0][:]
+    transform = resizing(target, "squash")
+    files = torch.stack([transform(Image.fromarray(image)) for image in pixels])
+    assert (prepared - (files / 255 - 0.5) / 0.5).abs().mean() < 0.01

@@ -106,3 +106,9 @@ def test_load_timm_other_data_raise_one_line(zoo, tmp_path, name, path, words):
     assert len(message) <= 300
     for word in words:
         assert word in message
+
+
+@pytest.mark.parametrize("key", ["validation_split", "test_split"])
+def test_load_timm_tar_file_has_no_splits(tar, key):
+    with pytest.raises(TaskError, match=r"must be left out for a \.tar file"):
+        load("", tar, **{key: "validation"})

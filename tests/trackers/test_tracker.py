@@ -11,6 +11,7 @@ from glora_automl.trackers import (
     WandbTracker,
     open_tracker,
 )
+from glora_automl.trackers._open import TRACKERS
 
 
 class Memory:
@@ -142,3 +143,14 @@ def test_open_tracker_without_its_package_names_the_extra(monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(RecipeError, match=rf'pip install "glora-automl\[{name}\]"'):
         open_tracker(name)
+
+
+def test_open_tracker_whose_package_refuses_the_environment_is_one_line(monkeypatch):
+    def refuse():
+        raise RuntimeError("foo://me:gehe1m99@bar is no\nregistry")
+
+    monkeypatch.setitem(TRACKERS, "mlflow", refuse)
+    with pytest.raises(RecipeError, match="mlflow must be usable, got: foo") as caught:
+        open_tracker("mlflow")
+    assert "\n" not in str(caught.value)
+    assert "gehe1m99" not in str(caught.value)

@@ -14,6 +14,7 @@ from glora_automl.pipeline._device import explain_device
 from glora_automl.pipeline._ladder import MAX_STEPS
 from glora_automl.pipeline._training import Images, TrainingJob, new_supernet, train_paths
 from glora_automl.pipeline._tuning import fold_contexts, pruning_epoch
+from glora_automl.presets import loras
 from glora_automl.progress import duration
 from glora_automl.study import Spent, Stage, margin_note
 from glora_automl.training import evaluate, train
@@ -37,6 +38,7 @@ def forecast(context: Context, timeout: float | None = None) -> Iterator[str]:
     yield explain_device(context.device)
     yield _describe_images(context)
     yield _describe_budget(context)
+    yield from _describe_lora(context)
     yield from _describe_margin(context)
     yield from _describe_probe(context)
     yield from _describe_time(context, timeout)
@@ -59,6 +61,15 @@ def _describe_budget(context: Context) -> str:
         f"Budget: {context.budget:,} parameters ({4 * context.budget / 1000:,.0f} kB, {share:.2%} "
         f"of the backbone) in {len(context.space.shapes)} layers."
     )
+
+
+def _describe_lora(context: Context) -> Iterator[str]:
+    """Say where plain LoRA is enough (docs/explanation/limits.md)."""
+    if fitting := loras(context.space.shapes, context.budget):
+        yield (
+            f"Note: LoRA of rank {len(fitting)} fits in every layer. There, LoRA that trains as "
+            "long as a search is as good or better. A search pays under a tighter budget."
+        )
 
 
 def _describe_margin(context: Context) -> Iterator[str]:

@@ -5,6 +5,7 @@ from glora_automl.commands import search
 from glora_automl.pipeline import Workspace, _forecast, forecast, prepare
 from glora_automl.pipeline._device import explain_device
 from glora_automl.pipeline._forecast import stage_work
+from glora_automl.presets import lora
 from glora_automl.progress import Progress
 from glora_automl.study import Stage, stage_costs
 
@@ -45,14 +46,31 @@ def test_stage_work_leaves_out_stages_without_images(tiny, tmp_path):
 
 
 def test_forecast_describes_images_budget_probe_and_time(context):
-    device, images, budget, probe, time = forecast(context)
+    device, images, budget, note, probe, time = forecast(context)
     assert device == explain_device(context.device)
     assert images == "Images: 24 training (8 per class), 60 validation, 458 test; 3 classes."
     assert budget.startswith(f"Budget: {context.budget:,} parameters")
+    assert "fits in every layer" in note
     assert "A linear probe classifies" in probe
     assert "the largest class alone is 33.3%" in probe
     assert "supernet" in time
     assert "refit" in time
+
+
+def test_forecast_notes_that_lora_fits_in_every_layer(tiny, tmp_path):
+    def notes(budget):
+        recipe = tiny.replace(budget=budget)
+        found = prepare(recipe, Workspace(runs=tmp_path, device="cpu"), "tiny")
+        lines = forecast(found.with_backbone(found.create_backbone()))
+        return [line for line in lines if line.startswith("Note: LoRA of rank ")]
+
+    context = prepare(tiny, Workspace(runs=tmp_path, device="cpu"), "tiny")
+    rank_two = lora(context.space.shapes, 2).count(context.space.shapes)
+    (note,) = notes(rank_two)
+    assert note.startswith("Note: LoRA of rank 2 fits in every layer.")
+    rank_one = lora(context.space.shapes, 1).count(context.space.shapes)
+    assert len(notes(rank_one)) == 1
+    assert notes(rank_one - 1) == []
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,8 @@ def stage_work(context: Context) -> dict[Stage, Spent]:
     if selection.refit:
         ratio = selection.refit_epochs_ratio
         found[Stage.REFIT] = Spent(trained(context.labelled, ratio))
-    found[Stage.TEST] = Spent(0, (1 + n_baselines) * len(context.task.test))
+    domains = sum(len(domain.images) for domain in context.task.domains.values())
+    found[Stage.TEST] = Spent(0, (1 + n_baselines) * (len(context.task.test) + domains))
     return {stage: spent for stage, spent in found.items() if spent.forward_images}
 
 

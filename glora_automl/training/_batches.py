@@ -161,7 +161,7 @@ class Joined:
     def _weights(self) -> Tensor | None:
         parts = self._first, self._second
         found = [weights_of(part) for part in parts]
-        if found == [None, None]:
+        if all(weights is None for weights in found):
             return None
         ones = (torch.ones(len(part), device=self.device) for part in parts)
         return torch.cat([o if w is None else w for o, w in zip(ones, found, strict=True)])

@@ -8,10 +8,11 @@ from rich.console import Console
 
 from glora_automl.commands import resume, search
 from glora_automl.errors import StudyError
-from glora_automl.pipeline import Workspace
+from glora_automl.pipeline import Workspace, prepare
+from glora_automl.pipeline._forecast import stage_work
 from glora_automl.progress import LineProgress
 from glora_automl.report import result_table
-from glora_automl.study import read_data, summarize
+from glora_automl.study import Stage, read_data, stage_costs, summarize
 from tests.tasks.files import write_classes
 
 CLASSES = {"ant": 12, "bee": 12, "cat": 12}
@@ -71,6 +72,10 @@ def test_search_domains_are_tested_with_the_test_set(small, tmp_path):
     console = Console(file=io.StringIO(), width=120)
     console.print(result_table(result.rows, 100))
     assert "mean of 2 domains" in console.file.getvalue()
+    (cost,) = [c for c in stage_costs(result.study) if c.stage == Stage.TEST]
+    context = prepare(small.replace(task=task), workspace, "forecast")
+    expected = stage_work(context.with_backbone(context.create_backbone()))[Stage.TEST]
+    assert cost.n_evaluated == expected.n_evaluated == row.test.n_images + 9 + 36
     again = search(small.replace(task=task), workspace=workspace)
     assert results(again) == results(result)
 

@@ -245,7 +245,6 @@ def run_tasks(job: Job) -> dict[str, Any]:
             figures[f"{name}, {device.type}"] = {
                 "seconds": round(time.perf_counter() - begin, 1),
                 "n_params": row.n_params,
-                "validation_accuracy": row.validation.accuracy,
                 "test_accuracy": None if row.test is None else row.test.accuracy,
             }
         job.save(figures)

@@ -118,15 +118,14 @@ def _costs(
     """Return the cost of each method and of one training, in images of a forward pass.
 
     The best preset costs a training of each preset on the training images, and the refit of one.
-    The selected adapter costs the search and the same for the baselines.
+    The selected adapter costs the search and the same for the baselines. There is neither if no
+    images were held out.
     """
     by_stage: dict[Stage, int] = {}
-    n_supernet = n_scored = 0
+    n_scored = 0
     for cost in stage_costs(found.study):
         by_stage[cost.stage] = by_stage.get(cost.stage, 0) + cost.forward_images
-        n_supernet += cost.n_trained if cost.stage is Stage.SUPERNET else 0
         n_scored += cost.n_evaluated if cost.stage is Stage.SEARCH else 0
-    n_train = n_supernet // max(1, recipe.epochs(recipe.supernet.epochs_ratio))
     costs = {row.name: 3 * row.n_images for row in comparison.rows}
     stages = {StageName.parse(stage).stage for stage in search_stages(recipe)}
     costs[SEARCHED] = sum(by_stage.get(stage, 0) for stage in stages)
@@ -134,7 +133,9 @@ def _costs(
         costs[RANDOM] += n_scored
     if SCRATCH in costs:  # the search has found it
         costs[SCRATCH] += by_stage[Stage.SUPERNET] + by_stage[Stage.SEARCH]
-    training = 3 * recipe.training.epochs * n_train
+    training = 3 * recipe.training.epochs * found.data.n_images["train"]
+    if comparison.best_preset is None:
+        return costs, max(1, training)
     presets = [row.name for row in comparison.rows if row.name not in OTHERS]
     baselines = [row.name for row in found.rows if row.name in presets]
     costs[BEST_PRESET] = training * (len(presets) - 1) + costs[comparison.best_preset]
@@ -161,11 +162,15 @@ def methods(pair: Pair) -> dict[str, Measured]:
         validation = None if row.validation is None else row.validation.accuracy
         return Measured(row.n_params, validation, row.test.accuracy, cost / pair["training"])
 
-    costs = pair["costs"]
+    costs, validated = pair["costs"], {}
+    if comparison.best_preset is not None:
+        validated = {
+            SELECTED: measured(rows[pair["selected"]], costs[SELECTED]),
+            BEST_PRESET: measured(rows[comparison.best_preset], costs[BEST_PRESET]),
+        }
     return {
         SEARCHED: measured(rows[SEARCHED], costs[SEARCHED]),
-        SELECTED: measured(rows[pair["selected"]], costs[SELECTED]),
-        BEST_PRESET: measured(rows[comparison.best_preset], costs[BEST_PRESET]),
+        **validated,
         **{
             names.get(name, name): measured(row, costs[name])
             for name, row in rows.items()

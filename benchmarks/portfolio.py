@@ -99,7 +99,7 @@ def measure(recipe: Recipe, settings: Settings, ratio: float, runs: Path) -> dic
     """Train the wide supernet with some settings; return its validation loss and test accuracy."""
     recipe = recipe.replace(**nested(settings))
     context = prepare(recipe, Workspace(runs=runs), recipe.name)
-    context = context.with_backbone(context.create_backbone())
+    context = context.with_backbone(context.create_backbone()).holding_out()
     supernet = new_supernet(context)
     supernet.activate(widest_architecture(context.space))
     job = TrainingJob(context, "supernet", "Train", context.train, ratio)

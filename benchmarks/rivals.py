@@ -97,6 +97,7 @@ def training(context: Context) -> int:
 
 def tpe(context: Context, limit: int) -> Measured:
     """Run a study over LoRA and its training, and train the best trial on all labelled images."""
+    context = context.holding_out()
     places = {p.label: p.architecture for p in fitting_loras(context.space.shapes, context.budget)}
     highest = list(places)[-1]
     own = context.recipe.training

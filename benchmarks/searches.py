@@ -232,6 +232,7 @@ def train_on(run: Run, way: str, architecture: Architecture) -> dict[str, Any]:
     selection = outcome.selection
     assert selection is not None
     assert selection.inherited is not None
+    assert selection.trained is not None
     if run.context.recipe.selection.refit:
         (outcome,) = run.stages.run(refit_work(run, f"{stage}-refit", way, outcome)).values()
     model = load_adapted(run, outcome)
@@ -346,6 +347,7 @@ def main() -> None:
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     recipe = override_recipe(arguments.recipe, settings=arguments.settings)
+    recipe = recipe.replace(selection={"holdout": True})  # the ways are compared by validation
     if arguments.n_trials is not None:
         recipe = recipe.replace(search={"n_trials": arguments.n_trials})
     if arguments.small:

@@ -158,7 +158,7 @@ class AdapterProblem:
     def _init(
         self, context: Context, score: ObjectiveName | ScoreFunction, workspace: Workspace
     ) -> None:
-        self._context = context = context.with_precision()
+        self._context = context = context.with_precision().holding_out()
         self._score = score
         self._workspace = workspace
         self._trained: Trained | None = None
@@ -291,8 +291,7 @@ class AdapterProblem:
             subnet = subnet_of(context, supernet, architecture)
         if train:
             selection = context.recipe.selection
-            ratio = selection.epochs_ratio
-            ratio += selection.refit_epochs_ratio if selection.refit else 0.0
+            ratio = selection.epochs_ratio + selection.refit * selection.refit_epochs_ratio
             images = context.labelled if refit else context.train
             name = f"build-{architecture.digest[:16]}"
             TrainingJob(context, name, "Train the subnet", images, ratio).run(subnet)

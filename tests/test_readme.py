@@ -73,7 +73,7 @@ def quick_digits(tmp_path, monkeypatch, work):
 
     shutil.copytree(ROOT / "studies", tmp_path / "recipes")
     assert "epochs = 12" in TINY
-    text = TINY.replace("epochs = 12", "epochs = 3") + "\n[selection]\nbaselines = false\n"
+    text = TINY.replace("epochs = 12", "epochs = 3") + "baselines = false\n"
     (tmp_path / "recipes/digits.toml").write_text(text, encoding="utf-8")
     monkeypatch.setattr(_declarations, "folder", folder)
 

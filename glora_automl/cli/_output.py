@@ -144,9 +144,9 @@ def _print_preset(result: SearchResult, summary: dict[str, Any]) -> None:
     selection, first = result.selection, result.rows[0].validation
     if selection.preset is None:
         return
-    values, metric = "", summary["metric"]
-    if first is not None:
-        pair = [metric_value(metric, score.value(metric)) for score in (selection.trained, first)]
+    values, metric, own = "", summary["metric"], selection.trained
+    if first is not None and own is not None:
+        pair = [metric_value(metric, score.value(metric)) for score in (own, first)]
         values = f" ({metric_title(metric)} {pair[0]} against {pair[1]})"
     typer.echo(
         f"Selected: {selection.preset}, which is shown to validate better than the searched "
@@ -264,7 +264,8 @@ def print_comparison(comparison: Comparison) -> None:
     out_console().print(
         result_table(comparison.rows, comparison.budget, comparison.notes, comparison.metric)
     )
-    typer.echo(f"Best preset by validation: {printable(comparison.best_preset)}")
+    if comparison.best_preset is not None:
+        typer.echo(f"Best preset by validation: {printable(comparison.best_preset)}")
     if comparison.inherited is not None:
         typer.echo(correlation_text(comparison.inherited))
 

@@ -82,7 +82,8 @@ def compare(
 
     Args:
         name: Name of the study, which must be finished.
-        n_architectures: Architectures for the rank correlation; 0 leaves it out.
+        n_architectures: Architectures for the rank correlation; 0 leaves it out. A study that holds
+            no images out has none.
         only: Names of the rows to add to those of the study, such as ``LoRA at equal cost``, the
             cheapest that tells whether the search was worth its cost. By default all, with presets
             and rank correlation.
@@ -110,7 +111,13 @@ def compare(
         run.check_searched()
         run.check_finished()
         run = tune(load_backbone(run))
-        return _compare(run, n_architectures if only is None else 0, only)
+        n_architectures = n_architectures if only is None else 0
+        if n_architectures and not run.context.holds_out:
+            n_architectures = 0
+            run.context.progress.log(
+                "No rank correlation: the study holds no images out to validate architectures on."
+            )
+        return _compare(run, n_architectures, only)
 
 
 def _compare(run: Run, n_architectures: int, only: Sequence[str] | None) -> Comparison:
@@ -154,12 +161,12 @@ def _compare(run: Run, n_architectures: int, only: Sequence[str] | None) -> Comp
     rows = result | {r.name: r for r in run.stages.run_one(_stage(chosen), test).rows}
     pairs = [(o.inherited, o.trained) for o in outcomes.values() if isinstance(o, PairOutcome)]
     labels = (SEARCHED, *truncations, SCRATCH, LONGER, *presets)
+    known = [rows[label] for label in presets if label in rows]
+    best_preset = best_row(known, run.context.recipe.metric)
     comparison = Comparison(
         budget=run.context.budget,
         rows=tuple(rows[label] for label in labels if label in rows),
-        best_preset=best_row(
-            [rows[label] for label in presets if label in rows], run.context.recipe.metric
-        ).name,
+        best_preset=None if best_preset is None else best_preset.name,
         inherited=spearman(pairs) if pairs else None,
         notes=tuple(run.context.data.captions()),
         metric=run.context.recipe.metric,
@@ -282,6 +289,7 @@ def _train_pair(
     selection: Selection | None = outcome.selection
     assert selection is not None
     assert selection.inherited is not None
+    assert selection.trained is not None
     return PairOutcome(
         selection.inherited.accuracy,
         selection.trained.accuracy,

@@ -170,6 +170,11 @@ def _winner_name(selection: Selection, budget: int) -> str:
 
 def _within_margin(run: Run, margin: float | None) -> SearchResult:
     assert margin is not None, "there is a budget otherwise"
+    if not run.context.holds_out:
+        raise StudyError(
+            f"The study {run.name!r} must hold validation images out to compare sizes, got "
+            "all of them in training. Search again with `selection.holdout = true`."
+        )
     outcomes = run.stages.run(selection_works(run))
     smallest = find_smallest(run, best_adapter(run, outcomes)[1], margin)
     chosen = smallest.ladder.chosen

@@ -284,7 +284,7 @@ def _limits(record: Record, snapshot: Snapshot) -> str:
         "The intervals (Wilson) cover the sampling of images like these, not other cameras, places "
         "or times.",
     ]
-    if snapshot.recipe.architecture is None:
+    if snapshot.recipe.architecture is None and about["validation"] is not None:
         lines.append(
             f"The architecture was selected among {len(snapshot.trials):,} trials on the "
             "validation images, so their accuracy is biased upwards."
@@ -294,7 +294,7 @@ def _limits(record: Record, snapshot: Snapshot) -> str:
             f"The weights are inherited by {about['origin']} from the supernet, without "
             "stand-alone training."
         )
-    elif about["weights"] == "refit":
+    elif about["weights"] == "refit" and about["validation"] is not None:
         lines.append(
             "The validation accuracy is that of the weights before their refit on training and "
             "validation images."

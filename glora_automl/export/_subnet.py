@@ -107,12 +107,16 @@ def find_subnet(
             return winner
     assert number is not None, "check_finished has raised without a winner"
     found = _complete_trial(run, number)
-    attrs = found.user_attrs
+    attrs, score = found.user_attrs, None
+    if run.context.holds_out:
+        score = Score(
+            attrs["validation_accuracy"], attrs["validation_loss"], attrs["validation_images"]
+        )
     return Subnet(
         run.context.space.architecture(found.params),
         f"trial {found.number}",
         "inherited",
-        Score(attrs["validation_accuracy"], attrs["validation_loss"], attrs["validation_images"]),
+        score,
         trial=found.number,
     )
 

@@ -99,7 +99,7 @@ def _train_given(run: Run, claim: Claim) -> AdapterOutcome:
     architecture = context.space.architecture({})
     name = preset_label(architecture, context.space.shapes)
     outcome = train_adapter(run, Stage.SELECTION, name, architecture, title=f"Train: {name}")
-    score, n_params = outcome.row.validation, outcome.row.n_params
+    score, n_params = outcome.row.validation, outcome.row.n_params  # such recipes hold images out
     assert score is not None
     assert n_params is not None
     # A worker may have died between this trial and the end of the stage.

@@ -146,11 +146,15 @@ class Context:
             validation: Indices of the validation images there.
         """
         images, labels = self.labelled
-        found = replace(self)
+        found = replace(self.holding_out())
         for name, indices in (("train", train), ("validation", validation)):
             where = torch.from_numpy(indices).to(self.device)
             found.__dict__[name] = Reordered(images, where), labels[where]
         return found
+
+    def holding_out(self) -> Context:
+        """Return the context with held-out validation images, whatever the recipe says."""
+        return self if self.holds_out else replace(self, data=replace(self.data, holds_out=True))
 
     def backbone(self) -> nn.Module:
         """Return a copy of the study's backbone."""
@@ -161,7 +165,7 @@ class Context:
     def _initial_model(self) -> nn.Module:
         model = self.backbone()
         if self.recipe.backbone.head_init == "logistic":
-            fit_head(model, *self.train, class_weight=self.recipe.training.class_weight)
+            fit_head(model, *self.seen, class_weight=self.recipe.training.class_weight)
         return model
 
     def initial_model(self) -> nn.Module:
@@ -183,6 +187,16 @@ class Context:
         """Training images, then validation images, and their labels, on the device."""
         (images, labels), (more, others) = self.train, self.validation
         return Joined(images, more), torch.cat([labels, others])
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether the validation images are held out until the refit."""
+        return self.data.holds_out
+
+    @property
+    def seen(self) -> tuple[ImageBatches, Tensor]:
+        """Images and labels of the supernet's training: all but the held-out ones."""
+        return self.train if self.holds_out else self.labelled
 
     @property
     def precision(self) -> Precision:
@@ -299,7 +313,7 @@ def prepare_task(
     """
     process_group = ProcessGroup.from_environment(resolve_device(workspace.device))
     fit = fit_region(recipe, task, model, target)
-    data = summarize_data(task)
+    data = summarize_data(recipe, task)
     for note in data.notes():
         workspace.progress.log(note)
     return Context(

@@ -16,7 +16,7 @@ from glora_automl.training import metric_function
 __all__ = ["check_metric", "summarize_data"]
 
 
-def summarize_data(task: Task) -> DataSummary:
+def summarize_data(recipe: Recipe, task: Task) -> DataSummary:
     """Count images, copies between splits and classes without images."""
     return DataSummary(
         n_images={name: len(images) for name, images in task.splits().items()},
@@ -27,7 +27,18 @@ def summarize_data(task: Task) -> DataSummary:
         n_contradictions=task.n_contradictions(),
         n_dark=task.n_dark(),
         majority=_majority(task),
+        holds_out=_holds_out(recipe, task),
     )
+
+
+def _holds_out(recipe: Recipe, task: Task) -> bool:
+    """Return whether the validation images are held out until the refit."""
+    wanted = recipe.selection.holdout
+    if recipe.architecture is not None:
+        return True  # its trial has a value
+    if wanted is not None:
+        return wanted
+    return recipe.needs_holdout is not None or len(task.test) == 0
 
 
 def _majority(task: Task) -> Majority:

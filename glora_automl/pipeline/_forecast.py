@@ -12,6 +12,7 @@ from glora_automl.pipeline._baselines import baseline_architectures
 from glora_automl.pipeline._context import Context
 from glora_automl.pipeline._device import explain_device
 from glora_automl.pipeline._ladder import MAX_STEPS
+from glora_automl.pipeline._selection import refit_ratio
 from glora_automl.pipeline._training import Images, TrainingJob, new_supernet, train_paths
 from glora_automl.pipeline._tuning import fold_contexts, pruning_epoch
 from glora_automl.presets import loras
@@ -37,6 +38,7 @@ def forecast(context: Context, timeout: float | None = None) -> Iterator[str]:
     """
     yield explain_device(context.device)
     yield _describe_images(context)
+    yield from context.data.holdout_notes()
     yield _describe_budget(context)
     yield from _describe_lora(context)
     yield from _describe_margin(context)
@@ -158,24 +160,24 @@ def stage_work(context: Context) -> dict[Stage, Spent]:
         return TrainingJob(context, "forecast", "", images, ratio).n_images
 
     fitting = [a for a in baseline_architectures(context).values() if a is not None]
-    per_baseline = trained(context.train, 1.0)
+    per_baseline = trained(context.train, 1.0) if context.holds_out else 0
     if selection.refit:
         per_baseline += trained(context.labelled, 1.0)
     n_baselines = len(fitting) if selection.baselines else 0
     per_candidate = trained(context.train, selection.epochs_ratio)
-    n_candidates = selection.n_candidates
+    n_candidates = selection.n_candidates if context.holds_out else 0
+    n_validated = n_baselines * n_validation if context.holds_out else 0
     found = {
         Stage.TUNE: _tuning_work(context),
-        Stage.SUPERNET: Spent(trained(context.train, recipe.supernet.epochs_ratio)),
+        Stage.SUPERNET: Spent(trained(context.seen, recipe.supernet.epochs_ratio)),
         Stage.SEARCH: Spent(0, recipe.search.n_trials * n_validation),
-        Stage.BASELINE: Spent(n_baselines * per_baseline, n_baselines * n_validation),
+        Stage.BASELINE: Spent(n_baselines * per_baseline, n_validated),
         Stage.SELECTION: Spent(n_candidates * per_candidate, 2 * n_candidates * n_validation),
     }
     if selection.margin is not None:
         found[Stage.LADDER] = Spent(MAX_STEPS * per_candidate, 2 * MAX_STEPS * n_validation)
     if selection.refit:
-        ratio = selection.refit_epochs_ratio
-        found[Stage.REFIT] = Spent(trained(context.labelled, ratio))
+        found[Stage.REFIT] = Spent(trained(context.labelled, refit_ratio(context)))
     domains = sum(len(domain.images) for domain in context.task.domains.values())
     found[Stage.TEST] = Spent(0, (1 + n_baselines) * (len(context.task.test) + domains))
     return {stage: spent for stage, spent in found.items() if spent.forward_images}

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from glora_automl.architecture import Architecture
 from glora_automl.errors import StudyError
+from glora_automl.pipeline._context import Context
 from glora_automl.pipeline._run import Run
 from glora_automl.pipeline._search import largest_truncation
 from glora_automl.pipeline._standalone import adapter_outcome, validate, validate_predictions
@@ -45,6 +46,7 @@ __all__ = [
     "best_outcome",
     "find_candidates",
     "given_stage",
+    "refit_ratio",
     "refit_work",
     "select_work",
     "train_candidates",
@@ -108,25 +110,29 @@ def find_candidates(run: Run, budget: int) -> list[Candidate]:
     """Return the architectures to train on: the largest truncation, then the best trials.
 
     On digits that truncation, which needs no score, was ahead of the best trial after training on
-    by 1.9 points (three seeds, docs/benchmarks/quality.md), so it is always a candidate.
+    by 1.9 points (three seeds, docs/benchmarks/quality.md), so it is always a candidate. Without
+    held-out images nothing can tell which candidate is better, and the best trial is the only one.
 
     Args:
         run: The study.
         budget: The most trainable parameters.
     """
     context = run.context
-    found: dict[str, Candidate] = {}
+    n_candidates = context.recipe.selection.n_candidates if context.holds_out else 1
+    found = [
+        Candidate(context.space.architecture(trial.params), trial.number)
+        for trial in best_trials(run.study, n_candidates, within=budget)
+    ]
     largest = largest_truncation(context, fetch_supernet(run), budget)
     if largest is not None:
         params = context.space.params(largest)
         trials = run.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         number = next((t.number for t in trials if t.params == params), None)
-        found[largest.digest] = Candidate(largest, number)
-    n_candidates = context.recipe.selection.n_candidates
-    for trial in best_trials(run.study, n_candidates, within=budget):
-        architecture = context.space.architecture(trial.params)
-        found.setdefault(architecture.digest, Candidate(architecture, trial.number))
-    return list(found.values())[:n_candidates]
+        found.insert(0 if context.holds_out else len(found), Candidate(largest, number))
+    different: dict[str, Candidate] = {}
+    for candidate in found:
+        different.setdefault(candidate.architecture.digest, candidate)
+    return list(different.values())[:n_candidates]
 
 
 class _Trained(NamedTuple):
@@ -148,6 +154,8 @@ def train_candidates(
 ) -> AdapterOutcome:
     """Train subnets on from inherited weights; return the best one by validation.
 
+    Without held-out images the first one keeps its inherited weights: the refit has all steps.
+
     Args:
         run: The study.
         stage: The stage.
@@ -158,6 +166,8 @@ def train_candidates(
     context = run.context
     # A fresh copy: another attempt may have changed the last one.
     supernet = fetch_supernet(run).supernet
+    if not context.holds_out:
+        return _inherit(run, stage, name, candidates[0], supernet)
     best: _Trained | None = None
     spent = Spent()
     for number, candidate in enumerate(candidates, 1):
@@ -180,21 +190,39 @@ def train_candidates(
         if best is None or is_better(trained, best.trained, context.recipe.metric):
             best = _Trained(candidate, inherited, trained, predictions, subnet)
     assert best is not None, "there is at least one candidate"
-    architecture = best.candidate.architecture
-    n_params = architecture.count(context.space.shapes)
-    selection = Selection(
-        architecture=str(architecture),
-        n_params=n_params,
+    selection = replace(
+        _selection_of(run, stage, best.candidate),
         trained=best.trained,
-        trial=best.candidate.trial,
         inherited=best.inherited,
         candidates=tuple(c.trial for c in candidates if c.trial is not None),
-        refit=context.recipe.selection.refit,
-        stage=stage,
     )
+    n_params = selection.n_params
     row = Row(name, n_params=n_params, validation=best.trained, n_images=spent.n_trained)
+    architecture = best.candidate.architecture
     return adapter_outcome(
         run, stage, row, best.subnet, architecture, spent, selection, best.predictions
+    )
+
+
+def _inherit(
+    run: Run, stage: str, name: str, candidate: Candidate, supernet: Supernet
+) -> AdapterOutcome:
+    """Return a subnet with its inherited weights."""
+    subnet = subnet_of(run.context, supernet, candidate.architecture)
+    selection = _selection_of(run, stage, candidate)
+    row = Row(name, n_params=selection.n_params)
+    return adapter_outcome(run, stage, row, subnet, candidate.architecture, Spent(), selection)
+
+
+def _selection_of(run: Run, stage: str, candidate: Candidate) -> Selection:
+    """Return the selection of a candidate, without scores."""
+    return Selection(
+        architecture=str(candidate.architecture),
+        n_params=candidate.architecture.count(run.context.space.shapes),
+        trial=candidate.trial,
+        candidates=() if candidate.trial is None else (candidate.trial,),
+        refit=run.context.recipe.selection.refit,
+        stage=stage,
     )
 
 
@@ -220,11 +248,18 @@ def _refit(
         stage,
         "Train on all labelled images",
         context.labelled,
-        context.recipe.selection.refit_epochs_ratio,
+        refit_ratio(context),
         run.checkpoint(stage),
     ).run(subnet)
     row = replace(outcome.row, name=name)
     return adapter_outcome(run, stage, row, subnet, architecture, spent, outcome.selection)
+
+
+def refit_ratio(context: Context) -> float:
+    """Return the length of the refit: without held-out images, that of all candidates is added."""
+    selection = context.recipe.selection
+    candidates = selection.n_candidates * selection.epochs_ratio
+    return selection.refit_epochs_ratio + (0.0 if context.holds_out else candidates)
 
 
 def best_adapter(run: Run, outcomes: Mapping[str, AdapterOutcome]) -> tuple[str, AdapterOutcome]:

@@ -125,8 +125,8 @@ def train_adapter(
 ) -> AdapterOutcome:
     """Train one architecture from the backbone, as baselines are.
 
-    It is trained on the training images and validated. With ``selection.refit`` the same training
-    on all labelled images gives the final weights.
+    It is trained on the training images and validated, if images are held out. With
+    ``selection.refit`` the same training on all labelled images gives the final weights.
 
     Args:
         run: The study.
@@ -143,7 +143,7 @@ def train_adapter(
     score, predictions, spent = None, None, Spent()
     refit = context.recipe.selection.refit
     subnet = standalone(context, architecture)
-    if validated or not refit:
+    if (validated and context.holds_out) or not refit:
         job = TrainingJob(
             context, name, title, context.train, ratio, checkpoint=run.checkpoint(stage)
         )

@@ -90,7 +90,7 @@ def _trained(context: Context, supernet: Supernet) -> Trained:
 
 def _job(context: Context, checkpoint: Path | None) -> TrainingJob:
     ratio = context.recipe.supernet.epochs_ratio
-    return TrainingJob(context, Stage.SUPERNET, "Train supernet", context.train, ratio, checkpoint)
+    return TrainingJob(context, Stage.SUPERNET, "Train supernet", context.seen, ratio, checkpoint)
 
 
 def _follow(run: Run) -> None:

@@ -162,13 +162,13 @@ def fold_contexts(context: Context, n_folds: int) -> list[Context]:
     different, copies = np.unique(context.task.labelled_digests(), return_inverse=True)
     n_folds = min(n_folds, int(np.bincount(labels).max()), len(different))
     if n_folds < 2:
-        return [context]  # nothing to split
+        return [context.holding_out()]  # nothing to split
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=context.recipe.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # classes with fewer images than folds
         folds = list(splitter.split(np.zeros(len(labels)), labels, copies))
     found = [context.fold(*fold) for fold in folds if all(map(len, fold))]
-    return found or [context]
+    return found or [context.holding_out()]
 
 
 def pruning_epoch(ratio: float, epochs: int) -> int | None:

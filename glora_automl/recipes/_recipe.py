@@ -114,6 +114,17 @@ class Recipe(Declaration):
         first = self.search.objectives[0]
         return self.metric if first == "metric" else cast(ObjectiveName, first)
 
+    @property
+    def needs_holdout(self) -> str | None:
+        """The setting that needs held-out validation images; None if there is none."""
+        reasons = {
+            "selection.refit = false": not self.selection.refit,
+            "selection.margin": self.selection.margin is not None,
+            f'search.objectives = ["{self.search.objectives[0]}"]': self.objective != "loss",
+            'supernet.paths = "uniform"': self.supernet.paths == "uniform",
+        }
+        return next((reason for reason, holds in reasons.items() if holds), None)
+
     def epochs(self, ratio: float) -> int:
         """Return the epochs of a multiple of ``training.epochs``; at least 1 of any training."""
         return max(1, round(ratio * self.training.epochs)) if ratio and self.training.epochs else 0
@@ -283,6 +294,12 @@ def parse_recipe(table: object, where: str) -> Recipe:
     """
     recipe = _declarations.validate(Recipe, table, where, RecipeError)
     check_choices(recipe.search_space, where)
+    reason = recipe.needs_holdout
+    if recipe.selection.holdout is False and reason is not None:
+        raise RecipeError(
+            f"{where}: selection.holdout must be true with {reason}, got false. Leave out "
+            "`selection.holdout`, or that setting."
+        )
     _check_tuning(recipe, where)
     try:
         if recipe.architecture is not None:

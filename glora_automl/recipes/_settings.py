@@ -78,12 +78,17 @@ class SelectionSettings(Declaration):
     """What happens after the search.
 
     Attributes:
+        holdout: Whether the validation images are held out until the refit, so that rows have a
+            validation score and the better of several candidates is selected. Without, they train
+            the supernet as well, the best trial has the steps of all candidates, and each baseline
+            is trained once. By default they are held out where something needs it: no refit, a
+            margin, a metric as an objective, a task without test images, or an architecture.
         n_candidates: Architectures that are trained on from inherited weights before one is
             selected: the truncation with the largest components, then the best trials.
         epochs_ratio: Epochs of that training, as a multiple of ``training.epochs``; 0 keeps the
             inherited weights.
         refit: Whether the selected adapter is then trained on with training and validation images
-            together. Baselines are trained again with all of them.
+            together. Where images are held out, baselines are trained again with all of them.
         refit_epochs_ratio: Steps of that training, as a multiple of those of ``training.epochs``.
         baselines: Whether linear probe, LoRA (in attention alone where no rank fits in all layers)
             and BitFit are trained for comparison. A baseline that is shown to validate better is
@@ -93,6 +98,7 @@ class SelectionSettings(Declaration):
             ``docs/explanation/margin.md``.
     """
 
+    holdout: Bool | None = None
     n_candidates: Int = Field(default=2, ge=1, le=1000)
     epochs_ratio: Float = Field(default=0.25, ge=0, le=100)
     refit: Bool = True

@@ -99,8 +99,9 @@ def result_texts(
 ) -> TextTable:
     """Return the trained adapters with their accuracies.
 
-    Another metric than the accuracy has a line below that of the adapter, and so has each further
-    test domain. The mean of the domains excludes that of the training images.
+    Without any validation score there is no column of them. Another metric than the accuracy has a
+    line below that of the adapter, and so has each further test domain. The mean of the domains
+    excludes that of the training images.
 
     Args:
         rows: The adapters.
@@ -139,7 +140,10 @@ def result_texts(
         if row.domain_mean is not None:
             mean = f"{100 * row.domain_mean:.1f}"
             lines.append((f"  mean of {len(row.domains)} domains", "", "", mean, "", ""))
-    return TextTable(("adapter", "parameters", "validation", "test", "images", "seconds"), lines)
+    columns = "adapter", "parameters", "validation", "test", "images", "seconds"
+    if rows and all(row.validation is None for row in rows):  # no images were held out
+        return TextTable(columns[:2] + columns[3:], [line[:2] + line[3:] for line in lines])
+    return TextTable(columns, lines)
 
 
 def result_table(

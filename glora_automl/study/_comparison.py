@@ -38,7 +38,8 @@ class Comparison(Record):
     Attributes:
         budget: The most trainable parameters of each row.
         rows: The searched adapter, its alternatives on the same supernet and stand-alone ones.
-        best_preset: Name of the preset with the best validation score.
+        best_preset: Name of the preset with the best validation score; None if no images were
+            held out.
         inherited: Rank correlation of accuracies with inherited weights and after training on,
             both on the validation images; None if no architectures were trained for it.
         metric: The recipe's metric.
@@ -47,7 +48,7 @@ class Comparison(Record):
 
     budget: Count
     rows: tuple[Row, ...]
-    best_preset: str
+    best_preset: str | None
     inherited: RankCorrelation | None
     notes: tuple[str, ...] = ()
     metric: MetricName = "accuracy"

@@ -79,6 +79,7 @@ class DataSummary(Record):
         n_contradictions: Images that have a copy of another class.
         n_dark: Train images that are almost black.
         majority: The largest class; None in a study of an earlier version.
+        holds_out: Whether the validation images are held out until the refit.
 
     Example:
         >>> data = DataSummary({"train": 8, "test": 4}, (Overlap("train", "test", 1),))
@@ -92,10 +93,25 @@ class DataSummary(Record):
     n_contradictions: int = 0
     n_dark: int = 0
     majority: Majority | None = None
+    holds_out: bool = True
 
     def captions(self) -> list[str]:
-        """Return the lines below a table: the accuracy of the majority class, then the notes."""
-        return [*self.majority_notes(), *self.notes()]
+        """Return the lines below a table: the majority class, held-out images, then the notes."""
+        return [*self.majority_notes(), *self.holdout_notes(), *self.notes()]
+
+    def holdout_notes(self) -> list[str]:
+        """Return a sentence on the losses of trials, if no images are held out.
+
+        Example:
+            >>> DataSummary(holds_out=False).holdout_notes()[0].partition(":")[0]
+            'All labelled images train, those for validation, too'
+        """
+        if self.holds_out:
+            return []
+        return [
+            "All labelled images train, those for validation, too: the losses of trials rank "
+            "architectures, and only the test tells how good one is."
+        ]
 
     def majority_notes(self) -> list[str]:
         """Return a sentence on the accuracy of the majority class, if it is known."""

@@ -50,7 +50,7 @@ class Row(Record):
 
 @dataclass(frozen=True)
 class Selection(Record):
-    """The selected architecture and its scores on the validation images.
+    """The selected architecture and its scores on held-out validation images.
 
     Attributes:
         architecture: Its printed form.
@@ -58,8 +58,8 @@ class Selection(Record):
         trial: Number of the trial that proposed it; None for a preset, and for a truncation of the
             supernet that is no trial.
         preset: Name of the preset, where a baseline was selected or a preset was trained.
-        inherited: Score with the supernet's weights; None for a preset.
-        trained: Score after training on the training images.
+        inherited: Score with the supernet's weights; None for a preset, or without held-out images.
+        trained: Score after training on the training images; None if no images were held out.
         candidates: Numbers of the trials that took part, best first.
         refit: Whether the final weights were trained on the validation images, too.
         stage: The stage that trained it for its validation.
@@ -67,7 +67,7 @@ class Selection(Record):
 
     architecture: str
     n_params: Count
-    trained: Score
+    trained: Score | None = None
     trial: Count | None = None
     preset: str | None = None
     inherited: Score | None = None
@@ -92,10 +92,9 @@ class Selection(Record):
         """Return the source of the architecture, for people.
 
         Example:
-            >>> score = Score(0.9, 0.3, 100)
-            >>> Selection("fc: none", 0, score, preset="linear probe").origin
+            >>> Selection("fc: none", 0, preset="linear probe").origin
             'linear probe'
-            >>> Selection("fc: none", 0, score, trial=7).origin
+            >>> Selection("fc: none", 0, trial=7).origin
             'trial 7'
         """
         if self.preset is not None:
@@ -132,12 +131,14 @@ def is_better(score: Score, other: Score, metric: MetricName = "accuracy") -> bo
     return quality(score, metric) > quality(other, metric)
 
 
-def best_row(rows: Sequence[Row], metric: MetricName = "accuracy") -> Row:
-    """Return the row with the best validation score; the first of equal ones.
+def best_row(rows: Sequence[Row], metric: MetricName = "accuracy") -> Row | None:
+    """Return the row with the best validation score, the first of equal ones; None without any.
 
     Args:
-        rows: At least one row with a validation score.
+        rows: The rows.
         metric: The recipe's metric.
     """
     scored = [(row, row.validation) for row in rows if row.validation is not None]
+    if not scored:
+        return None
     return max(scored, key=lambda pair: quality(pair[1], metric))[0]

@@ -18,7 +18,7 @@ LOCAL = (
         "kwargs =", 'checkpoint = "weights/vit.safetensors"\nkwargs ='
     )
     + TINY[TINY.index("[training]") :]
-    + "[selection]\nbaselines = false\n"
+    + "baselines = false\n"
 )
 
 

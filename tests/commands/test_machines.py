@@ -32,7 +32,7 @@ def change(text, *changes):
     return text
 
 
-NO_BASELINES = "\n[selection]\nbaselines = false\n"
+NO_BASELINES = "baselines = false\n"
 LONGER = change(
     TINY + NO_BASELINES,
     ("checkpoint_every = 2", "checkpoint_every = 1"),

@@ -1,0 +1,162 @@
+"""Searches in which all labelled images train from the start."""
+
+import json
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+
+from glora_automl.commands import _search, compare, resume, search, select, train
+from glora_automl.errors import RecipeError, StudyError
+from glora_automl.export import export_model
+from glora_automl.pipeline import _baselines, _selection, prepare
+from glora_automl.pipeline._forecast import stage_work
+from glora_automl.study import Selection, Stage, get_attribute, stage_costs, summarize
+from tests.commands.interrupts import figures, interrupt_after, interrupt_training, run_interrupted
+from tests.commands.studies import N_LABELLED, load, trained_images
+
+
+@pytest.fixture
+def everything(tiny):
+    """The tiny recipe without held-out images, and with a training of several checkpoints."""
+    return tiny.replace(training={"epochs": 24}, selection={"holdout": None})
+
+
+def test_search_all_labelled_images_train_from_the_start(everything, workspace):
+    result = search(everything, workspace=workspace)
+    searched, *baselines = result.rows
+    assert all(row.validation is None for row in result.rows)
+    assert all(row.test is not None for row in result.rows)
+    supernet = trained_images(everything, 1.0, N_LABELLED)
+    # The steps of both candidates and of the refit.
+    last = trained_images(everything, 2 * 0.25 + 1.25, N_LABELLED)
+    assert searched.n_images == supernet + last
+    assert {row.n_images for row in baselines} == {supernet}
+    spent = {cost.stage: cost for cost in stage_costs(result.study)}
+    assert spent[Stage.SELECTION].forward_images == 0
+    assert spent[Stage.BASELINE].n_evaluated == 0
+
+
+def test_forecast_equals_the_costs_of_the_finished_study(everything, workspace):
+    result = search(everything, workspace=workspace)
+    costs = {c.stage: (c.n_trained, c.n_evaluated) for c in stage_costs(result.study)}
+    context = prepare(everything, workspace, "tiny")
+    expected = {s: (spent.n_trained, spent.n_evaluated) for s, spent in stage_work(context).items()}
+    assert {stage: costs[stage] for stage in expected} == expected
+
+
+def test_search_best_trial_is_selected_without_scores(everything, workspace):
+    result = search(everything, workspace=workspace)
+    selection = result.selection
+    assert selection.trial == result.study.best_trial.number
+    assert selection.candidates == (selection.trial,)
+    assert selection.trained is None
+    assert selection.inherited is None
+    assert Selection.from_json(json.loads(json.dumps(selection.to_json()))) == selection
+
+
+def test_search_says_that_no_images_are_held_out(everything, workspace):
+    summary = summarize(search(everything, workspace=workspace).study)
+    assert "All labelled images train, those for validation, too" in str(summary["data"])
+
+
+INTERRUPTS = {
+    "in the supernet's training": partial(interrupt_training, stage="supernet"),
+    "at the end of the selection": partial(
+        interrupt_after, owner=_selection, name="adapter_outcome"
+    ),
+    "between two baselines": partial(
+        interrupt_after, owner=_baselines, name="train_adapter", calls=2
+    ),
+    "in a baseline's training": partial(interrupt_training, stage="baseline-BitFit"),
+    "in the last training": partial(interrupt_training, stage="refit", checkpoints=2),
+    "in the test": partial(interrupt_after, owner=_search, name="final_test"),
+}
+"""Interrupts in the order in which one study meets them."""
+
+
+def test_search_interrupted_everywhere_equals_uninterrupted(
+    everything, workspace, tmp_path, monkeypatch
+):
+    other = replace(workspace, runs=tmp_path / "other")
+    expected = figures(search(everything, workspace=other))
+    for interrupt in INTERRUPTS.values():
+        run_interrupted(monkeypatch, interrupt, everything, workspace=workspace)
+    assert figures(search(everything, workspace=workspace)) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "held"),
+    [
+        ({}, False),
+        ({"selection": {"holdout": True}}, True),
+        ({"selection": {"margin": 50.0}}, True),
+        ({"selection": {"refit": False}}, True),
+        ({"search": {"objectives": ["accuracy"]}}, True),
+        ({"search": {"objectives": ["metric", "n_params"]}}, True),
+        ({"search": {"objectives": ["loss", "n_params"]}}, False),
+        ({"supernet": {"paths": "uniform"}}, True),
+    ],
+)
+def test_search_images_are_held_out_where_something_needs_them(
+    changes, held, everything, workspace
+):
+    result = search(everything.replace(**changes), workspace=workspace)
+    assert result.data.holds_out is held
+    assert (result.rows[0].validation is not None) is held
+
+
+def test_search_task_without_test_images_holds_images_out(everything, workspace):
+    images = np.random.default_rng(0).integers(0, 255, (60, 8, 8), dtype=np.uint8)
+    labels = np.arange(60) % 3
+    task = {"source": "arrays", "validation_size": 30}
+    recipe = everything.replace(task=task, backbone={"pretraining": None})
+    result = search(recipe, arrays=(images, labels), workspace=workspace)
+    assert result.data.holds_out
+    assert result.rows[0].validation is not None
+
+
+def test_train_one_architecture_holds_images_out_for_its_trial(everything, workspace):
+    result = train(everything, "lora-1", workspace=workspace)
+    assert result.rows[0].validation is not None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"selection": {"holdout": False, "margin": 1.0}},
+        {"selection": {"holdout": False, "refit": False}},
+        {"selection": {"holdout": False}, "search": {"objectives": ["accuracy"]}},
+        {"selection": {"holdout": False}, "supernet": {"paths": "uniform"}},
+    ],
+)
+def test_recipe_that_needs_held_out_images_and_forbids_them_raises(changes, tiny):
+    with pytest.raises(RecipeError, match=r"selection.holdout must be true with .*, got false"):
+        tiny.replace(**changes)
+
+
+def test_later_commands_work_on_a_study_without_held_out_images(everything, workspace, tmp_path):
+    search(everything, workspace=workspace)
+    (row,) = select("tiny", budget=600, workspace=workspace).rows
+    assert row.n_params <= 600
+    assert row.validation is None
+    assert row.test is not None
+    with pytest.raises(StudyError, match="must hold validation images out to compare sizes"):
+        select("tiny", margin=50, workspace=workspace)
+    compared = compare("tiny", workspace=workspace)
+    assert compared.best_preset is None
+    assert compared.inherited is None
+    assert {row.name: row.validation for row in compared.rows}.keys() >= {"random truncations"}
+    assert all(row.validation is None for row in compared.rows)
+    more = resume("tiny", n_trials=14, workspace=workspace)
+    assert len(more.study.trials) == 14
+    study = load(workspace)
+    number = next(t.number for t in study.trials if t.number != more.selection.trial)
+    for trial in (number, "best"):
+        folder = tmp_path / f"export-{trial}"
+        export_model("tiny", "timm", folder, trial=trial, workspace=workspace)
+        card = (folder / "README.md").read_text()
+        assert " validation |" not in card
+        assert "biased upwards" not in card
+    assert get_attribute(study, "selection")["trained"] is None

@@ -3,9 +3,10 @@
 The benchmark runs a recipe, or all tasks of a suite, once per seed and budget. It compares, as
 ``glora compare`` does,
 
-- the searched adapter, and the adapter that validation selects among it and the baselines;
-- presets: linear probe, BitFit, SSF, LoRA, GLoRA, as far as they fit the budget, and the one that
-  validates best;
+- the searched adapter;
+- presets: linear probe, BitFit, SSF, LoRA, GLoRA, as far as they fit the budget;
+- with `--set selection.holdout=true`: the adapter that validation selects among the searched one
+  and the baselines, and the preset that validates best;
 - LoRA at equal cost: a longer schedule, with the cost of the whole search;
 - truncations of the same supernet: the best of as many random ones as the search has trials, one
   random one, and LoRA of one rank;
@@ -50,7 +51,7 @@ import optuna
 import torch
 from _document import MACHINE, command_line, write_document
 from _processes import CONTEXT
-from _quality import SEARCHED, Job, Pair, measure_pair, summarize
+from _quality import SEARCHED, SELECTED, Job, Pair, measure_pair, summarize
 from rich.console import Console
 from rich.table import Table
 
@@ -198,10 +199,11 @@ def show(figures: Mapping[str, Any], title: str) -> None:
             if any(m["n_pairs"] < view["n_pairs"] for m in view["methods"].values()):
                 console.print("* does not fit on all pairs; means of the others")
         console.print(_task_table(found, f"{where}: mean test accuracy in %"))
-        console.print(
-            f"A baseline validated better than the searched adapter on "
-            f"{found['n_presets_selected']} of {found['n_pairs']} pairs."
-        )
+        if SELECTED in found["views"]["all tasks"]["methods"]:
+            console.print(
+                f"A baseline was selected on {found['n_presets_selected']} of {found['n_pairs']} "
+                "pairs."
+            )
         if (rho := found["rho"]) is not None:
             console.print(
                 f"Spearman's rho of inherited and trained accuracy: {rho['mean']:.2f}"
@@ -274,7 +276,10 @@ def create_parser() -> argparse.ArgumentParser:
         "--tuned-on", nargs="+", default=[], metavar="NAME", help="tasks that settings came from"
     )
     parser.add_argument(
-        "--n-architectures", type=int, default=0, help="architectures for Spearman's rho per pair"
+        "--n-architectures",
+        type=int,
+        default=0,
+        help="architectures for Spearman's rho per pair, with held-out images",
     )
     parser.add_argument(
         "--quick", action="store_true", help="compare with baselines and LoRA at equal cost"

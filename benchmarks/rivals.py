@@ -97,7 +97,7 @@ def training(context: Context) -> int:
 
 def tpe(context: Context, limit: int) -> Measured:
     """Run a study over LoRA and its training, and train the best trial on all labelled images."""
-    context = context.holding_out()
+    own_context, context = context, context.holding_out()
     places = {p.label: p.architecture for p in fitting_loras(context.space.shapes, context.budget)}
     highest = list(places)[-1]
     own = context.recipe.training
@@ -180,7 +180,8 @@ def tpe(context: Context, limit: int) -> Measured:
         study.optimize(objective, n_trials=1)
     best = dict(study.best_params)
     architecture = places[best.pop("place")]
-    changed = prepared(best)
+    # As the other methods: the last training begins with a head of all labelled images.
+    changed = own_context.with_recipe(own_context.recipe.replace(**nested(best)))
     subnet = standalone(changed, architecture)
     rest = limit - spent_images / one
     spent = TrainingJob(changed, "LoRA", "", changed.labelled, rest).run(subnet)

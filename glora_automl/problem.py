@@ -281,8 +281,8 @@ class AdapterProblem:
 
         Args:
             architecture: An architecture of the search space.
-            train: Whether the subnet is trained on from inherited weights, for as many steps as at
-                the end of a search. Without, it keeps the supernet's weights.
+            train: Whether the subnet is trained on from inherited weights, with the steps of a
+                candidate and of the refit. Without, it keeps the supernet's weights.
             refit: Whether it is trained on training and validation images.
         """
         context = self._context

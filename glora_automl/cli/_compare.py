@@ -17,8 +17,12 @@ def compare(
     workspace: Any,
     name: StudyName,
     n_architectures: Annotated[
-        int, typer.Option(help="Random architectures to train for the rank correlation.")
-    ] = 10,
+        int | None,
+        typer.Option(
+            help="Random architectures for the rank correlation; by default 10 if the study holds "
+            "images out, which it takes."
+        ),
+    ] = None,
     only: Annotated[
         list[str] | None,
         typer.Option(help="Add this row alone, such as 'LoRA at equal cost'; repeatable."),

@@ -82,7 +82,8 @@ Margin = Annotated[
 Metric = Annotated[
     str | None,
     typer.Option(
-        help="Selects the adapter: accuracy, balanced_accuracy, macro_f1, auroc, log_loss or kappa."
+        help="Beside the accuracy, and selects with held-out images: accuracy, balanced_accuracy, "
+        "macro_f1, auroc, log_loss or kappa."
     ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of all randomness.")]

@@ -15,7 +15,7 @@ from glora_automl._messages import short
 from glora_automl.architecture import Architecture
 from glora_automl.budget import FeasibleRegion
 from glora_automl.commands._search import search_stages
-from glora_automl.errors import RecipeError, SearchSpaceError
+from glora_automl.errors import RecipeError, SearchSpaceError, StudyError
 from glora_automl.pipeline import (
     Candidate,
     Context,
@@ -68,7 +68,7 @@ ALTERNATIVES = (RANDOM, ONE_RANDOM, UNIFORM, SCRATCH, LONGER)
 def compare(
     name: str,
     *,
-    n_architectures: int = 10,
+    n_architectures: int | None = None,
     only: Sequence[str] | None = None,
     workspace: Workspace | None = None,
 ) -> Comparison:
@@ -76,14 +76,14 @@ def compare(
 
     From the same supernet: the best of as many random truncations as the search has trials, one
     random truncation, and LoRA of one rank. From the backbone: the searched architecture, LoRA
-    with as many images as the whole search, and all presets that fit. Some random architectures
-    of mixed sizes are trained on to correlate inherited and trained accuracy. Everything is kept
-    in the study, can be interrupted, and is shared by several workers.
+    with as many images as the whole search, and all presets that fit. With held-out images, some
+    random architectures of mixed sizes are trained on to correlate inherited and trained accuracy.
+    Everything is kept in the study, can be interrupted, and is shared by several workers.
 
     Args:
         name: Name of the study, which must be finished.
-        n_architectures: Architectures for the rank correlation; 0 leaves it out. A study that holds
-            no images out has none.
+        n_architectures: Architectures for the rank correlation; 0 leaves it out. By default 10,
+            and none in a study that holds no images out.
         only: Names of the rows to add to those of the study, such as ``LoRA at equal cost``, the
             cheapest that tells whether the search was worth its cost. By default all, with presets
             and rank correlation.
@@ -91,11 +91,12 @@ def compare(
 
     Raises:
         RecipeError: If ``n_architectures`` is 1 or negative, or ``only`` has an unknown name.
-        StudyError: If the study is not finished or had no search.
+        StudyError: If the study is not finished or had no search, or if it holds no images out
+            and ``n_architectures`` is above 0.
         GLoRAError: If another input is invalid.
         Stopped: If the workspace asked to stop.
     """
-    if n_architectures < 0 or n_architectures == 1 or n_architectures > 1000:
+    if n_architectures is not None and not (n_architectures == 0 or 2 <= n_architectures <= 1000):
         raise RecipeError(
             f"n_architectures must be 0 or from 2 to 1000, got {n_architectures}. Correct "
             "`n_architectures`."
@@ -111,13 +112,16 @@ def compare(
         run.check_searched()
         run.check_finished()
         run = tune(load_backbone(run))
-        n_architectures = n_architectures if only is None else 0
-        if n_architectures and not run.context.holds_out:
-            n_architectures = 0
-            run.context.progress.log(
-                "No rank correlation: the study holds no images out to validate architectures on."
+        holds_out = run.context.holds_out
+        if n_architectures and not holds_out:
+            raise StudyError(
+                f"The study {name!r} must hold validation images out for the rank correlation of "
+                f"{n_architectures} architectures. Leave out `n_architectures`, or search again "
+                "with `selection.holdout = true`."
             )
-        return _compare(run, n_architectures, only)
+        if n_architectures is None:
+            n_architectures = 10 if holds_out else 0
+        return _compare(run, n_architectures if only is None else 0, only)
 
 
 def _compare(run: Run, n_architectures: int, only: Sequence[str] | None) -> Comparison:
@@ -201,7 +205,8 @@ def _truncations(run: Run) -> dict[str, list[Candidate]]:
     name = random_study_name(run.study.study_name, run.stages.key)
     study = random_study(run, trained, target, name)
     trials = study.get_trials(deepcopy=False)
-    best = sort_trials(trials, study.directions, context.recipe.selection.n_candidates)
+    n_candidates = context.recipe.selection.n_candidates if context.holds_out else 1
+    best = sort_trials(trials, study.directions, n_candidates)
 
     def candidate(trial: FrozenTrial) -> Candidate:
         return Candidate(context.space.architecture(trial.params), trial.number)

@@ -77,7 +77,8 @@ class SearchResult:
     Attributes:
         study: The Optuna study.
         selection: The selected architecture.
-        rows: The searched adapter and the baselines, with validation and test scores.
+        rows: The searched adapter and the baselines, with test scores, and with validation scores
+            if images are held out.
         budget: The most trainable parameters.
         model: The selected adapter as a plain timm model: merged, at the backbone's speed.
         data: The study's images: copies between splits, classes without images, majority class.
@@ -165,7 +166,7 @@ def resume(
     Args:
         name: Name of the study.
         n_trials: Complete trials to reach, if not the study's. With as many or more trials, the
-            search counts as finished; all of its trials are candidates.
+            search counts as finished; the best of all its trials is selected.
         sampler: As for :func:`search`.
         callbacks: As for :func:`search`.
         timeout: As for :func:`search`.
@@ -316,7 +317,11 @@ class _Found:
 
 def selection_works(run: Run) -> dict[str, Work[AdapterOutcome]]:
     """Return the stages of the searched adapter and the baselines, for :meth:`Stages.run`."""
-    works = select_work(run)
+    return select_work(run) | _baseline_works(run)
+
+
+def _baseline_works(run: Run) -> dict[str, Work[AdapterOutcome]]:
+    works: dict[str, Work[AdapterOutcome]] = {}
     if run.context.recipe.selection.baselines:
         for label, architecture in baseline_architectures(run.context).items():
             works |= baseline_work(run, label, architecture)
@@ -325,7 +330,9 @@ def selection_works(run: Run) -> dict[str, Work[AdapterOutcome]]:
 
 def _search(run: Run, publisher: Publisher) -> _Found:
     """Run supernet, search, selection, baselines, ladder and refit."""
-    works = selection_works(run)
+    holds_out = run.context.holds_out
+    # Without held-out images no baseline competes, and none delays the longest training.
+    works = selection_works(run) if holds_out else select_work(run)
     group, trained = run.context.process_group, None
     if group.from_main(lambda: not run.stages.is_done(Stage.SELECTION)):
         trained = load_supernet(run)
@@ -352,7 +359,9 @@ def _search(run: Run, publisher: Publisher) -> _Found:
     assert adapter.selection is not None
     stage = adapter.selection.weights_stage
     if recipe.selection.refit:
-        adapter = run.stages.run(refit_work(run, stage, SEARCHED, adapter))[stage]
+        last = refit_work(run, stage, SEARCHED, adapter)
+        outcomes |= run.stages.run(last if holds_out else last | _baseline_works(run))
+        adapter = outcomes.pop(stage)
     baselines = {s: o for s, o in outcomes.items() if s != Stage.SELECTION}
     parts = [*dict.fromkeys([*parts, stage])]
     return _Found({stage: adapter, **baselines}, selection, {stage: parts}, ladder)

@@ -66,8 +66,9 @@ def select(
     the adapter is selected, refit and tested.
 
     For a budget, candidates are the largest truncation of the supernet and the best trials within
-    it. For a margin, halves, quarters and so on of the selected adapter are compared with it, and
-    the smallest is taken that is shown to lose no more accuracy than the margin; see
+    it; without held-out images the one with the lowest loss is taken. For a margin, halves,
+    quarters and so on of the selected adapter are compared with it, and the smallest is taken that
+    is shown to lose no more accuracy than the margin; see
     :func:`~glora_automl.pipeline.find_smallest`. The adapter is trained on and refit as at the end
     of a search, and tested once per study and size. Later calls return the kept result. A study
     with ``search.objectives = ["accuracy", "n_params"]`` has good trials for every budget.
@@ -75,8 +76,8 @@ def select(
     Args:
         name: Name of the study. For a budget or margin it must be finished.
         budget: The most trainable parameters, at most the study's budget.
-        margin: Points of accuracy that the adapter may lose against the best one of the study. It
-            takes the place of ``budget``.
+        margin: Points of accuracy that the adapter may lose against the best one of the study,
+            which must hold validation images out. It takes the place of ``budget``.
         architecture: An architecture found elsewhere, such as by a study of one's own: its printed
             form, or the path of a file with it. It takes the place of ``budget``.
         workspace: The environment.

@@ -77,7 +77,9 @@ def model_card(
         f"Classes: {_names(record.classes)}.",
     ]
     if not is_backbone:
-        parts += ["## Accuracy", _figures(record, snapshot), *read_data(study).majority_notes()]
+        data = read_data(study)
+        captions = [*data.majority_notes(), *data.holdout_notes()]
+        parts += ["## Accuracy", _figures(record, snapshot), *captions]
         parts += ["## Limits", _limits(record, snapshot)]
     parts += [
         "## Data and licence",
@@ -262,6 +264,8 @@ def _figures(record: Record, snapshot: Snapshot) -> str:
             score = Score(**record.about[split])
             value = metric_value(metric, score.custom)
             rows.append((f"{score.n_images:,} {split}", accuracy_text(score), value))
+    if len(rows) == 2:
+        return "No accuracy on images that its weights have not learnt from is known."
     shown = 2 if metric == "accuracy" else 3
     return "\n".join(f"| {' | '.join(row[:shown])} |" for row in rows)
 

@@ -17,7 +17,12 @@ __all__ = ["check_metric", "summarize_data"]
 
 
 def summarize_data(recipe: Recipe, task: Task) -> DataSummary:
-    """Count images, copies between splits and classes without images."""
+    """Count images, copies between splits and classes without images.
+
+    Raises:
+        RecipeError: If neither validation nor test images would be left to tell how good an
+            adapter is.
+    """
     return DataSummary(
         n_images={name: len(images) for name, images in task.splits().items()},
         overlaps=tuple(Overlap(*pair, count) for pair, count in task.overlaps().items()),
@@ -33,12 +38,15 @@ def summarize_data(recipe: Recipe, task: Task) -> DataSummary:
 
 def _holds_out(recipe: Recipe, task: Task) -> bool:
     """Return whether the validation images are held out until the refit."""
-    wanted = recipe.selection.holdout
-    if recipe.architecture is not None:
-        return True  # its trial has a value
+    wanted, has_test = recipe.selection.holdout, len(task.test) > 0
+    if wanted is False and not has_test:
+        raise RecipeError(
+            f"recipe {recipe.name}: selection.holdout must be true without test images, got false. "
+            "Leave out `selection.holdout`, or add test images."
+        )
     if wanted is not None:
         return wanted
-    return recipe.needs_holdout is not None or len(task.test) == 0
+    return recipe.needs_holdout is not None or not has_test
 
 
 def _majority(task: Task) -> Majority:

@@ -12,6 +12,7 @@ from glora_automl.pipeline._baselines import baseline_architectures
 from glora_automl.pipeline._context import Context
 from glora_automl.pipeline._device import explain_device
 from glora_automl.pipeline._ladder import MAX_STEPS
+from glora_automl.pipeline._search import proposes_largest
 from glora_automl.pipeline._selection import refit_ratio
 from glora_automl.pipeline._training import Images, TrainingJob, new_supernet, train_paths
 from glora_automl.pipeline._tuning import fold_contexts, pruning_epoch
@@ -70,7 +71,7 @@ def _describe_lora(context: Context) -> Iterator[str]:
     if fitting := loras(context.space.shapes, context.budget):
         yield (
             f"Note: LoRA of rank {len(fitting)} fits in every layer. There, LoRA that trains as "
-            "long as a search is as good or better. A search pays under a tighter budget."
+            "long as a search is about as good. A search pays under a tighter budget."
         )
 
 
@@ -166,13 +167,16 @@ def stage_work(context: Context) -> dict[Stage, Spent]:
     n_baselines = len(fitting) if selection.baselines else 0
     per_candidate = trained(context.train, selection.epochs_ratio)
     n_candidates = selection.n_candidates if context.holds_out else 0
+    n_scores = 2 * n_candidates
+    if not context.holds_out and not proposes_largest(recipe):
+        n_scores = 2  # the best trial and the largest truncation
     n_validated = n_baselines * n_validation if context.holds_out else 0
     found = {
         Stage.TUNE: _tuning_work(context),
         Stage.SUPERNET: Spent(trained(context.seen, recipe.supernet.epochs_ratio)),
         Stage.SEARCH: Spent(0, recipe.search.n_trials * n_validation),
         Stage.BASELINE: Spent(n_baselines * per_baseline, n_validated),
-        Stage.SELECTION: Spent(n_candidates * per_candidate, 2 * n_candidates * n_validation),
+        Stage.SELECTION: Spent(n_candidates * per_candidate, n_scores * n_validation),
     }
     if selection.margin is not None:
         found[Stage.LADDER] = Spent(MAX_STEPS * per_candidate, 2 * MAX_STEPS * n_validation)

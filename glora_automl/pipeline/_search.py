@@ -17,6 +17,7 @@ from glora_automl.pipeline._recording import trial_recorder
 from glora_automl.pipeline._run import Run
 from glora_automl.pipeline._sampler import create_sampler, draw_region, repaired
 from glora_automl.pipeline._supernet import Trained
+from glora_automl.recipes import Recipe
 from glora_automl.study import Stage, done_trials, get_setting, set_target
 from glora_automl.supernet import (
     Scorer,
@@ -30,8 +31,10 @@ from glora_automl.workers import run_trials
 __all__ = [
     "close_search",
     "context_objective",
+    "create_scorer",
     "first_proposals",
     "largest_truncation",
+    "proposes_largest",
     "random_study",
     "search_trials",
     "supernet_choices",
@@ -40,20 +43,25 @@ __all__ = [
 
 def context_objective(context: Context, trained: Trained) -> Objective:
     """Return the objective of a recipe with a trained supernet."""
-    recipe, search = context.recipe, context.recipe.search
+    recipe = context.recipe
     return Objective(
         context.space,
         context.budget,
-        lambda: Scorer(
-            trained.supernet,
-            *context.validation,
-            dtype=context.scoring_dtype,
-            compiled=search.compile,
-            score_function=metric_function(recipe.objective),
-        ),
+        lambda: create_scorer(context, trained),
         recipe.objective,
-        multi_objective=search.is_multi_objective,
+        multi_objective=recipe.search.is_multi_objective,
         device=context.device,
+    )
+
+
+def create_scorer(context: Context, trained: Trained) -> Scorer:
+    """Return what scores the architectures of a recipe's trials."""
+    return Scorer(
+        trained.supernet,
+        *context.validation,
+        dtype=context.scoring_dtype,
+        compiled=context.recipe.search.compile,
+        score_function=metric_function(context.recipe.objective),
     )
 
 
@@ -74,11 +82,15 @@ def first_proposals(
         trained: Its supernet.
         initial: Proposals that are known without the supernet.
     """
-    search = context.recipe.search
     largest = largest_truncation(context, trained, context.budget)
-    if largest is None or not search.initial_presets or search.sampler != "evolution":
+    if largest is None or not proposes_largest(context.recipe):
         return list(initial)
-    return [context.space.params(largest), *initial][: search.population_size]
+    return [context.space.params(largest), *initial][: context.recipe.search.population_size]
+
+
+def proposes_largest(recipe: Recipe) -> bool:
+    """Return whether the first trial is the truncation with the largest components."""
+    return recipe.search.initial_presets and recipe.search.sampler == "evolution"
 
 
 def largest_truncation(context: Context, trained: Trained, budget: int) -> Architecture | None:

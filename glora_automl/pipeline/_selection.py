@@ -15,7 +15,7 @@ from glora_automl.architecture import Architecture
 from glora_automl.errors import StudyError
 from glora_automl.pipeline._context import Context
 from glora_automl.pipeline._run import Run
-from glora_automl.pipeline._search import largest_truncation
+from glora_automl.pipeline._search import create_scorer, largest_truncation
 from glora_automl.pipeline._standalone import adapter_outcome, validate, validate_predictions
 from glora_automl.pipeline._supernet import fetch_supernet
 from glora_automl.pipeline._training import TrainingJob, standalone, subnet_of
@@ -84,12 +84,12 @@ class Candidate(NamedTuple):
 
 
 def select_work(run: Run) -> dict[str, Work[AdapterOutcome]]:
-    """Return the stage that trains the best trials on, for :meth:`Stages.run`."""
+    """Return the stage that selects the architecture, for :meth:`Stages.run`."""
     return {str(Stage.SELECTION): Work(AdapterOutcome, partial(_select, run))}
 
 
 def _select(run: Run, claim: Claim) -> AdapterOutcome:
-    """Train the best trials on from inherited weights and keep the best one.
+    """Select the best trial; with held-out images, the best of several that are trained on.
 
     Raises:
         TargetRaised: If the study needs more trials first.
@@ -107,11 +107,13 @@ def _select(run: Run, claim: Claim) -> AdapterOutcome:
 
 
 def find_candidates(run: Run, budget: int) -> list[Candidate]:
-    """Return the architectures to train on: the largest truncation, then the best trials.
+    """Return the architectures that may be trained on.
 
-    On digits that truncation, which needs no score, was ahead of the best trial after training on
-    by 1.9 points (three seeds, docs/benchmarks/quality.md), so it is always a candidate. Without
-    held-out images nothing can tell which candidate is better, and the best trial is the only one.
+    With held-out images they are the truncation with the largest components, which needs no score,
+    and the best trials. On digits that truncation was ahead of the best trial by 1.9 points after
+    training on (three seeds, docs/benchmarks/quality.md). Without held-out images nothing can tell
+    which trained candidate is better. Then the best trial is the only one; the truncation competes
+    by its loss where the search has not tried it, as within a smaller budget.
 
     Args:
         run: The study.
@@ -124,13 +126,15 @@ def find_candidates(run: Run, budget: int) -> list[Candidate]:
         for trial in best_trials(run.study, n_candidates, within=budget)
     ]
     largest = largest_truncation(context, fetch_supernet(run), budget)
-    if largest is not None:
-        params = context.space.params(largest)
-        trials = run.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        number = next((t.number for t in trials if t.params == params), None)
-        found.insert(0 if context.holds_out else len(found), Candidate(largest, number))
+    if largest is None:
+        return found
+    params = context.space.params(largest)
+    trials = run.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    number = next((t.number for t in trials if t.params == params), None)
+    if not context.holds_out:
+        return found if found and number is not None else [*found, Candidate(largest)]
     different: dict[str, Candidate] = {}
-    for candidate in found:
+    for candidate in (Candidate(largest, number), *found):
         different.setdefault(candidate.architecture.digest, candidate)
     return list(different.values())[:n_candidates]
 
@@ -154,7 +158,8 @@ def train_candidates(
 ) -> AdapterOutcome:
     """Train subnets on from inherited weights; return the best one by validation.
 
-    Without held-out images the first one keeps its inherited weights: the refit has all steps.
+    Without held-out images the one with the lowest loss keeps its inherited weights: the refit has
+    all steps.
 
     Args:
         run: The study.
@@ -164,10 +169,10 @@ def train_candidates(
         title: Title of a training of one candidate.
     """
     context = run.context
+    if not context.holds_out:
+        return _inherit(run, stage, name, candidates)
     # A fresh copy: another attempt may have changed the last one.
     supernet = fetch_supernet(run).supernet
-    if not context.holds_out:
-        return _inherit(run, stage, name, candidates[0], supernet)
     best: _Trained | None = None
     spent = Spent()
     for number, candidate in enumerate(candidates, 1):
@@ -204,14 +209,20 @@ def train_candidates(
     )
 
 
-def _inherit(
-    run: Run, stage: str, name: str, candidate: Candidate, supernet: Supernet
-) -> AdapterOutcome:
-    """Return a subnet with its inherited weights."""
-    subnet = subnet_of(run.context, supernet, candidate.architecture)
-    selection = _selection_of(run, stage, candidate)
+def _inherit(run: Run, stage: str, name: str, candidates: Sequence[Candidate]) -> AdapterOutcome:
+    """Return the subnet with the lowest loss, with its inherited weights."""
+    context, trained, spent = run.context, fetch_supernet(run), Spent()
+    best = candidates[0]
+    if len(candidates) > 1:
+        scorer = create_scorer(context, trained)
+        scores = [scorer.score(candidate.architecture) for candidate in candidates]
+        best = candidates[int(np.argmin([score.loss for score in scores]))]
+        spent = Spent(n_evaluated=sum(score.n_images for score in scores))
+    # A fresh copy: the scorer may have changed the last one.
+    subnet = subnet_of(context, fetch_supernet(run).supernet, best.architecture)
+    selection = _selection_of(run, stage, best)
     row = Row(name, n_params=selection.n_params)
-    return adapter_outcome(run, stage, row, subnet, candidate.architecture, Spent(), selection)
+    return adapter_outcome(run, stage, row, subnet, best.architecture, spent, selection)
 
 
 def _selection_of(run: Run, stage: str, candidate: Candidate) -> Selection:
@@ -268,7 +279,7 @@ def best_adapter(run: Run, outcomes: Mapping[str, AdapterOutcome]) -> tuple[str,
     A baseline replaces the searched adapter only if :func:`~glora_automl.study.beats` shows that
     it is better. The validation favours baselines: they are validated after their whole training,
     the searched adapter before its last one. Over seven tasks the better score alone, which chose
-    a baseline on five of them, lost 0.9 points of test accuracy (docs/quality.md).
+    a baseline on five of them, lost 0.9 points of test accuracy (docs/benchmarks/quality.md).
 
     Args:
         run: The study.

@@ -47,9 +47,9 @@ class Recipe(Declaration):
             ``"1%"`` of the backbone's parameters without its classifier.
         metric: What a good adapter is: ``accuracy``, ``balanced_accuracy`` (the mean accuracy over
             the classes), ``macro_f1``, ``auroc`` (each class against the rest), ``log_loss`` or
-            ``kappa`` (with quadratic weights, for ordered classes). It selects the adapter and
-            stands beside the accuracy in all tables. The search minimizes the loss all the same,
-            unless ``search.objectives`` is ``["metric"]``.
+            ``kappa`` (with quadratic weights, for ordered classes). It stands beside the accuracy
+            in all tables, and with held-out images it selects among trained adapters. The search
+            minimizes the loss all the same, unless ``search.objectives`` is ``["metric"]``.
         task: Source of the images.
         backbone: The model that is adapted.
         search_space: Layers and choices.
@@ -118,6 +118,7 @@ class Recipe(Declaration):
     def needs_holdout(self) -> str | None:
         """The setting that needs held-out validation images; None if there is none."""
         reasons = {
+            "architecture": self.architecture is not None,  # its trial has a value
             "selection.refit = false": not self.selection.refit,
             "selection.margin": self.selection.margin is not None,
             f'search.objectives = ["{self.search.objectives[0]}"]': self.objective != "loss",

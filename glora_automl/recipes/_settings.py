@@ -84,15 +84,17 @@ class SelectionSettings(Declaration):
             is trained once. By default they are held out where something needs it: no refit, a
             margin, a metric as an objective, a task without test images, or an architecture.
         n_candidates: Architectures that are trained on from inherited weights before one is
-            selected: the truncation with the largest components, then the best trials.
+            selected: the truncation with the largest components, then the best trials. Without
+            held-out images the best trial alone is trained on, with the steps of all.
         epochs_ratio: Epochs of that training, as a multiple of ``training.epochs``; 0 keeps the
             inherited weights.
         refit: Whether the selected adapter is then trained on with training and validation images
             together. Where images are held out, baselines are trained again with all of them.
         refit_epochs_ratio: Steps of that training, as a multiple of those of ``training.epochs``.
+            Without held-out images those of the candidates come on top.
         baselines: Whether linear probe, LoRA (in attention alone where no rank fits in all layers)
-            and BitFit are trained for comparison. A baseline that is shown to validate better is
-            selected.
+            and BitFit are trained for comparison. With held-out images, a baseline that is shown
+            to validate better is selected.
         margin: Points of accuracy that a smaller adapter may lose against the selected one. The
             smallest one that is shown to lose no more is then refit and tested instead; see
             ``docs/explanation/margin.md``.

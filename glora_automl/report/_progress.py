@@ -12,7 +12,7 @@ from glora_automl.report._picture import Axis, Band, Color, Line, Mark, Picture,
 from glora_automl.report._snapshot import Snapshot
 from glora_automl.report._tables import accuracy_interval
 from glora_automl.samplers import is_feasible, trial_positions
-from glora_automl.study import CONSTRAINT, Row, get_attribute
+from glora_automl.study import CONSTRAINT, Row, get_attribute, read_data
 
 __all__ = [
     "adapters_picture",
@@ -52,8 +52,13 @@ def front_picture(snapshot: Snapshot) -> Picture | None:
     return Picture(
         name="front",
         title=f"{snapshot.objective.capitalize()} against trainable parameters",
-        caption="Each point is a trial, evaluated with weights inherited from the supernet. No "
-        "trial with as few parameters is better than one on the Pareto front.",
+        caption=" ".join(
+            [
+                "Each point is a trial, evaluated with weights inherited from the supernet. No "
+                "trial with as few parameters is better than one on the Pareto front.",
+                *read_data(snapshot.study).holdout_notes(),
+            ]
+        ),
         x=Axis("trainable parameters"),
         y=_value_axis(snapshot),
         marks=tuple(marks),
@@ -143,7 +148,12 @@ def history_picture(snapshot: Snapshot) -> Picture | None:
     band = _band(snapshot, incumbents, x)
     points = _thinned(feasible)
     title = f"Best {snapshot.objective} so far"
-    caption = "Each point is a trial within the budget. The line is the best value so far."
+    caption = " ".join(
+        [
+            "Each point is a trial within the budget. The line is the best value so far.",
+            *read_data(snapshot.study).holdout_notes(),
+        ]
+    )
     if band:
         title += ", with its 95% interval"
         caption += (

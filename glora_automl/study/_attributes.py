@@ -77,7 +77,8 @@ class TrialAttributes(_Kept):
         worker: Name of the worker that evaluated it.
         trainable_params: Trainable parameters of its architecture.
         validation_images: Images that its scores are means over.
-        validation_accuracy: Fraction of correct validation images.
+        validation_accuracy: Fraction of correct validation images. Without held-out images the
+            supernet has learnt from them.
         validation_loss: Mean cross-entropy on the validation images, in nats.
         peak_mib: Peak memory of the worker's process, in MiB.
         gpu_mib: Most memory that torch allocated on the GPU, in MiB.

@@ -24,7 +24,7 @@ class Row(Record):
     Attributes:
         name: What was trained.
         n_params: Trainable adapter parameters; None if nothing fits the budget.
-        validation: Score on the validation images, before any refit.
+        validation: Score on held-out validation images, before any refit; None without.
         test: Score on the test images, if there are any.
         n_images: Images of all training steps, counted once per step that uses them.
         seconds: Wall time of all stages of the row: for the searched architecture those of

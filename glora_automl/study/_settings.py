@@ -42,7 +42,7 @@ __all__ = [
     "study_key",
 ]
 
-FORMAT = 1
+FORMAT = 2
 """Version of what is written into a study: parameter names, values and attributes."""
 
 Attribute = Literal[

@@ -18,7 +18,7 @@ def documents(*paths):
 def test_small_mode_compares_all_methods_and_continues(benchmark_script, tmp_path, capsys):
     out, runs = tmp_path / "out.json", tmp_path / "runs"
     arguments = ["digits", "--small", "--seeds=1", "--budgets", "50%", "--n-architectures=2"]
-    arguments += [f"--runs={runs}"]
+    arguments += ["--set", "selection.holdout=true", f"--runs={runs}"]
     benchmark_script("quality", *arguments, f"--out={out}")
     printed = capsys.readouterr().out
     (document,) = documents(out)

@@ -7,12 +7,31 @@ from functools import partial
 import numpy as np
 import pytest
 
+from glora_automl.architecture import Architecture
 from glora_automl.commands import _search, compare, resume, search, select, train
 from glora_automl.errors import RecipeError, StudyError
 from glora_automl.export import export_model
-from glora_automl.pipeline import _baselines, _selection, prepare
+from glora_automl.pipeline import (
+    _baselines,
+    _selection,
+    fetch_supernet,
+    load_backbone,
+    open_run,
+    prepare,
+)
 from glora_automl.pipeline._forecast import stage_work
-from glora_automl.study import Selection, Stage, get_attribute, stage_costs, summarize
+from glora_automl.pipeline._search import create_scorer, largest_truncation
+from glora_automl.report import Snapshot, markdown_note
+from glora_automl.report._progress import front_picture, history_picture
+from glora_automl.study import (
+    Selection,
+    Stage,
+    get_attribute,
+    get_setting,
+    read_data,
+    stage_costs,
+    summarize,
+)
 from tests.commands.interrupts import figures, interrupt_after, interrupt_training, run_interrupted
 from tests.commands.studies import N_LABELLED, load, trained_images
 
@@ -66,11 +85,11 @@ INTERRUPTS = {
     "at the end of the selection": partial(
         interrupt_after, owner=_selection, name="adapter_outcome"
     ),
+    "in the last training": partial(interrupt_training, stage="refit", checkpoints=2),
     "between two baselines": partial(
         interrupt_after, owner=_baselines, name="train_adapter", calls=2
     ),
     "in a baseline's training": partial(interrupt_training, stage="baseline-BitFit"),
-    "in the last training": partial(interrupt_training, stage="refit", checkpoints=2),
     "in the test": partial(interrupt_after, owner=_search, name="final_test"),
 }
 """Interrupts in the order in which one study meets them."""
@@ -117,6 +136,18 @@ def test_search_task_without_test_images_holds_images_out(everything, workspace)
     assert result.rows[0].validation is not None
 
 
+def test_search_without_test_and_held_out_images_is_refused_before_anything(everything, workspace):
+    images = np.random.default_rng(0).integers(0, 255, (60, 8, 8), dtype=np.uint8)
+    recipe = everything.replace(
+        task={"source": "arrays", "validation_size": 30},
+        backbone={"pretraining": None},
+        selection={"holdout": False},
+    )
+    with pytest.raises(RecipeError, match=r"selection.holdout must be true without test images"):
+        search(recipe, arrays=(images, np.arange(60) % 3), workspace=workspace)
+    assert not (workspace.runs / "studies.db").exists()
+
+
 def test_train_one_architecture_holds_images_out_for_its_trial(everything, workspace):
     result = train(everything, "lora-1", workspace=workspace)
     assert result.rows[0].validation is not None
@@ -129,11 +160,62 @@ def test_train_one_architecture_holds_images_out_for_its_trial(everything, works
         {"selection": {"holdout": False, "refit": False}},
         {"selection": {"holdout": False}, "search": {"objectives": ["accuracy"]}},
         {"selection": {"holdout": False}, "supernet": {"paths": "uniform"}},
+        {"selection": {"holdout": False}, "architecture": "lora-1"},
     ],
 )
 def test_recipe_that_needs_held_out_images_and_forbids_them_raises(changes, tiny):
     with pytest.raises(RecipeError, match=r"selection.holdout must be true with .*, got false"):
         tiny.replace(**changes)
+
+
+def largest_loss(recipe, workspace, budget):
+    """Return the inherited loss of the truncation with the largest components."""
+    with open_run(recipe, workspace) as run:
+        run = load_backbone(run)
+        trained = fetch_supernet(run)
+        largest = largest_truncation(run.context, trained, budget)
+        return create_scorer(run.context, trained).score(largest).loss
+
+
+def selected_loss(recipe, workspace, selection):
+    """Return the inherited loss of a selected architecture."""
+    with open_run(recipe, workspace) as run:
+        run = load_backbone(run)
+        scorer = create_scorer(run.context, fetch_supernet(run))
+        return scorer.score(Architecture.parse(selection.architecture)).loss
+
+
+@pytest.mark.parametrize("budget", [200, 400, 600])
+def test_select_is_never_worse_by_loss_than_the_largest_truncation(
+    budget, everything, workspace, monkeypatch
+):
+    recipe = everything.replace(search={"sampler": "random"})
+    search(recipe, workspace=workspace)
+    found = select("tiny", budget=budget, workspace=workspace).selection
+    largest = largest_loss(recipe, workspace, budget)
+    assert selected_loss(recipe, workspace, found) <= largest + 1e-6
+    assert found.n_params <= budget
+
+
+def test_random_search_is_never_worse_by_loss_than_the_largest_truncation(everything, workspace):
+    recipe = everything.replace(search={"sampler": "random", "n_trials": 2, "population_size": 2})
+    result = search(recipe, workspace=workspace)
+    budget = get_setting(result.study, "budget")
+    found = selected_loss(recipe, workspace, result.selection)
+    assert found <= largest_loss(recipe, workspace, budget) + 1e-6
+    assert found <= result.study.best_value + 1e-6
+    costs = {c.stage: (c.n_trained, c.n_evaluated) for c in stage_costs(result.study)}
+    spent = stage_work(prepare(recipe, workspace, "tiny"))[Stage.SELECTION]
+    assert costs[Stage.SELECTION] == (spent.n_trained, spent.n_evaluated)
+
+
+def test_texts_of_a_study_say_that_no_images_are_held_out(everything, workspace):
+    study = search(everything, workspace=workspace).study
+    (sentence,) = read_data(study).holdout_notes()
+    snapshot = Snapshot.of(study)
+    pictures = [front_picture(snapshot), history_picture(snapshot)]
+    texts = [markdown_note(snapshot), *(picture.caption for picture in pictures)]
+    assert all(sentence in text for text in texts)
 
 
 def test_later_commands_work_on_a_study_without_held_out_images(everything, workspace, tmp_path):
@@ -144,6 +226,8 @@ def test_later_commands_work_on_a_study_without_held_out_images(everything, work
     assert row.test is not None
     with pytest.raises(StudyError, match="must hold validation images out to compare sizes"):
         select("tiny", margin=50, workspace=workspace)
+    with pytest.raises(StudyError, match="for the rank correlation of 2 architectures"):
+        compare("tiny", n_architectures=2, workspace=workspace)
     compared = compare("tiny", workspace=workspace)
     assert compared.best_preset is None
     assert compared.inherited is None
@@ -159,4 +243,6 @@ def test_later_commands_work_on_a_study_without_held_out_images(everything, work
         card = (folder / "README.md").read_text()
         assert " validation |" not in card
         assert "biased upwards" not in card
+        assert "All labelled images train" in card
+        assert ("No accuracy on images" in card) == (trial != "best")
     assert get_attribute(study, "selection")["trained"] is None

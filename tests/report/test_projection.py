@@ -7,6 +7,7 @@ from glora_automl.architecture import TENSORS, LayerShape
 from glora_automl.errors import ReportError
 from glora_automl.report import GROUPINGS, Counts, check_grouping, group_of, project_study
 from glora_automl.search_space import SearchSpace, load_search_space
+from glora_automl.study import FORMAT
 from tests.report.studies import add_trials, begin_study, finish, made_space, made_study
 
 SHAPES = {
@@ -88,7 +89,7 @@ def test_foreign_study_has_no_projection():
     recipe = {**settings["recipe"], "of_a_later_version": 1}
     study.set_user_attr("glora:settings", {**settings, "recipe": recipe})
     assert project(study) is None
-    study.set_user_attr("glora:format", 1)
+    study.set_user_attr("glora:format", FORMAT)
     assert project(study) is None
 
 

@@ -25,6 +25,23 @@ def command_line() -> str:
     return shlex.join(["python", Path(sys.argv[0]).as_posix(), *sys.argv[1:]])
 
 
+def portable_command(*folders: str | None) -> str:
+    """Return the command that runs here without the folders of this machine.
+
+    Args:
+        folders: Folders of images, if there are any; it calls them ``FOLDER``.
+    """
+    words = []
+    for word in shlex.split(command_line()):
+        for folder in filter(None, folders):
+            word = word.replace(folder.rstrip("/"), "FOLDER")
+        name, equals, value = word.rpartition("=")
+        if Path(value).is_absolute():
+            word = name + equals + Path(value).name
+        words.append(word)
+    return shlex.join(words)
+
+
 def interval(values: Sequence[float] | np.ndarray) -> float:
     """Half the width of the 95% confidence interval of a mean; NaN for less than two values."""
     if len(values) < 2:

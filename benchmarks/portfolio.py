@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from _document import MACHINE, write_document
+from _document import MACHINE, portable_command, write_document
 from quality import SMALL, with_checkpoint
 from rich.console import Console
 from rich.table import Table
@@ -245,6 +245,7 @@ def main() -> None:
     if arguments.out is not None:
         document = {
             "benchmark": "portfolio",
+            "command": portable_command(*arguments.data),
             "machine": MACHINE,
             "epochs_ratio": arguments.epochs_ratio,
             "candidates": CANDIDATES,

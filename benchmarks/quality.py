@@ -40,7 +40,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -49,7 +48,7 @@ from typing import Any
 
 import optuna
 import torch
-from _document import MACHINE, command_line, write_document
+from _document import MACHINE, portable_command, write_document
 from _processes import CONTEXT
 from _quality import SEARCHED, SELECTED, Job, Pair, measure_pair, summarize
 from rich.console import Console
@@ -143,7 +142,7 @@ def save(
     """Write the figures."""
     document = {
         "benchmark": "quality",
-        "command": portable_command(arguments),
+        "command": portable_command(arguments.data),
         "machine": {**MACHINE, "threads": 1 if arguments.jobs > 1 else torch.get_num_threads()},
         "torch": torch.__version__,
         "settings": settings,
@@ -152,19 +151,6 @@ def save(
         "pairs": pairs,
     }
     write_document(path, document)
-
-
-def portable_command(arguments: argparse.Namespace) -> str:
-    """Return the command without the folders of this machine."""
-    words = []
-    for word in shlex.split(command_line()):
-        if arguments.data is not None:
-            word = word.replace(arguments.data.rstrip("/"), "FOLDER")
-        name, equals, value = word.rpartition("=")
-        if Path(value).is_absolute():
-            word = name + equals + Path(value).name
-        words.append(word)
-    return shlex.join(words)
 
 
 def measure_all(jobs: Sequence[Job], n_processes: int) -> Iterator[tuple[Job, Pair | GLoRAError]]:

@@ -37,7 +37,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import optuna
 import torch
-from _document import MACHINE, interval, write_document
+from _document import MACHINE, interval, portable_command, write_document
 from quality import SMALL, with_checkpoint
 from rich.console import Console
 from rich.table import Table
@@ -390,10 +390,15 @@ def main() -> None:
             pairs.append(dict(zip(("task", "seed", "method"), key, strict=True)) | found._asdict())
             print(*key, *found, flush=True)
             if arguments.out is not None:
-                document = {"benchmark": "rivals", "machine": MACHINE, "torch": torch.__version__}
-                write_document(
-                    arguments.out, document | {"figures": summarize(pairs), "pairs": pairs}
-                )
+                document = {
+                    "benchmark": "rivals",
+                    "command": portable_command(arguments.data),
+                    "machine": MACHINE,
+                    "torch": torch.__version__,
+                    "figures": summarize(pairs),
+                    "pairs": pairs,
+                }
+                write_document(arguments.out, document)
     show(summarize(pairs))
 
 

@@ -1,4 +1,3 @@
-import argparse
 import json
 from pathlib import Path
 
@@ -130,7 +129,7 @@ def test_the_command_has_no_folder_of_the_machine(benchmark_script, monkeypatch)
     words = ["quality.py", "suite.toml", "--data", "/data/x", "--runs=/tmp/runs", "--out", "a.json"]
     words += ["--set", "backbone.checkpoint=/data/x/weights.safetensors"]
     monkeypatch.setattr("sys.argv", words)
-    command = module.portable_command(argparse.Namespace(data="/data/x"))
+    command = module.portable_command("/data/x")
     assert command == (
         "python quality.py suite.toml --data FOLDER --runs=runs --out a.json "
         "--set backbone.checkpoint=FOLDER/weights.safetensors"

@@ -11,6 +11,8 @@ def test_small_mode_measures_each_method_and_continues(benchmark_script, tmp_pat
     benchmark_script("rivals", *arguments, *chosen, f"--out={out}")
     document = json.loads(out.read_text(encoding="utf-8"))
     assert document["pairs"][0] == first[0]
+    assert document["command"].startswith("python ")
+    assert str(tmp_path) not in document["command"]
     figures = document["figures"]
     assert set(figures) == set(chosen[1:])
     assert figures["searched 3x"]["difference"] == 0

@@ -31,15 +31,18 @@ def portable_command(*folders: str | None) -> str:
     Args:
         folders: Folders of images, if there are any; it calls them ``FOLDER``.
     """
-    words = []
-    for word in shlex.split(command_line()):
+
+    def portable(value: str) -> str:
         for folder in filter(None, folders):
-            word = word.replace(folder.rstrip("/"), "FOLDER")
-        name, equals, value = word.rpartition("=")
-        if Path(value).is_absolute():
-            word = name + equals + Path(value).name
-        words.append(word)
-    return shlex.join(words)
+            if f"{value}/".startswith(f"{folder.rstrip('/')}/"):
+                return f"FOLDER{value[len(folder.rstrip('/')) :]}".rstrip("/")
+        return Path(value).name if Path(value).is_absolute() else value
+
+    script, *words = shlex.split(command_line())[1:]
+    if Path(script).is_absolute():
+        script = f"benchmarks/{Path(script).name}"
+    parts = [word.rpartition("=") for word in words]
+    return shlex.join(["python", script, *(n + equals + portable(v) for n, equals, v in parts)])
 
 
 def interval(values: Sequence[float] | np.ndarray) -> float:

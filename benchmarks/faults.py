@@ -79,6 +79,7 @@ population_size = 10
 n_parents = 4
 
 [selection]
+holdout = true
 n_candidates = 3
 epochs_ratio = 0.2
 """

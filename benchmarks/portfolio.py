@@ -230,6 +230,7 @@ def main() -> None:
     pairs: list[dict[str, Any]] = []
     if arguments.out is not None and arguments.out.exists():
         pairs = json.loads(arguments.out.read_text(encoding="utf-8"))["pairs"]
+    command = portable_command(*arguments.data)
     done = {(pair["task"], pair["seed"], pair["candidate"]) for pair in pairs}
     for task, recipe in find_tasks(arguments):
         for name in names:
@@ -239,13 +240,14 @@ def main() -> None:
             pairs.append({"task": task, "seed": recipe.seed, "candidate": name, **found})
             print(task, recipe.seed, name, found, flush=True)
             if arguments.out is not None:
-                write_document(arguments.out, {"benchmark": "portfolio", "pairs": pairs})
+                document = {"benchmark": "portfolio", "command": command, "pairs": pairs}
+                write_document(arguments.out, document)
     figures = summarize(pairs, names)
     show(figures)
     if arguments.out is not None:
         document = {
             "benchmark": "portfolio",
-            "command": portable_command(*arguments.data),
+            "command": command,
             "machine": MACHINE,
             "epochs_ratio": arguments.epochs_ratio,
             "candidates": CANDIDATES,

@@ -290,6 +290,9 @@ def main() -> None:
         parser.error(f"--tasks must name tasks of the suite, got {' '.join(arguments.tasks)}")
     if unknown := set(arguments.tuned_on) - {job.task for job in jobs}:
         parser.error(f"--tuned-on must name measured tasks, got {' '.join(sorted(unknown))}")
+    holds_out = all(j.recipe.selection.holdout or j.recipe.needs_holdout for j in jobs)
+    if arguments.n_architectures and not arguments.quick and not holds_out:
+        parser.error("--n-architectures needs --set selection.holdout=true")
     settings = shared_settings(jobs)
     kept = kept_pairs(arguments.out, settings)
     if kept is None:

@@ -3,8 +3,8 @@
 The benchmark trains a recipe's wide supernet once per seed. Each way then evaluates as many of its
 truncations. The best one within the budget, by the first objective, is trained on from inherited
 weights, refit on all labelled images and tested once, as `glora search` does with held-out images.
-The tables have means
-over the seeds, and paired differences to the first way with 95 % intervals (Student's t):
+The tables have means over the seeds, and paired differences to the first way with 95 % intervals
+(Student's t):
 
 - the best value of the recipe's first objective within the budget after n trials;
 - the hypervolume: the mean over all budgets up to the recipe's of the best validation accuracy that

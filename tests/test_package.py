@@ -76,6 +76,7 @@ MAX_LINES, MAX_FUNCTION_LINES = 400, 80
 
 NO_MODULE = {
     "commands/test_closed.py": "search, resume, select, suite: searches that end early",
+    "commands/test_holdout.py": "search, select, compare: all labelled images in training",
     "commands/test_interrupted.py": "search, resume: killed and stopped processes",
     "commands/test_local_backbone.py": "search: backbones from local checkpoints",
     "commands/test_machines.py": "search, resume: several workers",

@@ -113,7 +113,7 @@ def compare(
         run.check_finished()
         run = tune(load_backbone(run))
         holds_out = run.context.holds_out
-        if n_architectures and not holds_out:
+        if n_architectures and only is None and not holds_out:
             raise StudyError(
                 f"The study {name!r} must hold validation images out for the rank correlation of "
                 f"{n_architectures} architectures. Leave out `n_architectures`, or search again "

@@ -109,12 +109,12 @@ def search(
 ) -> SearchResult:
     """Run a recipe to its end, continue an interrupted run, or join running workers.
 
-    The stages are backbone, supernet, search, baselines, selection, refit and one test. A ranking
-    of backbones comes before them if the recipe has candidates; a ladder of smaller adapters comes
-    before the refit with ``selection.margin``. A recipe with an architecture has backbone, training
-    and test. Study and artifacts hold everything; the
-    files in ``runs`` only save time. A run that was killed at any point continues to the same
-    trials and figures, on this machine or on another one.
+    The stages are backbone, tuning, supernet, search, selection, baselines, refit and one test. A
+    ranking of backbones comes before them if the recipe has candidates; a ladder of smaller
+    adapters comes before the refit with ``selection.margin``. Without held-out images the refit
+    comes before the baselines. A recipe with an architecture has backbone, training and test.
+    Study and artifacts hold everything; the files in ``runs`` only save time. A run that was killed
+    at any point continues to the same trials and figures, on this machine or on another one.
 
     Args:
         recipe: The recipe.

@@ -91,7 +91,8 @@ def select(
         BudgetError: If the budget or the parameters of the architecture are above the study's, or
             an argument is invalid.
         SearchSpaceError: If the architecture is not one of the search space.
-        StudyError: If the study is not finished, had no search or has no trial, or nothing fits.
+        StudyError: If the study is not finished, had no search or has no trial, if nothing fits, or
+            if it holds no images out for a margin.
         GLoRAError: If another input is invalid.
         Stopped: If the workspace asked to stop.
     """
@@ -252,7 +253,9 @@ def _candidates(run: Run, budget: int) -> list[Candidate]:
     found = find_candidates(run, budget)
     if not found:
         front = pareto_trials(run.study.get_trials(deepcopy=False), run.study.directions[0])
-        smallest = min(trial.user_attrs[CONSTRAINT] for trial in front)
+        smallest = min(
+            [trial.user_attrs[CONSTRAINT] for trial in front], default=run.context.space.minimum
+        )
         raise StudyError(
             f"budget must be at least {smallest}, the smallest trial of the study "
             f"{run.study.study_name!r}, got {budget}. Raise `budget`."

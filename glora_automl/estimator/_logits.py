@@ -1,4 +1,4 @@
-"""Logits that do not depend on the size of their batch."""
+"""Logits that depend on the size of their batch as little as possible."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["stable_logits"]
 
 
 def stable_logits(model: nn.Module, batch: Tensor) -> Tensor:
-    """Return the logits of a batch, which do not depend on its size.
+    """Return the logits of a batch, which depend on its size by float32's rounding at most.
 
     A single image goes twice: products of matrix and vector round differently from products of
-    matrices.
+    matrices. Some processors also round products of few rows differently, by about 1e-7.
     """
     if len(batch) > 1:
         logits: Tensor = model(batch)

@@ -47,20 +47,20 @@ def context_objective(context: Context, trained: Trained) -> Objective:
     return Objective(
         context.space,
         context.budget,
-        lambda: create_scorer(context, trained),
+        lambda: create_scorer(context, trained, compiled=recipe.search.compile),
         recipe.objective,
         multi_objective=recipe.search.is_multi_objective,
         device=context.device,
     )
 
 
-def create_scorer(context: Context, trained: Trained) -> Scorer:
-    """Return what scores the architectures of a recipe's trials."""
+def create_scorer(context: Context, trained: Trained, *, compiled: bool = False) -> Scorer:
+    """Return the scorer of a recipe's trials."""
     return Scorer(
         trained.supernet,
         *context.validation,
         dtype=context.scoring_dtype,
-        compiled=context.recipe.search.compile,
+        compiled=compiled,
         score_function=metric_function(context.recipe.objective),
     )
 

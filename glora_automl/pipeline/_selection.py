@@ -110,8 +110,8 @@ def find_candidates(run: Run, budget: int) -> list[Candidate]:
     """Return the architectures that may be trained on.
 
     With held-out images they are the truncation with the largest components, which needs no score,
-    and the best trials. On digits that truncation was ahead of the best trial by 1.9 points after
-    training on (three seeds, docs/benchmarks/quality.md). Without held-out images nothing can tell
+    and the best trials. On digits that truncation and the best trial are level after training on
+    (docs/benchmarks/quality.md). Without held-out images nothing can tell
     which trained candidate is better. Then the best trial is the only one; the truncation competes
     by its loss where the search has not tried it, as within a smaller budget.
 
@@ -165,7 +165,7 @@ def train_candidates(
         run: The study.
         stage: The stage.
         name: Name of the row.
-        candidates: The subnets, best first.
+        candidates: The subnets.
         title: Title of a training of one candidate.
     """
     context = run.context
@@ -196,10 +196,9 @@ def train_candidates(
             best = _Trained(candidate, inherited, trained, predictions, subnet)
     assert best is not None, "there is at least one candidate"
     selection = replace(
-        _selection_of(run, stage, best.candidate),
+        _selection_of(run, stage, best.candidate, candidates),
         trained=best.trained,
         inherited=best.inherited,
-        candidates=tuple(c.trial for c in candidates if c.trial is not None),
     )
     n_params = selection.n_params
     row = Row(name, n_params=n_params, validation=best.trained, n_images=spent.n_trained)
@@ -211,27 +210,29 @@ def train_candidates(
 
 def _inherit(run: Run, stage: str, name: str, candidates: Sequence[Candidate]) -> AdapterOutcome:
     """Return the subnet with the lowest loss, with its inherited weights."""
-    context, trained, spent = run.context, fetch_supernet(run), Spent()
-    best = candidates[0]
+    best, spent = candidates[0], Spent()
     if len(candidates) > 1:
-        scorer = create_scorer(context, trained)
+        scorer = create_scorer(run.context, fetch_supernet(run))
         scores = [scorer.score(candidate.architecture) for candidate in candidates]
-        best = candidates[int(np.argmin([score.loss for score in scores]))]
+        # The loss of a trial is finite, that of another architecture may be none.
+        best = candidates[int(np.nanargmin([score.loss for score in scores]))]
         spent = Spent(n_evaluated=sum(score.n_images for score in scores))
     # A fresh copy: the scorer may have changed the last one.
-    subnet = subnet_of(context, fetch_supernet(run).supernet, best.architecture)
-    selection = _selection_of(run, stage, best)
+    subnet = subnet_of(run.context, fetch_supernet(run).supernet, best.architecture)
+    selection = _selection_of(run, stage, best, candidates)
     row = Row(name, n_params=selection.n_params)
     return adapter_outcome(run, stage, row, subnet, best.architecture, spent, selection)
 
 
-def _selection_of(run: Run, stage: str, candidate: Candidate) -> Selection:
-    """Return the selection of a candidate, without scores."""
+def _selection_of(
+    run: Run, stage: str, candidate: Candidate, candidates: Sequence[Candidate]
+) -> Selection:
+    """Return the selection of one of several candidates, without scores."""
     return Selection(
         architecture=str(candidate.architecture),
         n_params=candidate.architecture.count(run.context.space.shapes),
         trial=candidate.trial,
-        candidates=() if candidate.trial is None else (candidate.trial,),
+        candidates=tuple(c.trial for c in candidates if c.trial is not None),
         refit=run.context.recipe.selection.refit,
         stage=stage,
     )

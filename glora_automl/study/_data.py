@@ -104,13 +104,13 @@ class DataSummary(Record):
 
         Example:
             >>> DataSummary(holds_out=False).holdout_notes()[0].partition(":")[0]
-            'All labelled images train, those for validation, too'
+            'The validation images were trained on, too'
         """
         if self.holds_out:
             return []
         return [
-            "All labelled images train, those for validation, too: the losses of trials rank "
-            "architectures, and only the test tells how good one is."
+            "The validation images were trained on, too: losses of trials rank architectures, and "
+            "only test images measure accuracy."
         ]
 
     def majority_notes(self) -> list[str]:
@@ -137,7 +137,9 @@ class DataSummary(Record):
     def _overlap_text(self, overlap: Overlap) -> str:
         first, second = (short(name, 40)[1:-1] for name in overlap[:2])
         is_one = overlap.n_images == 1
-        effect = f": the {second} accuracy is too high" if overlap.first in STEERING else ""
+        is_measured = second != "validation" or self.holds_out
+        is_high = overlap.first in STEERING and is_measured
+        effect = f": the {second} accuracy is too high" if is_high else ""
         return (
             f"{overlap.n_images:,} of {self.n_images.get(overlap.second, 0):,} {second} images "
             f"{'is a copy' if is_one else 'are copies'} of {'a ' if is_one else ''}{first} "

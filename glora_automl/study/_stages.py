@@ -9,7 +9,7 @@ __all__ = ["REOPENED", "Stage", "StageName"]
 
 
 class Stage(StrEnum):
-    """Kinds of stages, in the order in which they are done."""
+    """Kinds of stages."""
 
     SETTINGS = "settings"
     BACKBONES = "backbones"

@@ -21,8 +21,9 @@ from glora_automl.study._settings import (
     check_study,
     get_attribute,
     get_setting,
+    study_key,
 )
-from glora_automl.study._stages import Stage
+from glora_automl.study._stages import Stage, StageName
 from glora_automl.study._target import attempt_counts
 
 __all__ = ["list_studies", "summarize"]
@@ -75,7 +76,7 @@ def summarize(study: optuna.Study) -> dict[str, Any]:
     }
     return {
         "study": study.study_name,
-        "stage": _stage(study, sum(states[state] for state in DONE)),
+        "stage": _stage(study, stages, sum(states[state] for state in DONE)),
         "budget": get_setting(study, "budget"),
         "metric": get_setting(study, "recipe").get("metric", "accuracy"),
         "trials": {
@@ -115,7 +116,7 @@ def summarize(study: optuna.Study) -> dict[str, Any]:
     }
 
 
-def _stage(study: optuna.Study, n_done: int) -> str:
+def _stage(study: optuna.Study, stages: optuna.Study | None, n_done: int) -> str:
     if get_attribute(study, "result") is not None:
         return "finished"
     if get_setting(study, "recipe").get("architecture") is not None:
@@ -123,9 +124,26 @@ def _stage(study: optuna.Study, n_done: int) -> str:
     if get_attribute(study, "selection") is not None:
         return str(Stage.TEST)
     if n_done >= get_setting(study, "target"):
-        return str(Stage.SELECTION)
+        return str(_running(study, stages) or Stage.SELECTION)
     known = get_attribute(study, "supernet") is not None
     return str(Stage.SEARCH if known else Stage.SUPERNET)
+
+
+def _running(study: optuna.Study, stages: optuna.Study | None) -> Stage | None:
+    """Return the stage after the search that a worker began last; None if none runs."""
+    if stages is None:
+        return None
+    key = study_key(study)
+    running = stages.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    kinds = [
+        StageName.parse(trial.user_attrs["stage"]).stage
+        for trial in running
+        if trial.user_attrs.get("key") == key
+    ]
+    return next((kind for kind in reversed(kinds) if kind in _AFTER_SEARCH), None)
+
+
+_AFTER_SEARCH = (Stage.SELECTION, Stage.LADDER, Stage.REFIT, Stage.BASELINE)
 
 
 def _selects(study: optuna.Study, stages: optuna.Study | None) -> list[dict[str, Any]]:

@@ -67,6 +67,11 @@ def test_small_mode_compares_all_methods_and_continues(benchmark_script, tmp_pat
     assert not (tmp_path / "no").exists()
 
     with pytest.raises(SystemExit) as stopped:
+        benchmark_script("quality", "digits", "--small", "--n-architectures=2")
+    assert stopped.value.code == 2
+    assert "needs --set selection.holdout=true" in capsys.readouterr().err
+
+    with pytest.raises(SystemExit) as stopped:
         benchmark_script("quality", *arguments, f"--out={out}", "--quick")
     assert stopped.value.code == 2
     assert "--out must be a new file or have the same settings" in capsys.readouterr().err
@@ -129,11 +134,21 @@ def test_the_command_has_no_folder_of_the_machine(benchmark_script, monkeypatch)
     words = ["quality.py", "suite.toml", "--data", "/data/x", "--runs=/tmp/runs", "--out", "a.json"]
     words += ["--set", "backbone.checkpoint=/data/x/weights.safetensors"]
     monkeypatch.setattr("sys.argv", words)
-    command = module.portable_command("/data/x")
+    command = module.portable_command("/data/x/")
     assert command == (
         "python quality.py suite.toml --data FOLDER --runs=runs --out a.json "
         "--set backbone.checkpoint=FOLDER/weights.safetensors"
     )
+
+
+@pytest.mark.parametrize("folder", [".", "/", "/data", "data"])
+def test_a_short_folder_changes_no_other_word(benchmark_script, monkeypatch, folder):
+    module = benchmark_script("quality")
+    words = ["benchmarks/quality.py", "digits", "--seeds", "2", "--set", "task.path=/data2/x.npz"]
+    monkeypatch.setattr("sys.argv", [*words, "--data", folder])
+    command = module.portable_command(folder)
+    assert command.startswith("python benchmarks/quality.py digits --seeds 2 --set task.path=")
+    assert command.endswith("x.npz --data FOLDER")
 
 
 @pytest.mark.parametrize("suite", ["npz-suite", "realnet-suite"])

@@ -52,7 +52,7 @@ def test_show_without_held_out_images_has_no_column_of_them(folder, glora):
     options = sets(**{"selection.holdout": "false", "selection.baselines": "false"})
     code, out, _ = glora("search", "tiny.toml", *FAST, *options, "--quiet")
     assert code == 0
-    assert "All labelled images train" in " ".join(out.split())
+    assert "The validation images were trained on" in " ".join(out.split())
     header = next(line for line in out.splitlines() if "parameters" in line and "test" in line)
     assert "validation" not in header
     code, out, _ = glora("compare", "tiny", "--only", "LoRA at equal cost", "--quiet")
@@ -60,4 +60,6 @@ def test_show_without_held_out_images_has_no_column_of_them(folder, glora):
     assert "Best preset by validation" not in out
     for command in ("show", "report"):
         assert glora(command, "tiny")[0] == 0
-    assert "All labelled images train" in (folder / "tiny.html").read_text(encoding="utf-8")
+    assert "The validation images were trained on" in (folder / "tiny.html").read_text(
+        encoding="utf-8"
+    )

@@ -200,8 +200,8 @@ def test_search_sigterm_in_training_and_in_search_leaves_nothing_running(tmp_pat
 def test_search_started_by_several_workers_at_once_creates_one_study(holdout, postgresql, tmp_path):
     """A job array runs the same command on each of its workers."""
     (tmp_path / "tiny.toml").write_text(TINY, encoding="utf-8")
-    arguments = ["search", tmp_path / "tiny.toml", "--name", "array", "--storage", postgresql]
-    arguments += ["--set", f"selection.holdout={holdout}"]
+    arguments = ["search", tmp_path / "tiny.toml", "--name", f"array-{holdout}"]
+    arguments += ["--storage", postgresql, "--set", f"selection.holdout={holdout}"]
     arguments += ["--artifacts", tmp_path / "artifacts", "--heartbeat", 2, "--json"]
     processes = [start_in(tmp_path / f"m{i}", *arguments, pause=0.05) for i in range(3)]
     documents = [finish(process) for process in processes]

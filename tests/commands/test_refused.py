@@ -143,5 +143,5 @@ def test_search_unadaptable_model_raises_and_writes_nothing(tiny, tmp_path):
 def test_load_study_of_another_format_raises(tmp_path):
     study = optuna.create_study(study_name="new", storage=f"sqlite:///{tmp_path}/studies.db")
     study.set_user_attr("glora:format", 99)
-    with pytest.raises(StudyError, match="must have format 1, got 99"):
+    with pytest.raises(StudyError, match="must have format 2, got 99"):
         load_study(study._storage, "new")

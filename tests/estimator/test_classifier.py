@@ -109,7 +109,10 @@ def test_fit_matches_search_on_npz_file(fitted, tmp_path):
     for split, part in (("train", task.train), ("val", task.validation)):
         arrays |= {f"x_{split}": part.images[:, 0].numpy(), f"y_{split}": part.labels.numpy()}
     np.savez(tmp_path / "a.npz", **arrays)
-    file = recipe.replace(task={"source": "npz", "path": str(tmp_path / "a.npz")})
+    # The classifier has no test images, so it holds images out.
+    file = recipe.replace(
+        task={"source": "npz", "path": str(tmp_path / "a.npz")}, selection={"holdout": True}
+    )
     found = search(file, workspace=Workspace(runs=tmp_path))
     trials = [(t.params, t.values) for t in found.study.trials]
     assert trials == [(t.params, t.values) for t in fitted.study_.trials]

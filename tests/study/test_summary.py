@@ -18,7 +18,19 @@ from glora_automl.study import (
 )
 from glora_automl.study._costs import find_stages
 from glora_automl.training import Score
+from glora_automl.workers import stage_study_name
 from tests.report.studies import add_stage, add_trials, begin_study, finish, made_study
+
+
+def run_stage(study, stage):
+    """Let a worker be at a stage; return the study of stages and its running trial."""
+    stages = optuna.create_study(
+        study_name=stage_study_name(study.study_name), storage=study._storage, load_if_exists=True
+    )
+    trial = stages.ask()
+    trial.set_user_attr("stage", stage)
+    trial.set_user_attr("key", study_key(study))
+    return stages, trial
 
 
 @pytest.fixture
@@ -34,6 +46,10 @@ def test_summarize_stage_follows_the_study(memory):
     assert summarize(study)["stage"] == "search"
     add_trials(study, space, 40)
     assert summarize(study)["stage"] == "selection"
+    for stage in ("selection", "refit", "baseline-BitFit"):
+        stages, trial = run_stage(study, stage)
+        assert summarize(study)["stage"] == stage.partition("-")[0]
+        stages.tell(trial, state=TrialState.FAIL)
     set_attribute(study, "selection", {"trial": 1})
     assert summarize(study)["stage"] == "test"
     set_attribute(study, "result", [])
@@ -119,4 +135,4 @@ def test_list_studies_skips_foreign_ones_and_shows_other_formats(memory):
     set_attribute(newer, "format", 99)
     found = list_studies(memory)
     assert [summary["study"] for summary in found] == ["a", "b", "newer"]
-    assert found[2] == {"study": "newer", "stage": "of format 99, this version reads 1"}
+    assert found[2] == {"study": "newer", "stage": "of format 99, this version reads 2"}

@@ -29,7 +29,7 @@ class BackboneSettings(BackboneSource):
         pretraining: Trains the model from scratch on the task's pretraining images. The weights are
             cached by the digest of all their inputs.
         head_init: Initial classifier head: ``random`` values, or a ``logistic`` regression on the
-            frozen features of the training images.
+            frozen features of the images that the supernet is trained on.
         candidates: Models of which the study takes the best for ``model = "auto"``: names,
             ``name=path`` with a local checkpoint, tables with the keys of a model, or the lists
             ``auto-small``, ``auto-medium`` and ``auto-large``. By default ``auto-medium``.

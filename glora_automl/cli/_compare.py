@@ -19,8 +19,8 @@ def compare(
     n_architectures: Annotated[
         int | None,
         typer.Option(
-            help="Random architectures for the rank correlation; by default 10 if the study holds "
-            "images out, which it takes."
+            help="Random architectures for the rank correlation, which needs held-out images; by "
+            "default 10 if there are any."
         ),
     ] = None,
     only: Annotated[

@@ -82,8 +82,8 @@ Margin = Annotated[
 Metric = Annotated[
     str | None,
     typer.Option(
-        help="Beside the accuracy, and selects with held-out images: accuracy, balanced_accuracy, "
-        "macro_f1, auroc, log_loss or kappa."
+        help="Stands beside the accuracy; with held-out images it selects the adapter: accuracy, "
+        "balanced_accuracy, macro_f1, auroc, log_loss or kappa."
     ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of all randomness.")]

@@ -78,14 +78,14 @@ class SelectionSettings(Declaration):
     """What happens after the search.
 
     Attributes:
-        holdout: Whether the validation images are held out until the refit, so that rows have a
-            validation score and the better of several candidates is selected. Without, they train
-            the supernet as well, the best trial has the steps of all candidates, and each baseline
-            is trained once. By default they are held out where something needs it: no refit, a
-            margin, a metric as an objective, a task without test images, or an architecture.
+        holdout: Whether the validation images are held out until the refit. Rows then have a
+            validation score, and the better of several candidates is selected. Without, all
+            trainings have these images, and each baseline is trained once. By default they are
+            held out where something needs it: a margin, a metric as an objective, a given
+            architecture, random paths, no refit, or no test images.
         n_candidates: Architectures that are trained on from inherited weights before one is
             selected: the truncation with the largest components, then the best trials. Without
-            held-out images the best trial alone is trained on, with the steps of all.
+            held-out images the one with the lowest loss is trained on, with the steps of all.
         epochs_ratio: Epochs of that training, as a multiple of ``training.epochs``; 0 keeps the
             inherited weights.
         refit: Whether the selected adapter is then trained on with training and validation images

@@ -37,13 +37,14 @@ def _quality(document: Document) -> str:
 
 
 def _rivals(document: Document) -> str:
-    lora = document["figures"]["LoRA 3x"]
-    tpe = document["figures"]["TPE over LoRA 3x"]
-    return (
-        f"{lora['n_pairs']} tasks: searched minus TPE over LoRA's settings "
-        f"{100 * tpe['difference']:+.1f} ± {100 * tpe['interval']:.1f} points, minus longer LoRA "
-        f"{100 * lora['difference']:+.1f} ± {100 * lora['interval']:.1f}"
-    )
+    figures = document["figures"]
+    parts = [
+        f"{name} {100 * found['difference']:+.1f} ± {100 * found['interval']:.1f}"
+        for name, found in figures.items()
+        if not name.startswith("searched")
+    ]
+    n_tasks = max(found["n_pairs"] for found in figures.values())
+    return f"{n_tasks} tasks: search of the same cost minus {', '.join(parts)} points"
 
 
 def _mean(runs: list[Document], key: str) -> float:
@@ -227,7 +228,8 @@ def _quality_cells(document: Document) -> Cells:
 
 def _rivals_cells(document: Document) -> Cells:
     tests = {(pair["task"], pair["method"]): 100 * pair["test"] for pair in document["pairs"]}
-    columns = ("TPE over LoRA 3x", "searched 3x", "LoRA 3x")
+    order = ("LoRA 1x", "searched 1x", "TPE over LoRA 3x", "searched 3x", "LoRA 3x")
+    columns = [name for name in order if name in document["figures"]]
     return {task: [tests[task, name] for name in columns] for task, _ in tests}
 
 

@@ -14,7 +14,8 @@ a training step, in trainings of LoRA on the training images.
 - `PEFT EVA`: the same with ranks redistributed by EVA (arXiv 2410.07170) at the same size.
 - `searched 1x, 3x, 8x`: `glora search --effort low, medium, high`.
 
-The last table has paired differences "searched 3x minus method" with 95 % intervals over tasks.
+The first table has paired differences "search of the same cost minus method" with 95 % intervals
+over tasks. Those of PEFT are to the search at 1x.
 The same command continues an interrupted run.
 
     python benchmarks/rivals.py digits --seeds 3 --out benchmarks/results/rivals-digits.json
@@ -67,7 +68,6 @@ from glora_automl.study import SEARCHED, StageName, stage_costs
 from glora_automl.training import evaluate
 
 EFFORTS = {1: "low", 3: "medium", 8: "high"}
-OURS = "searched 3x"
 TRIAL = 0.25
 """Length of a trial of the study over LoRA, in trainings."""
 
@@ -294,8 +294,14 @@ def find_recipes(arguments: argparse.Namespace) -> list[tuple[str, Recipe]]:
     return [(task, recipe) for task, recipe in found if task in (arguments.tasks or [task])]
 
 
+def search_of(method: str) -> str:
+    """Return the name of the search that costs as much as a method."""
+    cost = method.rpartition(" ")[2]
+    return f"searched {cost if cost in {f'{ratio}x' for ratio in EFFORTS} else '1x'}"
+
+
 def summarize(pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return means over tasks, and paired differences to the search at three trainings."""
+    """Return means over tasks, and paired differences to the search of the same cost."""
     figures: dict[str, Any] = {}
     for name in dict.fromkeys(pair["method"] for pair in pairs):
         own = [pair for pair in pairs if pair["method"] == name]
@@ -303,7 +309,7 @@ def summarize(pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         for pair in own:
             for other in pairs:
                 same = (other["task"], other["seed"]) == (pair["task"], pair["seed"])
-                if same and other["method"] == OURS:
+                if same and other["method"] == search_of(name):
                     by_task.setdefault(pair["task"], []).append(other["test"] - pair["test"])
         # Over tasks, with seeds as repeats; one task has only its seeds.
         values = [float(np.mean(found)) for found in by_task.values()]
@@ -328,12 +334,12 @@ def summarize(pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def show(figures: dict[str, Any]) -> None:
     """Print the tables."""
     console = Console(width=140)
-    table = Table(title=f"minus: test accuracy of '{OURS}' minus that of the method, in points")
+    table = Table(title="minus: test accuracy of the search of the same cost minus the method's")
     for column in ("method", "pairs", "parameters", "cost", "test %", "minus"):
         table.add_column(column, justify="left" if column == "method" else "right")
     for name, entry in figures.items():
         minus = "–"
-        if entry["difference"] is not None and name != OURS:
+        if entry["difference"] is not None and name != search_of(name):
             half = "" if entry["interval"] is None else f" ± {100 * entry['interval']:.1f}"
             minus = f"{100 * entry['difference']:+.1f}{half}"
         table.add_row(

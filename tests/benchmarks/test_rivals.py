@@ -22,3 +22,21 @@ def test_small_mode_measures_each_method_and_continues(benchmark_script, tmp_pat
         # Whole epochs of 250 images, in units of four epochs of 100.
         assert abs(figures[name]["cost"] - 3) <= 250 / 2 / 400 + 1e-9
     assert "searched 3x" in capsys.readouterr().out
+
+
+def test_a_method_is_compared_with_the_search_of_its_cost(benchmark_script):
+    tests = {
+        "LoRA 1x": 0.5,
+        "searched 1x": 0.6,
+        "LoRA 3x": 0.6,
+        "searched 3x": 0.9,
+        "PEFT EVA": 0.4,
+    }
+    pairs = [
+        {"task": "t", "seed": 0, "method": name, "test": test, "cost": 1.0, "n_params": 1}
+        for name, test in tests.items()
+    ]
+    figures = benchmark_script("rivals").summarize(pairs)
+    found = {name: round(entry["difference"], 6) for name, entry in figures.items()}
+    ahead = {"LoRA 1x": 0.1, "LoRA 3x": 0.3, "PEFT EVA": 0.2}
+    assert found == {**ahead, "searched 1x": 0.0, "searched 3x": 0.0}

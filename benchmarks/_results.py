@@ -41,7 +41,7 @@ def _rivals(document: Document) -> str:
     parts = [
         f"{name} {100 * found['difference']:+.1f} ± {100 * found['interval']:.1f}"
         for name, found in figures.items()
-        if not name.startswith("searched")
+        if not name.startswith("searched") and found["difference"] is not None
     ]
     n_tasks = max(found["n_pairs"] for found in figures.values())
     return f"{n_tasks} tasks: search of the same cost minus {', '.join(parts)} points"

@@ -38,7 +38,7 @@ def portable_command(*folders: str | None) -> str:
                 return f"FOLDER{value[len(folder.rstrip('/')) :]}".rstrip("/")
         return Path(value).name if Path(value).is_absolute() else value
 
-    script, *words = shlex.split(command_line())[1:]
+    script, *words = sys.argv
     if Path(script).is_absolute():
         script = f"benchmarks/{Path(script).name}"
     parts = [word.rpartition("=") for word in words]

@@ -35,6 +35,7 @@ from glora_automl.pipeline import (
     Trained,
     TrainingJob,
     Workspace,
+    create_scorer,
     draw_region,
     first_proposals,
     prepare,
@@ -300,10 +301,9 @@ class AdapterProblem:
 
     def _scorer(self) -> Scorer:
         context, score = self._context, self._score
-        return Scorer(
-            self._load().supernet,
-            *context.validation,
-            dtype=context.scoring_dtype,
+        return create_scorer(
+            context,
+            self._load(),
             compiled=context.recipe.search.compile,
             score_function=score if callable(score) else metric_function(score),
         )

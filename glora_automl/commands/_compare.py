@@ -23,6 +23,7 @@ from glora_automl.pipeline import (
     Trained,
     Workspace,
     baseline_work,
+    candidate_count,
     fetch_supernet,
     final_test,
     find_study,
@@ -205,8 +206,7 @@ def _truncations(run: Run) -> dict[str, list[Candidate]]:
     name = random_study_name(run.study.study_name, run.stages.key)
     study = random_study(run, trained, target, name)
     trials = study.get_trials(deepcopy=False)
-    n_candidates = context.recipe.selection.n_candidates if context.holds_out else 1
-    best = sort_trials(trials, study.directions, n_candidates)
+    best = sort_trials(trials, study.directions, candidate_count(context))
 
     def candidate(trial: FrozenTrial) -> Candidate:
         return Candidate(context.space.architecture(trial.params), trial.number)

@@ -77,9 +77,7 @@ def model_card(
         f"Classes: {_names(record.classes)}.",
     ]
     if not is_backbone:
-        data = read_data(study)
-        captions = [*data.majority_notes(), *data.holdout_notes()]
-        parts += ["## Accuracy", _figures(record, snapshot), *captions]
+        parts += ["## Accuracy", _figures(record, snapshot), *read_data(study).accuracy_notes()]
         parts += ["## Limits", _limits(record, snapshot)]
     parts += [
         "## Data and licence",

@@ -25,7 +25,7 @@ from glora_automl.supernet import (
     component_norms,
     truncate,
 )
-from glora_automl.training import metric_function
+from glora_automl.training import ScoreFunction, metric_function
 from glora_automl.workers import run_trials
 
 __all__ = [
@@ -47,21 +47,32 @@ def context_objective(context: Context, trained: Trained) -> Objective:
     return Objective(
         context.space,
         context.budget,
-        lambda: create_scorer(context, trained, compiled=recipe.search.compile),
+        lambda: create_scorer(
+            context,
+            trained,
+            compiled=recipe.search.compile,
+            score_function=metric_function(recipe.objective),
+        ),
         recipe.objective,
         multi_objective=recipe.search.is_multi_objective,
         device=context.device,
     )
 
 
-def create_scorer(context: Context, trained: Trained, *, compiled: bool = False) -> Scorer:
-    """Return the scorer of a recipe's trials."""
+def create_scorer(
+    context: Context,
+    trained: Trained,
+    *,
+    compiled: bool = False,
+    score_function: ScoreFunction | None = None,
+) -> Scorer:
+    """Return a scorer on the images of a recipe's trials; see :class:`Scorer`."""
     return Scorer(
         trained.supernet,
         *context.validation,
         dtype=context.scoring_dtype,
         compiled=compiled,
-        score_function=metric_function(context.recipe.objective),
+        score_function=score_function,
     )
 
 

@@ -44,6 +44,7 @@ __all__ = [
     "TargetRaised",
     "best_adapter",
     "best_outcome",
+    "candidate_count",
     "find_candidates",
     "given_stage",
     "refit_ratio",
@@ -106,6 +107,11 @@ def _select(run: Run, claim: Claim) -> AdapterOutcome:
     return train_candidates(run, str(Stage.SELECTION), SEARCHED, candidates)
 
 
+def candidate_count(context: Context) -> int:
+    """Return how many of the best trials are candidates: one, unless images are held out."""
+    return context.recipe.selection.n_candidates if context.holds_out else 1
+
+
 def find_candidates(run: Run, budget: int) -> list[Candidate]:
     """Return the architectures that may be trained on.
 
@@ -120,7 +126,7 @@ def find_candidates(run: Run, budget: int) -> list[Candidate]:
         budget: The most trainable parameters.
     """
     context = run.context
-    n_candidates = context.recipe.selection.n_candidates if context.holds_out else 1
+    n_candidates = candidate_count(context)
     found = [
         Candidate(context.space.architecture(trial.params), trial.number)
         for trial in best_trials(run.study, n_candidates, within=budget)
@@ -210,15 +216,14 @@ def train_candidates(
 
 def _inherit(run: Run, stage: str, name: str, candidates: Sequence[Candidate]) -> AdapterOutcome:
     """Return the subnet with the lowest loss, with its inherited weights."""
-    best, spent = candidates[0], Spent()
+    trained, best, spent = fetch_supernet(run), candidates[0], Spent()
     if len(candidates) > 1:
-        scorer = create_scorer(run.context, fetch_supernet(run))
+        scorer = create_scorer(run.context, trained)
         scores = [scorer.score(candidate.architecture) for candidate in candidates]
         # The loss of a trial is finite, that of another architecture may be none.
         best = candidates[int(np.nanargmin([score.loss for score in scores]))]
         spent = Spent(n_evaluated=sum(score.n_images for score in scores))
-    # A fresh copy: the scorer may have changed the last one.
-    subnet = subnet_of(run.context, fetch_supernet(run).supernet, best.architecture)
+    subnet = subnet_of(run.context, trained.supernet, best.architecture)
     selection = _selection_of(run, stage, best, candidates)
     row = Row(name, n_params=selection.n_params)
     return adapter_outcome(run, stage, row, subnet, best.architecture, spent, selection)

@@ -78,8 +78,7 @@ def markdown_study(snapshot: Snapshot, *, name_workers: bool = True) -> list[str
             "## Result",
             "Accuracy in % (95% interval).",
             markdown_table(*result_texts(rows, snapshot.recipe.metric, snapshot.selected_preset)),
-            *read_data(snapshot.study).majority_notes(),
-            *read_data(snapshot.study).holdout_notes(),
+            *read_data(snapshot.study).accuracy_notes(),
         ]
     if (ranking := read_ranking(snapshot.study)) is not None:
         parts += ["## Backbones", markdown_table(*ranking_table(ranking))]

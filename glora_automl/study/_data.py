@@ -96,8 +96,12 @@ class DataSummary(Record):
     holds_out: bool = True
 
     def captions(self) -> list[str]:
-        """Return the lines below a table: the majority class, held-out images, then the notes."""
-        return [*self.majority_notes(), *self.holdout_notes(), *self.notes()]
+        """Return the lines below a table: what its accuracies mean, then the notes."""
+        return [*self.accuracy_notes(), *self.notes()]
+
+    def accuracy_notes(self) -> list[str]:
+        """Return sentences on the majority class and on held-out images."""
+        return [*self.majority_notes(), *self.holdout_notes()]
 
     def holdout_notes(self) -> list[str]:
         """Return a sentence on the losses of trials, if no images are held out.

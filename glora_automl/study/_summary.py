@@ -29,6 +29,9 @@ from glora_automl.study._target import attempt_counts
 __all__ = ["list_studies", "summarize"]
 
 
+_AFTER_SEARCH = (Stage.SELECTION, Stage.LADDER, Stage.REFIT, Stage.BASELINE)
+
+
 def list_studies(storage: BaseStorage) -> list[dict[str, Any]]:
     """Return summaries of the storage's studies of this package, by name.
 
@@ -141,9 +144,6 @@ def _running(study: optuna.Study, stages: optuna.Study | None) -> Stage | None:
         if trial.user_attrs.get("key") == key
     ]
     return next((kind for kind in reversed(kinds) if kind in _AFTER_SEARCH), None)
-
-
-_AFTER_SEARCH = (Stage.SELECTION, Stage.LADDER, Stage.REFIT, Stage.BASELINE)
 
 
 def _selects(study: optuna.Study, stages: optuna.Study | None) -> list[dict[str, Any]]:

@@ -356,7 +356,9 @@ def test_two_objectives_give_a_pareto_front(runs):
 
 def test_compiled_settings_reach_the_scorer(runs, monkeypatch):
     options = []
-    monkeypatch.setattr("glora_automl.problem.Scorer", lambda *args, **given: options.append(given))
+    monkeypatch.setattr(
+        "glora_automl.pipeline._search.Scorer", lambda *args, **given: options.append(given)
+    )
     small_problem(runs, settings={**SHORT, "search": {"compile": True}}).objective._make_scorer()
     assert options[0]["compiled"] is True
 

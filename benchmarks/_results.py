@@ -228,7 +228,8 @@ def _quality_cells(document: Document) -> Cells:
 
 def _rivals_cells(document: Document) -> Cells:
     tests = {(pair["task"], pair["method"]): 100 * pair["test"] for pair in document["pairs"]}
-    order = ("LoRA 1x", "searched 1x", "TPE over LoRA 3x", "searched 3x", "LoRA 3x")
+    peft, one = ("PEFT LoRA", "PEFT EVA"), "searched 1x"
+    order = ("LoRA 1x", *peft, one, "TPE over LoRA 3x", "searched 3x", "LoRA 3x")
     columns = [name for name in order if name in document["figures"]]
     return {task: [tests[task, name] for name in columns] for task, _ in tests}
 

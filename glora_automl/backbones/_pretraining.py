@@ -18,7 +18,7 @@ from glora_automl.backbones._settings import BackboneSettings
 from glora_automl.errors import TaskError
 from glora_automl.progress import Progress
 from glora_automl.tasks import Task
-from glora_automl.training import load_checkpoint, save_checkpoint, seeded, train
+from glora_automl.training import PRETRAINING, load_checkpoint, save_checkpoint, seeded, train
 
 __all__ = ["check_pretraining", "create_pretrained"]
 
@@ -106,7 +106,7 @@ def _pretrain(
             y,
             settings.pretraining,
             seed=seed,
-            stage="pretraining",
+            stage=PRETRAINING,
             checkpoint=checkpoint,
             on_epoch=on_epoch,
             stop=stop,

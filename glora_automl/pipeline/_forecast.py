@@ -15,7 +15,7 @@ from glora_automl.pipeline._ladder import MAX_STEPS
 from glora_automl.pipeline._search import proposes_largest
 from glora_automl.pipeline._selection import refit_ratio
 from glora_automl.pipeline._training import Images, TrainingJob, new_supernet, train_paths
-from glora_automl.pipeline._tuning import fold_contexts, pruning_epoch
+from glora_automl.pipeline._tuning import fold_contexts, fold_of, pruning_epoch
 from glora_automl.presets import loras
 from glora_automl.progress import duration
 from glora_automl.study import Spent, Stage, margin_note
@@ -194,7 +194,7 @@ def _tuning_work(context: Context) -> Spent:
     spent = Spent()
     folds = fold_contexts(context, tune.n_folds)
     for number in range(tune.n_trials):
-        fold = folds[number % len(folds)]
+        fold = folds[fold_of(number, len(folds))]
         job = TrainingJob(fold, "forecast", "", fold.train, tune.epochs_ratio)
         n_validations = 1 if pruning_epoch(tune.prune_ratio, job.settings.epochs) is None else 2
         spent = spent.plus(Spent(job.n_images, n_validations * len(fold.validation[1])))

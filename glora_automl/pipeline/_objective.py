@@ -114,8 +114,11 @@ class Objective:
             for dimension in self._space.dimensions
         }
         n_params = self._space.count(params)
-        if CONSTRAINT not in trial.user_attrs:  # a retried trial has both already
+        # A retried trial has its constraint already. User attributes say nothing of it: an enqueued
+        # trial may bring those of another study.
+        if CONSTRAINT not in trial.constraints:
             trial.set_constraint(CONSTRAINT, n_params - self._budget)
+        if trial.user_attrs.get(CONSTRAINT) != n_params:
             trial.set_user_attr(CONSTRAINT, n_params)
         return partial(self._evaluate, params, n_params)
 

@@ -41,7 +41,7 @@ from glora_automl.supernet import widest_architecture
 from glora_automl.training import Score, evaluate
 from glora_automl.workers import Claim, Evaluation, Work, run_trials
 
-__all__ = ["fold_contexts", "pruning_epoch", "tune", "tuning_study_name"]
+__all__ = ["fold_contexts", "fold_of", "pruning_epoch", "tune", "tuning_study_name"]
 
 N_STARTUP_TRIALS = 5
 """Complete trials before the sampler models them and the pruner ends others."""
@@ -171,6 +171,19 @@ def fold_contexts(context: Context, n_folds: int) -> list[Context]:
     return found or [context.holding_out()]
 
 
+def fold_of(position: int, n_folds: int) -> int:
+    """Return the fold that judges a trial, by the trial's position.
+
+    As many trials in a row as there are folds share one. So the first settings, those of the
+    portfolio, are compared on the same images, and a later fold judges what the sampler proposes.
+
+    Example:
+        >>> [fold_of(position, 2) for position in range(6)]
+        [0, 0, 1, 1, 0, 0]
+    """
+    return position // n_folds % n_folds
+
+
 def pruning_epoch(ratio: float, epochs: int) -> int | None:
     """Return the epochs after which a trial may be pruned; None if it ends there in any case.
 
@@ -208,7 +221,7 @@ class Tuning:
         settings = {key: _suggest(trial, key, space[key]) for key in space}
         # A retried trial has another number, but keeps its position.
         positions = trial_positions(trial.study.get_trials(deepcopy=False))
-        fold = positions[trial.number] % len(self._folds)
+        fold = fold_of(positions[trial.number], len(self._folds))
         trial.set_user_attr("fold", fold)
         return partial(self._evaluate, trial, settings, fold)
 

@@ -25,13 +25,14 @@ EFFORTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             },
         },
         "medium": {
-            "tune": {"n_trials": 4, "portfolio": 3, "epochs_ratio": 0.2},
-            "supernet": {"epochs_ratio": 0.6},
+            # Length is worth more than settings here: docs/how-to/effort.md.
+            "tune": {"n_trials": 0},
+            "supernet": {"epochs_ratio": 1.0},
             "search": {"n_trials": 100},
             "selection": {
                 "n_candidates": 2,
-                "epochs_ratio": 0.15,
-                "refit_epochs_ratio": 1.0,
+                "epochs_ratio": 0.25,
+                "refit_epochs_ratio": 1.25,
                 "baselines": False,
             },
         },

@@ -97,7 +97,8 @@ class TuneSettings(Declaration):
     """Choice of a recipe's own settings by short trainings of the supernet.
 
     Each trial trains the wide supernet with other settings on all labelled images but one fold,
-    and is judged by that fold. Folds rotate from trial to trial, so that no fold decides alone.
+    and is judged by that fold. As many trials in a row as there are folds share one fold, so that
+    they are compared on the same images.
     The best settings train everything that follows, the baselines included.
 
     Attributes:

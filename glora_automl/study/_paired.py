@@ -14,8 +14,8 @@ __all__ = ["CONFIDENCE", "accuracy_loss_bound", "beats", "n_images_needed"]
 CONFIDENCE = 0.95
 """Coverage of the one-sided bound."""
 
-N_RESAMPLES = 400
-"""Resamples of the images for metrics other than the accuracy."""
+N_RESAMPLES = 999
+"""Random swaps of the predictions for metrics other than the accuracy."""
 
 
 def beats(
@@ -27,17 +27,18 @@ def beats(
 ) -> bool:
     """Return whether one model is shown to be better than another one on the same images.
 
-    It is if the one-sided 95% bound of the difference, image by image, is above zero. For
-    accuracies the bound is :func:`accuracy_loss_bound`, for other metrics the percentile of
-    resamples of the images within each class (bootstrap: Efron and Tibshirani, 1993, chapter 13).
+    For accuracies, :func:`accuracy_loss_bound` with 95% must be below zero. For other metrics a
+    randomisation test decides, at a level of 5% (Edgington and Onghena, Randomization Tests, 2007).
+    It swaps the predictions of both models at random images. Its level holds for any metric and
+    any number of images per class, if the predictions of equally good models may be exchanged.
 
     Args:
         labels: Class indices ``(n,)``.
         one: Predicted classes ``(n,)`` or class probabilities ``(n, classes)``.
         other: Those of the other model.
         metric: What is compared. Without probabilities it may use the predicted class alone.
-        n_tests: Models that are compared with the other one. The bound is wider for each of them,
-            so that all hold together (Bonferroni).
+        n_tests: Models that are compared with the other one. The level is divided by them, so that
+            all tests hold together (Bonferroni).
 
     Returns:
         False also where the metric is undefined for these images.
@@ -52,7 +53,7 @@ def beats(
         >>> beats(labels, all_but_one, half, "balanced_accuracy")
         True
     """
-    from sklearn.utils import resample
+    from scipy.stats import permutation_test
 
     from glora_automl.training import metric_function
 
@@ -63,22 +64,26 @@ def beats(
         n_lost, n_gained = int((second & ~first).sum()), int((first & ~second).sum())
         return accuracy_loss_bound(n_lost, n_gained, len(labels), confidence) < 0
     n_classes = 1 + max(int(labels.max()), *(int(_classes(found).max()) for found in (one, other)))
-    first, second = (_probabilities(found, n_classes) for found in (one, other))
+    predictions = np.concatenate([_probabilities(found, n_classes) for found in (one, other)])
     sign = -1 if is_minimized(metric) else 1
 
-    def advantage(images: np.ndarray) -> float:
-        y = labels[images]
-        return sign * (function(y, first[images]) - function(y, second[images]))
+    def advantage(first: np.ndarray, second: np.ndarray) -> float:
+        return sign * (function(labels, predictions[first]) - function(labels, predictions[second]))
 
-    images = np.arange(len(labels))
-    if not advantage(images) > 0:
+    rows = np.arange(len(labels))
+    pair = rows, rows + len(labels)
+    if not advantage(*pair) > 0:
         return False
-    generator = np.random.RandomState(0)
-    found = [
-        advantage(resample(images, stratify=labels, random_state=generator))
-        for _ in range(N_RESAMPLES)
-    ]
-    return bool(np.quantile(found, 1 - confidence) > 0)
+    test = permutation_test(
+        pair,
+        advantage,
+        permutation_type="samples",
+        vectorized=False,
+        n_resamples=N_RESAMPLES,
+        alternative="greater",
+        random_state=np.random.default_rng(0),
+    )
+    return bool(test.pvalue <= 1 - confidence)
 
 
 def _classes(predictions: np.ndarray) -> np.ndarray:

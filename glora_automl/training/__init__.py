@@ -45,10 +45,11 @@ if TYPE_CHECKING:
     )
     from glora_automl.training._seeding import seeded, stage_rng
     from glora_automl.training._settings import ClassWeight, TrainingSettings
-    from glora_automl.training._train import TrainingResult, train
+    from glora_automl.training._train import PRETRAINING, TrainingResult, train
 
 __all__ = [
     "METRICS",
+    "PRETRAINING",
     "CheckpointFiles",
     "ClassWeight",
     "Converted",

@@ -75,6 +75,6 @@ class TrainingSettings(Declaration):
         if 0 < self.epochs < self.warmup_epochs:
             raise ValueError(
                 f"warmup_epochs must be at most the {self.epochs} epochs of the training, got "
-                f"{self.warmup_epochs}. Lower `training.warmup_epochs`."
+                f"{self.warmup_epochs}. Lower it, or raise `epochs`."
             )
         return self

@@ -32,8 +32,10 @@ from glora_automl.training._step import (
     weighted_targets,
 )
 
-__all__ = ["TrainingResult", "train"]
+__all__ = ["PRETRAINING", "TrainingResult", "train"]
 
+PRETRAINING = "pretraining"
+"""Stage of the training of a backbone from scratch."""
 COLLAPSED = 1.2
 """Loss of a collapsed training, as a multiple of its first ones and of that of a guess."""
 
@@ -283,6 +285,9 @@ def _check_loss(
 ) -> None:
     n_epochs = len(position.losses)
     cost = (n_epochs + 1) * len(loop.labels), position.seconds
+    # A recipe has settings of a pretraining, too.
+    key = "backbone.pretraining" if loop.stage == PRETRAINING else "training"
+    way_out = f"Lower `{key}.lr` (now {settings.lr}) or raise `{key}.warmup_epochs`."
     first = position.losses[: settings.warmup_epochs + 1]
     if position.step == loop.n_steps and len(first) > settings.warmup_epochs:
         # A slow training stays at its first losses, give or take their noise.
@@ -290,8 +295,7 @@ def _check_loss(
         if loss > highest:
             raise DivergenceError(
                 f"The loss of the training {loop.stage!r} must not rise above {highest:.2f}, got "
-                f"{loss:.2f} in epoch {n_epochs + 1}. Lower `training.lr` (now {settings.lr}) or "
-                "raise `training.warmup_epochs`.",
+                f"{loss:.2f} in epoch {n_epochs + 1}. {way_out}",
                 *cost,
             )
     norms = torch.stack([p.detach().float().norm() for p in loop.step.parameters])
@@ -299,7 +303,6 @@ def _check_loss(
         raise DivergenceError(
             f"Loss and weights of the training {loop.stage!r} must stay finite, got loss {loss} "
             f"and {int((~torch.isfinite(norms)).sum())} non-finite tensors in epoch "
-            f"{n_epochs + 1}. Lower `training.lr` (now {settings.lr}) or raise "
-            "`training.warmup_epochs`.",
+            f"{n_epochs + 1}. {way_out}",
             *cost,
         )

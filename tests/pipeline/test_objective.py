@@ -60,6 +60,19 @@ def test_objective_value_and_direction_follow_the_metric(objective, space, metri
         assert trial.value == expected[metric]
 
 
+def test_objective_of_a_trial_with_attributes_of_another_study_sets_its_constraint(
+    objective, space
+):
+    other = optimized(objective(), n_trials=40)
+    above = max(other.trials, key=lambda trial: trial.constraints["trainable_params"])
+    study = optuna.create_study(direction="maximize")
+    study.enqueue_trial(above.params, user_attrs={**above.user_attrs, "trainable_params": 1})
+    study.optimize(objective(), n_trials=1)
+    assert study.trials[0].constraints == above.constraints
+    assert study.trials[0].user_attrs["trainable_params"] == space.count(above.params)
+    assert study.trials[0].constraints["trainable_params"] > 0
+
+
 def test_objective_sets_constraint_and_attributes(objective, space):
     trials = optimized(objective(), n_trials=40).trials
     for trial in trials:
@@ -100,18 +113,21 @@ def test_propose_suggests_every_dimension_and_scores_nothing(objective, space):
     assert attributes["validation_images"] == 7
 
 
-def test_propose_of_a_retried_trial_keeps_its_constraint(objective, space):
-    study = optuna.create_study(direction="maximize")
-    study.add_trial(
+def test_propose_of_a_retried_trial_keeps_its_constraint(objective, recwarn):
+    first = optimized(objective(), n_trials=1)
+    (trial,) = first.trials
+    again = optuna.create_study(direction="maximize")
+    again.add_trial(
         optuna.trial.create_trial(
             state=optuna.trial.TrialState.WAITING,
-            user_attrs={"trainable_params": 1},
-            system_attrs={"fixed_params": {}},
+            user_attrs=trial.user_attrs,
+            system_attrs={**trial.system_attrs, "fixed_params": trial.params},
         )
     )
-    trial = study.ask()
-    objective().propose(trial)
-    assert trial.user_attrs["trainable_params"] == 1
+    objective().propose(again.ask())
+    assert again.trials[0].constraints == trial.constraints
+    assert again.trials[0].user_attrs["trainable_params"] == trial.user_attrs["trainable_params"]
+    assert not [w for w in recwarn if "already set" in str(w.message)]
 
 
 @pytest.mark.parametrize("directions", [["minimize"], ["maximize", "minimize"]])

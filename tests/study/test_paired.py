@@ -107,7 +107,7 @@ def test_beats_calls_equal_models_better_in_at_most_one_case_of_fifteen():
 
 @pytest.mark.parametrize("metric", ["balanced_accuracy", "macro_f1", "kappa"])
 def test_beats_by_another_metric_takes_more_than_a_few_images(metric, monkeypatch):
-    monkeypatch.setattr(_paired, "N_RESAMPLES", 60)
+    monkeypatch.setattr(_paired, "N_RESAMPLES", 199)
     labels = np.arange(100) % 4
     wrong = (labels + 1) % 4
     place = np.arange(100)
@@ -115,6 +115,20 @@ def test_beats_by_another_metric_takes_more_than_a_few_images(metric, monkeypatc
     assert not beats(labels, one, other, metric)
     assert not beats(labels, other, one, metric)
     assert beats(labels, one, wrong, metric)
+
+
+@pytest.mark.parametrize("n_per_class", [1, 2, 15])
+def test_beats_by_another_metric_rarely_tells_equal_models_apart(n_per_class, monkeypatch):
+    """Few images per class once made every difference a proof, as resamples could not vary."""
+    monkeypatch.setattr(_paired, "N_RESAMPLES", 99)
+    generator = np.random.default_rng(0)
+    labels = np.repeat(np.arange(20), n_per_class)
+    found = []
+    for _ in range(100):
+        wrong = generator.random((2, len(labels))) < 0.3
+        shifted = (labels + generator.integers(1, 20, (2, len(labels)))) % 20
+        found.append(beats(labels, *np.where(wrong, shifted, labels), "balanced_accuracy"))
+    assert np.mean(found) < 0.1
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "auroc", "log_loss", "kappa"])

@@ -12,6 +12,7 @@ from glora_automl.architecture import Architecture, Choice
 from glora_automl.errors import DivergenceError, TrainingError
 from glora_automl.supernet import Supernet
 from glora_automl.training import (
+    PRETRAINING,
     TrainingSettings,
     evaluate,
     load_checkpoint,
@@ -148,6 +149,20 @@ def test_train_collapse_raises_with_its_cost():
         run.fit(before_step=enlarge_in_epoch(run, 3), check_collapse=True)
     assert found.value.n_images == 4 * len(data()[1])
     assert found.value.seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("stage", "key"), [("supernet", "training"), (PRETRAINING, "backbone.pretraining")]
+)
+def test_train_error_names_the_keys_of_its_settings(stage, key):
+    model = Run("conv").model
+    with torch.no_grad():
+        model.head.weight.fill_(math.nan)
+    with pytest.raises(DivergenceError) as found:
+        train(model, dict(model.named_parameters()), *data(), TrainingSettings(epochs=1), seed=0,
+              stage=stage)  # fmt: skip
+    assert f"`{key}.lr`" in str(found.value)
+    assert f"`{key}.warmup_epochs`" in str(found.value)
 
 
 def test_train_slow_start_is_no_collapse():

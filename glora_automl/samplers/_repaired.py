@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -85,10 +86,15 @@ class RepairedSampler(BaseSampler):
         position, sampler = self._base(study, trial)
         relative = sampler.infer_relative_search_space(study, trial)
         params = dict(sampler.sample_relative(study, trial, relative))
+        single = {n: single_value(d) for n, d in self._search_space.items() if d.single()}
+        # The base sampler sees the values before, as where a trial suggests one by one.
+        drawn = copy.copy(trial)
+        drawn.params = {**trial.params, **single}
+        drawn.distributions = {**trial.distributions, **{n: self._search_space[n] for n in single}}
         for name, dist in search_space.items():
             if name not in params:
-                params[name] = sampler.sample_independent(study, trial, name, dist)
-        single = {n: single_value(d) for n, d in self._search_space.items() if d.single()}
+                params[name] = sampler.sample_independent(study, drawn, name, dist)
+            drawn.distributions[name], drawn.params[name] = dist, params[name]
         proposal = {**params, **single}
         if self._region is None:
             return {name: proposal[name] for name in search_space}

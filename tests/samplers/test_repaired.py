@@ -7,7 +7,7 @@ import numpy as np
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution
-from optuna.samplers import NSGAIISampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers import BruteForceSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 
 from glora_automl.samplers import RepairedSampler
@@ -38,6 +38,7 @@ MAKERS = {
     "multivariate tpe": lambda seed: TPESampler(seed=seed, n_startup_trials=5, multivariate=True),
     "nsga2": lambda seed: NSGAIISampler(seed=seed, population_size=5),
     "random": RandomSampler,
+    "brute force": BruteForceSampler,  # takes the values that a trial already has
     "qmc": lambda seed: QMCSampler(
         seed=0,
         scramble=True,

@@ -46,6 +46,7 @@ from glora_automl.study import (
     PairOutcome,
     Row,
     Selection,
+    Spent,
     Stage,
     StageName,
     TestOutcome,
@@ -53,7 +54,7 @@ from glora_automl.study import (
     done_trials,
     get_attribute,
     spearman,
-    stage_costs,
+    stage_spent,
     trials_spent,
 )
 from glora_automl.workers import Claim, Work
@@ -261,8 +262,9 @@ def _longer(run: Run, claim: Claim) -> AdapterOutcome:
     fitting = fitting_loras(context.space.shapes, context.budget)
     if not fitting:
         return AdapterOutcome(Row(LONGER))
-    stages = {StageName.parse(stage).stage for stage in search_stages(context.recipe)}
-    cost = sum(c.forward_images for c in stage_costs(run.study) if c.stage in stages)
+    # As the row of the searched adapter: a selection that more trials replaced does not count.
+    spent = stage_spent(run.study, run.stages.study)
+    cost = sum(spent.get(stage, Spent()).forward_images for stage in search_stages(context.recipe))
     one = 3 * context.recipe.training.epochs * len(context.task.train)
     return train_adapter(
         run,

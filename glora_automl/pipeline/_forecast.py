@@ -23,6 +23,8 @@ from glora_automl.training import evaluate, train
 
 __all__ = ["forecast", "stage_work"]
 
+CHANCE = 0.05
+"""Probability up to which a probe is better than the largest class."""
 MAX_PROBE_IMAGES = 2000
 """Images of each split that the linear probe of a forecast reads at most."""
 
@@ -101,8 +103,14 @@ def _describe_probe(context: Context) -> Iterator[str]:
         f"A linear probe classifies {accuracy:.1%} of the validation images; the largest class "
         f"alone is {majority:.1%}."
     )
-    error = (majority * (1 - majority) / len(labels)) ** 0.5
-    if accuracy <= majority + 2 * error:
+    from scipy.stats import binom
+
+    n_correct = round(accuracy * len(labels))
+    # Few images of a dominant class tell nothing: there even a perfect probe may be chance.
+    by_chance, perfect = (
+        float(binom.sf(count - 1, len(labels), majority)) for count in (n_correct, len(labels))
+    )
+    if perfect <= CHANCE < by_chance:
         yield (
             "Warning: that is hardly better than the largest class. Check labels and "
             "preprocessing, or take a backbone that was pretrained on similar images."

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -44,6 +44,11 @@ class _File(logging.FileHandler):
     def _open(self) -> Any:
         Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
         return super()._open()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Append a line, unless the file cannot be opened."""
+        with suppress(OSError):
+            super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Leave out a line that cannot be written."""
@@ -86,7 +91,9 @@ def log_to_file(path: Path, kind: LogFormat, worker: str | None = None) -> Itera
         StorageError: If the file cannot be written.
     """
     path = user_path(path, "`log_file`", StorageError)
-    if path.exists() and not (path.is_file() and os.access(path, os.W_OK)):
+    found = next(parent for parent in (path, *path.parents) if parent.exists())
+    right_kind = found.is_file() if found == path else found.is_dir()
+    if not (right_kind and os.access(found, os.W_OK)):
         raise StorageError(
             f"The log file must be writable, got {str(path)!r}. Choose another `log_file`."
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from glora_automl._declarations import Bool, Declaration, Float, Int
 
@@ -69,6 +69,15 @@ class TrainingSettings(Declaration):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     class_weight: ClassWeight = "none"
     grad_checkpointing: Bool = False
+
+    @field_validator("class_weight")
+    @classmethod
+    def _check_class_weight(cls, value: ClassWeight) -> ClassWeight:
+        if not isinstance(value, str) and not any(value):
+            raise ValueError(
+                f"class_weight must have a weight above 0, got {list(value)}. Raise one."
+            )
+        return value
 
     @model_validator(mode="after")
     def _check_warmup(self) -> Self:

@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 from glora_automl.architecture import Architecture
-from glora_automl.commands import _compare, compare, random_study_name
+from glora_automl.commands import _compare, compare, random_study_name, resume
 from glora_automl.errors import RecipeError, StudyError
 from glora_automl.pipeline import (
     Workspace,
@@ -26,9 +26,11 @@ from glora_automl.study import (
     get_setting,
     quality,
     stage_costs,
+    stage_spent,
     study_key,
     summarize,
 )
+from glora_automl.study._costs import find_stages
 from glora_automl.supernet import Scorer
 from tests.commands.interrupts import interrupt_after, interrupt_training, run_interrupted
 from tests.commands.studies import N_LABELLED, N_VALIDATION, baseline_images, load, subnet_images
@@ -258,6 +260,21 @@ def test_uniform_architectures_are_all_that_fit(tiny, workspace):
     assert set(ranks) == {2**i for i in range(10) if 2**i <= highest} | {highest}
     above = Architecture.uniform(shapes, B=f"lora-{highest + 1}")
     assert above.count(shapes) > context.budget
+
+
+def test_compare_after_more_trials_counts_the_last_selection_alone(
+    tiny, finished, finished_workspace, tmp_path
+):
+    workspace = copy_runs(finished_workspace.runs, tmp_path / "copy")
+    resume("tiny", n_trials=tiny.search.n_trials + 2, workspace=workspace)
+    compared = compare("tiny", only=["LoRA at equal cost"], workspace=workspace)
+    row = {row.name: row for row in compared.rows}
+    found = load(workspace)
+    stages = [Stage.SUPERNET, Stage.SEARCH, Stage.SELECTION, Stage.REFIT]
+    spent = stage_spent(found, find_stages(found))
+    cost = sum(spent[str(stage)].forward_images for stage in stages)
+    assert cost < sum(c.forward_images for c in stage_costs(found) if c.stage in stages)
+    assert abs(3 * row["LoRA at equal cost"].n_images - cost) <= 3 * N_LABELLED
 
 
 def test_compare_only_one_row_adds_it_to_the_studys(finished, finished_workspace):

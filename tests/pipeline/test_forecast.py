@@ -8,6 +8,7 @@ from glora_automl.pipeline._forecast import stage_work
 from glora_automl.presets import lora
 from glora_automl.progress import Progress
 from glora_automl.study import Stage, stage_costs
+from glora_automl.training import Score
 
 
 class Logged(Progress):
@@ -94,6 +95,17 @@ def test_forecast_leaves_the_backbone_and_the_random_numbers_of_trainings_alone(
     list(forecast(context))
     after = context.initial_model().state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_forecast_of_a_perfect_probe_on_few_images_has_no_warning(context, monkeypatch):
+    images, labels = context.validation
+    few = torch.cat([torch.nonzero(labels == label)[:2, 0] for label in (0, 1)])
+    monkeypatch.setitem(context.__dict__, "validation", (images[few], labels[few]))
+    perfect = Score(1.0, 0.1, len(few))
+    monkeypatch.setattr(_forecast, "evaluate", lambda *args: perfect)
+    text = "\n".join(forecast(context))
+    assert "classifies 100.0% of the validation images; the largest class alone is 50.0%" in text
+    assert "hardly better" not in text
 
 
 def test_forecast_warns_of_a_random_backbone_and_of_labels_at_chance(context, monkeypatch):

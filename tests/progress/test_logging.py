@@ -42,10 +42,12 @@ def test_log_to_file_restores_the_level(tmp_path):
     assert (logger.level, logger.handlers) == before
 
 
-def test_log_to_file_of_a_folder_raises(tmp_path):
+@pytest.mark.parametrize("name", ["", "file/a.log", "file/folder/a.log"])
+def test_log_to_file_of_a_folder_or_below_a_file_raises(tmp_path, name):
+    (tmp_path / "file").touch()
     with (
         pytest.raises(StorageError, match="The log file must be writable"),
-        log_to_file(tmp_path, "text"),
+        log_to_file(tmp_path / name, "text"),
     ):
         pass
 

@@ -18,6 +18,7 @@ from glora_automl.training import TrainingSettings
         {"checkpoint_every": 0},
         {"class_weight": "even"},
         {"class_weight": [1.0]},
+        {"class_weight": [0.0, 0.0]},
         {"class_weight": [1.0, -1.0]},
         {"epoch": 3},
     ],

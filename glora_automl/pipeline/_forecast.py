@@ -87,6 +87,8 @@ def _describe_margin(context: Context) -> Iterator[str]:
 
 def _describe_probe(context: Context) -> Iterator[str]:
     """Yield the accuracy of a linear probe; warn where the features say nothing."""
+    from scipy.stats import binom
+
     settings = context.recipe.backbone
     if not (settings.pretrained or settings.checkpoint or settings.pretraining):
         yield (
@@ -103,8 +105,6 @@ def _describe_probe(context: Context) -> Iterator[str]:
         f"A linear probe classifies {accuracy:.1%} of the validation images; the largest class "
         f"alone is {majority:.1%}."
     )
-    from scipy.stats import binom
-
     n_correct = round(accuracy * len(labels))
     # Few images of a dominant class tell nothing: there even a perfect probe may be chance.
     by_chance, perfect = (

@@ -93,7 +93,7 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             :func:`glora_automl.search`; trainings after the search come on top.
         validation_size: Number or fraction of the images that are validation images.
         class_weight: Weight of each label in the loss, or ``balanced`` for the inverse of its
-            number of images.
+            number of images. A label that is left out has 1.
         scoring: Metric that selects the adapter, and that :meth:`score` returns: ``accuracy``,
             ``balanced_accuracy``, ``f1_macro``, ``roc_auc_ovr`` or ``neg_log_loss``.
         settings: Further keys of a recipe, such as ``{"training": {"lr": 1e-3}}``. A grid search
@@ -228,7 +228,7 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         pixels = Pixels.from_rows(rows, shape, self.pixel_range)
         arrays = pixels.images(rows), labels, *weights
         recipe = build_recipe(
-            self.get_params(deep=False), resolve_seed(self.random_state), list(classes)
+            self.get_params(deep=False), resolve_seed(self.random_state), classes.tolist()
         )
         name = study_name(recipe, *arrays)
         with study_places(self.memory, self.storage) as (runs, storage):

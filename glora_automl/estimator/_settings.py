@@ -19,6 +19,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
+from glora_automl._messages import short
 from glora_automl.architecture import Architecture
 from glora_automl.backbones import BackboneSettings, create_backbone
 from glora_automl.budget import Budget
@@ -85,12 +86,25 @@ CONSTRAINTS: dict[str, list[Any]] = {
 def by_class(weights: Any, classes: Sequence[Any]) -> Any:
     """Return weights by label in the order of the classes; a label without one has 1.
 
+    As in scikit-learn, a weight of no class is an error where a class has none. A fold of a cross
+    validation may lack a class.
+
+    Raises:
+        ValueError: If a class has no weight and a weight no class.
+
     Example:
         >>> by_class({"b": 3}, ["a", "b"]), by_class("balanced", ["a", "b"])
         ((1.0, 3.0), 'balanced')
     """
     if not isinstance(weights, Mapping):
         return weights
+    without = [label for label in classes if label not in weights]
+    unknown = [key for key in weights if key not in classes]
+    if without and unknown:
+        raise ValueError(
+            "The class_weight of GLoRAClassifier must have labels of y as keys, got "
+            f"{short(unknown[0])}, and no weight of the class {short(without[0])}. Correct a key."
+        )
     return tuple(float(weights.get(label, 1.0)) for label in classes)
 
 

@@ -208,6 +208,18 @@ def test_scoring_selects_and_scores(fitted):
     assert model.score(X[TEST], Y[TEST]) == pytest.approx(-expected)
 
 
+@pytest.mark.parametrize("labels", [Y[:60], NAMES[Y[:60]]])
+def test_fit_with_class_weight_of_no_class_raises(labels):
+    words = "class_weight of .* as keys, got 'tree', and no weight of the class (1|'two')"
+    with pytest.raises(ValueError, match=words):
+        classifier(class_weight={"tree": 2, 0: 1, "one": 1, "zero": 1}).fit(X[:60], labels)
+
+
+def test_class_weight_of_a_class_that_a_fold_lacks_is_left_out():
+    weighted = classifier(class_weight={0: 1, 1: 2, 2: 5}).get_params()
+    assert build_recipe(weighted, 0, [0, 2]).training.class_weight == (1, 5)
+
+
 def test_fit_with_sample_weight_favours_the_heavy_images():
     # Each image is there with both labels; only its weight tells which one counts.
     x, y = np.concatenate([X[:90], X[:90]]), np.concatenate([Y[:90], (Y[:90] + 1) % 3])

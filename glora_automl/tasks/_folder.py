@@ -72,7 +72,7 @@ def folder_examples(
         passed_over: Counts the files that are no images.
 
     Raises:
-        TaskError: If a folder belongs to no class, holds no image or several folders of images.
+        TaskError: If a folder belongs to no class, or has no image or images in several folders.
     """
     counts = PassedOver() if passed_over is None else passed_over
     index = {name: i for i, name in enumerate(names or classes)}
@@ -93,17 +93,18 @@ def folder_examples(
 
 
 def _check_class(folder: Path, name: str, files: Sequence[str]) -> None:
-    """Check that the images of a class are those of one class."""
-    inner = {Path(file).relative_to(folder / name).parts[0] for file in files}
-    has_own = any(Path(file).parent == folder / name for file in files)
+    """Check that a class has images, and all of them in one folder."""
     if not files:
         raise TaskError(
             f"Each class folder in {short(str(folder), 90)} must hold images (.jpg, .png, ...), "
             f"got {short(name)} without images. Fill or remove the folder."
         )
-    if not has_own and len(inner) > 1:
+    inside = {str(Path(file).parent.relative_to(folder / name)) for file in files}
+    if len(inside) > 1:
+        first = short(min(inside - {"."}), 30)
+        places = f"itself and in {first}" if "." in inside else f"{first} and other folders"
         raise TaskError(
-            f"The images in {short(str(folder), 80)} must be laid out as {EXPECTED}, got "
-            f"{short(name, 40)} with {len(inner)} folders of images. Move its images up, or set "
-            "`task.path` to it."
+            f"The images in {short(str(folder), 60)} must be laid out as {EXPECTED}, got "
+            f"{short(name, 30)} with images in {places}. Move them into one folder, or set "
+            "`task.path` to the folder of the class folders."
         )

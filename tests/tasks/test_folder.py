@@ -136,6 +136,29 @@ def test_load_folder_hidden_folders_and_other_files_are_ignored(flat):
     assert load(flat).classes == ("ant", "bee", "cat")
 
 
+@pytest.mark.parametrize(
+    ("folders", "words"),
+    [
+        (["", "old"], "'ant' with images in itself and in 'old'"),
+        (["old", "new"], "'ant' with images in 'new' and other folders"),
+        (["images/new", "images/old"], "'ant' with images in 'images/new' and other folders"),
+    ],
+)
+def test_load_folder_class_with_images_in_several_folders_raises(tmp_path, folders, words):
+    zoo = write_classes(tmp_path / "zoo", {"bee": 5})
+    for folder in folders:
+        write_classes(zoo / "ant", {folder: 5})
+    with pytest.raises(TaskError, match=words) as caught:
+        load(zoo)
+    assert len(str(caught.value)) <= 300
+
+
+def test_load_folder_class_with_images_in_one_inner_folder_is_read(tmp_path):
+    zoo = write_classes(tmp_path / "zoo", {"bee": 5, "ant/images": 5})
+    (zoo / "ant" / "boxes.txt").write_text("0 0 1 1")
+    assert torch.bincount(load(zoo).train.labels).tolist() == [3, 3]
+
+
 @pytest.fixture
 def damaged(flat):
     for name in ("000.png", "001.jpg", "002.png", "003.jpg"):

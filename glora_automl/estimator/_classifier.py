@@ -24,7 +24,7 @@ from glora_automl.backbones import input_format
 from glora_automl.budget import Budget
 from glora_automl.commands import search
 from glora_automl.estimator._logits import stable_logits
-from glora_automl.estimator._pictures import picture_size
+from glora_automl.estimator._pictures import picture_shape
 from glora_automl.estimator._pixels import (
     Pixels,
     check_pixel_parameters,
@@ -71,7 +71,8 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     The search uses the recipe ``own`` on arrays in memory. Images are numbers of shape ``(n,
     height, width)``, ``(n, height, width, channels)`` or ``(n, features)``, or a list, column or
-    frame of paths, of Pillow images or of uint8 arrays of several sizes. A part of the fitted
+    frame of paths, Pillow images or arrays. Files and images of several sizes are resized to the
+    size of the model; arrays of several sizes must be uint8. A part of the fitted
     images is the validation set; none is a test image. The same ``random_state`` gives the same
     classifier on the same machine.
 
@@ -211,8 +212,10 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         self._validate_params()
         check_pixel_parameters(self.image_shape, self.pixel_range)
-        side = picture_size(self.model, dict(self.model_kwargs or {}))
-        rows, y, shape = checked_rows(self, X, y, size=(side, side, 3))
+        parameters = self.get_params(deep=False)
+        rows, y, shape = checked_rows(
+            self, X, y, resized=lambda: picture_shape(build_recipe(parameters, 0).backbone)
+        )
         check_classification_targets(y)
         weights: tuple[np.ndarray, ...] = ()
         if sample_weight is not None:
@@ -227,9 +230,7 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         shape = shape or infer_shape(rows.shape[1], self.image_shape)
         pixels = Pixels.from_rows(rows, shape, self.pixel_range)
         arrays = pixels.images(rows), labels, *weights
-        recipe = build_recipe(
-            self.get_params(deep=False), resolve_seed(self.random_state), classes.tolist()
-        )
+        recipe = build_recipe(parameters, resolve_seed(self.random_state), classes.tolist())
         name = study_name(recipe, *arrays)
         with study_places(self.memory, self.storage) as (runs, storage):
             result = search(
@@ -280,7 +281,7 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             X: Images of the fitted shape.
         """
         check_is_fitted(self)
-        rows, _, shape = checked_rows(self, X, size=self.image_shape_)
+        rows, _, shape = checked_rows(self, X, resized=lambda: self.image_shape_)
         if shape not in (None, self.image_shape_):
             raise ValueError(
                 f"The images of X must have the shape {self.image_shape_} as in fit, got {shape}. "

@@ -3,82 +3,126 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
-import timm
 from PIL import Image
 
 from glora_automl._messages import short
-from glora_automl.tasks import InputFormat, Unreadable, decode, read_image, resizing
+from glora_automl.backbones import AUTO, BackboneSettings, create_model, input_format
+from glora_automl.tasks import (
+    InputFormat,
+    Unreadable,
+    check_channels,
+    decode,
+    read_image,
+    resizing,
+)
 
-__all__ = ["as_pictures", "picture_size", "read_pictures"]
+__all__ = ["Shape", "as_array", "picture_shape"]
+
+Shape = tuple[int, int, int]
 
 SIDE = 224
 """Height and width of pictures for a model whose size is not known before the search."""
 
 
-def as_pictures(X: Any) -> list[Any] | None:
-    """Return the pictures of a list, column or frame of paths or images; None for numbers.
+def as_array(X: Any, shape: Callable[[], Shape], *, is_fitted: bool = False) -> Any:
+    """Return a list, column or frame of images as an array, and anything else as it is.
+
+    Files, Pillow images and uint8 arrays of several sizes are resized. Arrays of one shape keep
+    it, unless a classifier was fitted to another.
+
+    Args:
+        X: Images in any form.
+        shape: Returns height, width and channels of resized images.
+        is_fitted: Whether these are those of the fitted images.
+
+    Raises:
+        ValueError: If an image cannot be read.
+        TaskError: If images that are resized would have other than 1 or 3 channels.
 
     Example:
-        >>> as_pictures(np.array(["a.png", "b.png"])), as_pictures([[0.0, 1.0]]) is None
-        (['a.png', 'b.png'], True)
+        >>> as_array([np.zeros((8, 8)), np.ones((8, 8))], lambda: (4, 4, 3)).shape
+        (2, 8, 8, 1)
+        >>> as_array([Image.new("L", (9, 8))], lambda: (4, 4, 3)).shape
+        (1, 4, 4, 3)
     """
-    if hasattr(X, "columns"):  # a frame of pandas or polars
-        if len(X.columns) != 1:
-            return None
-        X = X[X.columns[0]]
-    if hasattr(X, "to_list"):
-        X = X.to_list()
-    if isinstance(X, np.ndarray):
-        if X.dtype.kind not in "OU":
-            return None
-        X = (X[:, 0] if X.ndim == 2 and X.shape[1] == 1 else X).tolist()
-    if not isinstance(X, list | tuple) or not X:
-        return None
-    if any(isinstance(item, str | os.PathLike | Image.Image) for item in X):
-        return list(X)
-    arrays = [item for item in X if isinstance(item, np.ndarray) and item.ndim in (2, 3)]
-    several = len(arrays) == len(X) and len({item.shape for item in arrays}) > 1
-    return list(X) if several else None
+    images = X
+    if hasattr(images, "columns"):  # a frame of pandas or polars
+        if len(images.columns) != 1:
+            return X
+        images = images[images.columns[0]]
+    if hasattr(images, "to_list"):
+        images = images.to_list()
+    if isinstance(images, np.ndarray):
+        if images.dtype.kind not in "OU":
+            return X
+        column = images.ndim == 2 and images.shape[1] == 1
+        images = (images[:, 0] if column else images).tolist()
+    if not isinstance(images, list | tuple) or not images:
+        return X
+    if any(isinstance(item, str | os.PathLike | Image.Image) for item in images):
+        return read_pictures(images, shape())
+    arrays = [np.asarray(item) for item in images if _is_nested(item)]
+    shapes = {(*array.shape, 1)[:3] for array in arrays if array.ndim in (2, 3)}
+    if len(arrays) < len(images) or not shapes:
+        return X
+    is_other = is_fitted and shapes != {shape()} and arrays[0].dtype == np.uint8
+    if len(shapes) > 1 or is_other:
+        return read_pictures(arrays, shape())
+    return np.stack([array.reshape(*shapes) for array in arrays])
 
 
-def picture_size(model: str, kwargs: dict[str, Any]) -> int:
-    """Return the height and width of a timm model's images.
+def _is_nested(item: Any) -> bool:
+    """Return whether an item of a list is an array or list of more than one dimension."""
+    if isinstance(item, list | tuple):
+        return bool(item) and isinstance(item[0], list | tuple | np.ndarray)
+    return getattr(item, "ndim", 0) > 1 and hasattr(item, "__array__")
+
+
+def picture_shape(settings: BackboneSettings) -> Shape:
+    """Return height, width and channels of a model's images.
+
+    Nothing but a configuration is downloaded. Of a model that is chosen in the search, colour
+    images of ``SIDE`` are assumed.
+
+    Raises:
+        TaskError: If the model cannot be created.
 
     Example:
-        >>> picture_size("test_vit", {}), picture_size("test_vit", {"img_size": 32})
-        (160, 32)
+        >>> picture_shape(BackboneSettings(model="test_vit"))
+        (160, 160, 3)
+        >>> picture_shape(BackboneSettings(model="test_vit", kwargs={"img_size": [32, 64]}))
+        (32, 64, 3)
     """
-    size = kwargs.get("img_size")
-    if size is None:
-        try:
-            known = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
-        except RuntimeError:  # no such tag; the creation of the model will say so
-            known = None
-        size = SIDE if known is None else known.input_size[1:]
-    return int(size[0] if isinstance(size, Sequence) else size)
+    if settings.model == AUTO:
+        return SIDE, SIDE, 3
+    model = create_model(settings.model_copy(update={"pretrained": False}), 2, seed=0)
+    channels, height, width = input_format(model, settings).size
+    return height, width, channels
 
 
-def read_pictures(pictures: Sequence[Any], shape: tuple[int, int, int]) -> np.ndarray:
+def read_pictures(pictures: Sequence[Any], shape: Shape) -> np.ndarray:
     """Return pictures as arrays of one size, cropped as timm does for evaluation.
 
     Args:
         pictures: Paths, Pillow images, or uint8 arrays ``(height, width)`` or ``(height, width,
             channels)``.
-        shape: Height, width and channels (1 or 3) of the result.
+        shape: Height, width and channels of the result.
 
     Returns:
         uint8, ``(n, height, width, channels)``.
 
     Raises:
         ValueError: If a picture cannot be read.
+        TaskError: If there are other than 1 or 3 channels.
     """
     height, width, channels = shape
     target = InputFormat((channels, height, width), (0.5,) * channels, (0.5,) * channels)
+    check_channels(target)
     read = partial(decode, channels=channels, transform=resizing(target, "center"))
     found = np.empty((len(pictures), height, width, channels), np.uint8)
     for place, picture in enumerate(pictures):

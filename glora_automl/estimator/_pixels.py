@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -12,18 +12,15 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
-from glora_automl.estimator._pictures import as_pictures, read_pictures
+from glora_automl.estimator._pictures import Shape, as_array
 
 __all__ = [
     "Pixels",
-    "Shape",
     "check_pixel_parameters",
     "checked_rows",
     "checked_weights",
     "infer_shape",
 ]
-
-Shape = tuple[int, int, int]
 
 _MISSING = object()  # None is a value that callers may pass for labels
 
@@ -104,7 +101,7 @@ def check_pixel_parameters(
 
 
 def checked_rows(
-    estimator: BaseEstimator, X: Any, y: Any = _MISSING, *, size: Shape
+    estimator: BaseEstimator, X: Any, y: Any = _MISSING, *, resized: Callable[[], Shape]
 ) -> tuple[np.ndarray, Any, Shape | None]:
     """Check images as scikit-learn does and return them as rows.
 
@@ -112,7 +109,7 @@ def checked_rows(
         estimator: The classifier; a fit stores the number of features in it.
         X: Images.
         y: Their labels, in a fit.
-        size: Height, width and channels that image files are resized to.
+        resized: Returns height, width and channels that files and images of several sizes get.
 
     Returns:
         Rows ``(n, height * width * channels)``, labels, and the shape of images that are not rows.
@@ -121,9 +118,7 @@ def checked_rows(
         ValueError: If ``X`` or ``y`` is malformed.
     """
     shape: Shape | None = None
-    pictures = as_pictures(X)
-    if pictures is not None:
-        X = read_pictures(pictures, size)
+    X = as_array(X, resized, is_fitted=y is _MISSING)
     if getattr(X, "ndim", 0) > 2:
         X = check_array(X, allow_nd=True, input_name="X", estimator=estimator)
         if X.ndim > 4:

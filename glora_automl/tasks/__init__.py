@@ -7,7 +7,7 @@ from glora_automl._lazy import lazy_names
 if TYPE_CHECKING:
     from glora_automl.tasks._arrays import load_arrays
     from glora_automl.tasks._csv import load_csv
-    from glora_automl.tasks._decoding import Unreadable, decode, resizing
+    from glora_automl.tasks._decoding import Unreadable, check_channels, decode, resizing
     from glora_automl.tasks._digits import load_digits
     from glora_automl.tasks._domains import load_domains
     from glora_automl.tasks._encoded import read_image
@@ -73,6 +73,7 @@ __all__ = [
     "Unreadable",
     "ValueRange",
     "VtabSettings",
+    "check_channels",
     "check_value_range",
     "decode",
     "draw_labelled",

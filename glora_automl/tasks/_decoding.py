@@ -25,6 +25,7 @@ __all__ = [
     "Encoded",
     "Picture",
     "Unreadable",
+    "check_channels",
     "decode",
     "image_suffixes",
     "inspect",

@@ -288,6 +288,20 @@ def test_fit_and_predict_accept_paths_images_and_arrays_of_several_sizes(files):
         assert np.array_equal(model.predict_proba(form), expected), name
 
 
+def test_fit_on_files_of_a_grey_model_reads_them_in_its_shape(files):
+    kwargs = {**TINY, "in_chans": 1, "img_size": [8, 12]}
+    model = classifier(model_kwargs=kwargs, architecture="probe").fit(files, Y[:60])
+    assert model.image_shape_ == (8, 12, 1)
+    images = [Image.open(path) for path in files]
+    for form in (images[:1], [np.asarray(image) for image in images[1::2]]):
+        assert len(model.predict(form)) == len(form)
+
+
+def test_predict_accepts_a_list_of_the_fitted_images(fitted):
+    images = list(X[TEST].reshape(-1, 8, 8))
+    assert np.array_equal(fitted.predict_proba(images), fitted.predict_proba(X[TEST]))
+
+
 def test_predict_of_an_unreadable_picture_names_it(fitted, tmp_path):
     (tmp_path / "a.png").write_text("no image", encoding="utf-8")
     for path, reason in (

@@ -169,7 +169,7 @@ def run_suite(
     workspace = workspace or Workspace()
     wanted = suite_recipes(
         suite,
-        data=workspace.data,
+        data=workspace.data if isinstance(workspace.data, str) else None,
         model=model,
         settings=settings,
         n_seeds=n_seeds,

@@ -66,7 +66,9 @@ def find_study(name: str, workspace: Workspace | None = None) -> tuple[Workspace
     workspace = (workspace or Workspace()).with_open_storage(create=False)
     with storage_errors():
         recipe = read_recipe(load_study(workspace.opened_storage, name))
-    return workspace, recipe if workspace.data is None else with_data(recipe, workspace.data)
+    if isinstance(workspace.data, str):
+        recipe = with_data(recipe, workspace.data)
+    return workspace, recipe
 
 
 @contextmanager
@@ -87,7 +89,8 @@ def open_run(
         workspace: The environment.
         name: Name of the study; by default the recipe's.
         warm_start: Name of an earlier study, whose best architectures the search begins with.
-        arrays: Images and labels of a task with ``source = "arrays"``.
+        arrays: Images and labels of a task with ``source = "arrays"``; None takes those of the
+            workspace.
         n_trials: Complete trials to reach, also fewer than the study was to have.
         deadline: See :class:`Run`.
 
@@ -98,6 +101,8 @@ def open_run(
     if n_trials is not None:
         recipe = recipe.replace(search={"n_trials": n_trials})
     name = _checked_name(recipe.name if name is None else name)
+    if arrays is None and isinstance(workspace.data, tuple):
+        arrays = workspace.data
     recipe, task = load_images(recipe, workspace, arrays)
     # Wrong input leaves no file: one model is checked before the storage is opened.
     context = None if recipe.backbone.candidates else prepare_model(recipe, task, workspace, name)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import optuna
 from optuna.storages import BaseStorage
 
@@ -51,7 +52,8 @@ class Workspace:
             in ``runs``.
         artifacts: Folder or ``s3://bucket/prefix`` of supernet and winner, which other machines
             need. None is the study's store, or a folder in ``runs`` for a new study.
-        data: Where this machine has the images, if not where the study says.
+        data: Where this machine has the images, if not where the study says: a path, or the arrays
+            of a study whose images are arrays, as for :func:`glora_automl.search`.
         device: ``auto``, or a device that torch knows.
         heartbeat: Seconds between a worker's heartbeats, from 1 to 1,000,000. A trial is
             stale after three of them. A study keeps the value that it was created with.
@@ -76,7 +78,7 @@ class Workspace:
     runs: str | Path = "runs"
     storage: str | BaseStorage | None = None
     artifacts: str | None = None
-    data: str | None = None
+    data: str | tuple[np.ndarray, ...] | None = None
     device: str = "auto"
     heartbeat: float = 10.0
     patience: float = 300.0
@@ -98,7 +100,7 @@ class Workspace:
                 )
         user_path(self.runs, "runs", StorageError)
         for name, text in (("artifacts", self.artifacts), ("data", self.data)):
-            if text is not None:
+            if text is not None and not isinstance(text, tuple):
                 user_path(text, name, StorageError)
         if isinstance(self.storage, str):
             hide(self.storage)

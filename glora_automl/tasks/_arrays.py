@@ -38,8 +38,9 @@ def load_arrays(settings: ArraysSettings, seed: int, arrays: tuple[np.ndarray, .
     """
     if arrays is None:
         raise TaskError(
-            "arrays must be (images, labels) where task.source is 'arrays', got None. Call "
-            "glora_automl.search with arrays=(images, labels); a study does not keep them."
+            "arrays must be (images, labels) where task.source is 'arrays', got None: a study does "
+            "not keep them. Call search with arrays=(images, labels), or another function with "
+            "Workspace(data=(images, labels))."
         )
     images, labels, *rest = arrays
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or not images.size:

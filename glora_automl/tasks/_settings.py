@@ -136,6 +136,9 @@ def check_value_range(value: object) -> object:
 class ArraysSettings(LabelledSettings):
     """Images and labels from the argument ``arrays`` of :func:`glora_automl.search`.
 
+    The study keeps their digest alone. Functions that read it later, such as ``export_model``, get
+    them from ``Workspace(data=(images, labels))``.
+
     Attributes:
         source: Kind of task.
         test_size: As for other tasks, but None draws no test images.

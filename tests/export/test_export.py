@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from PIL import Image
 
 import glora_automl
 from glora_automl.commands import search
-from glora_automl.errors import ExportError, StudyError
+from glora_automl.errors import ExportError, StudyError, TaskError
 from glora_automl.export import _export, _timm, export_model
 from glora_automl.pipeline import (
     Workspace,
@@ -380,3 +381,26 @@ def test_export_model_of_deep_images_keeps_their_range_and_names_copies(deep, tm
         Image.fromarray(grey.astype(np.uint8)).save(same / path.parent.name / path.name)
     deep_ones, plain = (glora_automl.predict(export.path, folder) for folder in (images, same))
     assert torch.equal(deep_ones.probabilities, plain.probabilities)
+
+
+def test_export_model_of_images_in_memory_takes_them_from_the_workspace(tiny, tmp_path):
+    arrays = (
+        np.random.default_rng(0).integers(0, 255, (40, 8, 8), dtype=np.uint8),
+        np.repeat(["ant", "bee"], 20),
+    )
+    recipe = tiny.replace(
+        task={"source": "arrays"},
+        backbone={"pretraining": None},
+        training={"epochs": 1, "warmup_epochs": 0},
+        architecture="lora-1",
+    )
+    workspace = Workspace(runs=tmp_path / "runs")
+    glora_automl.search(recipe, arrays=arrays, workspace=workspace)
+    with pytest.raises(TaskError, match=r"Workspace\(data=\(images, labels\)\)"):
+        export_model("tiny", "timm", tmp_path / "out", workspace=workspace)
+    workspace = replace(workspace, data=arrays)
+    export = export_model("tiny", "timm", tmp_path / "out", workspace=workspace)
+    assert export.record.classes == ("ant", "bee")
+    other = replace(workspace, data=(arrays[0][::-1].copy(), arrays[1]))
+    with pytest.raises(StudyError, match="data"):
+        export_model("tiny", "timm", tmp_path / "other", workspace=other)

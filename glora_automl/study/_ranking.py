@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable
 
@@ -50,11 +51,12 @@ def best_trials(
     Args:
         study: The study.
         n_trials: Maximum number of trials.
-        within: Maximum number of trainable parameters, if less than the budget.
+        within: Maximum number of trainable parameters, if less than the budget. A trial whose
+            number is unknown, such as one that a user added, is left out.
     """
     trials: Iterable[FrozenTrial] = filter(is_feasible, study.get_trials(deepcopy=False))
     if within is not None:
-        trials = (t for t in trials if t.user_attrs.get(CONSTRAINT, within) <= within)
+        trials = (t for t in trials if t.user_attrs.get(CONSTRAINT, math.inf) <= within)
     return sort_trials(trials, study.directions[:1], n_trials)
 
 
@@ -62,13 +64,15 @@ def pareto_trials(trials: Iterable[FrozenTrial], direction: StudyDirection) -> l
     """Return the Pareto front of feasible trials in number of parameters and first objective.
 
     Args:
-        trials: Trials of one study, with any number of objectives.
+        trials: Trials of one study, with any number of objectives. One whose number of parameters
+            is unknown is left out.
         direction: The first direction of the study.
 
     Returns:
         The front, fewest parameters first. Of equal trials it holds the earliest.
     """
-    feasible = sort_trials(filter(is_feasible, trials), [direction])
+    counted = (t for t in trials if CONSTRAINT in t.user_attrs)
+    feasible = sort_trials(filter(is_feasible, counted), [direction])
     losses = np.array(
         [(t.user_attrs[CONSTRAINT], *score_trial(t, [direction]).losses) for t in feasible]
     )

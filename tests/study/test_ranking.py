@@ -78,3 +78,12 @@ def test_best_trials_within_smaller_budget_are_fewer(within, expected):
     for number, (value, n_params) in enumerate([(0.5, 10), (0.8, 20)]):
         study.add_trial(trial(number, value, n_params))
     assert numbers(best_trials(study, 5, within=within)) == expected
+
+
+def test_trials_without_number_of_parameters_are_left_out_where_it_counts():
+    study = optuna.create_study(direction="maximize")
+    study.add_trial(trial(0, 0.5, 10))
+    study.add_trial(optuna.create_trial(value=0.9, params={"x": "1"}, distributions=SPACE))
+    assert numbers(best_trials(study, 5, within=50)) == [0]
+    assert numbers(pareto_trials(study.trials, MAXIMIZE)) == [0]
+    assert numbers(best_trials(study, 5)) == [1, 0]

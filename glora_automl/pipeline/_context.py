@@ -253,7 +253,7 @@ def load_images(
 
     Raises:
         GLoRAError: If images or checkpoints cannot be read, timm does not know a candidate, or the
-            metric is undefined on the validation images.
+            metric is undefined on the images that it is measured on.
     """
     for candidate in recipe.backbone.candidates:
         check_name(candidate.model)

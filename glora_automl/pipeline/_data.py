@@ -59,7 +59,9 @@ def _majority(task: Task) -> Majority:
 
 
 def check_metric(recipe: Recipe, task: Task) -> None:
-    """Check that the metric has a value on the validation images.
+    """Check that the metric has a value on the images that it is measured on.
+
+    Those are the validation images if they are held out, else the test images alone.
 
     Raises:
         RecipeError: If it has none.
@@ -68,13 +70,14 @@ def check_metric(recipe: Recipe, task: Task) -> None:
     if function is None:
         return
     # Perfect predictions for two images stand for all: of two classes, if there are two.
-    drawn = task.validation.labels
+    split: Literal["test", "validation"] = "validation" if _holds_out(recipe, task) else "test"
+    drawn = task.splits()[split].labels
     labels = np.array([int(drawn.min()), int(drawn.max())])
     probabilities = np.zeros((2, len(task.classes)))
     probabilities[[0, 1], labels] = 1
     if math.isnan(function(labels, probabilities)):
         raise RecipeError(
-            f"recipe {recipe.name}: metric must have a value on the validation images, got "
-            f"{recipe.metric!r} with images of one class. Add validation images of another class, "
-            "or set another `metric`."
+            f"recipe {recipe.name}: metric must have a value on the {split} images, got "
+            f"{recipe.metric!r} with images of one class. Add {split} images of another class, or "
+            "set another `metric`."
         )

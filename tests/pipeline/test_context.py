@@ -89,22 +89,25 @@ def test_prepare_keeps_the_accuracy_of_the_majority_class(tiny, workspace):
 
 
 @pytest.mark.parametrize("metric", ["auroc", "kappa", "balanced_accuracy"])
-def test_prepare_of_a_metric_that_is_undefined_on_one_class_raises(
-    tiny, workspace, metric, monkeypatch
+@pytest.mark.parametrize("measured", ["validation", "test"])
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_prepare_of_a_metric_that_is_undefined_on_its_images_raises(
+    tiny, workspace, metric, measured, split, monkeypatch
 ):
     original = _context.load_task
 
     def load_task(*args, **options):
         task = original(*args, **options)
-        of_one = task.validation.subset(torch.nonzero(task.validation.labels == 1)[:, 0])
-        return replace(task, validation=of_one)
+        images = task.splits()[split]
+        of_one = images.subset(torch.nonzero(images.labels == 1)[:, 0])
+        return replace(task, **{split: of_one})
 
     monkeypatch.setattr(_context, "load_task", load_task)
-    recipe = tiny.replace(metric=metric)
-    if metric == "balanced_accuracy":
+    recipe = tiny.replace(metric=metric, selection={"holdout": measured == "validation"})
+    if metric == "balanced_accuracy" or split != measured:
         assert prepare(recipe, workspace, "tiny").recipe.metric == metric
     else:
-        with pytest.raises(RecipeError, match=f"got '{metric}' with images of one class"):
+        with pytest.raises(RecipeError, match=f"the {split} images, got '{metric}' with .* one"):
             prepare(recipe, workspace, "tiny")
 
 

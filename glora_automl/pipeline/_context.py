@@ -27,7 +27,7 @@ from glora_automl.backbones import (
 )
 from glora_automl.budget import FeasibleRegion
 from glora_automl.errors import ArchitectureError, BudgetError, RecipeError
-from glora_automl.pipeline._data import check_metric, summarize_data
+from glora_automl.pipeline._data import check_class_weights, check_metric, summarize_data
 from glora_automl.pipeline._device import resolve_device
 from glora_automl.pipeline._workspace import CACHE, Workspace
 from glora_automl.presets import resolve_architecture
@@ -252,8 +252,8 @@ def load_images(
         The recipe with the digests of its checkpoints, and its images.
 
     Raises:
-        GLoRAError: If images or checkpoints cannot be read, timm does not know a candidate, or the
-            metric is undefined on the images that it is measured on.
+        GLoRAError: If images or checkpoints cannot be read, timm does not know a candidate, or
+            class weights or metric do not fit the images.
     """
     for candidate in recipe.backbone.candidates:
         check_name(candidate.model)
@@ -261,6 +261,7 @@ def load_images(
     load = partial(load_task, recipe.task, recipe.seed, workspace.progress, arrays=arrays)
     task = call_stoppable(load, workspace.stop)  # a data set may have to be downloaded
     check_pretraining(recipe.backbone, task)
+    check_class_weights(recipe, task)
     check_metric(recipe, task)
     return recipe, task
 

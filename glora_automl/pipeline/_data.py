@@ -13,7 +13,7 @@ from glora_automl.study import Absent, DataSummary, Majority, Overlap
 from glora_automl.tasks import Task
 from glora_automl.training import metric_function
 
-__all__ = ["check_metric", "summarize_data"]
+__all__ = ["check_class_weights", "check_metric", "summarize_data"]
 
 
 def summarize_data(recipe: Recipe, task: Task) -> DataSummary:
@@ -81,3 +81,22 @@ def check_metric(recipe: Recipe, task: Task) -> None:
             f"{recipe.metric!r} with images of one class. Add {split} images of another class, or "
             "set another `metric`."
         )
+
+
+def check_class_weights(recipe: Recipe, task: Task) -> None:
+    """Check that weights of classes are as many as the classes, before any model is there.
+
+    Raises:
+        RecipeError: If they are not.
+    """
+    trainings = [("training", recipe.training, len(task.classes))]
+    if recipe.backbone.pretraining is not None and task.pretraining is not None:
+        n_classes = int(task.pretraining.labels.max()) + 1
+        trainings.append(("backbone.pretraining", recipe.backbone.pretraining, n_classes))
+    for key, settings, n_classes in trainings:
+        weights = settings.class_weight
+        if not isinstance(weights, str) and len(weights) != n_classes:
+            raise RecipeError(
+                f"recipe {recipe.name}: {key}.class_weight must have one weight for each of the "
+                f"{n_classes} classes, got {len(weights)}. Correct `{key}.class_weight`."
+            )

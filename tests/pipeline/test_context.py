@@ -47,6 +47,18 @@ def test_prepare_counts_layers_and_budget_and_writes_nothing(tiny, workspace, tm
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("key", ["training", "backbone.pretraining"])
+def test_prepare_of_class_weights_for_other_classes_raises_before_any_model(
+    tiny, workspace, key, monkeypatch
+):
+    monkeypatch.setattr(_context, "bare_backbone", lambda *args: pytest.fail("a model"))
+    table = {"class_weight": [1.0] * 7}
+    changes = {"training": table} if key == "training" else {"backbone": {"pretraining": table}}
+    recipe = tiny.replace(**changes)
+    with pytest.raises(RecipeError, match=f"{key}.class_weight must .* 3 classes, got 7"):
+        prepare(recipe, workspace, "tiny")
+
+
 def test_prepare_of_a_given_architecture_has_one_architecture(tiny, workspace):
     context = prepare(tiny.replace(architecture="bitfit"), workspace, "tiny")
     assert context.space.dimensions == ()

@@ -8,17 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import optuna
 import timm
 import torch
-from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from glora_automl._messages import short
 from glora_automl._version import __version__
-from glora_automl.errors import RecipeError
+from glora_automl.errors import RecipeError, StorageError
 from glora_automl.pipeline._context import Context, load_images, prepare_model
 from glora_automl.pipeline._initial import (
     initial_presets,
@@ -32,7 +32,13 @@ from glora_automl.pipeline._sampler import create_sampler
 from glora_automl.pipeline._tuning import tuning_study_name
 from glora_automl.pipeline._workspace import RESERVED, Workspace
 from glora_automl.recipes import NAME, Recipe, with_data
-from glora_automl.storages import quiet_optuna, storage_errors
+from glora_automl.storages import (
+    Artifacts,
+    full_location,
+    portable_location,
+    quiet_optuna,
+    storage_errors,
+)
 from glora_automl.study import (
     Settings,
     Stage,
@@ -114,7 +120,7 @@ def open_run(
         if is_glora_study(storage, name):  # its heartbeat counts for all of its workers
             kept = load_study(storage, name)
             heartbeat = get_setting(kept, "heartbeat")
-            place = str(get_setting(kept, "artifacts"))
+            place = full_location(get_setting(kept, "artifacts"), storage)
         artifacts = workspace.open_artifacts(place)
     with (
         storage_errors(),
@@ -130,7 +136,8 @@ def open_run(
         # Read late: a worker with another device may have created the study meanwhile.
         known = read_recipe(load_study(storage, name)) if is_glora_study(storage, name) else None
         context = replace(context, stop=worker.wants_stop).with_precision(known)
-        settings = _settings(context, heartbeat, artifacts.location)
+        recorded = portable_location(artifacts.location, storage)
+        settings = _settings(context, heartbeat, recorded)
         initial = initial_presets(context)
         if warm_start is not None:
             # Architectures of the earlier study come before presets.
@@ -139,7 +146,9 @@ def open_run(
         packed = pack_proposals(context.space, initial)
         settings = replace(settings, warm_start=warm_start, initial=packed, ranking=ranking)
         stages = Stages(name, storage, worker, context.folder, context.progress, "", context.device)
-        study = _open_study(context, settings, stages, storage, name, n_trials is not None)
+        store = _Store(artifacts, workspace)
+        study = _open_study(context, settings, stages, store, name, n_trials is not None)
+        artifacts = store.of(study)
         set_attribute(study, "data", context.data.to_json())
         stages.key = study_key(study)
         stages.counts = partial(attempt_counts, study)
@@ -182,11 +191,46 @@ def _settings(context: Context, heartbeat: float, artifacts: str) -> Settings:
     )
 
 
+class _Store(NamedTuple):
+    """The artifact store that a worker has opened for a study.
+
+    Attributes:
+        artifacts: The store.
+        workspace: The environment, with its storage opened.
+    """
+
+    artifacts: Artifacts
+    workspace: Workspace
+
+    def of(self, study: optuna.Study) -> Artifacts:
+        """Return the store of a study, which another worker may have created meanwhile.
+
+        Raises:
+            StorageError: If the opened store is neither the one that the study records nor a copy.
+        """
+        place = full_location(get_setting(study, "artifacts"), study._storage)
+        found = self.artifacts
+        if self.workspace.artifacts is None and place != found.location:
+            found = self.workspace.open_artifacts(place)
+        if found.has_mark(get_setting(study, "store")):
+            return found
+        rule = f"`artifacts` must be the store of the study {study.study_name!r}"
+        if place == found.location:  # of another machine or container
+            raise StorageError(
+                f"{rule}, got {short(place, 80)} of this machine, which has none of its files. "
+                "Set `artifacts` to where this machine has that store."
+            )
+        raise StorageError(
+            f"{rule}, {short(place)}, got {short(found.location)}. Leave out `artifacts`, or name "
+            "the place to which that store was moved."
+        )
+
+
 def _open_study(
     context: Context,
     settings: Settings,
     stages: Stages,
-    storage: BaseStorage,
+    store: _Store,
     name: str,
     chosen: bool,
 ) -> optuna.Study:
@@ -196,20 +240,23 @@ def _open_study(
         context: The recipe on this machine.
         settings: The settings.
         stages: The stages of the study.
-        storage: The storage.
+        store: The artifact store.
         name: Name of the study.
         chosen: Whether the number of trials is chosen for this study.
     """
+    storage = store.workspace.opened_storage
 
     def checked() -> optuna.Study:
         study = load_study(storage, name)
         settings.check(study)
+        store.of(study)
         stages.key = study_key(study)
         return study
 
     def create_or_change() -> optuna.Study:
         """Called alone: another worker may have created the study, or may be about to change it."""
         if not is_glora_study(storage, name) or _is_blank(load_study(storage, name), stages):
+            store.artifacts.mark(settings.store)  # before any worker finds the study
             return create_study(storage, name, settings)
         study = checked()
         stages.counts = partial(attempt_counts, study)

@@ -23,7 +23,7 @@ from glora_automl.errors import GLoRAError, ReportError, StorageError
 from glora_automl.report._guard import guard_requests
 from glora_automl.report._projection import Grouping, project_study
 from glora_automl.samplers import is_feasible, pareto_front, score_trial
-from glora_automl.storages import Artifacts, StudyView
+from glora_automl.storages import Artifacts, StudyView, full_location
 from glora_automl.study import get_attribute, get_setting, is_glora_study
 from glora_automl.workers import stage_study_name
 
@@ -140,7 +140,8 @@ class _StudyArtifacts:
             for name in names
             if is_glora_study(self._storage, name)
         ]
-        for location in dict.fromkeys(str(get_setting(study, "artifacts")) for study in studies):
+        recorded = [str(get_setting(study, "artifacts")) for study in studies]
+        for location in dict.fromkeys(full_location(r, self._storage) for r in recorded):
             try:
                 yield self._store(location).backend
             except GLoRAError:

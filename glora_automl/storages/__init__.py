@@ -6,6 +6,7 @@ from glora_automl.storages._artifacts import (
     default_artifacts,
     open_artifacts,
 )
+from glora_automl.storages._location import full_location, portable_location
 from glora_automl.storages._open import (
     GRACE,
     default_url,
@@ -30,10 +31,12 @@ __all__ = [
     "StudyView",
     "default_artifacts",
     "default_url",
+    "full_location",
     "hold_writes",
     "last_trouble",
     "open_artifacts",
     "open_storage",
+    "portable_location",
     "quiet_optuna",
     "record_heartbeat",
     "set_heartbeat",

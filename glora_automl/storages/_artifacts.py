@@ -6,22 +6,22 @@ import contextlib
 import hashlib
 import io
 import json
-import logging
 import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 
 import optuna
-from optuna.artifacts import Backoff, Boto3ArtifactStore, FileSystemArtifactStore, upload_artifact
+from optuna.artifacts import Backoff, upload_artifact
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import BaseStorage
 
 from glora_automl._files import file_lock, make_folder, remove_torn, user_path, write_atomic
 from glora_automl.errors import CheckpointError, StorageError
+from glora_automl.storages._stores import FolderStore, Store, open_s3, reason_of
 
 __all__ = ["ArtifactReference", "Artifacts", "default_artifacts", "open_artifacts"]
 
@@ -48,33 +48,6 @@ class ArtifactReference(NamedTuple):
     id: str
     sha256: str
     size: int
-
-
-class _Store(Protocol):
-    """Optuna's protocol of an artifact store."""
-
-    def open_reader(self, artifact_id: str) -> BinaryIO: ...
-
-    def write(self, artifact_id: str, content_body: BinaryIO) -> None: ...
-
-    def remove(self, artifact_id: str) -> None: ...
-
-
-class _PrefixedStore:
-    """An artifact store under a prefix, for ``s3://bucket/prefix``."""
-
-    def __init__(self, store: _Store, prefix: str) -> None:
-        self._store = store
-        self._prefix = prefix
-
-    def open_reader(self, artifact_id: str) -> BinaryIO:
-        return self._store.open_reader(self._prefix + artifact_id)
-
-    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        self._store.write(self._prefix + artifact_id, content_body)
-
-    def remove(self, artifact_id: str) -> None:
-        self._store.remove(self._prefix + artifact_id)
 
 
 class _DeferredStorage:
@@ -124,8 +97,8 @@ class Artifacts:
 
     def __init__(
         self,
-        store: _Store,
-        remover: _Store,
+        store: Store,
+        remover: Store,
         location: str,
         cache: Path,
         folder: Path | None = None,
@@ -189,6 +162,28 @@ class Artifacts:
         data = json.dumps(self.store(path)._asdict()).encode()
         with self._errors("writable"):
             self._store.write(f"{name}.json", io.BytesIO(data))
+
+    def mark(self, token: str) -> None:
+        """Put an empty file into the store, by which :meth:`has_mark` knows the store again.
+
+        Raises:
+            StorageError: If the store cannot be written.
+        """
+        with self._errors("writable"):
+            self._store.write(_MARK + token, io.BytesIO())
+
+    def has_mark(self, token: str) -> bool:
+        """Return whether the store, or the one of which it is a copy, was given a mark.
+
+        Raises:
+            StorageError: If the store cannot be read.
+        """
+        with self._errors("readable"):
+            try:
+                self._store.open_reader(_MARK + token).close()
+            except ArtifactNotFound:
+                return False
+        return True
 
     def find(self, name: str) -> Path | None:
         """Return the file that was published under a name; None without any.
@@ -292,41 +287,18 @@ class Artifacts:
             raise
         except Exception as error:  # cloud clients raise errors of many kinds
             raise StorageError(
-                f"`artifacts` must be {adjective}, got {self.location!r}: {_reason(error)}. Free "
+                f"`artifacts` must be {adjective}, got {self.location!r}: {reason_of(error)}. Free "
                 "disk space, or choose another `artifacts`."
             ) from error
 
 
-class _FolderStore(FileSystemArtifactStore):
-    """Optuna's folder of artifacts, whose files appear whole.
-
-    A process that is killed in Optuna's own store leaves a part of a file for ever.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self._folder = folder
-
-    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        def copy(file: Path) -> None:
-            with file.open("wb") as out:
-                shutil.copyfileobj(content_body, out)
-
-        write_atomic(self._folder / artifact_id, copy)
-
-
 _SUFFIX = ".artifact"
+_MARK = "study-"
 
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _reason(error: BaseException) -> str:
-    text = getattr(error, "strerror", None) or str(error)
-    lines = str(text).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def open_artifacts(
@@ -350,7 +322,7 @@ def open_artifacts(
         StorageError: If the store cannot be opened.
     """
     if location.startswith("s3://"):
-        store = _open_s3(location)
+        store = open_s3(location)
         return Artifacts(Backoff(store), store, location, cache, stop=stop, log=log)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", location):
         raise StorageError(
@@ -367,30 +339,5 @@ def open_artifacts(
         )
     # Absolute, as the study records it and other workers may run in other folders.
     folder = folder.resolve()
-    files = _FolderStore(folder)
+    files = FolderStore(folder)
     return Artifacts(files, files, str(folder), cache, folder)
-
-
-def _open_s3(location: str) -> _Store:
-    bucket, _, prefix = location.removeprefix("s3://").partition("/")
-    prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-    try:
-        import boto3
-        from botocore.exceptions import BotoCoreError, ClientError
-    except ImportError:
-        raise StorageError(
-            f"`artifacts` must be a folder if boto3 is missing, got {location!r}. Install it with: "
-            "pip install 'glora-automl[s3]'"
-        ) from None
-    try:
-        client = boto3.client("s3")
-        client.head_bucket(Bucket=bucket)  # fails here, not after ten attempts at the first file
-    except (BotoCoreError, ClientError, ValueError) as error:
-        raise StorageError(
-            f"`artifacts` must be an accessible bucket, got {location!r}: {_reason(error)}. Check "
-            "bucket and credentials, or choose another `artifacts`."
-        ) from error
-    # Optuna logs each failed attempt with its traceback, and the last error is raised anyway.
-    logging.getLogger("optuna.artifacts._backoff").setLevel(logging.CRITICAL)
-    store: _Store = Boto3ArtifactStore(bucket, client)
-    return _PrefixedStore(store, prefix) if prefix else store

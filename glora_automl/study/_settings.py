@@ -6,7 +6,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import optuna
@@ -70,6 +70,7 @@ Setting = Literal[
     "versions",
     "heartbeat",
     "artifacts",
+    "store",
     "initial",
     "layers",
     "key",
@@ -205,7 +206,7 @@ class Settings:
         digests: Digests of images and search space.
         versions: Versions of the packages, for the record.
         heartbeat: Seconds between heartbeats of its workers.
-        artifacts: Place of its files.
+        artifacts: Place of its files; relative to the folder of a database file that is above it.
         layers: Shapes of the adapted layers, to count parameters without the model.
         warm_start: Name of the study whose best architectures the search begins with.
         initial: First proposals, each as one text (:func:`glora_automl.pipeline.pack_proposals`):
@@ -213,6 +214,7 @@ class Settings:
         ranking: Key of the ranking that chose the backbone; None if the recipe names it.
         reopened: Attempts at stages until the finished study was last given more trials. Of those,
             no selection or test counts any more.
+        store: Name of a mark among its files, which tells a moved store from another one.
     """
 
     recipe: Recipe
@@ -227,6 +229,7 @@ class Settings:
     initial: tuple[str, ...] = ()
     ranking: str | None = None
     reopened: int = 0
+    store: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def new_key(self, study: optuna.Study) -> str:
         """Return the key of a study: a digest of what it must keep, then a random part.

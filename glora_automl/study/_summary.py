@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from glora_automl._messages import short
 from glora_automl.errors import StudyError
 from glora_automl.samplers import DONE
+from glora_automl.storages import full_location
 from glora_automl.study._backbones import read_ranking
 from glora_automl.study._costs import STAGES, attempts, find_stages, stage_costs
 from glora_automl.study._data import read_data
@@ -113,7 +114,7 @@ def summarize(study: optuna.Study) -> dict[str, Any]:
         "workers": _workers(trials, stages),
         "stage_costs": [cost._asdict() for cost in costs],
         "digests": {**get_setting(study, "digests"), **digests},
-        "artifacts": get_setting(study, "artifacts"),
+        "artifacts": full_location(get_setting(study, "artifacts"), study._storage),
         "versions": get_setting(study, "versions"),
         "recipe": get_setting(study, "recipe"),
     }

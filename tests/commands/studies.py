@@ -4,6 +4,7 @@ from pathlib import Path
 
 import optuna
 
+from glora_automl.storages import full_location
 from glora_automl.study import get_attribute, get_setting
 
 N_TRAIN, N_VALIDATION, N_TEST = 24, 60, 458
@@ -43,4 +44,5 @@ def load(workspace, name="tiny"):
 
 def artifact_path(study, what):
     """Return the file of the study's ``supernet`` or ``backbone``."""
-    return Path(get_setting(study, "artifacts")) / get_attribute(study, what)["artifact"]["id"]
+    folder = full_location(get_setting(study, "artifacts"), study._storage)
+    return Path(folder) / get_attribute(study, what)["artifact"]["id"]

@@ -121,6 +121,18 @@ def test_search_missing_artifact_folder_raises_until_it_is_named(interrupted, ti
     assert search(tiny, workspace=Workspace(runs=tmp_path, artifacts=place)).rows
 
 
+def test_resume_copy_of_a_runs_folder_uses_the_copy_alone(interrupted, tmp_path):
+    copy = tmp_path / "elsewhere/copy"
+    copy.mkdir(parents=True)
+    interrupted._storage._backend.engine.dispose()
+    for path in (*tmp_path.glob("studies.db*"), tmp_path / "artifacts"):
+        path.rename(copy / path.name)
+    n_files = len(list((copy / "artifacts").iterdir()))
+    assert resume("tiny", workspace=Workspace(runs=copy)).rows
+    assert len(list((copy / "artifacts").iterdir())) > n_files
+    assert not (tmp_path / "artifacts").exists()
+
+
 def test_resume_users_own_attribute_is_kept(interrupted, workspace):
     interrupted.set_user_attr("note", "mine")
     assert resume("tiny", workspace=workspace).study.user_attrs["note"] == "mine"
@@ -155,9 +167,9 @@ def test_search_shared_checkpoints_are_removed_after_their_stage(tiny, workspace
     monkeypatch.setattr(SharedCheckpoint, "publish", publish)
     monkeypatch.setattr(SharedCheckpoint, "max_upload_share", 1e9)
     search(tiny.replace(selection={"baselines": False}), workspace=workspace)
-    assert found == [2] * 6  # backbone and newest checkpoint
-    # Backbone, supernet, selected and refit adapter, predictions of the selected one.
-    assert len(list(artifacts.iterdir())) == 5
+    assert found == [3] * 6  # the study's mark, backbone and newest checkpoint
+    # Mark, backbone, supernet, selected and refit adapter, predictions of the selected one.
+    assert len(list(artifacts.iterdir())) == 6
 
 
 def test_search_checkpoints_of_other_images_are_ignored(tiny, tmp_path, monkeypatch):

@@ -1,13 +1,21 @@
 """Recipes that a search refuses, and corrected recipes."""
 
+import shutil
 from functools import partial
 
 import optuna
 import pytest
 
 from glora_automl.commands import _search, search
-from glora_automl.errors import BudgetError, LayerError, RecipeError, StudyError, TrainingError
-from glora_automl.pipeline import Workspace
+from glora_automl.errors import (
+    BudgetError,
+    LayerError,
+    RecipeError,
+    StorageError,
+    StudyError,
+    TrainingError,
+)
+from glora_automl.pipeline import Workspace, _open
 from glora_automl.recipes import parse_recipe
 from glora_automl.study import (
     get_setting,
@@ -30,6 +38,59 @@ def test_search_fewer_trials_raises(tiny, workspace, monkeypatch):
     run_interrupted(monkeypatch, interrupt, tiny, workspace=workspace)
     with pytest.raises(RecipeError, match=r"n_trials must be at least 12, .* got 3"):
         search(tiny.replace(search={"n_trials": 3}), workspace=workspace)
+
+
+def test_search_other_artifacts_than_the_studys_raise_and_a_copy_is_used(
+    finished_runs, finished, tiny, tmp_path
+):
+    for name in ("other", "copy"):
+        shutil.copytree(finished_runs / "artifacts", tmp_path / name)
+    (mark,) = (tmp_path / "other").glob("study-*")
+    mark.unlink()
+    other, copy = (
+        Workspace(runs=finished_runs, artifacts=str(tmp_path / name)) for name in ("other", "copy")
+    )
+    with pytest.raises(StorageError) as caught:
+        search(tiny, workspace=other)
+    assert str(caught.value).startswith("`artifacts` must be the store of the study 'tiny', ")
+    assert "Leave out `artifacts`, or name the place to which" in str(caught.value)
+    assert search(tiny, workspace=copy).rows == finished.rows
+
+
+def test_search_artifacts_of_the_same_path_on_another_machine_raise(
+    finished_workspace, tiny, tmp_path
+):
+    shutil.rmtree(tmp_path / "runs/artifacts")
+    (tmp_path / "runs/artifacts").mkdir()
+    with pytest.raises(StorageError, match=r"of this machine, which has none of its files"):
+        search(tiny, workspace=Workspace(runs=tmp_path / "runs"))
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_search_whose_study_another_worker_begins_meanwhile_joins_its_artifacts(
+    tiny, tmp_path, monkeypatch, own
+):
+    """Both workers have opened their stores before either has created the study."""
+    url, begun = f"sqlite:///{tmp_path}/studies.db", []
+    first = Workspace(runs=tmp_path / "a", storage=url, artifacts=str(tmp_path / "first"))
+    second = Workspace(
+        runs=tmp_path / "b", storage=url, artifacts=str(tmp_path / "second") if own else None
+    )
+    original = _open._settings
+
+    def settings(*arguments):
+        if not begun:
+            begun.append(1)
+            search(tiny.replace(**ALONE), workspace=first)
+        return original(*arguments)
+
+    monkeypatch.setattr(_open, "_settings", settings)
+    if own:
+        with pytest.raises(StorageError, match=r"second'\. Leave out `artifacts`"):
+            search(tiny.replace(**ALONE), workspace=second)
+    else:
+        assert search(tiny.replace(**ALONE), workspace=second).rows
+    assert not list(tmp_path.glob("second/*"))
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), True, "1h", 1e9])

@@ -294,6 +294,17 @@ def test_publish_that_is_killed_while_it_writes_the_name_keeps_the_earlier_one(
     assert artifacts.find("some-name").read_bytes() == expected
 
 
+def test_has_mark_is_true_for_a_copy_of_the_store_alone(artifacts, file, tmp_path):
+    artifacts.mark("0123")
+    assert artifacts.has_mark("0123")
+    assert not artifacts.has_mark("4567")
+    again = open_artifacts(artifacts.location, cache=tmp_path / "other")
+    assert again.has_mark("0123")
+    other = open_artifacts(str(tmp_path / "another"), cache=tmp_path / "cache")
+    other.store(file)
+    assert not other.has_mark("0123")
+
+
 def test_publish_to_s3_keeps_prefix(s3, file, tmp_path):
     location, client = s3
     open_artifacts(location, cache=tmp_path).publish("some-name", file)

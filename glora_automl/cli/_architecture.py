@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from glora_automl.cli._options import AsJson, Runs, Storage, StudyName
-from glora_automl.cli._output import print_json, storage_url
+from glora_automl.cli._output import open_to_read, print_json
 
 __all__ = ["architecture"]
 
@@ -23,11 +23,11 @@ def architecture(
     as_json: AsJson = False,
 ) -> None:
     """Print the architecture of a study's winner or trial, for 'glora train --architecture'."""
-    from glora_automl.storages import open_storage, storage_errors
+    from glora_automl.storages import storage_errors
     from glora_automl.study import find_architecture, load_study, parse_trial, read_space
 
     wanted = parse_trial(trial)
-    opened = open_storage(storage_url(storage, runs), create=False, write=False)
+    opened = open_to_read(storage, runs)
     with storage_errors():
         study = load_study(opened, name)
         number, found = find_architecture(study, wanted)

@@ -8,12 +8,9 @@ from typing import Annotated
 import typer
 
 from glora_automl.cli._options import Runs, Storage
-from glora_automl.cli._output import storage_url
+from glora_automl.cli._output import READ_PATIENCE, storage_url
 
 __all__ = ["dashboard"]
-
-PATIENCE = 10
-"""Seconds to wait for a database: a browser asks for the page again."""
 
 
 def dashboard(
@@ -40,7 +37,7 @@ def dashboard(
 
     grouping = check_grouping(by)
     url = storage_url(storage, runs)
-    opened = open_storage(url, create=False, write=write, patience=PATIENCE)
+    opened = open_storage(url, create=False, write=write, patience=READ_PATIENCE)
     shown = dashboard_app(
         opened,
         by=grouping,

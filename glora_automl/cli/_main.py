@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import platform
 import re
@@ -11,6 +12,7 @@ import shlex
 import sys
 import tempfile
 import traceback
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -125,7 +127,8 @@ def _run() -> int:
     for argument in sys.argv[1:]:
         hide(argument)
     try:
-        code: int | None = typer.main.get_command(app).main(standalone_mode=False)
+        with _printed_warnings():
+            code: int | None = typer.main.get_command(app).main(standalone_mode=False)
         sys.stdout.flush()
     except GLoRAError as error:
         return _fail(with_flags(str(error), _options()), 2)
@@ -138,6 +141,25 @@ def _run() -> int:
             return _lost_output(error)
         return _fail(_unexpected(error), UNEXPECTED)
     return code or 0
+
+
+class _Printer(logging.Handler):
+    """Prints records on standard error, above a live display."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(OSError):
+            typer.echo(shorten(printable(redact(record.getMessage()))), err=True)
+
+
+@contextlib.contextmanager
+def _printed_warnings() -> Iterator[None]:
+    """Print the warnings of the package inside the block, such as a wait for the database."""
+    logger, printer = logging.getLogger("glora_automl"), _Printer(logging.WARNING)
+    logger.addHandler(printer)
+    try:
+        yield
+    finally:
+        logger.removeHandler(printer)
 
 
 def _fail(message: str, code: int) -> int:

@@ -15,6 +15,7 @@ from glora_automl._messages import printable, shorten
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.storages import BaseStorage
     from rich.console import Console
 
     from glora_automl.commands import SearchResult
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
     from glora_automl.study import Comparison
 
 __all__ = [
+    "READ_PATIENCE",
     "best_text",
     "is_main_process",
+    "open_to_read",
     "out_console",
     "print_classes",
     "print_comparison",
@@ -39,6 +42,10 @@ __all__ = [
     "start_progress",
     "storage_url",
 ]
+
+
+READ_PATIENCE = 10
+"""Seconds to wait for a database that is only read: a person or a browser asks again."""
 
 
 def best_text(summary: dict[str, Any]) -> str:
@@ -60,6 +67,18 @@ def storage_url(storage: str | None, runs: Path) -> str:
     from glora_automl.storages import default_url
 
     return storage or default_url(runs)
+
+
+def open_to_read(storage: str | None, runs: Path) -> BaseStorage:
+    """Open the given storage, or that of the runs folder, for a command that only reads.
+
+    Raises:
+        StorageError: If it cannot be opened.
+    """
+    from glora_automl.storages import open_storage
+
+    url = storage_url(storage, runs)
+    return open_storage(url, create=False, write=False, patience=READ_PATIENCE)
 
 
 def is_main_process() -> bool:

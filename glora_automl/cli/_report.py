@@ -9,7 +9,7 @@ import typer
 
 from glora_automl.cli._options import Runs, Storage, StudyName
 from glora_automl.cli._options import path as read_path
-from glora_automl.cli._output import storage_url
+from glora_automl.cli._output import open_to_read
 
 __all__ = ["report"]
 
@@ -29,10 +29,10 @@ def report(
 ) -> None:
     """Write a study's tables and pictures into one HTML file, or its pictures into a folder."""
     from glora_automl.report import save_pictures, save_report
-    from glora_automl.storages import open_storage, quiet_optuna, storage_errors
+    from glora_automl.storages import quiet_optuna, storage_errors
     from glora_automl.study import load_study
 
-    opened = open_storage(storage_url(storage, runs), create=False, write=False)
+    opened = open_to_read(storage, runs)
     with storage_errors(), quiet_optuna():
         study = load_study(opened, name)
         if png is not None:

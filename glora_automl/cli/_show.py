@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from glora_automl.cli._options import AsJson, Runs, Storage, StudyName
-from glora_automl.cli._output import print_classes, print_json, print_summary, storage_url
+from glora_automl.cli._output import open_to_read, print_classes, print_json, print_summary
 
 __all__ = ["show"]
 
@@ -23,10 +23,10 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show the settings, progress and result of a study."""
-    from glora_automl.storages import open_storage, storage_errors
+    from glora_automl.storages import storage_errors
     from glora_automl.study import load_study, summarize
 
-    opened = open_storage(storage_url(storage, runs), create=False, write=False)
+    opened = open_to_read(storage, runs)
     with storage_errors():
         study = load_study(opened, name)
         summary = summarize(study)

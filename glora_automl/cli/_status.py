@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from glora_automl.cli._options import AsJson, Runs, Storage
-from glora_automl.cli._output import best_text, out_console, print_json, storage_url
+from glora_automl.cli._output import best_text, open_to_read, out_console, print_json
 
 __all__ = ["status"]
 
 
 def status(storage: Storage = None, runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
     """List the studies of a storage and their progress."""
-    from glora_automl.storages import open_storage, storage_errors
+    from glora_automl.storages import storage_errors
     from glora_automl.study import list_studies
 
-    opened = open_storage(storage_url(storage, runs), create=False, write=False)
+    opened = open_to_read(storage, runs)
     with storage_errors():
         summaries = list_studies(opened)
     if as_json:

@@ -22,7 +22,9 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.util import asbool
 
 from glora_automl._files import sweep, temporary_name
+from glora_automl._messages import one_line, redact, shorten
 from glora_automl.errors import Stopped
+from glora_automl.storages._patience import lost_connection
 
 __all__ = ["open_database"]
 
@@ -245,44 +247,83 @@ def _with_others(
 ) -> RDBStorage:
     """Construct the storage, which creates missing tables, while other processes do the same.
 
+    A scheduler may start a worker before its database, so a server that is not there yet is waited
+    for. A wrong password or a missing database is an error at once: waiting cannot cure it.
+
     Optuna checks for a table and creates it in two steps. Of several workers that start on an empty
     database, all but one may fail; they find the tables at the next attempt. A worker that is
     suspended while it creates them holds a lock, at most until its transaction is ended.
     """
     end = time.monotonic() + patience
     attempts = 0
-    waits = False
+    told: set[str] = set()
     while True:
         try:
             return construct()
         except (SQLAlchemyError, OptunaError, AssertionError) as error:
             cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-            text = str(cause).lower()
+            reason = str(getattr(cause, "orig", None) or cause)
+            text = reason.lower()
             locked = any(sign in text for sign in _LOCKED)
+            absent = lost_connection(error) and any(sign in text for sign in _ABSENT)
             created = isinstance(cause, IntegrityError | AssertionError)  # the row of the version
             created = created or any(sign in text for sign in _CREATED)
-            attempts += not locked
-            if not (created or locked) or attempts >= _ATTEMPTS or time.monotonic() > end:
+            attempts += not (locked or absent)
+            left = end - time.monotonic()
+            if not (created or locked or absent) or attempts >= _ATTEMPTS or left <= 0:
                 raise
-        if locked and not waits:
-            waits = True
-            _logger.warning("Waiting for another process that creates the tables of the database.")
+        wait = "Waiting for another process that creates the tables of the database."
+        if absent:
+            why = shorten(one_line(ValueError(redact(reason))), 120)
+            wait = f"The database does not answer ({why}). Retrying for {patience:.0f} s."
+        if (locked or absent) and wait not in told:
+            told.add(wait)
+            _logger.warning("%s", wait)
         if stop is not None and stop():
-            raise Stopped("Another process creates the tables of the database.")
-        time.sleep(random.uniform(0.05, 0.3))
+            raise Stopped("The database does not answer, or another process creates its tables.")
+        # A process may connect several times a second, but a server that starts has other work.
+        time.sleep(min(left, random.uniform(0.5, 1.0) if absent else random.uniform(0.05, 0.3)))
 
 
 _CREATED = (
     "already exists",
     "duplicate",
     "no such table",
-    # The server has ended the transaction of this process, which was suspended.
-    "server closed the connection",
+)
+_LOCKED = ("locked", "lock timeout", "lock wait timeout", "deadlock", "due to idle-in-transaction")
+
+_ABSENT = (
+    # Network and names, as the system, libpq, psycopg and MySQL's drivers say it.
+    "connection refused",
+    "no such file or directory",  # the socket of a server on this machine
+    "no route to host",
+    "network is unreachable",
+    "host is down",
+    "timed out",
+    "timeout",
+    "connection reset",
+    "could not translate host name",
+    "failed to resolve host",
+    "name or service not known",
+    "name resolution",
+    "can't connect",
+    "unknown mysql server host",
+    # A server that begins, ends or is full.
+    "starting up",
+    "shutting down",
+    "shutdown in progress",
+    "recovery mode",
+    "not yet accepting",
+    "too many c",  # clients of PostgreSQL, connections of MySQL
+    "remaining connection slots",
+    # A proxy without its server; or the server has ended the transaction of this process, which was
+    # suspended.
+    "closed the connection",
     "terminating connection",
     "lost connection",
     "gone away",
 )
-_LOCKED = ("locked", "lock timeout", "lock wait timeout", "deadlock", "due to idle-in-transaction")
+"""Signs in an error that a later connection may be answered."""
 
 
 def _storage_class() -> type[RDBStorage]:

@@ -164,7 +164,8 @@ def test_main_malformed_argument_is_one_line(folder, glora, arguments):
     assert not (folder / "runs").exists()
 
 
-def test_main_password_of_the_storage_is_not_shown(folder, glora):
+def test_main_password_of_the_storage_is_not_shown(folder, glora, monkeypatch):
+    monkeypatch.setattr("glora_automl.cli._output.READ_PATIENCE", 1)
     for url in (
         "postgresql://me:gehe1m99@host:port/db",
         "postgresql+psycopg://localhost:1/db?user=me&password=gehe1m99",

@@ -244,14 +244,24 @@ def test_search_foreign_database_is_refused_and_unchanged(folder, error):
     assert names == [("users",)]
 
 
-def test_search_absent_database_is_an_error_at_once(folder, error):
+def test_search_absent_database_is_an_error_after_patience(folder, glora, monkeypatch):
+    monkeypatch.setattr("glora_automl.cli._output.READ_PATIENCE", 0)
     url = "postgresql+psycopg://nobody:secret@127.0.0.1:1/studies"
-    begin = time.monotonic()
-    for command in (["search", "tiny.toml"], ["resume", "tiny"], ["status"], ["show", "tiny"]):
-        message = error(*command, "--storage", url)
+    begin, wait = time.monotonic(), ["--patience", "1", "--quiet"]
+    for command in (
+        ["search", "tiny.toml", *wait], ["resume", "tiny", *wait], ["status"], ["show", "tiny"],
+    ):  # fmt: skip
+        code, out, err = glora(*command, "--storage", url)
+        *waits, message = err.splitlines()
+        assert (code, out) == (2, "")
+        assert message.startswith("Error: --storage must be")
         assert "connection" in message
-        assert "secret" not in message
-    assert time.monotonic() < begin + 30
+        assert "secret" not in err
+        if "--patience" in command:
+            (line,) = waits
+            assert line.startswith("The database does not answer (connection failed")
+            assert line.endswith("Connection refused). Retrying for 1 s.")
+    assert time.monotonic() > begin + 2
     assert not Path("runs").exists()
 
 

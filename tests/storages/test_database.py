@@ -1,6 +1,7 @@
 """Database servers: MariaDB and PostgreSQL."""
 
 import socket
+import threading
 
 import optuna
 import pytest
@@ -153,6 +154,53 @@ def test_worker_that_is_suspended_in_a_transaction_does_not_block_others(url, mo
     assert optuna.load_study(study_name="a", storage=suspended).trials == study.trials
     for opened in (suspended, storage):
         opened.engine.dispose()
+
+
+def test_open_storage_before_the_server_runs_waits_for_it(tmp_path, caplog):
+    """A scheduler starts workers and database in any order."""
+    psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
+    with postgresql(tmp_path) as url:
+        target = sqlalchemy.make_url(url)
+        with psycopg.connect(target.set(drivername="postgresql").render_as_string(False)) as probe:
+            path = f"{probe.info.host}/.s.PGSQL.{probe.info.port}"
+        late = target.set(query={"host": str(tmp_path / "late")})
+        late = late.set(port=None, host=None)
+        (tmp_path / "late").mkdir()
+        link = tmp_path / "late/.s.PGSQL.5432"
+        threading.Timer(1.5, lambda: link.symlink_to(path)).start()
+        storage = open_storage(late.render_as_string(False), patience=60)
+        assert link.exists()
+        storage.engine.dispose()
+    (line,) = [r.getMessage() for r in caplog.records if "does not answer" in r.getMessage()]
+    assert line.endswith("Retrying for 60 s.")
+
+
+@pytest.mark.parametrize(
+    ("text", "temporary"),
+    [
+        ("connection to server at 127.0.0.1, port 1 failed: Connection refused", True),
+        ("failed to resolve host 'db': [Errno -2] Name or service not known", True),
+        ("FATAL:  the database system is starting up", True),
+        ("FATAL:  sorry, too many clients already", True),
+        (
+            "(2003, \"Can't connect to MySQL server on 'db' ([Errno 111] Connection refused)\")",
+            True,
+        ),
+        ('FATAL:  password authentication failed for user "me"', False),
+        ('FATAL:  database "glora" does not exist', False),
+        ("(1045, \"Access denied for user 'me'@'db' (using password: YES)\")", False),
+    ],
+)
+def test_open_storage_waits_only_for_what_waiting_cures(monkeypatch, text, temporary):
+    attempts = []
+
+    def refuse(*arguments):
+        attempts.append(1)
+        raise sqlalchemy.exc.OperationalError(None, None, RuntimeError(text))
+
+    monkeypatch.setattr(_database, "_refuse_foreign", refuse)
+    refusal(open_storage, "postgresql+psycopg://me@db/glora", patience=0.1)
+    assert (len(attempts) > 1) == temporary
 
 
 def test_open_storage_server_that_never_answers_is_one_line(monkeypatch):

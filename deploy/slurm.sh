@@ -13,6 +13,7 @@
 #SBATCH --signal=B:TERM@120
 #SBATCH --requeue
 #SBATCH --output=glora-%A_%a.out
+#SBATCH --open-mode=append
 set -euo pipefail
 
 export GLORA_RUNS="${GLORA_RUNS:-$PWD/runs}"

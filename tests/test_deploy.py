@@ -141,7 +141,7 @@ def scheduler(tmp_path):
     def start(task, *arguments):
         text = (DEPLOY / "slurm.sh").read_text(encoding="utf-8")
         directives = [line.split()[1] for line in text.splitlines() if line.startswith("#SBATCH")]
-        assert "--signal=B:TERM@120" in directives
+        assert {"--signal=B:TERM@120", "--open-mode=append"} <= {*directives}
         environment = {
             **os.environ,
             "PATH": f"{tmp_path}/bin:{os.environ['PATH']}",

@@ -1,6 +1,23 @@
-"""``python -m glora_automl``: the command line where the ``glora`` script is not on the path."""
+"""Entry point of the command line: ``glora``, or ``python -m glora_automl``."""
 
-from glora_automl.cli import main
+from __future__ import annotations
+
+import sys
+
+from glora_automl._signals import end_on_signal
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line, which a signal ends also while its modules are imported."""
+    end_on_signal()
+    try:
+        from glora_automl.cli import main as run
+    except KeyboardInterrupt:
+        sys.exit(130)
+    run()
+
 
 if __name__ == "__main__":
     main()

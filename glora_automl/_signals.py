@@ -10,9 +10,31 @@ from typing import Any, TypeVar
 
 from glora_automl.errors import Stopped
 
-__all__ = ["StopOnSignal", "call_stoppable"]
+__all__ = ["StopOnSignal", "call_stoppable", "end_on_signal"]
 
 _Result = TypeVar("_Result")
+
+_early: list[int] = []
+"""Signals that arrived after :func:`end_on_signal` and before :class:`StopOnSignal`."""
+
+
+def end_on_signal() -> None:
+    """Let SIGINT and SIGTERM end the process until :class:`StopOnSignal` takes them over.
+
+    The kernel drops SIGTERM for process 1 of a container that has no handler. A signal that this
+    process was started to ignore stays ignored.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    # A library may catch the exception where it is imported. StopOnSignal then finds the signal.
+    _early.append(number)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(128 + number)
 
 
 class StopOnSignal:
@@ -48,6 +70,8 @@ class StopOnSignal:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._handlers[number] = signal.signal(number, self._record)
+            for number in _early[:1]:
+                self._record(number, None)
         return self
 
     def __exit__(

@@ -92,7 +92,7 @@ def _run(function, arguments, folder, outputs, environment):
 
 def glora(*arguments):
     """Run the command line."""
-    from glora_automl.cli import main
+    from glora_automl.__main__ import main
 
     # A process inherits ignored signals, as a background process of a shell does.
     signal.signal(signal.SIGINT, signal.default_int_handler)

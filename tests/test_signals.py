@@ -3,7 +3,8 @@ import threading
 
 import pytest
 
-from glora_automl._signals import StopOnSignal, call_stoppable
+from glora_automl import _signals
+from glora_automl._signals import StopOnSignal, call_stoppable, end_on_signal
 from glora_automl.errors import Stopped
 
 
@@ -23,6 +24,34 @@ def test_second_sigint_interrupts_at_once():
     with pytest.raises(KeyboardInterrupt), StopOnSignal(lambda line: None):
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_end_on_signal_that_an_import_swallows_stops_the_work(monkeypatch, number, error):
+    monkeypatch.setattr(_signals, "_early", [])
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        end_on_signal()
+        with pytest.raises(error):
+            signal.raise_signal(number)
+        with StopOnSignal(lambda line: None) as stop:
+            assert stop()
+            assert stop.received == number
+    finally:
+        for known, handler in before.items():
+            signal.signal(known, handler)
+
+
+def test_end_on_signal_keeps_ignored_signals():
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        end_on_signal()
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_exit_restores_the_handlers():

@@ -37,7 +37,9 @@ def dashboard(
 
     grouping = check_grouping(by)
     url = storage_url(storage, runs)
-    opened = open_storage(url, create=False, write=write, patience=READ_PATIENCE)
+    # A scheduler may start the dashboard before the first worker. A missing file is a mistake.
+    create = "://" in url and not url.startswith("sqlite")
+    opened = open_storage(url, create=create, write=write, patience=READ_PATIENCE)
     shown = dashboard_app(
         opened,
         by=grouping,

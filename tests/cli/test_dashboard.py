@@ -2,15 +2,18 @@ import json
 import os
 import signal
 import urllib.request
+from pathlib import Path
 
 import pytest
 
 from glora_automl.report import DashboardServer
 from tests import processes
+from tests.storages.servers import postgresql
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
-def test_dashboard_serves_the_studies_until_ctrl_c(runs, error):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
+def test_dashboard_serves_the_studies_until_a_signal(runs, error, number, code):
     arguments = ("dashboard", "--runs", str(runs), "--port", 0)
     process = processes.start(processes.glora, *arguments, folder=runs)
     try:
@@ -25,9 +28,9 @@ def test_dashboard_serves_the_studies_until_ctrl_c(runs, error):
         port = url.rstrip("/").rpartition(":")[2]
         message = error("dashboard", "--runs", runs, "--port", port)
         assert f"'127.0.0.1:{port}' (Address already in use)" in message
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
-        assert (process.out, process.err) == (f"{line}\n", "")
+        process.send_signal(number)
+        assert process.wait(60) == code
+        assert (process.out.rstrip(), process.err) == (line.rstrip(), "")
     finally:
         process.kill()
 
@@ -43,6 +46,16 @@ def test_dashboard_open_address_warns(runs, glora, monkeypatch, options, may):
     assert out.startswith("Dashboard: http://")
     assert err.count("\n") == 1
     assert may in err
+
+
+def test_dashboard_of_an_empty_database_starts(folder, glora, error, monkeypatch, tmp_path_factory):
+    monkeypatch.setattr(DashboardServer, "serve_forever", lambda server: None)
+    with postgresql(tmp_path_factory.mktemp("pg")) as url:
+        code, out, err = glora("dashboard", "--storage", url, "--port", 0)
+        assert (code, err) == (0, "")
+        assert out.startswith("Dashboard: http://")
+    assert "no such file" in error("dashboard", "--storage", "sqlite:///none.db")
+    assert not Path("none.db").exists()
 
 
 def test_dashboard_unknown_grouping_is_one_line(folder, error):

@@ -1,5 +1,6 @@
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -193,6 +194,26 @@ def test_main_unexpected_error_is_one_line_with_a_file(folder, glora, monkeypatc
     assert "Traceback" in text
     assert "in fail" in text
     assert "gehe1m99" not in text + err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_main_signal_while_modules_are_imported_ends_it(tmp_path, number):
+    """Process 1 of a container would not get SIGTERM without a handler."""
+    slow = "import time; print('importing', flush=True); time.sleep(60)"
+    (tmp_path / "typer.py").write_text(slow, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}"}
+    # A process inherits ignored signals, as a background process of a shell does.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "from glora_automl.__main__ import main; main()"
+    command = [sys.executable, "-c", code, "recipes"]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(number)
+        assert process.wait(30) == 128 + number
+        assert process.stderr.read() == ""
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

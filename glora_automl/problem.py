@@ -20,15 +20,9 @@ from glora_automl._files import file_lock, make_folder
 from glora_automl._version import __version__
 from glora_automl.adapters import classifiers, merge
 from glora_automl.architecture import Architecture
-from glora_automl.backbones import (
-    check_outputs,
-    copy_module,
-    create_model,
-    module_format,
-    restore_module,
-)
+from glora_automl.backbones import prepare_module, restore_module
 from glora_automl.budget import Budget
-from glora_automl.errors import RecipeError, TaskError
+from glora_automl.errors import RecipeError
 from glora_automl.pipeline import (
     Context,
     Objective,
@@ -52,7 +46,7 @@ from glora_automl.recipes import Recipe, load_recipe
 from glora_automl.search_space import SearchSpace
 from glora_automl.storages import Artifacts
 from glora_automl.supernet import Scorer
-from glora_automl.tasks import Images, InputFormat, Task, images_of
+from glora_automl.tasks import Task, splits_of
 from glora_automl.training import (
     METRICS,
     ObjectiveName,
@@ -71,8 +65,9 @@ SECTIONS = ("backbone", "training", "supernet", "search", "selection")
 class AdapterProblem:
     """A model, its images and a budget, as an objective for ``study.optimize``.
 
-    The supernet is trained at the first evaluation. Its weights stay in the artifact store under
-    the digest of everything that they depend on, so another process or machine finds them again.
+    The first call that needs the supernet trains it: an evaluation, :meth:`sampler`,
+    :meth:`proposals` or :meth:`build`. Its weights stay in the artifact store under the digest of
+    everything that they depend on, so another process or machine finds them again.
 
     Args:
         model: A timm name, whose pretrained weights are adapted, or any ``torch.nn.Module`` with
@@ -88,8 +83,8 @@ class AdapterProblem:
         seed: Seed of all randomness but the sampler's.
         settings: Changes to the recipe ``own``, such as ``{"training": {"epochs": 50}}``. With a
             timm name, ``backbone`` has its sources and keyword arguments.
-        head: Dotted name of the classifier of a module without timm's ``get_classifier``; by
-            default its last linear layer. It is always trained and has no adapter.
+        head: Dotted name of the classifier of a module, whose output the module returns. None finds
+            it. It is always trained and has no adapter.
         workspace: The environment: device, artifacts, display.
 
     Raises:
@@ -131,9 +126,7 @@ class AdapterProblem:
     ) -> None:
         _check_score(score)
         workspace = workspace or Workspace()
-        parts = images_of(train, "train"), images_of(validation, "validation")
-        if int(parts[0].labels.min()) == int(parts[0].labels.max()):
-            raise TaskError("train must have images of at least two classes. Correct `train`.")
+        parts = splits_of(train, validation)
         n_classes = 1 + int(max(part.labels.max() for part in parts))
         changes = _checked_settings(settings)
         if isinstance(model, str):
@@ -145,12 +138,11 @@ class AdapterProblem:
             task={"source": "arrays"},
             **changes,
         )
-        backbone, target = _backbone(model, recipe, parts[0], n_classes, head)
-        for name, part in zip(("train", "validation"), parts, strict=True):
-            check_outputs(backbone, part, name, target, n_classes)
-        task = Task(
-            "data", tuple(map(str, range(n_classes))), *parts, parts[0].subset(torch.arange(0))
+        backbone, target = prepare_module(
+            model, head, recipe.backbone, *parts, n_classes=n_classes, seed=recipe.seed
         )
+        names, none = tuple(map(str, range(n_classes))), parts[0].subset(torch.arange(0))
+        task = Task("data", names, *parts, none)
         context = prepare_task(recipe, task, backbone, target, workspace, "problem")
         backbone = context.create_backbone() if isinstance(model, str) else backbone
         context = context.with_backbone(backbone.to(context.device))
@@ -381,19 +373,3 @@ def _checked_settings(settings: Mapping[str, Any] | None) -> dict[str, Any]:
                 f"settings must be tables of a recipe's sections, got {key} = {value!r}. {hint}"
             )
     return dict(settings or {})
-
-
-def _backbone(
-    model: nn.Module | str, recipe: Recipe, images: Images, n_classes: int, head: str | None
-) -> tuple[nn.Module, InputFormat]:
-    """Return a copy of a module, or the modules of a timm name, and the input format.
-
-    Raises:
-        TaskError: If the model has no classifier.
-    """
-    if isinstance(model, str):
-        bare = recipe.backbone.model_copy(update={"pretrained": False})
-        copied = create_model(bare, n_classes, recipe.seed)
-    else:
-        copied = copy_module(model, head)
-    return copied, module_format(copied, recipe.backbone, images)

@@ -459,8 +459,7 @@ def test_head_of_a_plain_module_is_trained_and_not_adapted(runs, small):
     before, after = module().state_dict(), probe.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"5.weight", "5.bias"}
-    named = small_problem(runs, head="3")
-    assert set(named.space.shapes) == {"1", "5"}
+    assert set(small_problem(runs, head="5").space.shapes) == {"1", "3"}
 
 
 def first_value(runs, artifacts=None):
@@ -506,16 +505,22 @@ def test_processes_that_begin_together_train_once(tmp_path):
         {"settings": {**SHORT, "supernet": {"paths": "uniform"}}},
         {"settings": {**SHORT, "backbone": {"head_init": "random"}}},
         {"search_space": "vectors"},
-        {"head": "3"},
         {"model": nn.Sequential(*[nn.GELU() if isinstance(m, nn.ReLU) else m for m in module()])},
     ],
-    ids=["seed", "images", "epochs", "paths", "head", "space", "name of head", "activation"],
+    ids=["seed", "images", "epochs", "paths", "head", "space", "activation"],
 )
 def test_supernet_of_another_problem_is_not_taken(runs, small, trainings, changes):
     trained(small_problem(runs, **changes))
     assert len(trainings) == 1
     trained(small_problem(runs, **changes))
     assert len(trainings) == 1
+
+
+def test_supernet_of_another_head_is_not_taken(runs, trainings):
+    model = nn.Sequential(*module()[:3], nn.Sequential(*module()[3:]))
+    for head in ("3", "3.2", "3"):
+        trained(small_problem(runs, model=model, head=head))
+    assert len(trainings) == 2
 
 
 @pytest.mark.parametrize(
@@ -635,10 +640,21 @@ WRONG = {
     ),
     "no pair": ({"train": 7}, TaskError, "train must be"),
     "model": ({"model": 7}, TaskError, "model must be a timm name or a torch.nn.Module, got int"),
+    "float and uint8": (
+        {"train": (np.zeros((24, 4, 4), np.uint8), blobs(24, 1)[1])},
+        TaskError,
+        "train and validation must both be uint8 images.*got uint8 and float",
+    ),
     "timm name": ({"model": "resnet8"}, TaskError, "backbone.model must be a model of timm"),
     "no linear layer": ({"model": nn.Flatten()}, TaskError, "head must name"),
     "head": ({"head": "head"}, TaskError, "head must name .*got 'head'.*Choose one of 1, 3, 5"),
     "head without parameters": ({"head": "2"}, TaskError, "head must name"),
+    "another head": ({"head": "3"}, TaskError, "head must name .*got '3'. Set `head` to '5'"),
+    "head of a timm name": (
+        {"model": "test_vit", "head": "head"},
+        TaskError,
+        "head must be None for a timm name, got 'head'",
+    ),
     "budget": ({"budget": "12q"}, BudgetError, "The budget must be"),
     "search space": ({"search_space": "leen"}, SearchSpaceError, "lean"),
     "section": (

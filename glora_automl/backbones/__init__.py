@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         copy_module,
         module_format,
         name_head,
+        prepare_module,
         restore_module,
     )
     from glora_automl.backbones._names import PREFIX
@@ -63,6 +64,7 @@ __all__ = [
     "logits_model",
     "module_format",
     "name_head",
+    "prepare_module",
     "quiet_transformers",
     "restore_module",
     "transformers_config",

@@ -41,7 +41,7 @@ def frozen_features(
 
     Returns:
         Features ``(n, size)`` in float64 on the CPU; None if the model has no single linear
-        classifier, or applies it at several positions.
+        classifier, does not call it, or applies it at several positions.
 
     Raises:
         TrainingError: If memory does not hold a single image.
@@ -65,6 +65,8 @@ def frozen_features(
             slices = [slice(start, min(start + size, n_images)) for start in starts]
             kept.clear()
             for _, logits in batch_logits(model, images, slices):
+                if not kept:  # the classifier is not called
+                    return None
                 # A pass that ran out of memory leaves features of its first images before these.
                 features.append(torch.cat(kept)[-len(logits) :].cpu().double())
                 kept.clear()
@@ -111,7 +113,7 @@ def fit_head(
     if int(labels.min()) == int(labels.max()):
         return False
     features = frozen_features(model, images, len(labels))
-    if features is None:
+    if features is None or not features.isfinite().all():  # the training then tells of it
         return False
     # The penalty is that of a linear probe on a few hundred images with standardized features.
     weight_of: str | dict[int, float] | None = "balanced"

@@ -3,115 +3,287 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 from types import MethodType
-from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from glora_automl._declarations import suggest
-from glora_automl._messages import one_line
+from glora_automl._messages import one_line, shorten
 from glora_automl.adapters import classifiers, evaluation_mode
-from glora_automl.backbones._model import input_format
+from glora_automl.backbones._model import create_model, input_format
 from glora_automl.backbones._settings import BackboneSettings
 from glora_automl.backbones._transformers import as_transformers, is_transformers, logits_model
 from glora_automl.errors import TaskError
 from glora_automl.tasks import Images, ImageSet, InputFormat, TensorImages
 
-__all__ = ["check_outputs", "copy_module", "module_format", "name_head", "restore_module"]
+__all__ = [
+    "check_outputs",
+    "copy_module",
+    "module_format",
+    "name_head",
+    "prepare_module",
+    "restore_module",
+]
+
+N_NOISY = 4
+"""Images of the comparison of logits and heads, enough that two classes do not agree by chance."""
 
 
-def copy_module(model: object, head: str | None) -> nn.Module:
-    """Return a copy of a caller's module that gives logits and names its head.
+def prepare_module(
+    model: nn.Module | str,
+    head: str | None,
+    settings: BackboneSettings,
+    train: Images,
+    validation: Images,
+    *,
+    n_classes: int,
+    seed: int,
+) -> tuple[nn.Module, InputFormat]:
+    """Return a caller's model as a backbone, and its input format.
 
     Args:
-        model: The module.
-        head: As for :func:`name_head`; None keeps the head that timm's ``get_classifier`` names.
+        model: A module, which is copied, or a timm name, whose weights are left out.
+        head: As for :func:`name_head`.
+        settings: Settings of the backbone.
+        train: Training images.
+        validation: Validation images.
+        n_classes: Number of classes.
+        seed: Seed of the weights of a timm name.
 
     Raises:
-        TaskError: If it is no module, or has no such head.
+        TaskError: If it is no classifier of these images.
+    """
+    if isinstance(model, str):
+        if head is not None:
+            raise TaskError(f"head must be None for a timm name, got {head!r}. Remove `head`.")
+        found = create_model(settings.model_copy(update={"pretrained": False}), n_classes, seed)
+    else:
+        found = copy_module(model)
+    target = module_format(found, settings, train)
+    seen = check_outputs(found, train, "train", target, n_classes)
+    check_outputs(found, validation, "validation", target, n_classes)
+    name_head(found, head, seen)
+    return found, target
+
+
+def copy_module(model: object) -> nn.Module:
+    """Return a copy of a caller's module that gives logits.
+
+    Raises:
+        TaskError: If it is no module, or cannot be copied.
     """
     if not isinstance(model, nn.Module):
         raise TaskError(
             f"model must be a timm name or a torch.nn.Module, got {type(model).__name__}. Correct "
             "`model`."
         )
-    copied = copy.deepcopy(model)
-    if is_transformers(copied):
-        copied = logits_model(copied)
-    if head is not None or not any(True for m in classifiers(copied) for _ in m.parameters()):
-        name_head(copied, head)
-    return copied
+    try:
+        copied = copy.deepcopy(model)
+    except Exception as error:  # members of a module raise any exception
+        raise TaskError(
+            f"model must be a module that copy.deepcopy can copy, got {type(model).__name__}: "
+            f"{shorten(one_line(error), 100)}. Take what fails out of `model`, such as the old "
+            "torch.nn.utils.weight_norm."
+        ) from error
+    return logits_model(copied) if is_transformers(copied) else copied
 
 
 def restore_module(model: nn.Module) -> nn.Module:
-    """Undo the changes of :func:`copy_module` in place, and return the module."""
+    """Undo :func:`copy_module` and :func:`name_head` in place, and return the module."""
     vars(model).pop("get_classifier", None)  # of name_head
     return as_transformers(model)
 
 
-def name_head(model: nn.Module, head: str | None) -> None:
+@torch.no_grad()
+def name_head(model: nn.Module, head: str | None, images: Tensor) -> None:
     """Give a module timm's ``get_classifier``, by which the rest of the package knows the head.
 
+    The head is the layer whose output the model returns, which forward passes check. A scale, a
+    constant per image and an average over heads or positions may follow.
+
     Args:
-        model: The module, which gets the method.
-        head: Dotted name of its classifier; None is its last linear layer.
+        model: The module, which gets the method unless its own one names the head.
+        head: Dotted name of its classifier. None is that of ``get_classifier``, or the last called
+            linear layer that is the head.
+        images: Images ``(n, channels, height, width)``, as the model takes them.
 
     Raises:
-        TaskError: If there is no such module, or it has no parameters.
+        TaskError: If there is no such layer, or it has no parameters.
 
     Example:
-        >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
-        >>> name_head(model, None)
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+        >>> name_head(model, None, torch.randn(2, 1, 2, 2))
         >>> model.get_classifier()
         Linear(in_features=3, out_features=2, bias=True)
     """
-    modules = dict(model.named_modules())
-    linear = [name for name, module in modules.items() if isinstance(module, nn.Linear) and name]
-    name = head or (linear[-1] if linear else "")
-    if not name or name not in modules or not any(True for _ in modules[name].parameters()):
+    modules = {name: module for name, module in model.named_modules() if name}
+    linear = {n: m for n, m in modules.items() if isinstance(m, nn.Linear | nn.Conv2d)}
+    if head is not None and not (head in modules and _has_parameters([modules[head]])):
         raise TaskError(
             f"head must name a layer of the model that has parameters, got {head!r}. "
-            f"{suggest(name, linear)}"
+            f"{suggest(head, list(linear))}"
         )
-    # A bound method, as a copy of the model then gets a method of its own.
-    method = MethodType(lambda module: module.get_submodule(name), model)
-    model.get_classifier = method  # type: ignore[assignment]
+    own = classifiers(model)
+    if head is None and own and not _has_parameters(own):
+        raise TaskError(
+            f"model must have a classifier, got {type(own[0]).__name__} from its get_classifier. "
+            "Create it with num_classes, or name a layer by `head`."
+        )
+    with evaluation_mode(model):
+        called, n_classes = _called(model, linear, images)
+        images = images[torch.arange(N_NOISY) % len(images)]
+        given = own if head is None else [modules[head]]
+        if given and _are_heads(model, given, images, n_classes):
+            found = head
+        else:
+            found = next(
+                (n for n in called if _are_heads(model, [modules[n]], images, n_classes)), None
+            )
+            if found is None or given:
+                hint = f"Set `head` to {found!r}." if found else "Return logits without softmax."
+                raise TaskError(
+                    "head must name the layer whose output the model returns, got "
+                    f"{'its get_classifier' if head is None and own else repr(head)}. {hint}"
+                )
+    if found is not None:
+        # A bound method, as a copy of the model then gets a method of its own.
+        method = MethodType(lambda module: module.get_submodule(found), model)
+        model.get_classifier = method  # type: ignore[assignment]
 
 
+def _has_parameters(modules: Sequence[nn.Module]) -> bool:
+    return any(True for module in modules for _ in module.parameters())
+
+
+def _called(
+    model: nn.Module, layers: Mapping[str, nn.Module], images: Tensor
+) -> tuple[list[str], int]:
+    """Return the names of layers by their last call, the last one first, and the classes."""
+    names: list[str] = []
+    hooks = [
+        layer.register_forward_hook(lambda *_, name=name: names.append(name))  # type: ignore[misc]
+        for name, layer in layers.items()
+    ]
+    try:
+        logits = model(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return list(dict.fromkeys(reversed(names))), logits.shape[1]
+
+
+def _are_heads(
+    model: nn.Module, layers: Sequence[nn.Module], images: Tensor, n_classes: int
+) -> bool:
+    """Return whether the logits follow the outputs of layers, class by class.
+
+    Noise replaces the outputs. Where the logits change like the noise, nothing else is between:
+    the actual outputs would not tell it, as those of a new head may be zero.
+    """
+    generator = torch.Generator().manual_seed(0)
+    called: set[int] = set()
+    noise = torch.zeros(len(images), n_classes)
+
+    def replace(layer: nn.Module, args: object, output: object) -> Tensor | None:
+        if not isinstance(output, Tensor) or output.ndim < 2 or len(output) != len(images):
+            return None
+        axis = next((i for i in _class_axes(output) if output.shape[i] == n_classes), None)
+        if axis is None:
+            return None
+        called.add(id(layer))
+        drawn = torch.randn(len(output), n_classes, generator=generator)
+        noise.add_(drawn)
+        shape = [len(output)] + [1] * (output.ndim - 1)
+        shape[axis] = n_classes
+        return drawn.to(output).view(shape).expand_as(output).clone()
+
+    changes = []
+    hooks = [layer.register_forward_hook(replace) for layer in layers]
+    try:
+        for _ in range(2):
+            noise.zero_()
+            logits = model(images)
+            if len(called) < len(layers):
+                return False
+            changes.append((logits.double().cpu(), noise.double()))
+    except Exception:  # of a model that the output of a layer steers
+        return False
+    finally:
+        for hook in hooks:
+            hook.remove()
+    (first, drawn), (second, others) = changes
+    a, b = (x - x.mean(1, keepdim=True) for x in (first - second, drawn - others))
+    cosine = (a * b).sum() / (a.norm() * b.norm())  # NaN without any change
+    return bool(cosine > 1 - (1e-3 if logits.element_size() == 2 else 1e-6))
+
+
+def _class_axes(output: Tensor) -> tuple[int, ...]:
+    """Return the axes that may be the classes: of feature maps the first one, too."""
+    return (1, output.ndim - 1) if output.ndim == 4 else (output.ndim - 1,)
+
+
+@torch.no_grad()
 def module_format(model: nn.Module, settings: BackboneSettings, images: Images) -> InputFormat:
     """Return the input format of a model for images of a caller.
 
     Models of timm and transformers have a preprocessing of their own for uint8 images. Other images
-    keep their size, with pixels from 0 to 1.
+    keep their size, with pixels from 0 to 1. A timm model may have been created with another size
+    or other channels than its ``pretrained_cfg`` says. Forward passes find those that it takes.
 
     Args:
         model: The model.
         settings: Its settings; their ``mean``, ``std`` and ``kwargs`` count.
         images: The images.
+
+    Raises:
+        TaskError: If a timm model takes neither its own size nor that of the images.
     """
     assert isinstance(images, ImageSet | TensorImages)
     channels, height, width = images.images.shape[1:]
-    if isinstance(images, TensorImages):
+    is_timm = hasattr(model, "pretrained_cfg")
+    if isinstance(images, TensorImages) or not (is_timm or is_transformers(model)):
         return InputFormat((channels, height, width), (0.0,) * channels, (1.0,) * channels)
-    if is_transformers(model):
+    if not is_timm:
         return input_format(model, settings)
-    if not hasattr(model, "pretrained_cfg"):
-        return InputFormat((channels, height, width), (0.0,) * channels, (1.0,) * channels)
-    # A model that was created with other sizes keeps its pretrained_cfg.
-    own: dict[str, Any] = {}
-    first = next((p for p in model.parameters() if p.ndim == 4), None)
-    if first is not None:
-        own["in_chans"] = first.shape[1]
-    if (size := getattr(getattr(model, "patch_embed", None), "img_size", None)) is not None:
-        own["img_size"] = size
-    return input_format(model, settings.model_copy(update={"kwargs": {**own, **settings.kwargs}}))
+    # Its mean may have as many values as the model's channels, not as its pretrained_cfg.
+    bare = settings.model_copy(update={"mean": None, "std": None})
+    own = input_format(model, bare).size
+    stem = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), own[0])
+    size = getattr(getattr(model, "patch_embed", None), "img_size", None) or own[1:]
+    reasons = []
+    for img_size in (size, (height, width)):
+        for in_chans in dict.fromkeys((stem, own[0], channels)):
+            changes = {"kwargs": {"in_chans": in_chans, "img_size": img_size, **settings.kwargs}}
+            reason = _failure(model, input_format(model, bare.model_copy(update=changes)))
+            if reason is None:
+                return input_format(model, settings.model_copy(update=changes))
+            reasons.append(reason)
+    raise TaskError(
+        f"model must take images of {own[1]} x {own[2]}, as its pretrained_cfg says, or "
+        f"of {height} x {width}, as they are, got: {reasons[0]}. Resize the images to its size."
+    )
+
+
+def _failure(model: nn.Module, target: InputFormat) -> str | None:
+    """Return why a model fails on images of a format; None if it takes them."""
+    try:
+        with evaluation_mode(model):
+            model(torch.zeros(1, *target.size, device=_device(model)))
+    except Exception as error:  # layers raise any exception on a wrong size
+        return shorten(one_line(error), 100)
+    return None
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
 @torch.no_grad()
 def check_outputs(
     model: nn.Module, images: Images, name: str, target: InputFormat, n_classes: int
-) -> None:
+) -> Tensor:
     """Check that a model gives logits for images.
 
     Args:
@@ -121,22 +293,30 @@ def check_outputs(
         target: Input format of the model.
         n_classes: Number of classes.
 
+    Returns:
+        The images that it has seen, ``(2, channels, height, width)``.
+
     Raises:
         TaskError: If it fails or gives another output.
     """
-    device = next(model.parameters()).device
-    batch = images.subset(torch.arange(min(2, len(images)))).prepare(target, device)[0][:]
+    two = images.subset(torch.arange(min(2, len(images))))
+    batch: Tensor = two.prepare(target, _device(model))[0][:]
     try:
         with evaluation_mode(model):
             logits = model(batch)
     except Exception as error:  # layers raise any exception on a wrong size
+        channels, *_, last = batch.shape[1:]
+        axes = "images (n, channels, height, width)" if last <= 4 < channels else "the images"
+        reason = shorten(one_line(error), 100)
         raise TaskError(
             f"{name} must be images that the model takes, got a batch of shape "
-            f"{tuple(batch.shape)}, for which it fails: {one_line(error)}. Correct `{name}`."
+            f"{tuple(batch.shape)}, for which it fails: {reason}. Give {axes} in its "
+            f"size as `{name}`."
         ) from error
-    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or logits.shape[1] < n_classes:
-        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < n_classes:
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise TaskError(
             f"model must return logits of shape (n, {n_classes}) or with more classes, got {got}. "
             "Correct the labels or the classifier of `model`."
         )
+    return batch

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from glora_automl.tasks._sources import load_task
     from glora_automl.tasks._stratified import stratified_draw, stratified_split
     from glora_automl.tasks._task import Domain, Task
-    from glora_automl.tasks._tensors import TensorImages, images_of
+    from glora_automl.tasks._tensors import TensorImages, images_of, splits_of
     from glora_automl.tasks._timm import load_timm
     from glora_automl.tasks._torchvision import load_torchvision
     from glora_automl.tasks._vtab import load_vtab
@@ -92,6 +92,7 @@ __all__ = [
     "load_vtab",
     "read_image",
     "resizing",
+    "splits_of",
     "stratified_draw",
     "stratified_split",
 ]

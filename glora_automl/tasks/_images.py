@@ -118,11 +118,14 @@ class ImageSet(Images):
             >>> tuple(x[:].shape), x[:].max().item()
             ((2, 3, 16, 16), -1.0)
         """
-        channels = self.images.shape[1]
+        channels, *_, last = self.images.shape[1:]
         if channels not in (1, target.size[0]):
+            hint = "Set in_chans in `backbone.kwargs`."
+            if last == target.size[0]:
+                hint = "Give tensors the shape (n, channels, height, width)."
             raise TaskError(
                 f"The images must have 1 or {target.size[0]} channels, as the backbone expects, "
-                f"got {channels}. Set in_chans in `backbone.kwargs`."
+                f"got {channels}. {hint}"
             )
         pixels = NormalizedImages(self.images.to(device), target)
         fits = len(self) * 4 * int(np.prod(target.size)) <= MAX_NORMALIZED_BYTES

@@ -12,12 +12,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from glora_automl._messages import one_line
 from glora_automl.errors import TaskError
 from glora_automl.tasks._images import Images, ImageSet, InputFormat
 from glora_automl.tasks._targets import check_targets
 from glora_automl.training import ImageBatches
 
-__all__ = ["TensorImages", "images_of"]
+__all__ = ["TensorImages", "images_of", "splits_of"]
+
+MAX_CLASSES = 100_000
+"""Most classes; a larger index is no index, and its head would not fit into memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +56,29 @@ class TensorImages(Images):
         return [hashlib.sha256(image.tobytes()).digest() for image in self.images.numpy()]
 
 
+def splits_of(train: Any, validation: Any) -> tuple[Images, Images]:
+    """Return training and validation images, which get the same preprocessing.
+
+    Args:
+        train: Training images and labels, as for :func:`images_of`.
+        validation: Validation images and labels, likewise.
+
+    Raises:
+        TaskError: If one of them has another form, one is uint8 and the other float, or the
+            training images have one class.
+    """
+    parts = images_of(train, "train"), images_of(validation, "validation")
+    if type(parts[0]) is not type(parts[1]):
+        first, second = ("uint8" if isinstance(part, ImageSet) else "float" for part in parts)
+        raise TaskError(
+            "train and validation must both be uint8 images, which the model's preprocessing "
+            f"normalises, or both float, got {first} and {second}. Convert `train` or `validation`."
+        )
+    if int(parts[0].labels.min()) == int(parts[0].labels.max()):
+        raise TaskError("train must have images of at least two classes. Correct `train`.")
+    return parts
+
+
 def images_of(data: Any, name: str) -> Images:
     """Return images and labels of a pair or a data set.
 
@@ -61,7 +88,7 @@ def images_of(data: Any, name: str) -> Images:
             ``(n, height, width)`` or ``(n, height, width, channels)`` as arrays, and
             ``(n, channels, height, width)`` as tensors; the model's preprocessing is applied. Float
             images ``(n, channels, height, width)`` are taken as they are. Labels are class indices
-            ``(n,)``.
+            ``(n,)`` of any integer type.
         name: Name of the argument, for messages.
 
     Raises:
@@ -79,12 +106,15 @@ def images_of(data: Any, name: str) -> Images:
     images, labels = data
     indices = _labels(labels, name)
     if not isinstance(images, Tensor):
-        array = np.asarray(images)
+        try:
+            array = np.asarray(images)
+        except (TypeError, ValueError):  # numpy's message is on the shape of the list
+            raise _form(name, "images of different sizes or types") from None
         if array.dtype == np.uint8:
             array = array[..., None] if array.ndim == 3 else array
             if array.ndim == 4:
                 array = array.transpose(0, 3, 1, 2)
-        if array.dtype != np.uint8 and array.dtype.kind != "f":
+        elif array.dtype.kind != "f":
             raise _form(name, f"images of type {array.dtype}")
         images = torch.from_numpy(np.array(array, order="C"))
     if images.ndim != 4 or len(images) != len(indices) or not len(images):
@@ -93,22 +123,36 @@ def images_of(data: Any, name: str) -> Images:
         return ImageSet(images.cpu(), indices)
     if not images.is_floating_point():
         raise _form(name, f"images of type {images.dtype}")
-    return TensorImages(images.detach().float().cpu(), indices)
+    images = images.detach().float().cpu()
+    # A sum takes less memory than a mask of all pixels.
+    finite = images.flatten(1).sum(1).isfinite()
+    if not finite.all():
+        where = int((~finite).nonzero()[0])
+        raise _form(name, f"NaN or infinite pixels, first in image {where}")
+    return TensorImages(images, indices)
 
 
 def _labels(labels: Any, name: str) -> Tensor:
-    found = torch.as_tensor(labels).cpu()
-    if found.is_floating_point():
-        check_targets(name, found.numpy())
-    if found.ndim != 1 or found.is_floating_point() or (len(found) and int(found.min()) < 0):
-        raise _form(name, f"labels of shape {tuple(found.shape)} and type {found.dtype}")
-    return found.long()
+    try:
+        found = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
+    except (TypeError, ValueError):
+        raise _form(name, "labels that are no array") from None
+    if found.dtype.kind == "f":
+        check_targets(name, found)
+    if found.ndim != 1 or found.dtype.kind not in "biu":
+        raise _form(name, f"labels of shape {found.shape} and type {found.dtype}")
+    if len(found) and not 0 <= int(found.min()) <= int(found.max()) < MAX_CLASSES:
+        raise _form(name, f"labels from {found.min()} to {found.max()}, not below {MAX_CLASSES:,}")
+    return torch.from_numpy(found.astype(np.int64))
 
 
 def _items(data: Any, name: str) -> tuple[Any, Any]:
     """Return the items of a data set as one pair."""
     try:
         items = [data[i] for i in range(len(data))]
+        for item in items:
+            if not isinstance(item, Sequence) or isinstance(item, str):
+                raise _form(name, f"items of type {type(item).__name__}, not (image, label)")
         images = [item[0] for item in items]
         check_targets(name, np.array([float(item[1]) for item in items]))
         labels = [int(item[1]) for item in items]
@@ -117,8 +161,8 @@ def _items(data: Any, name: str) -> tuple[Any, Any]:
         return np.stack([np.asarray(image) for image in images]), labels
     except TaskError:
         raise
-    except (TypeError, ValueError, IndexError, RuntimeError) as error:
-        raise _form(name, f"{type(data).__name__} ({str(error)[:60]})") from None
+    except (TypeError, ValueError, LookupError, RuntimeError) as error:
+        raise _form(name, f"{type(data).__name__} ({one_line(error)[:60]})") from None
 
 
 def _form(name: str, got: str) -> TaskError:

@@ -4,7 +4,7 @@ import torch
 from torch.utils.data import Dataset, TensorDataset
 
 from glora_automl.errors import TaskError
-from glora_automl.tasks import ImageSet, InputFormat, TensorImages, images_of
+from glora_automl.tasks import ImageSet, InputFormat, TensorImages, images_of, splits_of
 
 CPU = torch.device("cpu")
 TARGET = InputFormat((3, 8, 8), (0.5,) * 3, (0.5,) * 3)
@@ -127,6 +127,24 @@ WRONG = {
     "item without label": (Items([(FLOATS[0],)]), "Items"),
     "label no number": (Items([(FLOATS[0], "cat")]), "Items"),
     "empty data set": (Items([]), "Items"),
+    "texts": ((FLOATS, np.array(list("abab"))), "type <U1"),
+    "list of texts": ((FLOATS, list("abab")), "type <U1"),
+    "objects": ((FLOATS, np.array(list("abab"), dtype=object)), "type object"),
+    "no labels": ((FLOATS, None), "type object"),
+    "ragged labels": ((FLOATS, [[0], [1, 0], 1, 0]), "labels that are no array"),
+    "half labels": ((FLOATS, torch.zeros(4, dtype=torch.bfloat16)), "labels that are no array"),
+    "huge label": ((FLOATS, [0, 10**9, 1, 0]), "labels from 0 to 1000000000, not below 100,000"),
+    "huge label of an item": (Items([(FLOATS[0], 10**9)]), "to 1000000000"),
+    "label beyond int64": ((FLOATS, np.array([0, 2**64 - 1, 1, 0], np.uint64)), "to 184467"),
+    "label beyond all types": ((FLOATS, [0, 2**70, 1, 0]), "type object"),
+    "ragged images": (([pixels(4, 4), pixels(5, 4)], [0, 1]), "images of different sizes"),
+    "items are tables": (Items([{"image": FLOATS[0], "label": 0}]), "items of type dict"),
+    "items are tensors": (Items([FLOATS[0]]), "items of type Tensor"),
+    "NaN": ((torch.where(torch.arange(4) == 1, torch.nan, FLOATS), [0, 1, 0, 1]), "in image 0"),
+    "infinite": (
+        (np.float32([[[[0.0]]], [[[np.inf]]]]), [0, 1]),
+        "infinite pixels, first in image 1",
+    ),
 }
 
 
@@ -139,6 +157,34 @@ def test_images_of_other_data_raise_one_line_with_the_argument(name):
     assert message.startswith("validation must be a pair (images, labels)")
     assert message.endswith("Correct `validation`.")
     assert "\n" not in message
+
+
+KINDS = [np.bool_, np.int8, np.uint8, np.uint16, np.int32, np.uint32, np.int64, np.uint64]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("of", [np.array, torch.tensor, list], ids=["array", "tensor", "list"])
+def test_images_of_labels_of_any_integer_type_are_int64(kind, of):
+    labels = np.array([1, 0, 1, 1]).astype(kind)
+    found = images_of((FLOATS, of(labels)), "train").labels
+    assert found.dtype == torch.int64
+    assert found.tolist() == [1, 0, 1, 1]
+
+
+def test_splits_of_different_preprocessing_raise():
+    labels = [0, 1, 0, 1]
+    floats, raw = (FLOATS, labels), (pixels(4, 4, 4), labels)
+    for pair in ((floats, floats), (raw, raw)):
+        assert [part.labels.tolist() for part in splits_of(*pair)] == [labels, labels]
+    for train, validation, got in ((floats, raw, "float and uint8"), (raw, floats, "uint8 and fl")):
+        with pytest.raises(TaskError, match=f"must both be uint8 .* or both float, got {got}") as e:
+            splits_of(train, validation)
+        assert "\n" not in str(e.value)
+
+
+def test_splits_of_one_class_raise():
+    with pytest.raises(TaskError, match="train must have images of at least two classes"):
+        splits_of((FLOATS, [1, 1, 1, 1]), (FLOATS, [0, 1, 0, 1]))
 
 
 def test_subset_and_digests_follow_images_and_labels():

@@ -35,9 +35,14 @@ def refusal(layer: nn.Module) -> str | None:
         return "a 1 x 1 convolution with stride or padding"
     else:
         base = nn.Conv2d
-    if type(layer).forward is not base.forward:
+    if type(layer).forward is not base.forward or "forward" in vars(layer):
         return f"of class {type(layer).__name__}, which overrides {base.__name__}.forward"
+    if any(getattr(layer, hooks) for hooks in _HOOKS):
+        return "with hooks, which its adapter would not call"
     return None
+
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def is_scaling(name: str) -> bool:

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from glora_automl.adapters import classifiers, is_adaptable, linear_shapes, unadaptable
-from glora_automl.architecture import LayerShape
+from glora_automl.adapters import attach, classifiers, is_adaptable, linear_shapes, unadaptable
+from glora_automl.architecture import Choice, LayerShape
 from glora_automl.errors import LayerError
 from tests import models
 
@@ -193,6 +193,31 @@ class TestUnadaptable:
         found = unadaptable(model)
         assert ("0" in found) == (reason is not None) == (not is_adaptable(model)("0", layer))
         assert reason is None or found["0"].startswith(reason)
+
+    @pytest.mark.parametrize(
+        "register",
+        [
+            lambda layer: layer.register_forward_hook(lambda *_: None),
+            lambda layer: layer.register_forward_pre_hook(lambda *_: None),
+            lambda layer: layer.register_full_backward_hook(lambda *_: None),
+            lambda layer: layer.register_full_backward_pre_hook(lambda *_: None),
+        ],
+        ids=["forward", "before forward", "backward", "before backward"],
+    )
+    def test_unadaptable_layer_with_hooks_until_they_are_removed(self, register):
+        model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+        hook = register(model[0])
+        assert unadaptable(model) == {"0": "with hooks, which its adapter would not call"}
+        assert set(linear_shapes(model, example=torch.zeros(1, 4))) == {"1"}
+        with pytest.raises(LayerError, match=r"got '0' \(with hooks"):
+            attach(model, {"0": {"E": [Choice("vector")]}})
+        hook.remove()
+        assert unadaptable(model) == {}
+
+    def test_unadaptable_layer_with_a_forward_of_its_own(self):
+        model = nn.Sequential(nn.Linear(4, 4))
+        model[0].forward = torch.relu
+        assert unadaptable(model)["0"].endswith("which overrides Linear.forward")
 
     def test_unadaptable_has_the_classifier(self):
         found = unadaptable(models.backbone("distilled"))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 
 from glora_automl._files import read_file, user_path
 from glora_automl._messages import short, shorten
+from glora_automl._rules import Place, find_fault, find_place
 from glora_automl.errors import GLoRAError
 
 # TOML is typed: neither true nor "3" is a number. JSON and TOML also have numbers that are none.
@@ -19,6 +22,9 @@ Int = Annotated[int, Strict()]
 Float = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Bool = Annotated[bool, Strict()]
 Count = Annotated[Int, Field(ge=0, le=10**12)]
+Sha256 = Annotated[
+    str, Field(pattern=r"^[0-9a-f]{64}$", description="a sha256 of 64 hexadecimal digits")
+]
 
 MAX_BYTES = 1 << 20
 """Largest TOML file."""
@@ -153,6 +159,7 @@ def validate(
     error: type[GLoRAError],
     *,
     control: bool = False,
+    hint: str | None = None,
 ) -> Model:
     """Check a parsed table against its model and report the first fault in one line.
 
@@ -162,6 +169,7 @@ def validate(
         where: Prefix of the message, such as ``recipe digits``.
         error: Class of the exception.
         control: As for :func:`check_plain`.
+        hint: The way out of any fault; by default to correct the key.
 
     Raises:
         GLoRAError: As ``error``, or as the :class:`GLoRAError` that a validator raised.
@@ -170,56 +178,74 @@ def validate(
         check_plain(table, control=control)
         return model.model_validate(table)
     except ValidationError as faults:
-        # A misspelt key explains the missing key that it causes.
-        fault = min(faults.errors(), key=lambda f: f["type"] != "extra_forbidden")
+        fault = find_fault(faults.errors())
     except ValueError as out_of_bounds:
         raise error(f"{where}: {out_of_bounds}") from None
-    owner, path = _locate(model, fault["loc"])
-    if fault["type"].startswith("union_tag"):  # discriminator of a table, such as task.source
-        path.append(fault["ctx"]["discriminator"].strip("'"))
-    if fault["type"] == "union_tag_invalid":
-        fault["msg"] = f"Input should be one of {fault['ctx']['expected_tags']}"
-        fault["input"] = fault["ctx"]["tag"]
-    key = shorten(".".join(path), 80) or "the table"
-    if fault["type"] == "extra_forbidden":
+    place, kind = find_place(model, fault["loc"]), fault["type"]
+    keys, owner = place.keys, place.owner
+    if kind.startswith("union_tag"):  # discriminator of a table, such as task.source
+        keys = (*keys, fault["ctx"]["discriminator"].strip("'"))
+        place = place._replace(keys=keys, option=keys)
+    key = shorten(".".join(keys), 80) or "the table"
+    if kind == "extra_forbidden":
         known = [] if owner is None else list(owner.model_fields)
-        raise error(f"{where}: unknown key {key!r}. {suggest(path[-1], known)}")
-    if fault["type"] in ("missing", "union_tag_not_found"):
-        raise error(f"{where}: the key {key!r} is required and missing.")
-    if fault["type"] == "value_error":  # from a validator of this package, which names the value
+        raise error(f"{where}: unknown key {key!r}. {suggest(keys[-1], known)}")
+    if kind in ("missing", "union_tag_not_found"):
+        raise error(f"{where}: the key {key!r} is required and missing. {hint or 'Add it.'}")
+    hint = hint or (f"Correct `{'.'.join(place.option)}`." if place.option else "Correct it.")
+    if kind == "value_error":  # from a validator of this package, which names the value
         reason = fault["ctx"]["error"]
-        if isinstance(reason, GLoRAError):
-            raise type(reason)(f"{where}: {reason}")
-        raise error(f"{where}: {key}: {reason}")
-    # pydantic writes "Input should be ...", "Tuple should have ...".
-    rule = re.sub(r"^\w+ should ", "", fault["msg"])
-    raise error(f"{where}: {key} must {rule}, got {short(fault['input'])}.")
+        kept = type(reason) if isinstance(reason, GLoRAError) else error
+        raise kept(f"{where}: {_with_key(str(reason), place, hint)}")
+    rule, value = place.rule or "valid", short(_value_at(table, keys, fault["input"]))
+    if kind == "union_tag_invalid":
+        rule = f"one of {fault['ctx']['expected_tags']}"
+    raise error(f"{where}: {key} must be {rule}, got {value}. {hint}")
 
 
-def _locate(
-    model: type[BaseModel], location: tuple[int | str, ...]
-) -> tuple[type[BaseModel] | None, list[str]]:
-    """Return the model of the table with the fault, and the keys that lead to the fault.
+def _with_key(reason: str, place: Place, hint: str) -> str:
+    """Return a validator's message with its whole key and a way out.
 
-    An optional table counts like any other. pydantic lists the tag of a discriminated union as a
-    key; the result leaves it out.
+    A validator knows the key, at most, and not the tables that lead to it.
     """
-    owner: Any = model
-    path: list[str] = []
-    parts = list(location)
-    while parts:
-        part = str(parts.pop(0))
-        path.append(part)
-        if part.isdigit() and parts:
-            continue  # a place in an array of tables
-        if owner is None or not parts:
-            break
-        field = owner.model_fields.get(part)
-        kinds = () if field is None else (field.annotation, *get_args(field.annotation))
-        tables = [kind for kind in kinds if hasattr(kind, "model_fields")]
-        if field is not None and field.discriminator:
-            tag = str(parts.pop(0))
-            key = str(field.discriminator)
-            tables = [t for t in tables if tag in get_args(t.model_fields[key].annotation)]
-        owner = tables[0] if tables else None
-    return owner, path
+    key = ".".join(place.keys)
+    own = {} if place.model is None else place.model.model_fields
+    for name in own if key else ():
+        reason = reason.replace(f"`{name}`", f"`{key}.{name}`")
+    if reason.startswith("must "):
+        reason = f"{key} {reason}"
+    else:
+        word = _WORD.match(reason)
+        *above, last = place.keys or ("",)
+        if word is not None and word[0] == last:
+            reason = ".".join([*above, reason])
+        elif word is not None and word[0] in own and key:
+            reason = f"{key}.{reason}"
+        elif key:
+            reason = f"{key}: {reason}"
+    return reason if _HINT.search(reason) else f"{reason} {hint}"
+
+
+_WORD = re.compile(r"\w+")
+_HINT = re.compile(r"[.?] (?=[A-Z])")
+
+
+def _value_at(table: object, keys: Sequence[str], otherwise: object) -> object:
+    """Return the value at a key of a parsed table, which a union's members see in parts."""
+    for key in keys:
+        if isinstance(table, Mapping) and key in table:
+            table = table[key]
+        elif isinstance(table, list | tuple) and key.isdigit() and int(key) < len(table):
+            table = table[int(key)]
+        else:
+            return otherwise
+    return table
+
+
+@contextmanager
+def of_file() -> Iterator[None]:
+    """Name keys of a file plainly in errors: backticks stand for what a caller can pass."""
+    try:
+        yield
+    except GLoRAError as error:
+        raise type(error)(str(error).replace("`", "")) from None

@@ -57,6 +57,14 @@ class Budget:
         Raises:
             BudgetError: If the value is malformed or negative.
         """
+        try:
+            return cls._read(value)
+        except BudgetError as error:
+            raise BudgetError(f"budget {error} Correct `budget`.") from None
+
+    @classmethod
+    def _read(cls, value: Budget | int | str) -> Budget:
+        """Parse a budget; the message of an error does not name its argument."""
         if isinstance(value, Budget):
             return value
         written = value
@@ -67,17 +75,15 @@ class Budget:
             match = _FORM.fullmatch(value.strip()) if isinstance(value, str) else None
         if match is None:
             raise BudgetError(
-                "The budget must be a count of parameters at or above 0 such as 12000, '12k', "
-                f"'0.3M' or '1%' of the backbone, got {short(value)}."
+                "must be a count of parameters at or above 0 such as 12000, '12k', '0.3M' or '1%' "
+                f"of the backbone, got {short(value)}."
             )
         count, number, unit = match.groups()
         if count is not None:
             return cls(Fraction(count), False, written)
         if unit == "%":
             if Fraction(number) > 100:
-                raise BudgetError(
-                    f"The budget must be at most 100% of the backbone, got {short(value)}."
-                )
+                raise BudgetError(f"must be at most 100% of the backbone, got {short(value)}.")
             return cls(Fraction(number), True, written)
         return cls(Fraction(number) * _UNITS[unit.lower()], False, written)
 
@@ -98,7 +104,7 @@ class Budget:
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: object) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(
-            cls.parse,
+            cls._read,
             serialization=core_schema.plain_serializer_function_ser_schema(
                 lambda budget: budget.written
             ),

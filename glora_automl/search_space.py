@@ -110,17 +110,19 @@ def load_search_space(name: str) -> SearchSpaceSpec:
     """
     stem, table = _declarations.read("search_spaces", name, SearchSpaceError)
     where = f"search space {stem}"
-    spec = _declarations.validate(SearchSpaceSpec, table, where, SearchSpaceError)
-    check_choices(spec, where)
+    with _declarations.of_file():
+        spec = _declarations.validate(SearchSpaceSpec, table, where, SearchSpaceError)
+        check_choices(spec, where, "choices")
     return spec
 
 
-def check_choices(spec: SearchSpaceSpec, where: str) -> None:
+def check_choices(spec: SearchSpaceSpec, where: str, key: str = "search_space.choices") -> None:
     """Check that each support tensor allows its choices and has each of them once.
 
     Args:
         spec: The declaration.
         where: Prefix of the message.
+        key: Key of the choices, for the way out.
 
     Raises:
         SearchSpaceError: If a choice is not allowed, missing or repeated.
@@ -131,11 +133,11 @@ def check_choices(spec: SearchSpaceSpec, where: str) -> None:
             for choice in choices:
                 Choice.parse(choice).check(tensor)
         except ArchitectureError as error:
-            raise SearchSpaceError(f"{where}: choices.{tensor}: {error}") from None
+            raise SearchSpaceError(f"{where}: choices.{tensor}: {error} Correct `{key}.{tensor}`.") from None
         if not choices or len(set(choices)) < len(choices):
             raise SearchSpaceError(
                 f"{where}: choices.{tensor} must name at least one choice, each once, "
-                f"got {list(choices)}."
+                f"got {list(choices)}. Correct `{key}.{tensor}`."
             )
 
 

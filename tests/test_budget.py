@@ -102,7 +102,7 @@ class TestBudget:
          True, False, None, "+5", [12], 1.5, "0.5", "9" * 400, 10**30, 10**4000, "1e3"],
     )  # fmt: skip
     def test_parse_malformed_value_raises_one_line_with_rule_and_value(self, value):
-        with pytest.raises(BudgetError, match="The budget must be a count") as caught:
+        with pytest.raises(BudgetError, match="budget must be a count") as caught:
             Budget.parse(value)
         message = str(caught.value)
         assert short(value) in message
@@ -149,7 +149,7 @@ class TestBudget:
         assert Declared(budget=declared.budget) == declared
 
     def test_pydantic_field_malformed_value_raises_the_budgets_message(self):
-        with pytest.raises(ValidationError, match="The budget must be a count of parameters"):
+        with pytest.raises(ValidationError, match="budget must be a count of parameters"):
             Declared(budget="12q")
 
 

@@ -95,14 +95,14 @@ def test_load_missing_key_names_it(load):
 @pytest.mark.parametrize(
     ("content", "key", "rule", "value"),
     [
-        ('layers = "blocks.*"\n' + CHOICES, "layers", "tuple", "'blocks.*'"),
-        ("layers = [1]\n" + CHOICES, "layers.0", "string", "1"),
-        ("layers = []\n" + CHOICES, "layers", "at least 1", "[]"),
+        ('layers = "blocks.*"\n' + CHOICES, "layers", "a list of 1 to 1,000 texts", "'blocks.*'"),
+        ("layers = [1]\n" + CHOICES, "layers.0", "text", "1"),
+        ("layers = []\n" + CHOICES, "layers", "1 to 1,000", "[]"),
         ('tie = "blok"\n' + CHOICES, "tie", "'layer', 'kind', 'block' or 'model'", "'blok'"),
-        ("description = 3\n" + CHOICES, "description", "string", "3"),
-        ("choices = 3\n", "choices", "dictionary", "3"),
-        ("[choices]\nB = 7\n", "choices.B", "tuple", "7"),
-        ("[choices]\nB = [2]\n", "choices.B.0", "string", "2"),
+        ("description = 3\n" + CHOICES, "description", "text of at most 1,000 characters", "3"),
+        ("choices = 3\n", "choices", "a table", "3"),
+        ("[choices]\nB = 7\n", "choices.B", "a list of", "7"),
+        ("[choices]\nB = [2]\n", "choices.B.0", "text", "2"),
         ('[choices]\nB = ["lorra-2"]\n', "choices.B", "lora-r", "'lorra-2'"),
         ('[choices]\nC = ["scalar"]\n', "choices.C", "none, vector, lora-r", "'scalar'"),
         ("[choices]\nB = []\n", "choices.B", "at least one", "[]"),
@@ -119,7 +119,7 @@ def test_load_wrong_value_has_file_key_rule_and_value(load, content, key, rule, 
     assert "mine: " in message
     assert f" {key}" in message
     assert rule in message
-    assert message.endswith(f"got {value}.")
+    assert message.endswith(f"got {value}. Correct {key.removesuffix('.0')}.")
 
 
 @pytest.mark.parametrize("content", ["x = = 3", "[choices", CHOICES + CHOICES, b"\xff\xfe\x00"])
@@ -201,8 +201,8 @@ def test_validate_package_error_in_a_validator_keeps_its_class():
     message = message_of(
         _declarations.validate, Model, {"budget": "12q"}, "here", RecipeError, error=BudgetError
     )
-    assert message.startswith("here: The budget must be a count")
-    assert message.endswith("got '12q'.")
+    assert message.startswith("here: budget must be a count")
+    assert message.endswith("got '12q'. Correct `budget`.")
 
 
 values = st.recursive(

@@ -655,7 +655,7 @@ WRONG = {
         TaskError,
         "head must be None for a timm name, got 'head'",
     ),
-    "budget": ({"budget": "12q"}, BudgetError, "The budget must be"),
+    "budget": ({"budget": "12q"}, BudgetError, "budget must be"),
     "search space": ({"search_space": "leen"}, SearchSpaceError, "lean"),
     "section": (
         {"settings": {"trainning": {"epochs": 2}}},

@@ -20,6 +20,9 @@ AUTO = "auto"
 """Name in place of a model that a study is to choose."""
 
 
+Candidate = Annotated[CandidateBackbone, Field(description="a model, as text or as a table")]
+
+
 class BackboneSettings(BackboneSource):
     """The model of a study with its source of weights, or candidates for it.
 
@@ -40,7 +43,9 @@ class BackboneSettings(BackboneSource):
 
     pretraining: TrainingSettings | None = None
     head_init: Literal["random", "logistic"] = "random"
-    candidates: Annotated[tuple[CandidateBackbone, ...], Field(max_length=100)] = ()
+    candidates: Annotated[
+        tuple[Candidate, ...], Field(max_length=100, description="a list of at most 100 models")
+    ] = ()
     max_params: Budget | None = None
     max_latency_ms: Float | None = Field(default=None, gt=0, le=1e6)
 

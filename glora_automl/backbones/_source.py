@@ -9,7 +9,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from glora_automl._declarations import Bool, Declaration, Float
+from glora_automl._declarations import Bool, Declaration, Float, Sha256
 from glora_automl.backbones._kwargs import ModelKwargs
 from glora_automl.backbones._names import PREFIX
 from glora_automl.errors import TaskError
@@ -47,7 +47,7 @@ class BackboneSource(Declaration):
     pretrained: Bool = False
     kwargs: ModelKwargs = Field(default_factory=dict)
     checkpoint: str | None = None
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    sha256: Sha256 | None = None
     mean: Annotated[tuple[Mean, ...], Field(max_length=64)] | None = None
     std: Annotated[tuple[Deviation, ...], Field(max_length=64)] | None = None
 

@@ -54,7 +54,7 @@ class _Parameters(Declaration):
     timeout: Annotated[Float, Field(gt=0, le=1e8)] | None
     validation_size: Annotated[Int, Field(ge=1)] | Annotated[Float, Field(gt=0, lt=1)]
     class_weight: Literal["balanced"] | tuple[Weight, ...] | None
-    scoring: Annotated[str, Field(pattern="^[a-z_]{1,40}$")]
+    scoring: Annotated[str, Field(pattern="^[a-z_]{1,40}$", description="the name of a metric")]
     settings: dict[str, Any] | None
     image_shape: Annotated[tuple[Int, ...], Field(max_length=3)] | None
     pixel_range: tuple[Pixel, Pixel] | None
@@ -70,7 +70,7 @@ class _Table(Declaration):
     seed: Seed
     classes: Annotated[tuple[bool | int | float | str, ...], Field(min_length=2)]
     dtype: Annotated[
-        str, Field(pattern=r"^(\|b1|[<>|=][iu][1248]|[<>]f[248]|[<>]U[0-9]{1,4}|\|O)$")
+        str, Field(pattern=DTYPE, description="a type of labels, as numpy writes it")
     ]
     pixels: tuple[tuple[Size, Size, Size], Pixel, Pixel]
     names: tuple[str, ...]
@@ -135,7 +135,12 @@ class Saved(NamedTuple):
         """
         where = f"`path` must be a folder that GLoRAClassifier.save wrote, got {short(path)}"
         table = validate(
-            _Table, adapter.record.about.get(KEY), f"{where}: classifier", ExportError, control=True
+            _Table,
+            adapter.record.about.get(KEY),
+            f"{where}: classifier",
+            ExportError,
+            control=True,
+            hint="Save it again.",
         )
         parameters = table.parameters.model_dump()
         if not isinstance(table.parameters.search_space, str):

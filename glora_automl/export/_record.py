@@ -13,7 +13,15 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import Field, field_validator, model_validator
 from torch import nn
 
-from glora_automl._declarations import MAX_TEXT, Count, Declaration, Float, Int, validate
+from glora_automl._declarations import (
+    MAX_TEXT,
+    Count,
+    Declaration,
+    Float,
+    Int,
+    Sha256,
+    validate,
+)
 from glora_automl._files import read_file, write_atomic
 from glora_automl._messages import short
 from glora_automl.adapters import adapted_layers, classifiers
@@ -67,7 +75,6 @@ MAX_BYTES = 1 << 24
 
 Channels = Annotated[Int, Field(ge=1, le=64)]
 Side = Annotated[Int, Field(ge=1, le=16_384)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Preprocessing(Declaration):
@@ -284,7 +291,7 @@ def read_record(folder: Path, *kinds: Kind) -> Record:
             f"{short(version)}. Upgrade glora-automl."
         )
     # Classes are named by folders, whose names may have any character.
-    record = validate(Record, table, f"export {short(str(folder))}", ExportError, control=True)
+    record = validate(Record, table, f"export {short(str(folder))}", ExportError, control=True, hint="Export again.")
     if kinds and record.kind not in kinds:
         raise ExportError(
             f"The export {str(folder)!r} must be of kind {' or '.join(kinds)}, got "

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 from optuna.distributions import BaseDistribution
 from pydantic import Field
 
 from glora_automl import _declarations
 from glora_automl._declarations import MAX_TEXT, Declaration, Int
+from glora_automl._messages import short
 from glora_automl.architecture import Architecture
 from glora_automl.backbones import AUTO, LISTS, BackboneSettings, BackboneSource, in_folder
 from glora_automl.budget import Budget
@@ -28,6 +29,11 @@ __all__ = ["NAME", "Recipe", "list_recipes", "load_recipe", "parse_recipe"]
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 """Names of recipes and studies: they name folders."""
+
+NAME_RULE = "up to 100 letters, digits, '.', '_' and '-', with a letter or digit first"
+"""The pattern in words."""
+
+Name = Annotated[str, Field(pattern=NAME, description=NAME_RULE)]
 
 _WEIGHTS = ("pretrained", "checkpoint", "pretraining")
 """Settings of a backbone that exclude each other."""
@@ -69,7 +75,7 @@ class Recipe(Declaration):
         ('8k', 100)
     """
 
-    name: str = Field(pattern=NAME)
+    name: Name
     description: str = Field(default="", max_length=1000)
     seed: Int = Field(default=0, ge=0, lt=2**32)
     budget: Budget
@@ -266,7 +272,8 @@ def load_recipe(name: str | Path) -> Recipe:
     if isinstance(given := table.get("architecture"), str):
         table["architecture"] = read_architecture(given, folder)
     table["search_space"] = _space(table.get("search_space", "default"), folder)
-    return parse_recipe(table, f"recipe {stem}")
+    with _declarations.of_file():
+        return parse_recipe(table, f"recipe {stem}")
 
 
 def _space(space: object, folder: Path) -> object:
@@ -316,19 +323,25 @@ def _check_tuning(recipe: Recipe, where: str) -> None:
     Raises:
         RecipeError: If a key is unknown or a value out of its range.
     """
-    if not recipe.tune.n_trials:
+    if not recipe.tune.tuned_keys():
         return
     known = set(_flatten(recipe.model_dump(mode="json", include={"training", "backbone"})))
     for key in recipe.tune.tuned_keys():
         if key not in known:
             options = sorted(name for name in known if name.startswith("training."))
             raise RecipeError(
-                f"{where}: tune.choices must name settings, got {key[:60]!r}. "
+                f"{where}: tune.choices must name settings, got {short(key)}. "
                 f"{_declarations.suggest(key, options)}"
             )
     table = recipe.model_dump(mode="json") | {"tune": {}}
-    for settings in (*recipe.tune.extremes(), *recipe.tuning_proposals()):
+    proposals = recipe.tuning_proposals() if recipe.tune.n_trials else []
+    for settings in (*recipe.tune.extremes(), *proposals):
         _declarations.validate(
-            Recipe, _merge(table, nested(settings)), f"{where}: tune", RecipeError
+            Recipe,
+            _merge(table, nested(settings)),
+            f"{where}: tune.choices",
+            RecipeError,
+            hint="Correct `tune.choices`.",
         )
-    recipe.tuning_space()
+    if recipe.tune.n_trials:
+        recipe.tuning_space()  # whose ranges must hold the recipe's own values

@@ -14,7 +14,7 @@ from glora_automl._files import user_path
 from glora_automl._messages import short
 from glora_automl.errors import GLoRAError, RecipeError
 from glora_automl.recipes._overrides import OWN, override_recipe, with_settings
-from glora_automl.recipes._recipe import NAME, Recipe
+from glora_automl.recipes._recipe import Name, Recipe
 from glora_automl.tasks import is_hidden
 
 __all__ = ["Suite", "SuiteTask", "list_suites", "load_suite", "suite_recipes"]
@@ -33,7 +33,7 @@ class SuiteTask(Declaration):
         set: Changes to the suite's recipe, as a table.
     """
 
-    name: str = Field(pattern=NAME)
+    name: Name
     group: str = ""
     path: str | None = None
     set: dict[str, Any] = Field(default_factory=dict)
@@ -69,7 +69,7 @@ class Suite(Declaration):
         published: Published results on these tasks.
     """
 
-    name: str = Field(pattern=NAME)
+    name: Name
     description: str = Field(default="", max_length=1000)
     recipe: str = Field(max_length=4096)
     tasks: tuple[SuiteTask, ...] = Field(min_length=1)
@@ -119,7 +119,8 @@ def load_suite(name: str | Path, *, data: str | None = None) -> Suite:
         table["tasks"] = [{"name": path.stem, "path": str(path)} for path in _tasks_in(place)]
         return _declarations.validate(Suite, table, f"suite {name}", RecipeError)
     stem, table = _declarations.read("suites", name, RecipeError)
-    suite = _declarations.validate(Suite, {"name": stem, **table}, f"suite {stem}", RecipeError)
+    with _declarations.of_file():
+        suite = _declarations.validate(Suite, {"name": stem, **table}, f"suite {stem}", RecipeError)
     begin = place.parent if data is None else user_path(data, "`data`", RecipeError)
     tasks = [
         task if task.path is None else task.model_copy(update={"path": str(begin / task.path)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from optuna.distributions import (
@@ -12,7 +13,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from glora_automl import _declarations
 from glora_automl._declarations import Bool, Declaration, Float, Int
@@ -20,6 +21,9 @@ from glora_automl._messages import short
 from glora_automl.errors import RecipeError
 
 __all__ = ["Range", "TuneSettings", "load_portfolio", "nested"]
+
+MAX_STEPS = 10**9
+"""Most steps of a range."""
 
 Value = bool | int | float | str
 
@@ -41,18 +45,36 @@ class Range(Declaration):
 
     @model_validator(mode="after")
     def _check(self) -> Range:
-        try:
-            self.distribution()
-        except (ValueError, OverflowError) as error:
-            raise ValueError(f"must be a range of Optuna, got {error}") from None
+        if self.low > self.high:
+            raise ValueError(f"low must be at most high, got {self.low} and {self.high}.")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low must be above 0 with log = true, got {self.low}.")
+        if self.step is None:
+            return self
+        if self.log:
+            raise ValueError(f"step must be unset with log = true, got {self.step}.")
+        if self._has_integers and not isinstance(self.step, int):
+            raise ValueError(f"step must be an integer as low and high are, got {self.step}.")
+        least = (self.high - self.low) / MAX_STEPS
+        if not 0 < self.step or self.step < least:
+            bound = f"at least {least:g}" if least else "above 0"
+            raise ValueError(f"step must be {bound}, got {self.step}.")
         return self
 
+    @property
+    def _has_integers(self) -> bool:
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
     def distribution(self) -> BaseDistribution:
-        """Return Optuna's distribution of the range."""
-        if isinstance(self.low, int) and isinstance(self.high, int):
-            step = 1 if self.step is None else int(self.step)
-            return IntDistribution(self.low, self.high, log=self.log, step=step)
-        return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
+        """Return Optuna's distribution of the range; it ends at the last step below ``high``."""
+        high: Any = self.high
+        if self.step is not None:  # Optuna warns where the last step does not reach the end
+            low, end, step = (Decimal(str(value)) for value in (self.low, high, self.step))
+            high = low + (end - low) // step * step
+        if self._has_integers:
+            steps = 1 if self.step is None else int(self.step)
+            return IntDistribution(int(self.low), int(high), log=self.log, step=steps)
+        return FloatDistribution(float(self.low), float(high), log=self.log, step=self.step)
 
     def holds(self, value: object) -> bool:
         """Return whether a value is one that the range may propose.
@@ -77,20 +99,15 @@ class Range(Declaration):
         return f"{'integers ' if is_integer else ''}{self.low} to {self.high}{step}"
 
 
-def _read_choices(value: object) -> object:
-    """Read a table as a range; pydantic would name the rule of a list."""
-    if not isinstance(value, Mapping):
-        return value
-    try:
-        return Range.model_validate(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        reason = str(first["msg"]).removeprefix("Value error, ")
-        raise ValueError(f"{where}: {reason}" if where else reason) from None
+def _kind_of_choices(value: object) -> str:
+    return "range" if isinstance(value, Mapping | Range) else "list"
 
 
-Choices = Annotated[tuple[Value, ...] | Range, BeforeValidator(_read_choices)]
+Choices = Annotated[
+    Annotated[tuple[Value, ...], Tag("list")] | Annotated[Range, Tag("range")],
+    Discriminator(_kind_of_choices),
+    Field(description="a list of values, or a table with low and high"),
+]
 
 
 class TuneSettings(Declaration):
@@ -114,7 +131,7 @@ class TuneSettings(Declaration):
             five trials are complete.
     """
 
-    n_trials: Int = Field(default=0, ge=0)
+    n_trials: Int = Field(default=0, ge=0, le=1_000_000)
     portfolio: Int = Field(default=0, ge=0)
     choices: dict[str, Choices] = Field(default_factory=dict)
     sampler: Literal["tpe", "gp", "random"] = "tpe"
@@ -122,13 +139,25 @@ class TuneSettings(Declaration):
     epochs_ratio: Float = Field(default=0.25, gt=0, le=100)
     prune_ratio: Float = Field(default=0.5, gt=0, le=1)
 
+    @field_validator("portfolio")
+    @classmethod
+    def _check_portfolio(cls, portfolio: int) -> int:
+        if portfolio > (n := len(load_portfolio())):
+            raise ValueError(f"must be at most {n}, the settings of the portfolio, got {portfolio}.")
+        return portfolio
+
     @model_validator(mode="after")
     def _check_choices(self) -> TuneSettings:
+        if self.n_trials and not (self.choices or self.portfolio):
+            raise ValueError(
+                f"n_trials must be 0 without choices and portfolio, got {self.n_trials}. Set "
+                "`choices` or `portfolio`."
+            )
         for key, values in self.choices.items():
             if key.partition(".")[0] != "training" and key != "backbone.head_init":
                 raise ValueError(
                     "choices must be keys of [training] or backbone.head_init, got "
-                    f"{key[:60]!r}. Correct `tune.choices`."
+                    f"{short(key)}. Correct `choices`."
                 )
             if values == ():
                 raise ValueError(f"choices of {key} must not be empty. Add values.")

@@ -10,7 +10,7 @@ from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import BaseModel, ConfigDict, Field
 
-from glora_automl._declarations import Count, Float, Int, validate
+from glora_automl._declarations import Count, Float, Int, Sha256, validate
 from glora_automl._messages import short
 from glora_automl.architecture import Architecture, LayerShape
 from glora_automl.errors import GLoRAError, StudyError
@@ -32,9 +32,10 @@ __all__ = [
     "check_stage_trials",
 ]
 
+ALTERED = "The study was altered or comes from another version."
+
 Text = Annotated[str, Field(max_length=4096)]
 Usage = Annotated[Float, Field(ge=0, le=1e18)] | None
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _Kept(BaseModel):
@@ -143,7 +144,7 @@ def check_attributes(study: optuna.Study | FrozenStudy, trials: Sequence[FrozenT
     """
     where = f"The study {short(study.study_name)}"
     found = {k.removeprefix("glora:"): v for k, v in study.user_attrs.items()}
-    settings = validate(KeptSettings, found.get("settings"), f"{where}: settings", StudyError)
+    settings = validate(KeptSettings, found.get("settings"), f"{where}: settings", StudyError, hint=ALTERED)
     for key, kind in RECORDS.items():
         if (value := found.get(key)) is not None:
             kind.from_json(value)
@@ -161,7 +162,7 @@ def check_attributes(study: optuna.Study | FrozenStudy, trials: Sequence[FrozenT
             )
     for trial in trials:
         name = f"{where}: trial {trial.number}"
-        kept = validate(TrialAttributes, trial.user_attrs, name, StudyError)
+        kept = validate(TrialAttributes, trial.user_attrs, name, StudyError, hint=ALTERED)
         complete = trial.state == TrialState.COMPLETE
         if complete and kept.trainable_params is None and is_feasible(trial):
             raise StudyError(f"{name}: the key {CONSTRAINT!r} is required and missing.")
@@ -190,7 +191,7 @@ def check_stage_trials(name: str, trials: Sequence[FrozenTrial]) -> None:
     """
     for trial in trials:
         where = f"The study {short(name)}: stage attempt {trial.number}"
-        kept = validate(_StageTrial, trial.user_attrs, where, StudyError)
+        kept = validate(_StageTrial, trial.user_attrs, where, StudyError, hint=ALTERED)
         try:
             StageName.parse(kept.stage)
         except ValueError:

@@ -10,7 +10,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from glora_automl._declarations import check_plain
-from glora_automl._messages import shorten
+from glora_automl._messages import short, shorten
+from glora_automl._rules import find_fault, find_place
 from glora_automl.errors import StudyError
 
 __all__ = ["Count", "Record", "Seconds"]
@@ -34,7 +35,7 @@ class Record:
         Point(x=3)
         >>> Point.from_json({"x": "three"})
         Traceback (most recent call last):
-        glora_automl.errors.StudyError: A record must be a valid Point, got an invalid x ...
+        glora_automl.errors.StudyError: A record must be a valid Point, got an invalid x: ...
     """
 
     def to_json(self) -> dict[str, Any]:
@@ -53,11 +54,15 @@ class Record:
             check_plain(table, control=True)
             record: Self = _adapter(cls).validate_python(table)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = shorten(".".join(map(str, first["loc"])), 60) or "value"
+            first = find_fault(error.errors())
+            place = find_place(cls, first["loc"])
+            where = shorten(".".join(place.keys), 60) or "value"
+            got = f"an invalid {where}: {short(first['input'])}"
+            if first["type"] == "missing":
+                got = f"no {where}"
             raise StudyError(
-                f"A record must be a valid {cls.__name__}, got an invalid {where} "
-                f"({str(first['msg'])[:80]}); the study was altered or comes from another version."
+                f"A record must be a valid {cls.__name__}, got {got}. The study was altered or "
+                "comes from another version."
             ) from None
         except ValueError as error:
             raise StudyError(

@@ -106,6 +106,11 @@ class ReadingSettings(Declaration):
     unreadable: Literal["refuse", "skip"] = "refuse"
     value_range: ValueRange = None
 
+    @field_validator("memory", mode="before")
+    @classmethod
+    def _check_memory(cls, value: object) -> object:
+        return [value] if isinstance(value, bool) else value  # pydantic reads true as one byte
+
     @field_validator("value_range", mode="before")
     @classmethod
     def _check_range(cls, value: object) -> object:

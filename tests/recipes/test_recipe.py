@@ -1,9 +1,16 @@
+import copy
+import re
+from typing import get_args
+
 import pytest
+from pydantic import BaseModel
 
 from glora_automl.errors import BudgetError, RecipeError, SearchSpaceError
-from glora_automl.recipes import Recipe, list_recipes, load_recipe
+from glora_automl.recipes import Recipe, list_recipes, load_recipe, parse_recipe
 from glora_automl.recipes._overrides import with_settings
 from glora_automl.search_space import load_search_space
+from glora_automl.tasks import TaskSettings
+from tests.refusals import refusal
 
 
 def write(tmp_path, text, name="mine.toml"):
@@ -157,7 +164,7 @@ def test_identity_texts_and_n_trials_do_not_matter(tiny):
         ({"seed": "3"}, ["seed", "'3'"]),
         ({"seed": True}, ["seed", "True"]),
         ({"backbone": {"pretraining": {"epoch": 3}}}, ["pretraining.epoch", "'epochs'"]),
-        ({"search_space": {"layers": []}}, ["search_space.layers", "at least 1"]),
+        ({"search_space": {"layers": []}}, ["search_space.layers", "1 to 1,000 texts"]),
     ],
 )
 def test_replace_wrong_type_raises(tiny, changes, words):
@@ -169,9 +176,9 @@ def test_replace_wrong_type_raises(tiny, changes, words):
 
 @pytest.mark.parametrize("budget", [True, 1.5, "12q"])
 def test_replace_malformed_budget_raises_one_line(tiny, budget):
-    with pytest.raises(BudgetError, match="recipe tiny: The budget must be a count") as caught:
+    with pytest.raises(BudgetError, match="recipe tiny: budget must be a count") as caught:
         tiny.replace(budget=budget)
-    assert str(caught.value).endswith(f"got {budget!r}.")
+    assert str(caught.value).endswith(f"got {budget!r}. Correct `budget`.")
 
 
 @pytest.mark.parametrize("budget", [12_000, "12k"])
@@ -223,3 +230,72 @@ def test_identity_places_of_candidates_do_not_matter(tiny):
     assert one.identity() == two.identity()
     other = tiny.replace(backbone={"candidates": ["resnet34=a.pth"]})
     assert other.identity() != one.identity()
+
+
+SOURCES = {
+    "digits": {"classes": [1, 2], "train_per_class": 1, "validation_per_class": 1},
+    "npz": {"path": "a.npz"},
+    "folder": {"path": "a"},
+    "csv": {"path": "a.csv"},
+    "torchvision": {"name": "CIFAR10", "path": "a"},
+    "timm": {"name": "a"},
+    "vtab": {"name": "dtd", "path": "a"},
+    "domains": {"path": "a", "train": "b"},
+    "arrays": {},
+}
+"""A valid task of each source."""
+
+WRONG = (None, True, -1, 10**9, 0.5, 1e12, "", "x", "x" * 5000, [], [[]], [0.5], {}, {"a": 1})
+"""Values of which each setting refuses some."""
+
+JARGON = re.compile(
+    r"Input|should|[Uu]nion|type=|_type|literal|[Tt]uple|[Dd]ict|NoneType|\^|\bint\b|\bstr\b|float|"
+    r"instance|object\b|byte string|tagged|[Ff]ield|validation error|greater than|must.*must"
+)
+
+
+def _keys_of(kind):
+    """Yield the dotted keys of a model and of the tables in it."""
+    for key, field in kind.model_fields.items():
+        yield key
+        kinds = [field.annotation, *get_args(field.annotation)]
+        for inner in kinds:
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                yield from (f"{key}.{more}" for more in _keys_of(inner))
+
+
+def _recipe_keys():
+    keys = [key for key in _keys_of(Recipe) if not key.startswith("task.")]
+    for kind in get_args(get_args(TaskSettings)[0]):
+        (source,) = get_args(kind.model_fields["source"].annotation)
+        keys += [f"task.{key}:{source}" for key in _keys_of(kind)]
+    return sorted(keys)
+
+
+@pytest.mark.parametrize("key", _recipe_keys())
+def test_replace_any_wrong_value_names_key_rule_value_and_way_out(tiny, key):
+    key, _, source = key.partition(":")
+    table = tiny.model_dump(mode="json")
+    if source:
+        table["task"] = {"source": source, **SOURCES[source]}
+        table["backbone"]["pretraining"] = None
+    if key.startswith("backbone.pretraining."):
+        table["backbone"] |= {"pretraining": {"epochs": 1}}
+    parse_recipe(table, "recipe r")
+    *sections, last = key.split(".")
+    refused = 0
+    for wrong in WRONG:
+        changed = copy.deepcopy(table)
+        owner = changed
+        for section in sections:
+            owner = owner[section]
+        owner[last] = wrong
+        message = refusal(parse_recipe, changed, "recipe r")
+        if message is None:
+            continue
+        refused += 1
+        words = message.replace(repr(wrong), "")
+        assert not JARGON.search(words), message
+        assert last in message
+        assert re.search(r"[.?] [A-Z][^.]*.*[.?]$", message), message
+    assert refused

@@ -68,12 +68,12 @@ def test_record_from_json_fills_in_fields_that_are_missing():
 @pytest.mark.parametrize(
     ("table", "where"),
     [
-        ({}, "point"),
-        ({"point": {"x": "far"}}, "point.x"),
-        ({"point": {"x": 1}, "inner": {"name": 3}}, "inner.name"),
-        ([], "value"),
+        ({}, "no point."),
+        ({"point": {"x": "far"}}, "an invalid point.x: 'far'"),
+        ({"point": {"x": 1}, "inner": {"name": 3}}, "an invalid inner.name: 3"),
+        ([], "an invalid value"),
     ],
 )
 def test_record_from_json_invalid_raises_and_names_the_place(table, where):
-    with pytest.raises(StudyError, match=f"must be a valid Outer, got an invalid {where} "):
+    with pytest.raises(StudyError, match=f"must be a valid Outer, got {where}"):
         Outer.from_json(table)

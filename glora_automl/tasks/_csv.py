@@ -17,6 +17,7 @@ from glora_automl._files import read_file
 from glora_automl._messages import one_line, short
 from glora_automl.errors import TaskError
 from glora_automl.progress import Progress
+from glora_automl.tasks._decoding import image_suffixes
 from glora_automl.tasks._encoded import FileImages
 from glora_automl.tasks._layout import Split, split_of
 from glora_automl.tasks._reading import Reader
@@ -30,10 +31,10 @@ __all__ = ["load_csv"]
 COLUMNS = {
     "image": ("image", "path", "file", "filename", "file_name", "filepath", "file_path",
               "image_path", "image_name", "img", "img_path"),
-    "label": ("label", "class", "target", "category", "class_name", "label_name", "y"),
+    "label": ("label", "class", "target", "category", "class_name", "label_name"),
     "split": ("split", "set", "subset", "partition"),
 }  # fmt: skip
-"""Usual names of the columns, in order of preference."""
+"""Usual names of the columns."""
 
 
 class Line(NamedTuple):
@@ -85,6 +86,12 @@ def _read_lines(table: Path, settings: CsvSettings) -> list[Line]:
     """Return the lines of a table with their cells checked."""
     rows = _read_rows(table, settings)
     header = [name.strip() for name in rows[0][1]]
+    for cell in header:
+        if os.path.splitext(cell)[1].lower() in image_suffixes():
+            raise TaskError(
+                f"{short(settings.path, 80)} must have a header, got the image {short(cell, 60)} "
+                "in its first line. Put a line such as image,label before it."
+            )
     columns = {
         "image": _column(header, "image", settings.image),
         "label": _column(header, "label", settings.label),
@@ -133,16 +140,27 @@ def _column(
     header: Sequence[str], key: str, name: str | None, *, is_required: bool = True
 ) -> int | None:
     """Return the place of a column."""
-    known = [column.lower() for column in header]
-    for wanted in COLUMNS[key] if name is None else (name.lower(),):
-        if known.count(wanted) == 1:
-            return known.index(wanted)
+    wanted = COLUMNS[key] if name is None else (name.lower(),)
+    places = [place for place, column in enumerate(header) if column.lower() in wanted]
+    if len(places) == 1:
+        return places[0]
+    if len(places) > 1:
+        found = sorted({header[place] for place in places})
+        listed = " and ".join(short(column, 40) for column in found[:3])
+        known = [column.lower() for column in header]
+        hint = f"Set `task.{key}` to one"
+        if max(known.count(column.lower()) for column in found) > 1:
+            hint = "Rename one in the table"
+        raise TaskError(
+            f"task.{key} must name one column of the table, got {len(places)} columns for it: "
+            f"{listed}. {hint}."
+        )
     if name is None and not is_required:
         return None
-    listed = [short(column, 20)[1:-1] for column in header[:6] if column]
+    listed_all = [short(column, 20)[1:-1] for column in header[:6] if column]
     raise TaskError(
         f"task.{key} must name one column of the table, got {short(name)}. "
-        f"{suggest(str(name)[:60], listed)} Set `task.{key}`."
+        f"{suggest(str(name)[:60], listed_all)} Set `task.{key}`."
     )
 
 

@@ -89,7 +89,12 @@ def test_load_csv_columns_and_root_by_name(images, tmp_path):
         (b"\xff\xfei\0m\0", {}, ["no UTF-8"]),
         ("a,b\n1,2\n", {}, ["task.image", "one column"]),
         ("image,label\n1.png,a\n", {"label": "kind"}, ["task.label", "'kind'"]),
-        ("image,label,label\n1.png,a,b\n", {}, ["task.label"]),
+        ("image,label,label\n1.png,a,b\n", {}, ["task.label", "'label'. Rename one"]),
+        ("image,label,Label\n1.png,a,b\n", {"label": "label"}, ["task.label", "Rename one"]),
+        ("image,path,label\n1,1.png,a\n", {}, ["'image' and 'path'", "Set `task.image` to one"]),
+        ("image,label,set,split\n1.png,a,2,train\n", {}, ["'set' and 'split'", "`task.split`"]),
+        ("1.png,a\n2.png,b\n", {}, ["must have a header", "got the image '1.png'"]),
+        ("1.PNG,a\n", {"image": "path"}, ["must have a header"]),
         ("image,label\n", {}, ["no line of a train image"]),
         ("image,label\n1.png\n", {}, ["Line 2", "2 cells", "got 1"]),
         ("image,label\n1.png,a,b\n", {}, ["Line 2", "got 3"]),
@@ -115,6 +120,13 @@ def test_load_csv_wrong_table_raises_one_line(tmp_path, text, changes, words):
     assert len(message) <= 300
     for word in words:
         assert word in message
+
+
+def test_load_csv_of_several_possible_columns_takes_the_one_that_is_set(images):
+    text = table(header="path,label").replace("\n", ",0\n").replace("label,0", "label,image")
+    with pytest.raises(TaskError, match="'image' and 'path'"):
+        load(images, text)
+    assert load(images, text, image="path").digest() == load(images, table()).digest()
 
 
 @pytest.mark.parametrize("path", ["pipe.csv", "/dev/zero", "missing.csv", "x" * 5000, "a\0.csv"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -182,10 +183,13 @@ def _value(text: str) -> Any:
 
 
 def name_of(data: str) -> str:
-    """Return a study's name for a file or folder.
+    """Return a study's name for a file or folder: its name in ASCII, without accents and spaces.
 
     Example:
-        >>> name_of("photos/my zoo.npz")
-        'my-zoo'
+        >>> name_of("photos/my zoo.npz"), name_of("Bäume"), name_of("木")
+        ('my-zoo', 'Baume', 'own')
     """
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(data).resolve().stem).lstrip(".-_")[:60] or "own"
+    place = Path(data).resolve()
+    letters = unicodedata.normalize("NFKD", place.name if place.is_dir() else place.stem)
+    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip(".-_")[:60] or "own"

@@ -147,3 +147,12 @@ def test_effort_costs_that_many_trainings_of_lora(tmp_path, effort, cost):
 def test_unknown_effort_is_refused():
     with pytest.raises(RecipeError, match="effort must be one of low, medium, high, got 'max'"):
         override_recipe("digits", effort="max")
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("photos.v2", "photos.v2"), ("Forêt d'été", "Foret-d-ete"), ("my trees!", "my-trees")],
+)
+def test_override_recipe_names_the_study_after_the_folder(tmp_path, folder, name):
+    (tmp_path / folder).mkdir()
+    assert override_recipe(data=str(tmp_path / folder)).name == name

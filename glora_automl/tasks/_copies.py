@@ -55,7 +55,13 @@ def draw_distinct(
     seen = np.zeros(len(labels), dtype=bool)
     while True:
         drawn = draw_labelled(
-            classes[pool], settings, seed, validation=validation, test=test, names=names
+            classes[pool],
+            settings,
+            seed,
+            validation=validation,
+            test=test,
+            names=names,
+            n_copies=len(copies),
         )
         parts = [pool[part] for part in drawn]
         # Of a large split, only the drawn images are decoded; the draw is repeated without copies.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from glora_automl._messages import short
 from glora_automl.errors import TaskError
 from glora_automl.tasks._settings import LabelledSettings
 from glora_automl.tasks._stratified import drawable, stratified_draw
@@ -25,6 +26,7 @@ def draw_labelled(
     validation: bool = True,
     test: bool = False,
     names: Sequence[str] | None = None,
+    n_copies: int = 0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draw disjoint, stratified train, validation and test images.
 
@@ -39,6 +41,7 @@ def draw_labelled(
         validation: Whether to draw validation images.
         test: Whether to draw test images.
         names: Class names, for error messages.
+        n_copies: Copies of these images that were left out, for error messages.
 
     Returns:
         Indices of train, validation and test images in ascending order; a set that is not drawn is
@@ -54,31 +57,48 @@ def draw_labelled(
         [15, 5, 0]
     """
     rest, test_indices = np.arange(len(labels)), np.arange(0)
+    more = f", without {n_copies:,} copies of others" if n_copies else ""
     if test:
         reserve = 1 + validation
-        count = _count("test_size", settings.test_size, labels, reserve)
+        count = _count("test_size", settings.test_size, labels, reserve, more)
         rng = stage_rng(seed, "test images")
         test_indices = stratified_draw(labels, count, rng, reserve=reserve)
         rest = np.setdiff1d(rest, test_indices)
     if settings.shots is not None:
-        return (*_draw_shots(labels, rest, settings, seed, validation, names), test_indices)
+        return (*_draw_shots(labels, rest, settings, seed, validation, names, more), test_indices)
+    way = None
     if settings.n_labelled is not None:
+        least = len(np.unique(labels[rest])) + 1 if validation else 2
+        way = f"Raise `task.n_labelled` to at least {least}." if least <= len(rest) else None
         if settings.n_labelled > len(rest):
             raise TaskError(
-                f"task.n_labelled must be at most {len(rest)}, the size of the training split, got "
-                f"{settings.n_labelled}. Lower `task.n_labelled`."
+                f"task.n_labelled must be at most {len(rest)}, the images that are left for train "
+                f"and validation{more}, got {settings.n_labelled}. "
+                + ("Lower `task.n_labelled`." if way else _add(2))
             )
         rng = stage_rng(seed, "labelled images")
         rest = rest[stratified_draw(labels[rest], settings.n_labelled, rng)]
     if not validation:
         return rest, np.arange(0), test_indices
-    count = _count("validation_size", settings.validation_size, labels[rest], 1)
+    count = _count("validation_size", settings.validation_size, labels[rest], 1, more, way)
     rng = stage_rng(seed, "fitted images")
     chosen = rest[stratified_draw(labels[rest], count, rng, reserve=1)]
     return np.setdiff1d(rest, chosen), chosen, test_indices
 
 
-def _count(key: str, size: int | float | None, labels: np.ndarray, reserve: int) -> int:
+def _add(n_images: int) -> str:
+    """Return the way out of too few images."""
+    return f"Add images, so that some class has at least {n_images} different ones."
+
+
+def _count(
+    key: str,
+    size: int | float | None,
+    labels: np.ndarray,
+    reserve: int,
+    more: str,
+    way: str | None = None,
+) -> int:
     """Return a count or fraction of images as a count.
 
     Args:
@@ -86,6 +106,8 @@ def _count(key: str, size: int | float | None, labels: np.ndarray, reserve: int)
         size: The count or fraction.
         labels: Class indices of the images.
         reserve: Images that each class keeps.
+        more: What else the message says about the images.
+        way: Way out where no image is left; None is to add images.
 
     Raises:
         TaskError: If classes would keep fewer images.
@@ -97,9 +119,11 @@ def _count(key: str, size: int | float | None, labels: np.ndarray, reserve: int)
         return min(count, limit)
     if count > limit:
         kept = "a train" if reserve == 1 else "a train and a validation"
+        if limit:
+            way = f"Lower `task.{key}` to at most {limit}."
         raise TaskError(
-            f"task.{key} must leave {kept} image for each of the {len(np.unique(labels))} classes, "
-            f"got {count} of {n_images} images. Lower `task.{key}`, or take more images."
+            f"task.{key} must leave {kept} image of each class, got {count} of {n_images} "
+            f"images{more}. {way or _add(reserve + 1)}"
         )
     return count
 
@@ -111,29 +135,33 @@ def _draw_shots(
     seed: int,
     validation: bool,
     names: Sequence[str] | None,
+    more: str,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw train images per class, and validation images."""
     shots = settings.shots
     assert shots is not None
-    extra = min(shots, 4)
-    if isinstance(settings.validation_size, float):
-        extra = max(1, round(settings.validation_size * shots))
-    elif settings.validation_size is not None:
-        extra = 0  # a count over all classes, drawn from the images beyond the shots
+    extra = _validation_shots(shots, settings) if validation else 0
+    classes, sizes = np.unique(labels[rest], return_counts=True)
+    if (fewest := int(sizes.min())) < shots + extra:
+        smallest = classes[sizes.argmin()]
+        fits = (
+            k
+            for k in range(min(shots, fewest), 0, -1)
+            if k + (_validation_shots(k, settings) if validation else 0) <= fewest
+        )
+        lower = next(fits, None)
+        name = str(smallest) if names is None else short(names[smallest], 40)
+        way = f"Lower `task.shots` to {lower}." if lower else "Add images of this class."
+        raise TaskError(
+            f"task.shots must leave {shots + extra} images per class, {shots} train and {extra} "
+            f"validation, got {fewest} of class {name}{more}. {way}"
+        )
     train, per_class, beyond = [], [], []
-    for label in np.unique(labels):
+    for label in classes:
         members = rest[labels[rest] == label]
         members = stage_rng(seed, "shots", int(label)).permutation(members)
-        needed = shots + (extra if validation else 0)
-        if len(members) < needed:
-            name = label if names is None else repr(names[label])
-            raise TaskError(
-                f"task.shots must leave {needed} images per class, {shots} train and "
-                f"{needed - shots} validation, got {len(members)} of class {name}. "
-                "Lower `task.shots`."
-            )
         train.append(members[:shots])
-        per_class.append(members[shots:needed])
+        per_class.append(members[shots : shots + extra])
         beyond.append(members[shots:])
     train_indices = np.sort(np.concatenate(train))
     if not validation:
@@ -143,9 +171,20 @@ def _draw_shots(
     others = np.sort(np.concatenate(beyond))
     assert isinstance(settings.validation_size, int)
     if settings.validation_size > len(others):
+        way = f"Lower `task.validation_size` to at most {len(others)}."
+        if not len(others):
+            way = f"Lower `task.shots` to {shots - 1}." if shots > 1 else _add(2)
         raise TaskError(
-            f"task.validation_size must be at most {len(others)}, the images beyond the shots, got "
-            f"{settings.validation_size}. Lower `task.validation_size`."
+            f"task.validation_size must be at most {len(others)}, the images beyond the "
+            f"shots{more}, got {settings.validation_size}. {way}"
         )
     rng = stage_rng(seed, "validation images")
     return train_indices, others[stratified_draw(labels[others], settings.validation_size, rng)]
+
+
+def _validation_shots(shots: int, settings: LabelledSettings) -> int:
+    """Return the validation images per class; 0 for a count over all classes."""
+    if isinstance(settings.validation_size, float):
+        return max(1, round(settings.validation_size * shots))
+    # A count is drawn from the images beyond the shots.
+    return min(shots, 4) if settings.validation_size is None else 0

@@ -92,7 +92,8 @@ def stratified_split(
         if sum(per_class) >= len(indices):
             raise TaskError(
                 f"Each class must have more than {' + '.join(map(str, per_class))} images, got "
-                f"{len(indices)} of class {label}. Leave images for the test set."
+                f"{len(indices)} of class {label}. Lower `task.train_per_class` or "
+                "`task.validation_per_class`."
             )
         for part, chunk in zip(
             parts, np.split(indices, np.cumsum(np.asarray(per_class, dtype=int))), strict=True

@@ -64,7 +64,7 @@ def test_load_arrays_grey_images_have_one_channel():
         ((IMAGES, np.repeat("ant", 40)), "at least two classes, got 1, 'ant'"),
         (
             (IMAGES[:2], np.array([0, 1])),
-            "task.validation_size must leave a train image for each of the 2",
+            "task.validation_size must leave a train image of each class, got 1 of 2 images. Add",
         ),
     ],
 )

@@ -57,6 +57,19 @@ def test_draw_distinct_doubled_images_give_the_sets_of_the_single_ones():
         assert sorted(i % 30 for i in two) == sorted([*one, *one])
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, r"got 1 of 4 images, without 16 copies of others\. Add images.* different"),
+        ({"n_labelled": 10}, "got 1 of 4 images, without 16 copies"),
+        ({"shots": 2}, "got 1 of 4 images, without 16 copies"),
+    ],
+)
+def test_draw_distinct_of_too_few_pictures_names_their_copies(changes, words):
+    with pytest.raises(TaskError, match=words):
+        drawn([n % 4 for n in range(20)], [n % 4 // 2 for n in range(20)], **changes)
+
+
 def test_draw_distinct_test_images_do_not_depend_on_the_labelled_ones():
     pictures, labels = [n // 2 for n in range(60)], [n // 2 % 3 for n in range(60)]
     sets = [drawn(pictures, labels, **changes)[2].tolist()

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -32,6 +34,44 @@ def test_draw_labelled_any_settings_give_disjoint_sets(labels, seed, validation,
     if "shots" in used:
         got = np.bincount(labels[parts[0]], minlength=labels.max() + 1)
         assert set(got[np.bincount(labels) > 0]) == {used["shots"]}
+
+
+def take_way_out(message, labels, settings):
+    """Return labels and settings as the message of an error says."""
+    if found := re.search(r"Lower `task\.(\w+)` to(?: at most)? (\d+)\.", message):
+        key, value = found[1], int(found[2])
+        assert value < getattr(settings, key) or isinstance(getattr(settings, key), float)
+        return labels, settings.model_copy(update={key: value})
+    if found := re.search(r"n_labelled must be at most (\d+),.*Lower `task.n_labelled`\.", message):
+        return labels, settings.model_copy(update={"n_labelled": int(found[1])})
+    if found := re.search(r"Raise `task.n_labelled` to at least (\d+)\.", message):
+        assert settings.n_labelled < int(found[1])
+        return labels, settings.model_copy(update={"n_labelled": int(found[1])})
+    if found := re.search(r"some class has at least (\d+) different ones\.", message):
+        least, largest = int(found[1]), np.bincount(labels).max()
+        assert largest < least
+        return np.append(labels, [np.bincount(labels).argmax()] * (least - largest)), settings
+    found = re.search(r"of class (\d+)\. Add images of this class\.", message)
+    return np.append(labels, int(found[1])), settings
+
+
+@given(labels, st.booleans(), st.booleans(), st.data())
+def test_draw_labelled_every_way_out_of_an_error_works(labels, validation, test, data):
+    part = st.one_of(st.none(), st.integers(1, 20), st.floats(0.01, 0.99))
+    used = data.draw(
+        st.sampled_from([{}, {"n_labelled": data.draw(st.integers(2, 80))},
+                         {"shots": data.draw(st.integers(1, 9))}])
+    )  # fmt: skip
+    settings = LabelledSettings(validation_size=data.draw(part), test_size=data.draw(part), **used)
+    for _ in range(50):
+        try:
+            parts = draw_labelled(labels, settings, 0, validation=validation, test=test)
+        except TaskError as error:
+            labels, settings = take_way_out(str(error), labels, settings)
+        else:
+            assert len(parts[0])
+            return
+    pytest.fail("no way out")
 
 
 def test_draw_labelled_fewer_shots_are_a_subset_with_the_same_test_images():
@@ -77,7 +117,7 @@ def test_draw_labelled_training_comes_first_then_validation_then_test(
     try:
         parts = draw_labelled(labels, settings, seed, validation=validation, test=True)
     except TaskError as error:
-        assert "take more images" in str(error)  # noqa: PT017
+        assert "Add images" in str(error)  # noqa: PT017
         return
     counts = [np.bincount(labels[part], minlength=len(sizes)) for part in parts]
     assert (counts[0] >= 1).all()

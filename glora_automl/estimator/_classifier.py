@@ -281,7 +281,9 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             X: Images of the fitted shape.
         """
         check_is_fitted(self)
-        rows, _, shape = checked_rows(self, X, resized=lambda: self.image_shape_)
+        rows, _, shape = checked_rows(
+            self, X, resized=lambda: self.image_shape_, fitted=self._pixels
+        )
         if shape not in (None, self.image_shape_):
             raise ValueError(
                 f"The images of X must have the shape {self.image_shape_} as in fit, got {shape}. "

@@ -29,7 +29,9 @@ SIDE = 224
 """Height and width of pictures for a model whose size is not known before the search."""
 
 
-def as_array(X: Any, shape: Callable[[], Shape], *, is_fitted: bool = False) -> Any:
+def as_array(
+    X: Any, shape: Callable[[], Shape], fitted_range: tuple[float, float] | None = None
+) -> Any:
     """Return a list, column or frame of images as an array, and anything else as it is.
 
     Files, Pillow images and uint8 arrays of several sizes are resized. Arrays of one shape keep
@@ -38,7 +40,8 @@ def as_array(X: Any, shape: Callable[[], Shape], *, is_fitted: bool = False) -> 
     Args:
         X: Images in any form.
         shape: Returns height, width and channels of resized images.
-        is_fitted: Whether these are those of the fitted images.
+        fitted_range: Values of black and white in the fitted images, which files and Pillow images
+            get. None is in a fit.
 
     Raises:
         ValueError: If an image cannot be read.
@@ -65,12 +68,16 @@ def as_array(X: Any, shape: Callable[[], Shape], *, is_fitted: bool = False) -> 
     if not isinstance(images, list | tuple) or not images:
         return X
     if any(isinstance(item, str | os.PathLike | Image.Image) for item in images):
-        return read_pictures(images, shape())
+        pictures = read_pictures(images, shape())
+        if fitted_range in (None, (0, 255)):
+            return pictures
+        low, high = fitted_range
+        return low * (1 - pictures / 255) + high * (pictures / 255)
     arrays = [np.asarray(item) for item in images if _is_nested(item)]
     shapes = {(*array.shape, 1)[:3] for array in arrays if array.ndim in (2, 3)}
     if len(arrays) < len(images) or not shapes:
         return X
-    is_other = is_fitted and shapes != {shape()} and arrays[0].dtype == np.uint8
+    is_other = fitted_range is not None and shapes != {shape()} and arrays[0].dtype == np.uint8
     if len(shapes) > 1 or is_other:
         return read_pictures(arrays, shape())
     return np.stack([array.reshape(*shapes) for array in arrays])

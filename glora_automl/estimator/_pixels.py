@@ -101,7 +101,12 @@ def check_pixel_parameters(
 
 
 def checked_rows(
-    estimator: BaseEstimator, X: Any, y: Any = _MISSING, *, resized: Callable[[], Shape]
+    estimator: BaseEstimator,
+    X: Any,
+    y: Any = _MISSING,
+    *,
+    resized: Callable[[], Shape],
+    fitted: Pixels | None = None,
 ) -> tuple[np.ndarray, Any, Shape | None]:
     """Check images as scikit-learn does and return them as rows.
 
@@ -110,6 +115,7 @@ def checked_rows(
         X: Images.
         y: Their labels, in a fit.
         resized: Returns height, width and channels that files and images of several sizes get.
+        fitted: Conversion of the fitted images; None in a fit.
 
     Returns:
         Rows ``(n, height * width * channels)``, labels, and the shape of images that are not rows.
@@ -118,7 +124,7 @@ def checked_rows(
         ValueError: If ``X`` or ``y`` is malformed.
     """
     shape: Shape | None = None
-    X = as_array(X, resized, is_fitted=y is _MISSING)
+    X = as_array(X, resized, None if fitted is None else fitted[1:])
     if getattr(X, "ndim", 0) > 2:
         X = check_array(X, allow_nd=True, input_name="X", estimator=estimator)
         if X.ndim > 4:

@@ -302,6 +302,12 @@ def test_predict_accepts_a_list_of_the_fitted_images(fitted):
     assert np.array_equal(fitted.predict_proba(images), fitted.predict_proba(X[TEST]))
 
 
+def test_predict_of_pictures_after_a_fit_on_other_numbers_takes_their_range(fitted):
+    numbers = np.rint(X[TEST] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
+    pictures = [Image.fromarray(image) for image in numbers]
+    assert np.allclose(fitted.predict_proba(pictures), fitted.predict_proba(X[TEST]), atol=1e-6)
+
+
 def test_predict_of_an_unreadable_picture_names_it(fitted, tmp_path):
     (tmp_path / "a.png").write_text("no image", encoding="utf-8")
     for path, reason in (

@@ -155,7 +155,7 @@ def test_load_npz_global_random_state_does_not_matter(load):
         ({"y_test": np.arange(30) % 3 - 1}, {}, ["y_test", "from 0 to 2", "got -1"]),
         ({"y_train": np.arange(60) % 2}, {}, ["y_val", "1 others", "such as 2"]),
         ({"x_train": np.array([{}, 1])}, {}, ["plain arrays", "x_train.npy' holds Python objects"]),
-        ({}, {"n_labelled": 4, "validation_size": 2}, ["image of each class", "2 of 4 images", "to at most 1"]),
+        ({}, {"n_labelled": 4, "validation_size": 2}, ["of each class", "2 of 4", "at most 1"]),
         ({}, {"n_labelled": 61}, ["at most 60", "got 61"]),
         ({}, {"shots": 17}, ["21 images per class", "got 20 of class 'ant'"]),
         ({}, {"shots": 3, "validation_size": 52}, ["at most 51", "got 52"]),

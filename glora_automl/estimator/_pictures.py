@@ -69,7 +69,7 @@ def as_array(
         return X
     if any(isinstance(item, str | os.PathLike | Image.Image) for item in images):
         pictures = read_pictures(images, shape())
-        if fitted_range in (None, (0, 255)):
+        if fitted_range is None or fitted_range == (0, 255):
             return pictures
         low, high = fitted_range
         return low * (1 - pictures / 255) + high * (pictures / 255)

@@ -165,6 +165,13 @@ class AdapterProblem:
             device=context.device,
         )
 
+    def __getstate__(self) -> tuple[Context, ObjectiveName | ScoreFunction, Workspace]:
+        """Return the state without the supernet, which another process finds in the store."""
+        return self._context, self._score, self._workspace
+
+    def __setstate__(self, state: tuple[Context, ObjectiveName | ScoreFunction, Workspace]) -> None:
+        self._init(*state)
+
     @classmethod
     def from_recipe(
         cls,
@@ -234,7 +241,7 @@ class AdapterProblem:
         search, trained = recipe.search, self._load()
         context = replace(self._context, recipe=recipe)
         region = draw_region(self.space, self.budget, search, supernet_choices(context, trained))
-        own = recipe.seed if seed is None else seed
+        own = recipe.seed if seed is None else recipe.replace(seed=seed).seed
         if "sampler" not in named and "sampler" in changes:
             return repaired(changes["sampler"], self.space, region, own)
         return sampler_of(search, self.space, region, self._proposals(context, trained), own)
@@ -272,6 +279,10 @@ class AdapterProblem:
     ) -> nn.Module:
         """Return a plain model of an architecture, with its adapters merged.
 
+        Its parameters require gradients as those of the given model. A layer without bias gets one
+        where ``C`` or ``E`` of the architecture is not ``none``. A plain model then does not load
+        the weights, unless the search space leaves both out.
+
         Args:
             architecture: An architecture of the search space.
             train: Whether the subnet is trained on from inherited weights, with the steps of a
@@ -289,7 +300,11 @@ class AdapterProblem:
             name = f"build-{architecture.digest[:16]}"
             TrainingJob(context, name, "Train the subnet", images, ratio).run(subnet)
         merge(subnet.model)
-        return restore_module(subnet.model).eval()
+        model = restore_module(subnet.model).eval()
+        given = dict(context.backbone().named_parameters())
+        for key, parameter in model.named_parameters():  # an added bias is not among the given
+            parameter.requires_grad_(key not in given or given[key].requires_grad)
+        return model
 
     def _scorer(self) -> Scorer:
         context, score = self._context, self._score

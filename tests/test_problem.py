@@ -1,6 +1,7 @@
 """An adapter search as an Optuna problem: any sampler, callback, storage and process."""
 
 import copy
+import pickle
 import subprocess
 import sys
 
@@ -416,6 +417,56 @@ def test_proposals_are_feasible_and_give_other_samplers_a_start(small):
     assert small.architecture(study.best_trial).count(small.space.shapes) <= small.budget
 
 
+def test_build_requires_gradients_as_the_given_module(runs):
+    model = module()
+    for frozen in (set(), {"1.weight", "5.bias"}):
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name not in frozen)
+        found = small_problem(runs, model=model)
+        for architecture in (
+            Architecture.uniform(found.space.shapes, B="lora-1", E="vector"),
+            Architecture.uniform(found.space.shapes),
+        ):
+            built = found.build(architecture)
+            assert {n for n, p in built.named_parameters() if not p.requires_grad} == frozen
+    built.train()(blobs(4, 1)[0]).sum().backward()
+
+
+def test_build_adds_a_bias_where_the_architecture_has_one(runs):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8, bias=False), nn.ReLU(), nn.Linear(8, 3))
+    found = small_problem(runs, model=model)
+    for tensor, added in (("B", set()), ("E", {"1.bias"})):
+        choice = {tensor: "lora-1" if tensor == "B" else "vector"}
+        built = found.build(Architecture.uniform(found.space.shapes, **choice), train=False)
+        assert set(built.state_dict()) - set(model.state_dict()) == added
+        assert all(parameter.requires_grad for parameter in built.parameters())
+
+
+@pytest.mark.parametrize("part", ["problem", "objective"])
+def test_pickled_problem_scores_as_the_original_without_training(runs, trainings, part):
+    found = small_problem(runs, score="accuracy")
+    study = optimized(found, RandomSampler(seed=0), n_trials=3)
+    before = len(trainings)
+    if part == "problem":
+        objective = pickle.loads(pickle.dumps(found)).objective
+    else:
+        objective = pickle.loads(pickle.dumps(found.objective))
+    again = optuna.create_study(direction=found.direction, sampler=RandomSampler(seed=0))
+    again.optimize(objective, n_trials=3)
+    assert [t.value for t in again.trials] == [t.value for t in study.trials]
+    assert len(trainings) == before
+
+
+def test_seed_of_numpy_is_that_of_python(runs, small):
+    found = small_problem(runs, seed=np.int64(3))
+    assert found.recipe.seed == 3
+    params = [
+        optimized(small, small.sampler(seed=seed), n_trials=4).trials[-1].params
+        for seed in (np.int64(5), 5)
+    ]
+    assert params[0] == params[1]
+
+
 def test_build_trains_the_subnet_on_and_repeats_itself(runs):
     settings = {**SHORT, "selection": {"epochs_ratio": 4}}
     found = small_problem(runs, settings=settings)
@@ -691,6 +742,25 @@ def test_wrong_change_of_the_sampler_raises_one_line(small):
     assert "\n" not in str(caught.value)
     with pytest.raises(RecipeError, match="popsize"):
         small.sampler(popsize=3)
+    for seed in (-3, 2**40, "a", 1.5):
+        for changes in ({}, {"sampler": "tpe"}, {"sampler": RandomSampler()}):
+            with pytest.raises(RecipeError, match="seed must be"):
+                small.sampler(seed=seed, **changes)
+
+
+@pytest.mark.parametrize("value", [None, (1, 2), "high", np.ones(3), torch.ones(2)])
+def test_score_that_returns_no_number_raises_one_line(runs, small, value):
+    found = small_problem(runs, score=lambda labels, probabilities: value)
+    study = optuna.create_study(direction=found.direction)
+    with pytest.raises(RecipeError, match="score must return one number, got") as caught:
+        study.optimize(found.objective, n_trials=1)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [1, np.float32(0.5), np.array(0.5), torch.tensor(0.5), True])
+def test_score_of_any_type_of_number_is_a_float(runs, small, value):
+    found = small_problem(runs, score=lambda labels, probabilities: value)
+    assert optimized(found, RandomSampler(seed=0), n_trials=1).trials[0].value == float(value)
 
 
 def test_wrong_parameters_raise(small):

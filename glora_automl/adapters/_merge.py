@@ -60,8 +60,9 @@ class MergeHandle:
 def merge(model: nn.Module, *, share: bool = False) -> MergeHandle:
     """Replace the adapted layers by ``nn.Linear`` and ``nn.Conv2d`` with their effective weights.
 
-    The merged model has the speed and parameter names of the backbone. The frozen weights are
-    never written to, so the undo is exact. ``C`` and ``E`` add a bias to a layer without one.
+    The merged model has the layers and the speed of the backbone. It has its parameter names, too,
+    but for the bias that ``C`` and ``E`` add to a layer without one. The frozen weights are never
+    written to, so the undo is exact.
 
     Args:
         model: A model with adapted layers.

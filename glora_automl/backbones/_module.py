@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from types import MethodType
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -148,9 +148,8 @@ def name_head(model: nn.Module, head: str | None, images: Tensor) -> None:
                     f"{'its get_classifier' if head is None and own else repr(head)}. {hint}"
                 )
     if found is not None:
-        # A bound method, as a copy of the model then gets a method of its own.
-        method = MethodType(lambda module: module.get_submodule(found), model)
-        model.get_classifier = method  # type: ignore[assignment]
+        # Not a closure: a copy of the model gets one of its own, and it can be pickled.
+        model.get_classifier = partial(nn.Module.get_submodule, model, found)  # type: ignore[assignment]
 
 
 def _has_parameters(modules: Sequence[nn.Module]) -> bool:

@@ -121,7 +121,6 @@ def build_recipe(parameters: Mapping[str, Any], seed: int, classes: Sequence[Any
     """
     space, architecture = parameters["search_space"], parameters["architecture"]
     epochs, size = int(parameters["epochs"]), parameters["validation_size"]
-    # A recipe refuses numpy's numbers.
     return (
         load_recipe("own")
         .replace(

@@ -138,6 +138,10 @@ class Objective:
             },
         )
 
+    def __getstate__(self) -> dict[str, object]:
+        """Return the state without the scorer, which another process makes anew."""
+        return {**vars(self), "_scorer": None}
+
     @property
     def directions(self) -> list[StudyDirection]:
         """Directions of the values."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -11,7 +12,7 @@ from optuna.distributions import BaseDistribution
 from pydantic import Field
 
 from glora_automl import _declarations
-from glora_automl._declarations import MAX_TEXT, Declaration, Int
+from glora_automl._declarations import MAX_DEPTH, MAX_TEXT, Declaration, Int
 from glora_automl._messages import short
 from glora_automl.architecture import Architecture
 from glora_automl.backbones import AUTO, LISTS, BackboneSettings, BackboneSource, in_folder
@@ -185,7 +186,20 @@ def _changed(table: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     own, other = table["backbone"], changes.get("backbone")
     if isinstance(own, Mapping) and isinstance(other, Mapping):
         table = {**table, "backbone": {**own, **_replaced(own, other)}}
-    return _merge(table, changes)
+    return _merge(table, _plain(changes))
+
+
+def _plain(value: Any, depth: int = MAX_DEPTH) -> Any:
+    """Return a value with Python's numbers in place of others, such as numpy's."""
+    if not depth:
+        return value  # the validation refuses it
+    if isinstance(value, Mapping):
+        return {key: _plain(inner, depth - 1) for key, inner in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_plain(inner, depth - 1) for inner in value)
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 def _replaced(own: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

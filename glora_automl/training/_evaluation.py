@@ -11,7 +11,9 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from glora_automl._messages import short
 from glora_automl.adapters import evaluation_mode
+from glora_automl.errors import RecipeError
 from glora_automl.training._batches import ImageBatches, is_slow, reads
 from glora_automl.training._layout import image_layout, in_layout
 from glora_automl.training._memory import MicroBatching
@@ -167,6 +169,20 @@ def _forward(
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
+def _number(value: object) -> float:
+    """Return the value of a score function.
+
+    Raises:
+        RecipeError: If it is no number.
+    """
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError):  # RuntimeError of a tensor of several numbers
+        raise RecipeError(
+            f"score must return one number, got {short(value)}. Correct the function `score`."
+        ) from None
+
+
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,
@@ -195,6 +211,10 @@ def evaluate(
         score_function: Compute ``custom`` from labels ``(n,)`` and class probabilities
             ``(n, classes)``.
         on_batch: Called with the logits of each batch, in order.
+
+    Raises:
+        RecipeError: If the score function returns no number.
+        TrainingError: If memory does not hold one image.
 
     Example:
         >>> evaluate(nn.Flatten(), torch.eye(3)[:, :, None, None], torch.tensor([0, 1, 0]))
@@ -228,5 +248,5 @@ def evaluate(
     if score_function is not None:
         # In float64, in which probabilities near 1 still differ.
         probabilities = torch.cat(all_logits).cpu().double().softmax(1)
-        custom = float(score_function(labels.cpu().numpy(), probabilities.numpy()))
+        custom = _number(score_function(labels.cpu().numpy(), probabilities.numpy()))
     return Score(int(n_correct.item()) / count, loss, count, scaled_loss, custom)

@@ -2,6 +2,7 @@ import copy
 import re
 from typing import get_args
 
+import numpy as np
 import pytest
 from pydantic import BaseModel
 
@@ -135,6 +136,27 @@ def test_load_recipe_task_path_is_relative_to_the_recipe(tmp_path, tiny_toml):
     for path, found in (("a.npz", str(tmp_path / "a.npz")), ("/there/a.npz", "/there/a.npz")):
         text = f'{before}[task]\nsource = "npz"\npath = "{path}"\n\n{after}'
         assert load_recipe(write(tmp_path, text)).task.path == found
+
+
+def test_replace_numbers_of_numpy_are_pythons(tiny):
+    values = {
+        "seed": np.int64(3),
+        "training": {"lr": np.float32(0.5), "epochs": np.uint8(7)},
+        "task": {"source": "digits", "classes": [np.int16(8), np.int16(9)]},
+    }
+    changed = tiny.replace(**values)
+    assert (changed.seed, changed.training.lr, changed.training.epochs) == (3, 0.5, 7)
+    assert changed.task.classes == (8, 9)
+    assert {type(n) for n in (changed.seed, changed.training.epochs, *changed.task.classes)} == {
+        int
+    }
+
+
+def test_replace_endless_value_raises(tiny):
+    endless = []
+    endless.append(endless)
+    with pytest.raises(RecipeError, match="nested at most"):
+        tiny.replace(training={"epochs": endless})
 
 
 def test_replace_task_of_another_source_replaces_the_section(tiny):

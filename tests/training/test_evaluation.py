@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from glora_automl.errors import RecipeError
 from glora_automl.training import efficient_batch_size, evaluate, temperature_scaled_loss
 from glora_automl.training._evaluation import CACHE_ELEMENTS, MIN_CPU_BATCH
 
@@ -142,3 +143,19 @@ def test_evaluate_gives_the_logits_of_each_batch_in_order(model, data):
     assert [len(logits) for logits in found] == [5] * 7 + [2]
     correct = torch.cat(found).argmax(1) == data[1]
     assert correct.double().mean().item() == pytest.approx(score.accuracy)
+
+
+@pytest.mark.parametrize("value", [0.5, 1, True, torch.tensor(0.5), torch.tensor([2.0])])
+def test_evaluate_custom_is_the_number_of_the_score_function(value):
+    images, labels = torch.eye(3)[:, :, None, None], torch.tensor([0, 1, 0])
+    score = evaluate(nn.Flatten(), images, labels, score_function=lambda *_: value)
+    assert score.custom == float(value)
+    assert type(score.custom) is float
+
+
+@pytest.mark.parametrize("value", [None, (1, 2), "high", torch.ones(2), 1j])
+def test_evaluate_with_a_score_function_without_a_number_raises_one_line(value):
+    images, labels = torch.eye(3)[:, :, None, None], torch.tensor([0, 1, 0])
+    with pytest.raises(RecipeError, match="score must return one number, got") as caught:
+        evaluate(nn.Flatten(), images, labels, score_function=lambda *_: value)
+    assert "\n" not in str(caught.value)

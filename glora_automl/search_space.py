@@ -298,7 +298,10 @@ class SearchSpace:
             for text in getattr(self.spec.choices, tensor):
                 misfits = [self._misfit(text, tensor, [name]) for name in self.shapes]
                 if None not in misfits:
-                    raise SearchSpaceError(f"search_space: {misfits[0]}")
+                    raise SearchSpaceError(
+                        f"search_space: {misfits[0]} No layer is larger. Leave the choice out of "
+                        "`search_space.choices`, or choose the `search_space` 'vectors'."
+                    )
 
     def distributions(self) -> dict[str, CategoricalDistribution]:
         """Return one Optuna distribution per dimension."""

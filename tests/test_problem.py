@@ -699,6 +699,7 @@ WRONG = {
     "timm name": ({"model": "resnet8"}, TaskError, "backbone.model must be a model of timm"),
     "no linear layer": ({"model": nn.Flatten()}, TaskError, "head must name"),
     "head": ({"head": "head"}, TaskError, "head must name .*got 'head'.*Choose one of 1, 3, 5"),
+    "head no text": ({"head": 3}, TaskError, "head must name .*got 3"),
     "head without parameters": ({"head": "2"}, TaskError, "head must name"),
     "another head": ({"head": "3"}, TaskError, "head must name .*got '3'. Set `head` to '5'"),
     "head of a timm name": (

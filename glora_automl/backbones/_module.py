@@ -69,7 +69,7 @@ def prepare_module(
 
 
 def copy_module(model: object) -> nn.Module:
-    """Return a copy of a caller's module that gives logits.
+    """Return a copy of a caller's module that gives logits; of a compiled one without compilation.
 
     Raises:
         TaskError: If it is no module, or cannot be copied.
@@ -80,7 +80,8 @@ def copy_module(model: object) -> nn.Module:
             "`model`."
         )
     try:
-        copied = copy.deepcopy(model)
+        # Compiled code calls no hooks, by which layers are observed.
+        copied: nn.Module = copy.deepcopy(getattr(model, "_orig_mod", model))
     except Exception as error:  # members of a module raise any exception
         raise TaskError(
             f"model must be a module that copy.deepcopy can copy, got {type(model).__name__}: "
@@ -123,7 +124,7 @@ def name_head(model: nn.Module, head: str | None, images: Tensor) -> None:
     if head is not None and not (head in modules and _has_parameters([modules[head]])):
         raise TaskError(
             f"head must name a layer of the model that has parameters, got {head!r}. "
-            f"{suggest(head, list(linear))}"
+            f"{suggest(str(head), list(linear))}"
         )
     own = classifiers(model)
     if head is None and own and not _has_parameters(own):
@@ -142,7 +143,11 @@ def name_head(model: nn.Module, head: str | None, images: Tensor) -> None:
                 (n for n in called if _are_heads(model, [modules[n]], images, n_classes)), None
             )
             if found is None or given:
-                hint = f"Set `head` to {found!r}." if found else "Return logits without softmax."
+                hint = (
+                    f"Set `head` to {found!r}."
+                    if found
+                    else "Return the output of an nn.Linear or nn.Conv2d, without softmax."
+                )
                 raise TaskError(
                     "head must name the layer whose output the model returns, got "
                     f"{'its get_classifier' if head is None and own else repr(head)}. {hint}"
@@ -305,12 +310,15 @@ def check_outputs(
             logits = model(batch)
     except Exception as error:  # layers raise any exception on a wrong size
         channels, *_, last = batch.shape[1:]
-        axes = "images (n, channels, height, width)" if last <= 4 < channels else "the images"
+        hint = f"Give the images in its size as `{name}`."
+        if last <= 4 < channels:
+            hint = f"Give images (n, channels, height, width) as `{name}`."
+        if {p.dtype for p in model.parameters()} - {torch.float32}:
+            hint = "Convert `model` by its method float: images are float32."
         reason = shorten(one_line(error), 100)
         raise TaskError(
             f"{name} must be images that the model takes, got a batch of shape "
-            f"{tuple(batch.shape)}, for which it fails: {reason}. Give {axes} in its "
-            f"size as `{name}`."
+            f"{tuple(batch.shape)}, for which it fails: {reason}. {hint}"
         ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < n_classes:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__

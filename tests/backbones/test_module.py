@@ -93,8 +93,8 @@ def test_name_head_finds_the_layer_whose_output_the_model_returns(name):
         (Net(), "hidden", "got 'hidden'. Set `head` to 'fc'."),
         (Net(), "same", "got 'same'. Set `head` to 'fc'."),
         (Net(), "aux", "got 'aux'. Set `head` to 'fc'."),
-        (Net(lambda logits: logits.softmax(1)), "fc", "got 'fc'. Return logits without softmax."),
-        (Net(lambda logits: logits.softmax(1)), None, "got None. Return logits without softmax."),
+        (Net(lambda logits: logits.softmax(1)), "fc", "got 'fc'. Return the output of"),
+        (Net(lambda logits: logits.softmax(1)), None, "got None. Return the output of"),
         (nn.Flatten(), None, "got None"),
     ],
 )
@@ -151,6 +151,15 @@ def test_copy_module_leaves_the_module_unchanged_and_can_be_undone():
     assert not hasattr(restore_module(copied), "get_classifier")
 
 
+def test_copy_module_of_a_compiled_module_has_its_head():
+    model = Net()
+    copied = copy_module(torch.compile(model, backend="eager"))
+    assert type(copied) is Net
+    assert torch.equal(copied(X), model(X))
+    name_head(copied, None, X)
+    assert copied.get_classifier() is copied.fc
+
+
 def test_copy_module_that_cannot_be_copied_raises_one_line():
     model = Net()
     model.normed = model.hidden.weight / 2  # as old weight norm keeps it
@@ -199,6 +208,14 @@ def test_module_format_of_another_size_raises():
     settings = BackboneSettings(model="coatnet_pico_rw_224")
     with pytest.raises(TaskError, match=r"model must take images of 224 x 224, .* or of 64 x 64"):
         module_format(model, settings, pictures(3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_check_outputs_of_a_module_of_another_type_names_the_conversion(dtype):
+    images = images_of((X, [0, 1]), "train")
+    target = module_format(Net(), BackboneSettings(model="test_vit"), images)
+    with pytest.raises(TaskError, match="Convert `model` by its method float"):
+        check_outputs(Net().to(dtype), images, "train", target, 3)
 
 
 def test_check_outputs_of_images_with_channels_last_names_the_axes():

@@ -167,7 +167,7 @@ def _called(
     """Return the names of layers by their last call, the last one first, and the classes."""
     names: list[str] = []
     hooks = [
-        layer.register_forward_hook(lambda *_, name=name: names.append(name))  # type: ignore[misc]
+        layer.register_forward_hook(lambda *_, name=name: names.append(name))
         for name, layer in layers.items()
     ]
     try:

@@ -60,6 +60,12 @@ def search(
             help="Workers on a Ray cluster, one per GPU: ray://host:10001, or ray on this machine."
         ),
     ] = None,
+    n_workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Workers on a Ray cluster that scales up; with --device cuda, each with a GPU."
+        ),
+    ] = None,
     cpus_per_worker: Annotated[
         int, typer.Option(help="CPUs per worker of a Ray cluster without GPUs.")
     ] = 2,
@@ -87,7 +93,8 @@ def search(
         )
     else:
         others = given(warm_start=warm_start, timeout=seconds)
-        result = _on_ray(wanted, workers, name, others, cpus_per_worker, place)
+        sizes = {"n_workers": n_workers, "cpus_per_worker": cpus_per_worker}
+        result = _on_ray(wanted, workers, name, others, sizes, place)
     print_found(result, place, as_json)
 
 
@@ -96,7 +103,7 @@ def _on_ray(
     address: str,
     name: str | None,
     others: dict[str, Any],
-    cpus: int,
+    sizes: dict[str, Any],
     workspace: Workspace,
 ) -> SearchResult:
     from glora_automl.clusters import search_on_ray
@@ -105,4 +112,4 @@ def _on_ray(
     if others:
         option = next(iter(others))
         raise RecipeError(f"`{option}` must be left out with `workers`. Remove one of them.")
-    return search_on_ray(recipe, address, name=name, cpus_per_worker=cpus, workspace=workspace)
+    return search_on_ray(recipe, address, name=name, workspace=workspace, **sizes)

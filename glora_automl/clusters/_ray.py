@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import socket
 import threading
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
+from sqlalchemy import URL, make_url
+
+from glora_automl._files import user_path
 from glora_automl._messages import hide, one_line, short
 from glora_automl.commands import SearchResult, search
 from glora_automl.errors import GLoRAError, Stopped, StorageError
@@ -64,10 +69,14 @@ def search_on_ray(
     address: str | None = None,
     *,
     name: str | None = None,
+    n_workers: int | None = None,
     cpus_per_worker: int = 2,
     workspace: Workspace | None = None,
 ) -> SearchResult:
     """Search with one worker per GPU of a Ray cluster, or per ``cpus_per_worker`` CPUs without.
+
+    A cluster that scales up shows only the GPUs that it has now. So give ``n_workers``, and the
+    device ``cuda`` if it has none: each worker then asks for a GPU, which the autoscaler adds.
 
     Ray must be initialized, or is by this call. Each worker is an actor that Ray starts again after
     its process was killed. All of them need the storage and the artifact store of the workspace:
@@ -78,30 +87,38 @@ def search_on_ray(
         address: Address of the cluster, such as ``ray://head:10001``; None is the initialized one,
             or a new one on this machine.
         name: Name of the study; by default the recipe's.
-        cpus_per_worker: CPUs of a worker on a cluster without GPUs.
-        workspace: The environment, with names of storage and artifacts.
+        n_workers: Number of workers; None is as many as the cluster has GPUs or CPUs for.
+        cpus_per_worker: CPUs of a worker without a GPU.
+        workspace: The environment, with names of storage and artifacts. With a device ``cuda`` each
+            worker has a GPU, with ``cpu`` none.
 
     Raises:
         GLoRAError: If the input is invalid, Ray is missing or cannot be reached.
         Stopped: If the workspace asked to stop. Finished work is kept.
     """
     ray, place = _require_ray(), _named(workspace or Workspace())
-    if not isinstance(cpus_per_worker, int) or not 1 <= cpus_per_worker <= 1024:
-        raise GLoRAError(
-            f"`cpus_per_worker` must be from 1 to 1,024, got {short(cpus_per_worker)}. Correct "
-            "`cpus_per_worker`."
-        )
+    for argument, value in (
+        ("cpus_per_worker", cpus_per_worker),
+        ("n_workers", 1 if n_workers is None else n_workers),
+    ):
+        if not isinstance(value, int) or not 1 <= value <= 1024:
+            raise GLoRAError(
+                f"`{argument}` must be from 1 to 1,024, got {short(value)}. Correct `{argument}`."
+            )
     begun = not ray.is_initialized()
     if begun:
         _connect(ray, address)
     try:
-        workers = _start(ray, recipe, name, cpus_per_worker, place)
+        _check_reach(ray, place)
+        workers = _start(ray, recipe, name, n_workers, cpus_per_worker, place)
         _wait(ray, workers, place)
     finally:
         if begun:
             ray.shutdown()
-    # All stages are done: this reads the result and writes the files of this machine.
-    return search(recipe, name=name, workspace=place)
+    # All stages are done: this reads the result and writes the files of this machine, which need
+    # not have the device of the workers.
+    device = "auto" if place.device.startswith("cuda") else place.device
+    return search(recipe, name=name, workspace=replace(place, device=device))
 
 
 def _require_ray() -> Any:
@@ -128,7 +145,41 @@ def _named(workspace: Workspace) -> Workspace:
     runs = workspace.folder.absolute()
     if workspace.storage is None:
         location = replace(workspace, runs=runs).storage_location
-    return replace(workspace, runs=runs, storage=location)
+    # The processes of Ray have working folders of their own.
+    artifacts, data = (_absolute(text) for text in (workspace.artifacts, workspace.data))
+    if "://" not in str(location):
+        location = _absolute(str(location))
+    elif (url := make_url(str(location))).database and _is_file(url) and "uri" not in url.query:
+        file = url.set(database=_absolute(url.database))
+        location = file.render_as_string(hide_password=False)
+    return replace(workspace, runs=runs, storage=location, artifacts=artifacts, data=data)
+
+
+def _absolute(text: str | None) -> str | None:
+    if text is None or "://" in text:
+        return text
+    return str(user_path(text, "path", StorageError).absolute())
+
+
+def _is_file(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite"
+
+
+def _check_reach(ray: Any, workspace: Workspace) -> None:
+    """Refuse an SQLite file if the cluster has another machine.
+
+    Raises:
+        StorageError: If it has.
+    """
+    location = str(workspace.storage)
+    hosts = {node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
+    others = hosts - {socket.gethostname()}
+    if others and location.startswith("sqlite"):
+        raise StorageError(
+            f"`storage` must be a database that {short(min(others), 40)} reaches, too, got the "
+            f"SQLite file {short(location)}. Set `storage` to the URL of a server, or to a journal "
+            "file (.log) on a shared file system."
+        )
 
 
 def _connect(ray: Any, address: str | None) -> None:
@@ -141,6 +192,7 @@ def _connect(ray: Any, address: str | None) -> None:
             f"{short(address)}. Correct `workers`."
         )
     options = {} if address in (None, "ray") else {"address": address}
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(log_to_driver=False, logging_level="error", **options)
     except Exception as error:  # Ray's exceptions have no common class
@@ -148,22 +200,30 @@ def _connect(ray: Any, address: str | None) -> None:
             f"`workers` must be the address of a Ray cluster, got {short(address)}: "
             f"{one_line(error)}. Start one by 'ray start', or correct `workers`."
         ) from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray's own would end the process at once
 
 
 def _start(
-    ray: Any, recipe: Recipe, name: str | None, cpus: int, workspace: Workspace
+    ray: Any, recipe: Recipe, name: str | None, count: int | None, cpus: int, workspace: Workspace
 ) -> list[Any]:
-    """Start the actors."""
+    """Start the actors; those without a place wait until Ray's autoscaler has made one."""
     resources = ray.cluster_resources()
-    n_gpus = int(resources.get("GPU", 0))
-    if workspace.device == "cpu":
-        n_gpus = 0
-    count = n_gpus or max(1, int(resources.get("CPU", 1)) // cpus)
-    needs = {"num_gpus": 1, "num_cpus": 1} if n_gpus else {"num_cpus": cpus}
-    if not n_gpus and resources.get("CPU", 1) < cpus:
-        needs = {"num_cpus": 1}
-    each = "1 GPU" if n_gpus else f"{needs['num_cpus']} CPUs"
+    n_gpus, n_cpus = (int(resources.get(key, 0)) for key in ("GPU", "CPU"))
+    device = workspace.device
+    on_gpu = device.startswith("cuda") or (device != "cpu" and n_gpus > 0)
+    if not on_gpu and count is None and n_cpus < cpus:
+        cpus = 1
+    n_places = n_gpus if on_gpu else n_cpus // cpus
+    count = count or max(1, n_places)
+    needs = {"num_gpus": 1, "num_cpus": 1} if on_gpu else {"num_cpus": cpus}
+    each = "1 GPU" if on_gpu else f"{cpus} CPUs"
     workspace.progress.log(f"Ray: {count} workers, each with {each}.")
+    if count > n_places:
+        workspace.progress.log(
+            f"Ray has a place for {n_places} of them now. The others wait for its autoscaler."
+        )
     fields = {key: getattr(workspace, key) for key in PASSED} | {"runs": str(workspace.runs)}
     actor = ray.remote(RayWorker).options(
         # run and stop at once; a killed process is started again and runs again.

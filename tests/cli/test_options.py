@@ -45,6 +45,7 @@ OPTIONS = {
         "--timeout",
         "--warm-start",
         "--cpus-per-worker",
+        "--n-workers",
         "--workers",
     },
     "train": WORKSPACE | RECIPE | {"--architecture", "--metric", "--name", "--seed"},

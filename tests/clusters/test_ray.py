@@ -4,13 +4,14 @@ import os
 import signal
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from optuna.storages import InMemoryStorage
 
 from glora_automl import Workspace, resume
 from glora_automl.clusters import search_on_ray
-from glora_automl.clusters._ray import RayWorker, _check
+from glora_automl.clusters._ray import RayWorker, _check, _connect, _named, _start
 from glora_automl.errors import GLoRAError, Stopped, StorageError
 from glora_automl.progress import LineProgress
 from glora_automl.study import summarize
@@ -110,8 +111,90 @@ def test_search_on_ray_ends_with_an_actor_that_has_no_place(
 def test_search_on_ray_with_wrong_input_raises_before_workers_start(cluster, tiny, tmp_path):
     with pytest.raises(GLoRAError, match="`cpus_per_worker` must be from 1"):
         search_on_ray(tiny, cpus_per_worker=0, workspace=Workspace(runs=tmp_path))
+    with pytest.raises(GLoRAError, match="`n_workers` must be from 1"):
+        search_on_ray(tiny, n_workers=0, workspace=Workspace(runs=tmp_path))
     with pytest.raises(StorageError, match="must be a URL or a path for workers of Ray"):
         search_on_ray(tiny, workspace=Workspace(runs=tmp_path, storage=InMemoryStorage()))
+
+
+def test_search_on_ray_of_several_machines_refuses_a_sqlite_file(
+    cluster, tiny, tmp_path, monkeypatch
+):
+    nodes = [*ray.nodes(), {"NodeManagerHostname": "head", "Alive": True}]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    for storage in (None, f"sqlite:///{tmp_path}/a.db"):
+        with pytest.raises(StorageError, match=r"that 'head' reaches, too, got the SQLite file"):
+            search_on_ray(tiny, workspace=Workspace(runs=tmp_path, storage=storage))
+    assert not list(tmp_path.rglob("*.db"))
+
+
+def test_named_workspace_has_absolute_paths(tmp_path, monkeypatch):
+    """The processes of Ray have working folders of their own."""
+    monkeypatch.chdir(tmp_path)
+    for storage, expected in (
+        ("a.log", f"{tmp_path}/a.log"),
+        ("sqlite:///a.db", f"sqlite:///{tmp_path}/a.db"),
+        ("postgresql+psycopg://me:secret@db/a", "postgresql+psycopg://me:secret@db/a"),
+    ):
+        found = _named(Workspace(storage=storage, artifacts="files", data="images"))
+        assert found.storage == expected
+        assert found.artifacts == str(tmp_path / "files")
+        assert found.data == str(tmp_path / "images")
+    assert _named(Workspace(artifacts="s3://bucket/a")).artifacts == "s3://bucket/a"
+
+
+class FakeRay:
+    """A Ray that keeps what actors ask for."""
+
+    def __init__(self, **resources):
+        self.resources, self.asked = resources, []
+
+    def cluster_resources(self):
+        return self.resources
+
+    def remote(self, kind):
+        return self
+
+    def options(self, *, max_concurrency, max_restarts, max_task_retries, **needs):
+        self.needs = needs
+        return SimpleNamespace(remote=lambda *arguments: self.asked.append(needs))
+
+
+GPU, CPUS = {"num_gpus": 1, "num_cpus": 1}, {"num_cpus": 2}
+
+
+@pytest.mark.parametrize(
+    ("resources", "device", "n_workers", "asked", "waits"),
+    [
+        ({"CPU": 2.0}, "auto", None, [CPUS], None),
+        ({"CPU": 8.0, "GPU": 2.0}, "auto", None, [GPU] * 2, None),
+        ({"CPU": 8.0, "GPU": 2.0}, "cpu", None, [CPUS] * 4, None),
+        ({"CPU": 8.0, "GPU": 2.0}, "auto", 4, [GPU] * 4, 2),
+        ({"CPU": 2.0}, "cuda", 4, [GPU] * 4, 0),
+        ({"CPU": 2.0}, "cuda", None, [GPU], 0),
+        ({"CPU": 1.0}, "auto", None, [{"num_cpus": 1}], None),
+        ({"CPU": 1.0}, "auto", 3, [CPUS] * 3, 0),
+    ],
+)
+def test_workers_ask_for_gpus_that_the_autoscaler_adds(
+    tiny, tmp_path, resources, device, n_workers, asked, waits
+):
+    fake, lines = FakeRay(**resources), []
+    workspace = Workspace(runs=tmp_path, device=device, progress=LineProgress(lines.append))
+    _start(fake, tiny, None, n_workers, 2, workspace)
+    assert fake.asked == asked
+    assert lines[1:] == (
+        []
+        if waits is None
+        else [f"Ray has a place for {waits} of them now. The others wait for its autoscaler."]
+    )
+
+
+def test_connect_keeps_the_handler_of_sigterm(monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(ray, "init", lambda **_: signal.signal(signal.SIGTERM, signal.SIG_IGN))
+    _connect(ray, None)
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.mark.parametrize("address", ["", "no cluster", "http://a", "ray://"])

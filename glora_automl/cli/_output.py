@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from glora_automl._messages import printable, shorten
+from glora_automl._messages import hide, printable, redact, shorten
 
 if TYPE_CHECKING:
     import optuna
@@ -137,7 +138,7 @@ def print_list(descriptions: dict[str, str], as_json: bool) -> None:
 
 def print_found(result: SearchResult, workspace: Workspace, as_json: bool) -> None:
     """Print the result of a search."""
-    from glora_automl.storages import shown_location, storage_errors
+    from glora_automl.storages import storage_errors
     from glora_automl.study import summarize
 
     if not is_main_process():
@@ -152,7 +153,16 @@ def print_found(result: SearchResult, workspace: Workspace, as_json: bool) -> No
     location = workspace.storage_location
     typer.echo(f"Winner: {workspace.folder / summary['study'] / 'winner.json'}")
     if isinstance(location, str):
-        typer.echo(f"Study:  glora dashboard --storage {shown_location(location)}")
+        typer.echo(f"Study:  glora dashboard --storage {_shell_word(location)}")
+
+
+def _shell_word(location: str) -> str:
+    """Return a storage as a word of a shell, which shows no password."""
+    hide(location)
+    if redact(location) == location:
+        return shlex.quote(location)
+    known = os.environ.get("GLORA_STORAGE") == location
+    return '"$GLORA_STORAGE"' + ("" if known else "  # set it to the URL of the database first")
 
 
 def _print_preset(result: SearchResult, summary: dict[str, Any]) -> None:

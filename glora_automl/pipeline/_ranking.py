@@ -165,6 +165,7 @@ class _Ranking:
             for place, candidate in enumerate(candidates):
                 is_kept = place in kept
                 if not is_kept:
+                    advance(0, f"now {candidate.label}")  # it may take minutes
                     kept[place] = self._rank(candidate)
                 advance(1, _note(kept[place]), earlier=is_kept)
                 # Another attempt may succeed where this one failed, such as a download.

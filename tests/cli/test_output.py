@@ -1,5 +1,6 @@
 import io
 import json
+import shlex
 import sys
 from dataclasses import replace
 
@@ -97,12 +98,23 @@ def test_print_found_selected_baseline_is_printed_with_both_values(finished, cap
     assert "Winner: there/tiny/winner.json\n" in out
 
 
-def test_print_found_storage_with_password_hides_it(finished, capsys):
-    workspace = Workspace(storage="postgresql+psycopg://me:secret@db/glora")
-    _output.print_found(finished, workspace, as_json=False)
+@pytest.mark.parametrize("known", [True, False])
+def test_print_found_storage_with_password_names_the_variable(finished, capsys, monkeypatch, known):
+    url = "postgresql+psycopg://me:geheim17@db/glora"
+    monkeypatch.setenv("GLORA_STORAGE", url if known else "sqlite:///other.db")
+    _output.print_found(finished, Workspace(storage=url), as_json=False)
     out = capsys.readouterr().out
-    assert "glora dashboard --storage postgresql+psycopg://me" in out
-    assert "secret" not in out
+    line = 'Study:  glora dashboard --storage "$GLORA_STORAGE"'
+    assert f"{line}\n" * known in out
+    assert known or f"{line}  # set it to the URL of the database first\n" in out
+    assert "geheim17" not in out
+
+
+def test_print_found_storage_can_be_pasted_into_a_shell(finished, capsys):
+    url = "postgresql+psycopg://me@db/glora?sslmode=require&application_name=" + 100 * "a"
+    _output.print_found(finished, Workspace(storage=url), as_json=False)
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("Study:")]
+    assert shlex.split(line)[1:] == ["glora", "dashboard", "--storage", url]
 
 
 def test_out_console_prints_names_as_they_are(capsys):

@@ -1,5 +1,6 @@
 import threading
 import tomllib
+from contextlib import contextmanager
 
 import pytest
 import safetensors.torch
@@ -11,6 +12,7 @@ from glora_automl.commands import resume, search, select
 from glora_automl.errors import RecipeError, Stopped, TaskError
 from glora_automl.export import export_model
 from glora_automl.pipeline import Workspace, _ranking, open_run, prepare
+from glora_automl.progress import Progress
 from glora_automl.recipes import parse_recipe
 from glora_automl.search_space import load_search_space
 from glora_automl.study import Stage, get_setting, read_ranking, read_recipe, stage_costs, summarize
@@ -110,6 +112,24 @@ def chosen(recipe, workspace, **backbone):
         assert row.name == CandidateBackbone(**parts).label
         assert row.n_params == run.context.n_backbone_params
     return ranking
+
+
+def test_ranking_shows_each_candidate_before_its_accuracy(recipe, tmp_path):
+    notes = []
+
+    class Notes(Progress):
+        @contextmanager
+        def stage(self, title, total, unit):
+            def advance(steps=1, note="", *, earlier=False):
+                if title == "Rank backbones":
+                    notes.append((steps, note))
+
+            yield advance
+
+    chosen(recipe, Workspace(runs=tmp_path / "runs", device="cpu", progress=Notes()))
+    labels = [candidate.label for candidate in recipe.backbone.candidates]
+    assert [note for steps, note in notes if not steps] == [f"now {label}" for label in labels]
+    assert [note.partition(",")[0] for steps, note in notes if steps] == labels
 
 
 def test_search_takes_the_best_candidate_to_the_end(recipe, workspace, ranked, tmp_path):

@@ -39,6 +39,8 @@ MAX_BYTES = 1 << 30
 LEFT = 600.0
 """Seconds without a change after which a temporary file is one that a killed process left."""
 
+_NAME = re.compile(r"\w+(\.\w+)*")
+
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.glora\.tmp", re.DOTALL)
 
 
@@ -81,7 +83,9 @@ def user_path(value: object, argument: str, error: type[GLoRAError]) -> Path:
     except UnicodeEncodeError:
         fault = "it is no Unicode text"
     if fault is not None:
-        raise error(f"{argument} must be a path, got {short(value)}: {fault}. Correct the path.")
+        name = argument.strip("`")
+        hint = f"Correct `{name}`." if _NAME.fullmatch(name) else "Correct the path."
+        raise error(f"{argument} must be a path, got {short(value)}: {fault}. {hint}")
     return path
 
 

@@ -162,7 +162,7 @@ def _is_union(kind: Any) -> bool:
 
 def _tagged(kind: Any, metadata: list[Any], tag: str) -> Any:
     """Return the member of a union that a tag selects; None without tags."""
-    keys = [part.discriminator for part in metadata if isinstance(part, FieldInfo)]
+    keys = [str(part.discriminator) for part in metadata if isinstance(part, FieldInfo)]
     for member in get_args(kind):
         inner, own = _unwrap(member)
         if any(isinstance(part, Tag) and part.tag == tag for part in own):

@@ -133,10 +133,12 @@ def check_choices(spec: SearchSpaceSpec, where: str, key: str = "search_space.ch
             for choice in choices:
                 Choice.parse(choice).check(tensor)
         except ArchitectureError as error:
-            raise SearchSpaceError(f"{where}: choices.{tensor}: {error} Correct `{key}.{tensor}`.") from None
+            raise SearchSpaceError(
+                f"{where}: {key}.{tensor}: {error} Correct `{key}.{tensor}`."
+            ) from None
         if not choices or len(set(choices)) < len(choices):
             raise SearchSpaceError(
-                f"{where}: choices.{tensor} must name at least one choice, each once, "
+                f"{where}: {key}.{tensor} must name at least one choice, each once, "
                 f"got {list(choices)}. Correct `{key}.{tensor}`."
             )
 

@@ -46,7 +46,7 @@ def check_name(name: str) -> None:
     if not timm.is_model(name) and not {"/", ":"} & set(name):
         hint = suggest(name, timm.list_models())
         if not hint.startswith("Did"):
-            hint = "Choose one of timm.list_models()."
+            hint = "Choose a `backbone.model` of timm.list_models(), such as resnet50."
         raise TaskError(f"backbone.model must be a model of timm, got {name!r}. {hint}")
 
 

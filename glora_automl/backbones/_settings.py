@@ -78,13 +78,13 @@ class BackboneSettings(BackboneSource):
                 if getattr(self, key) is not None:
                     raise ValueError(
                         f"{key} must come with the model 'auto', got the model {self.model!r}. Set "
-                        f"`backbone.model` to auto or remove `backbone.{key}`."
+                        f"`backbone.model = auto` or remove `backbone.{key}`."
                     )
             return self
         if self.model != AUTO:
             raise ValueError(
-                f"model must be 'auto' with candidates, got {self.model!r}. Set `backbone.model` "
-                "to auto or remove `backbone.candidates`."
+                f"model must be 'auto' with candidates, got {self.model!r}. Set "
+                "`backbone.model = auto` or remove `backbone.candidates`."
             )
         for key in ("checkpoint", "kwargs", "mean", "std", "pretraining"):
             if getattr(self, key):

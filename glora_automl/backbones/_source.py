@@ -87,7 +87,7 @@ class BackboneSource(Declaration):
         if self.checkpoint is not None and not self.checkpoint.endswith(SUFFIXES):
             raise ValueError(
                 f"checkpoint must end in one of {', '.join(SUFFIXES)}, got {self.checkpoint!r}. "
-                "Set another `backbone.checkpoint`."
+                "Choose another `backbone.checkpoint`."
             )
         if self.sha256 is not None and self.checkpoint is None:
             raise ValueError(
@@ -119,5 +119,5 @@ def file_sha256(path: Path) -> str:
     except OSError as error:
         raise TaskError(
             f"backbone.checkpoint must be a readable file, got {str(path)!r}: {error.strerror}. "
-            "Set another `backbone.checkpoint`."
+            "Choose another `backbone.checkpoint`."
         ) from None

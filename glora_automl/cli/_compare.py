@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from glora_automl.cli._options import AsJson, StudyName, with_workspace
+from glora_automl.cli._options import AsJson, StudyName, integer, with_workspace
 from glora_automl.cli._output import is_main_process, print_comparison, print_json
 
 __all__ = ["compare"]
@@ -19,13 +19,16 @@ def compare(
     n_architectures: Annotated[
         int | None,
         typer.Option(
+            parser=integer,
             help="Random architectures for the rank correlation, which needs held-out images; by "
-            "default 10 if there are any."
+            "default 10 if there are any.",
         ),
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="Add this row alone, such as 'LoRA at equal cost'; repeatable."),
+        typer.Option(
+            help="Add only this row to the study's, such as 'LoRA at equal cost'; repeatable."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

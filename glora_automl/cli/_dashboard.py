@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from glora_automl.cli._options import Runs, Storage
+from glora_automl.cli._options import Runs, Storage, integer
 from glora_automl.cli._output import READ_PATIENCE, storage_url
 
 __all__ = ["dashboard"]
@@ -22,7 +22,9 @@ def dashboard(
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.")] = 8080,
+    port: Annotated[
+        int, typer.Option(parser=integer, help="Port to listen at; 0 takes a free one.")
+    ] = 8080,
     by: Annotated[
         str, typer.Option(help="Count parameters by block, kind of layer, tensor or layer.")
     ] = "block",

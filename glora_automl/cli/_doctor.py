@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from glora_automl.cli._options import AsJson, Runs, Storage
+from glora_automl.cli._options import AsJson, Runs, Storage, number
 from glora_automl.cli._output import print_json
 
 __all__ = ["doctor"]
@@ -22,25 +22,29 @@ def doctor(
         ),
     ] = None,
     runs: Runs = Path("runs"),
-    timeout: Annotated[float, typer.Option(min=0.1, max=600, help="Seconds to wait.")] = 20.0,
+    timeout: Annotated[float, typer.Option(parser=number, help="Seconds to wait.")] = 20.0,
     as_json: AsJson = False,
 ) -> None:
     """Check packages, devices, disk, storage, artifact store and hub."""
     from glora_automl._messages import printable, redact
-    from glora_automl.cli._main import with_flags
+    from glora_automl.cli._flags import Flags, with_flags
     from glora_automl.diagnosis import diagnose
 
+    if not 0.1 <= timeout <= 600:
+        raise typer.BadParameter(
+            f"must be from 0.1 to 600 seconds, got {timeout:g}", param_hint="'--timeout'"
+        )
     checks = diagnose(runs, storage=storage, artifacts=artifacts, timeout=timeout)
-    options = {name: f"--{name}" for name in ("storage", "artifacts", "runs", "model")}
+    flags = Flags({name: f"--{name}" for name in ("storage", "artifacts", "runs", "model")})
     healthy = all(check.state != "fail" for check in checks)
     if as_json:
         print_json({"healthy": healthy, "checks": [check.to_json() for check in checks]})
     else:
         width = max(len(check.name) for check in checks)
         for check in checks:
-            value = with_flags(printable(redact(check.value)), options)
+            value = with_flags(printable(redact(check.value)), flags)
             typer.echo(f"{check.state:<4}  {check.name:<{width}}  {value}")
             if check.hint:
-                typer.echo(f"{'':<{width + 8}}{with_flags(check.hint, options)}")
+                typer.echo(f"{'':<{width + 8}}{with_flags(check.hint, flags)}")
     if not healthy:
         raise typer.Exit(1)

@@ -37,6 +37,7 @@ from glora_automl.cli import (
     _suite,
     _train,
 )
+from glora_automl.cli._flags import with_flags
 from glora_automl.errors import GLoRAError
 
 __all__ = ["EXIT_CODES", "app", "main"]
@@ -90,9 +91,6 @@ for command in (
 ):
     app.command()(command)
 
-_ARGUMENT = re.compile(r"`([A-Za-z_]\w*(?:\.\w+)*)`")
-
-
 UNEXPECTED = 70
 """Exit code of an error of the program itself, as in sysexits.h."""
 
@@ -131,7 +129,7 @@ def _run() -> int:
             code: int | None = typer.main.get_command(app).main(standalone_mode=False)
         sys.stdout.flush()
     except GLoRAError as error:
-        return _fail(with_flags(str(error), _options()), 2)
+        return _fail(with_flags(str(error)), 2)
     except _USAGE_ERROR as error:
         return _usage(error)
     except (KeyboardInterrupt, typer.Abort):
@@ -172,12 +170,15 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
+_INVALID = re.compile(r"^Invalid value for '(--[\w-]+)'(?: \(env var: [^)]*\))?: must ")
+
+
 def _usage(error: Any) -> int:
     """Print why the arguments are no command; without any arguments, the help."""
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
         return 2
-    message = str(error.format_message()).strip()
+    message = _INVALID.sub(r"\1 must ", str(error.format_message())).strip()
     message += "" if message.endswith((".", "?")) else "."
     command = "glora" if error.ctx is None else error.ctx.command_path
     return _fail(f"{message} Try '{shorten(command, 60)} --help'.", 2)
@@ -222,37 +223,3 @@ def _unexpected(error: Exception) -> str:
     except OSError:
         return f"{what} ended the command. Please report it to the authors."
     return f"{what} ended the command. Please report it with the file {file.name}"
-
-
-def with_flags(message: str, options: dict[str, str]) -> str:
-    """Return a message with the flags of the arguments that it names in backticks.
-
-    Args:
-        message: Message of the library.
-        options: Flags of the running command, by argument.
-
-    Example:
-        >>> options = {"n_trials": "--n-trials", "changes": "--set"}
-        >>> with_flags("Lower `n_trials`, or raise `training.lr`.", options)
-        'Lower --n-trials, or raise --set training.lr=....'
-        >>> with_flags("Choose another `trial`.", options)
-        'Choose another trial.'
-    """
-
-    def flag(match: re.Match[str]) -> str:
-        name = match.group(1)
-        if name in options:
-            return options[name]
-        return f"--set {name}=..." if "." in name and "changes" in options else name
-
-    return _ARGUMENT.sub(flag, message)
-
-
-def _options() -> dict[str, str]:
-    """Return the flags of the running command by argument; none before a command is known."""
-    commands = getattr(typer.main.get_command(app), "commands", {})
-    command = next((commands[word] for word in sys.argv[1:2] if word in commands), None)
-    if command is None:
-        return {}
-    flags = {p.name: p.opts[0] for p in command.params if p.param_type_name == "option"}
-    return flags | ({"set": flags["changes"]} if "changes" in flags else {})

@@ -13,7 +13,7 @@ import typer
 
 from glora_automl._messages import short
 from glora_automl._signals import StopOnSignal
-from glora_automl.cli._output import is_main_process, start_progress
+from glora_automl.cli._output import FlagProgress, is_main_process, start_progress
 from glora_automl.errors import RecipeError, Stopped
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ __all__ = [
     "StudyName",
     "Timeout",
     "given",
+    "integer",
+    "number",
     "path",
     "read_timeout",
     "with_workspace",
@@ -46,8 +48,24 @@ __all__ = [
 def path(text: str | Path) -> Path:
     """Return the path in an option. An empty one is refused: it would be the current folder."""
     if not str(text):
-        raise typer.BadParameter("a path must have characters; is a variable of the shell empty?")
+        raise typer.BadParameter("must be a path, got ''; is a variable of the shell empty?")
     return Path(text)
+
+
+def integer(text: str | int) -> int:
+    """Return the integer in an option."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"must be an integer, got {short(text)}") from None
+
+
+def number(text: str | float) -> float:
+    """Return the number in an option."""
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"must be a number, got {short(text)}") from None
 
 
 StudyName = Annotated[str, typer.Argument(help="Name of the study.")]
@@ -77,7 +95,10 @@ Changes = Annotated[
 Budget = Annotated[str | None, typer.Option(help="Trainable parameters: 12000, 12k, 0.3M or 1%.")]
 Margin = Annotated[
     float | None,
-    typer.Option(help="Points of accuracy that a smaller adapter may lose: take the smallest."),
+    typer.Option(
+        parser=number,
+        help="Points of accuracy that a smaller adapter may lose: take the smallest.",
+    ),
 ]
 Metric = Annotated[
     str | None,
@@ -86,7 +107,7 @@ Metric = Annotated[
         "balanced_accuracy, macro_f1, auroc, log_loss or kappa."
     ),
 ]
-Seed = Annotated[int | None, typer.Option(help="Seed of all randomness.")]
+Seed = Annotated[int | None, typer.Option(parser=integer, help="Seed of all randomness.")]
 Runs = Annotated[
     Path,
     typer.Option(
@@ -95,7 +116,9 @@ Runs = Annotated[
         help="Folder for database, artifacts and checkpoints.",
     ),
 ]
-NTrials = Annotated[int | None, typer.Option(help="Complete trials to reach, of all workers.")]
+NTrials = Annotated[
+    int | None, typer.Option(parser=integer, help="Complete trials to reach, of all workers.")
+]
 Timeout = Annotated[
     str | None,
     typer.Option(
@@ -131,12 +154,20 @@ _WORKSPACE: dict[str, tuple[Any, Any]] = {
     "runs": (Runs, Path("runs")),
     "heartbeat": (
         Annotated[
-            float, typer.Option(help="Seconds between a worker's heartbeats, for a new study.")
+            float,
+            typer.Option(
+                parser=number, help="Seconds between a worker's heartbeats, for a new study."
+            ),
         ],
         10.0,
     ),
     "patience": (
-        Annotated[float, typer.Option(help="Seconds to wait for a database that does not answer.")],
+        Annotated[
+            float,
+            typer.Option(
+                parser=number, help="Seconds to wait for a database that does not answer."
+            ),
+        ],
         300.0,
     ),
     "quiet": (Quiet, False),
@@ -192,9 +223,9 @@ def with_workspace(*, leave_out: tuple[str, ...] = ()) -> Callable[[Callable[...
             _check_log_format(fields["log_format"])
             shown = start_progress(fields.pop("quiet"))
             from glora_automl.pipeline import Workspace
-            from glora_automl.progress import LogProgress, ProgressGroup, log_to_file
+            from glora_automl.progress import LogProgress, log_to_file
 
-            fields["progress"] = ProgressGroup([shown, LogProgress()])
+            fields["progress"] = FlagProgress([shown, LogProgress()])
             fields["trackers"] = _trackers(track or ())
             written = (
                 nullcontext()

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from glora_automl._messages import hide, printable, redact, shorten
+from glora_automl.cli._flags import with_flags
+from glora_automl.progress import ProgressGroup
 
 if TYPE_CHECKING:
     import optuna
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "READ_PATIENCE",
+    "FlagProgress",
     "best_text",
     "is_main_process",
     "open_to_read",
@@ -47,6 +50,14 @@ __all__ = [
 
 READ_PATIENCE = 10
 """Seconds to wait for a database that is only read: a person or a browser asks again."""
+
+
+class FlagProgress(ProgressGroup):
+    """Displays of a progress whose lines have flags in place of arguments, as errors have."""
+
+    def log(self, text: str) -> None:
+        """See :meth:`ProgressGroup.log`."""
+        super().log(with_flags(text) if "`" in text else text)
 
 
 def best_text(summary: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from glora_automl.cli._options import AsJson, Device, Quiet
+from glora_automl.cli._options import AsJson, Device, Quiet, integer
 from glora_automl.cli._options import path as read_path
 from glora_automl.cli._output import print_json, print_predictions, start_progress
 from glora_automl.errors import ExportError
@@ -18,12 +18,12 @@ __all__ = ["predict"]
 def predict(
     path: Annotated[Path, typer.Argument(parser=read_path, help="Folder that glora export wrote.")],
     images: Annotated[list[str], typer.Argument(help="Image files, or folders of them.")],
-    top: Annotated[int, typer.Option(help="Most likely classes per image.")] = 1,
+    top: Annotated[int, typer.Option(parser=integer, help="Most likely classes per image.")] = 1,
     backbone: Annotated[
         str | None,
         typer.Option(help="Weights of an adapter's backbone: a file, or an export --to backbone."),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Images per forward pass.")] = 64,
+    batch_size: Annotated[int, typer.Option(parser=integer, help="Images per forward pass.")] = 64,
     device: Device = "auto",
     quiet: Quiet = False,
     as_json: AsJson = False,

@@ -18,11 +18,16 @@ def report(
     name: StudyName,
     out: Annotated[
         Path | None,
-        typer.Option(parser=read_path, help="HTML file to write; by default NAME.html here."),
+        typer.Option(
+            parser=read_path,
+            help="HTML file of the page; by default NAME.html here, and none with --png.",
+        ),
     ] = None,
     png: Annotated[
         Path | None,
-        typer.Option(parser=read_path, help="Folder for the pictures alone, instead of a page."),
+        typer.Option(
+            parser=read_path, help="Folder for the pictures; the page comes with --out alone."
+        ),
     ] = None,
     storage: Storage = None,
     runs: Runs = Path("runs"),

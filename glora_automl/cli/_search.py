@@ -19,10 +19,12 @@ from glora_automl.cli._options import (
     Seed,
     Timeout,
     given,
+    integer,
     read_timeout,
     with_workspace,
 )
 from glora_automl.cli._output import print_found
+from glora_automl.errors import RecipeError
 
 if TYPE_CHECKING:
     from glora_automl.commands import SearchResult
@@ -63,18 +65,25 @@ def search(
     n_workers: Annotated[
         int | None,
         typer.Option(
-            help="Workers on a Ray cluster that scales up; with --device cuda, each with a GPU."
+            parser=integer,
+            help="Workers on a Ray cluster that scales up; with --device cuda, each with a GPU.",
         ),
     ] = None,
     cpus_per_worker: Annotated[
-        int, typer.Option(help="CPUs per worker of a Ray cluster without GPUs.")
-    ] = 2,
+        int | None,
+        typer.Option(
+            parser=integer, help="CPUs per worker of a Ray cluster without GPUs; by default 2."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe, continue an interrupted run, or join running workers."""
     from glora_automl import commands
     from glora_automl.recipes import override_recipe
 
+    sizes = given(n_workers=n_workers, cpus_per_worker=cpus_per_worker)
+    if workers is None and sizes:
+        raise RecipeError(f"`{next(iter(sizes))}` must come with `workers`, got none. Set `workers`.")
     seconds = read_timeout(timeout)
     wanted = override_recipe(
         recipe,
@@ -93,8 +102,7 @@ def search(
         )
     else:
         others = given(warm_start=warm_start, timeout=seconds)
-        sizes = {"n_workers": n_workers, "cpus_per_worker": cpus_per_worker}
-        result = _on_ray(wanted, workers, name, others, sizes, place)
+        result = _on_ray(wanted, workers, name, others, place, **sizes)
     print_found(result, place, as_json)
 
 
@@ -103,11 +111,10 @@ def _on_ray(
     address: str,
     name: str | None,
     others: dict[str, Any],
-    sizes: dict[str, Any],
     workspace: Workspace,
+    **sizes: int,
 ) -> SearchResult:
     from glora_automl.clusters import search_on_ray
-    from glora_automl.errors import RecipeError
 
     if others:
         option = next(iter(others))

@@ -13,6 +13,7 @@ from glora_automl.cli._options import (
     Model,
     NTrials,
     given,
+    integer,
     read_timeout,
     with_workspace,
 )
@@ -29,7 +30,9 @@ def suite(
     ],
     model: Model = None,
     changes: Changes = None,
-    n_seeds: Annotated[int, typer.Option(help="Studies per task, each with its own seed.")] = 1,
+    n_seeds: Annotated[
+        int, typer.Option(parser=integer, help="Studies per task, each with its own seed.")
+    ] = 1,
     budget: Budget = None,
     n_trials: NTrials = None,
     timeout: Annotated[

@@ -86,13 +86,14 @@ def compare(
         name: Name of the study, which must be finished.
         n_architectures: Architectures for the rank correlation; 0 leaves it out. By default 10,
             and none in a study that holds no images out.
-        only: Names of the rows to add to those of the study, such as ``LoRA at equal cost``, the
+        only: Names of the only rows to add to those of the study. ``LoRA at equal cost`` is the
             cheapest that tells whether the search was worth its cost. By default all, with presets
             and rank correlation.
         workspace: The environment.
 
     Raises:
-        RecipeError: If ``n_architectures`` is 1 or negative, or ``only`` has an unknown name.
+        RecipeError: If ``n_architectures`` is 1 or negative or comes with ``only``, or ``only``
+            has an unknown name.
         StudyError: If the study is not finished or had no search, or if it holds no images out
             and ``n_architectures`` is above 0.
         GLoRAError: If another input is invalid.
@@ -106,16 +107,21 @@ def compare(
     for label in only or ():
         if label not in ALTERNATIVES:
             raise RecipeError(
-                f"only must name rows ({', '.join(ALTERNATIVES)}), got {short(label)}. Correct "
-                "`only`."
+                f"only must be one of {', '.join(map(repr, ALTERNATIVES))}, got {short(label)}. "
+                "Correct `only`."
             )
+    if only is not None and n_architectures:
+        raise RecipeError(
+            f"n_architectures must be left out with `only`, got {n_architectures}. Remove one of "
+            "them."
+        )
     workspace, recipe = find_study(name, workspace)
     with open_run(recipe, workspace, name=name) as run:
         run.check_searched()
         run.check_finished()
         run = tune(load_backbone(run))
         holds_out = run.context.holds_out
-        if n_architectures and only is None and not holds_out:
+        if n_architectures and not holds_out:
             raise StudyError(
                 f"The study {name!r} must hold validation images out for the rank correlation of "
                 f"{n_architectures} architectures. Leave out `n_architectures`, or search again "
@@ -131,8 +137,7 @@ def _compare(run: Run, n_architectures: int, only: Sequence[str] | None) -> Comp
     result = {row.name: row for row in map(Row.from_json, get_attribute(run.study, "result"))}
     presets = uniform_architectures(run.context)
     if only is not None:
-        kept = [label for label in presets if label in result] or ["linear probe"]
-        presets = {label: presets[label] for label in kept}
+        presets = {label: found for label, found in presets.items() if label in result}
     works: dict[str, Work[Any]] = {}
     for label, architecture in presets.items():
         works |= baseline_work(run, label, architecture)
@@ -166,7 +171,8 @@ def _compare(run: Run, n_architectures: int, only: Sequence[str] | None) -> Comp
     chosen = "test" if only is None else "test " + " ".join(sorted(only))
     rows = result | {r.name: r for r in run.stages.run_one(_stage(chosen), test).rows}
     pairs = [(o.inherited, o.trained) for o in outcomes.values() if isinstance(o, PairOutcome)]
-    labels = (SEARCHED, *truncations, SCRATCH, LONGER, *presets)
+    # Rows of the study that are no preset say what did not fit.
+    labels = dict.fromkeys((SEARCHED, *truncations, SCRATCH, LONGER, *presets, *result))
     known = [rows[label] for label in presets if label in rows]
     best_preset = best_row(known, run.context.recipe.metric)
     comparison = Comparison(

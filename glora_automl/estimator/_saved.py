@@ -69,9 +69,7 @@ class _Table(Declaration):
     backbone: BackboneSettings
     seed: Seed
     classes: Annotated[tuple[bool | int | float | str, ...], Field(min_length=2)]
-    dtype: Annotated[
-        str, Field(pattern=DTYPE, description="a type of labels, as numpy writes it")
-    ]
+    dtype: Annotated[str, Field(pattern=DTYPE, description="a type of labels, as numpy writes it")]
     pixels: tuple[tuple[Size, Size, Size], Pixel, Pixel]
     names: tuple[str, ...]
 

@@ -130,7 +130,12 @@ def export_model(
     kind = _checked_kind(to)
     if preprocess and kind not in ("onnx", "pt2"):
         raise ExportError(
-            f"`preprocess` must be False for `to` {kind!r}, got True. Choose `to` 'onnx' or 'pt2'."
+            f"`preprocess` must come with `to` 'onnx' or 'pt2', got {kind!r}. Choose one of them, "
+            "or leave out `preprocess`."
+        )
+    if private and push is None:
+        raise ExportError(
+            "`private` must come with `push`, got none. Set `push`, or leave out `private`."
         )
     if push is not None:
         check_repository(push)

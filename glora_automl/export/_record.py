@@ -291,7 +291,14 @@ def read_record(folder: Path, *kinds: Kind) -> Record:
             f"{short(version)}. Upgrade glora-automl."
         )
     # Classes are named by folders, whose names may have any character.
-    record = validate(Record, table, f"export {short(str(folder))}", ExportError, control=True, hint="Export again.")
+    record = validate(
+        Record,
+        table,
+        f"export {short(str(folder))}",
+        ExportError,
+        control=True,
+        hint="Export again.",
+    )
     if kinds and record.kind not in kinds:
         raise ExportError(
             f"The export {str(folder)!r} must be of kind {' or '.join(kinds)}, got "

@@ -230,7 +230,7 @@ def _seconds_per_forward(context: Context) -> float:
             labels[:n_images],
             settings,
             seed=context.recipe.seed,
-            stage="forecast",
+            stage="first steps, for the time",
             before_step=activate,
             stop=context.stop,
         ).seconds

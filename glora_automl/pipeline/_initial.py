@@ -174,7 +174,7 @@ def warm_start_proposals(storage: BaseStorage, name: str, context: Context) -> t
             f"search.sampler must be 'evolution' for a warm start, got {search.sampler!r}. Leave "
             "out `warm_start`."
         )
-    study = load_study(storage, name)
+    study = load_study(storage, name, argument="warm_start")
     most = max(1, search.population_size // 2)
     best = best_trials(study, most)
     if search.is_multi_objective and best:

@@ -56,7 +56,7 @@ class Range(Declaration):
         if self._has_integers and not isinstance(self.step, int):
             raise ValueError(f"step must be an integer as low and high are, got {self.step}.")
         least = (self.high - self.low) / MAX_STEPS
-        if not 0 < self.step or self.step < least:
+        if self.step <= 0 or self.step < least:
             bound = f"at least {least:g}" if least else "above 0"
             raise ValueError(f"step must be {bound}, got {self.step}.")
         return self
@@ -143,7 +143,9 @@ class TuneSettings(Declaration):
     @classmethod
     def _check_portfolio(cls, portfolio: int) -> int:
         if portfolio > (n := len(load_portfolio())):
-            raise ValueError(f"must be at most {n}, the settings of the portfolio, got {portfolio}.")
+            raise ValueError(
+                f"must be at most {n}, the settings of the portfolio, got {portfolio}."
+            )
         return portfolio
 
     @model_validator(mode="after")

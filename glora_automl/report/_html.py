@@ -11,6 +11,7 @@ import plotly.io
 import plotly.offline
 
 from glora_automl._files import check_output, user_path, write_atomic
+from glora_automl._messages import short
 from glora_automl.errors import ReportError
 from glora_automl.report._classes import class_table, classes_title, confusion_table
 from glora_automl.report._cost import cost_table
@@ -59,10 +60,14 @@ def save_pictures(study: optuna.Study, folder: Path) -> list[Path]:
     """Write a study's pictures as PNG files.
 
     Raises:
-        ReportError: If matplotlib is not installed.
+        ReportError: If matplotlib is not installed, or the path is one of a picture.
         StorageError: If a file cannot be written.
     """
     folder = user_path(folder, "png", ReportError)
+    if folder.suffix.lower() == ".png":
+        raise ReportError(
+            f"png must be a folder for all pictures, got {short(str(folder))}. Correct `png`."
+        )
     return [save_png(picture, folder) for picture in pictures(Snapshot.of(study))]
 
 

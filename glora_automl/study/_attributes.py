@@ -144,7 +144,9 @@ def check_attributes(study: optuna.Study | FrozenStudy, trials: Sequence[FrozenT
     """
     where = f"The study {short(study.study_name)}"
     found = {k.removeprefix("glora:"): v for k, v in study.user_attrs.items()}
-    settings = validate(KeptSettings, found.get("settings"), f"{where}: settings", StudyError, hint=ALTERED)
+    settings = validate(
+        KeptSettings, found.get("settings"), f"{where}: settings", StudyError, hint=ALTERED
+    )
     for key, kind in RECORDS.items():
         if (value := found.get(key)) is not None:
             kind.from_json(value)

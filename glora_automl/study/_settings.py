@@ -115,8 +115,13 @@ def get_setting(study: optuna.Study, key: Setting) -> Any:
     return kept_settings(study)[key]
 
 
-def load_study(storage: BaseStorage, name: str) -> optuna.Study:
+def load_study(storage: BaseStorage, name: str, *, argument: str = "name") -> optuna.Study:
     """Load a study of this package.
+
+    Args:
+        storage: Its storage.
+        name: Its name.
+        argument: Name of the argument with the name, for messages.
 
     Raises:
         StudyError: If it does not exist, belongs to another program, has another format, or holds
@@ -125,7 +130,10 @@ def load_study(storage: BaseStorage, name: str) -> optuna.Study:
     known = optuna.get_all_study_names(storage)
     if name not in known:
         names = ", ".join(sorted(n for n in known if "/" not in n)[:8]) or "none"
-        raise StudyError(f"name must be a study of the storage ({names}), got {short(name)}.")
+        raise StudyError(
+            f"{argument} must be a study of the storage ({names}), got {short(name)}. Choose "
+            f"another `{argument}`."
+        )
     study = optuna.load_study(study_name=name, storage=storage)
     version = get_attribute(study, "format")
     if version is None:

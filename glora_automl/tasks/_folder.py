@@ -51,8 +51,8 @@ def existing_folder(path: str) -> Path:
     folder = Path(os.path.expanduser(path))
     if not os.path.isdir(folder):
         raise TaskError(
-            f"task.path must be a folder, got {short(path, 100)}. Set `task.path` relative to "
-            "the recipe's folder."
+            f"task.path must be a folder, got {short(path, 100)}. Correct `task.path`; that "
+            "of a recipe's file is relative to its folder."
         )
     return folder
 

@@ -64,7 +64,8 @@ def _load(path: str, labels: Sequence[str]) -> tuple[Arrays, list[str]]:
     except OSError as error:
         raise TaskError(
             f"task.path must be a readable .npz file, got {short(path, 100)}: "
-            f"{error.strerror or error}. Set `task.path` relative to the recipe's folder."
+            f"{error.strerror or error}. Correct `task.path`; that of a recipe's file is "
+            "relative to its folder."
         ) from None
     try:
         with file, zipfile.ZipFile(file) as archive:

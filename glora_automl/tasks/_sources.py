@@ -53,7 +53,7 @@ def load_task(
     if arrays is not None and not isinstance(settings, ArraysSettings):
         raise TaskError(
             f"task.source must be 'arrays' where arrays are given, got {settings.source!r}. "
-            "Set `task.source` to 'arrays', or remove `arrays`."
+            "Set `task.source = arrays`, or remove `arrays`."
         )
     match settings:
         case DigitsSettings():

@@ -111,8 +111,8 @@ def _make(kind: type[VisionDataset], options: dict[str, Any]) -> VisionDataset:
             raise _NoSplit from None
         raise TaskError(
             f"task.name must be a data set that torchvision can read, got {kind.__name__} in "
-            f"{short(options['root'], 80)}: {one_line(error)[:80]}. Set `task.download` to true "
-            "for a missing data set."
+            f"{short(options['root'], 80)}: {one_line(error)[:80]}. Set "
+            "`task.download = true` for a missing data set."
         ) from None
 
 

@@ -62,7 +62,8 @@ def create_scheduler(
     warmup = settings.warmup_epochs * n_steps
     return CosineLRScheduler(
         optimizer,
-        t_initial=max((settings.epochs - settings.warmup_epochs) * n_steps, 1),
+        # The first step is at the peak in any case; timm warns of a cosine over one.
+        t_initial=max((settings.epochs - settings.warmup_epochs) * n_steps, 2),
         warmup_t=warmup,
         warmup_lr_init=settings.lr / (warmup + 1),
         warmup_prefix=True,  # the cosine begins at the peak

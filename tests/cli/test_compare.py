@@ -17,8 +17,13 @@ def test_compare_is_printed_kept_and_shown(runs, glora):
 
 
 @pytest.mark.parametrize(
-    ("name", "number", "words"), [("tiny", 1, "n_architectures must be"), ("other", 2, "'other'")]
+    ("arguments", "words"),
+    [
+        (("tiny", "--n-architectures", 1), "--n-architectures must be 0 or from 2"),
+        (("other", "--n-architectures", 2), "'other'"),
+        (("tiny", "--only", "searched"), "'searched, from scratch', 'LoRA at equal cost'"),
+        (("tiny", "--only", "LoRA at equal cost", "--n-architectures", 3), "left out with --only"),
+    ],
 )
-def test_compare_wrong_input_is_one_line(runs, error, name, number, words):
-    message = error("compare", name, "--n-architectures", number, "--runs", runs)
-    assert words in message
+def test_compare_wrong_input_is_one_line(runs, error, arguments, words):
+    assert words in error("compare", *arguments, "--runs", runs)

@@ -12,32 +12,9 @@ from typer.testing import CliRunner
 
 from glora_automl import __version__
 from glora_automl.cli import _lists, app
-from glora_automl.cli._main import with_flags
 from glora_automl.errors import GLoRAError
 from tests.cli.conftest import COMMANDS
 from tests.refusals import TEXTS, check_line
-
-OPTIONS = {"n_trials": "--n-trials", "budget": "--budget", "changes": "--set", "set": "--set"}
-
-
-@pytest.mark.parametrize(
-    ("message", "expected"),
-    [
-        ("Raise `n_trials`.", "Raise --n-trials."),
-        ("Lower `training.lr`.", "Lower --set training.lr=...."),
-        ("Correct `set`.", "Correct --set."),
-        ("Choose another `trial`.", "Choose another trial."),
-        ("n_trials must be 1 or more, got 0.", "n_trials must be 1 or more, got 0."),
-        ("Write `lora-4 ` or `5%`.", "Write `lora-4 ` or `5%`."),
-        ("Raise `budget` or `n_trials`.", "Raise --budget or --n-trials."),
-    ],
-)
-def test_with_flags_argument_in_backticks_becomes_flag(message, expected):
-    assert with_flags(message, OPTIONS) == expected
-
-
-def test_with_flags_command_without_set_keeps_setting_name():
-    assert with_flags("Lower `training.lr`.", {"n_trials": "--n-trials"}) == "Lower training.lr."
 
 
 @pytest.mark.parametrize(
@@ -152,6 +129,12 @@ def test_module_runs_the_command_line(tmp_path):
         ["status", "--storage", "pipe.log"],
         ["status", "--runs="],
         ["report", "tiny", "--png="],
+        ["search", "smoke", "--margin", "x"],
+        ["suite", "dg", "--n-seeds", "1.5"],
+        ["predict", "model", "images", "--top", "abc"],
+        ["dashboard", "--port", ""],
+        ["doctor", "--timeout", "0"],
+        ["doctor", "--timeout", "nan"],
     ],
     ids=lambda arguments: " ".join(arguments)[:60].encode("ascii", "replace").decode(),
 )

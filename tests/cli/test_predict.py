@@ -63,3 +63,13 @@ def test_predict_wrong_input_is_one_line(error, arguments, words):
 def test_predict_top_above_the_classes_has_all_of_them(exported, glora):
     document = json.loads(glora("predict", "taken", "grey.png", "--top", 9, "--json")[1])
     assert len(document["images"][0]["classes"]) == 3
+
+
+@pytest.mark.parametrize("path", ["no.pth", "no.zip"])
+def test_predict_wrong_backbone_names_the_option(runs, glora, error, path):
+    arguments = ("export", "tiny", "--runs", runs, "--quiet", "--out", "taken", "--to", "adapter")
+    assert glora(*arguments)[0] == 0
+    Image.new("L", (8, 8), 200).save("grey.png")
+    message = error("predict", "taken", "grey.png", "--backbone", path)
+    assert path in message
+    assert message.endswith("Choose another --backbone.\n")

@@ -22,6 +22,14 @@ def test_report_png_writes_pictures_alone(runs, glora):
     assert [path.name for path in Path().iterdir()] == ["pictures"]
 
 
+def test_report_png_is_a_folder_beside_the_page(runs, glora, error):
+    code, out, _ = glora("report", "tiny", "--runs", runs, "--png", "pictures", "--out", "a.html")
+    assert code == 0
+    assert out.endswith("Report: a.html\n")
+    assert "--png must be a folder" in error("report", "tiny", "--runs", runs, "--png", "a.PNG")
+    assert sorted(path.name for path in Path().iterdir()) == ["a.html", "pictures"]
+
+
 @pytest.mark.parametrize("option", ["--out", "--png"])
 def test_report_file_instead_of_folder_is_one_line(runs, error, option):
     Path("file").write_text("", encoding="utf-8")

@@ -51,6 +51,14 @@ def test_train_warms_up_and_follows_a_cosine(steps, warmup):
     assert [lr for lr, _ in steps] == pytest.approx(expected)
 
 
+def test_train_of_one_step_has_the_peak_without_a_warning(steps, caplog):
+    model = seeded(Conv)
+    settings = TrainingSettings(epochs=1, batch_size=1000, lr=0.03)
+    train(model, dict(model.named_parameters()), *data(), settings, seed=0, stage="a")
+    assert [lr for lr, _ in steps] == [0.03]
+    assert not caplog.records
+
+
 def test_train_after_a_resume_continues_the_learning_rate(steps, tmp_path):
     Run("conv").fit()
     uninterrupted = [lr for lr, _ in steps]

@@ -116,12 +116,7 @@ def get_setting(study: optuna.Study, key: Setting) -> Any:
 
 
 def load_study(storage: BaseStorage, name: str, *, argument: str = "name") -> optuna.Study:
-    """Load a study of this package.
-
-    Args:
-        storage: Its storage.
-        name: Its name.
-        argument: Name of the argument with the name, for messages.
+    """Load a study of this package; messages name the ``argument`` that has its name.
 
     Raises:
         StudyError: If it does not exist, belongs to another program, has another format, or holds

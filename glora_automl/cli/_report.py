@@ -20,13 +20,13 @@ def report(
         Path | None,
         typer.Option(
             parser=read_path,
-            help="HTML file of the page; by default NAME.html here, and none with --png.",
+            help="HTML file of the page; by default NAME.html here.",
         ),
     ] = None,
     png: Annotated[
         Path | None,
         typer.Option(
-            parser=read_path, help="Folder for the pictures; the page comes with --out alone."
+            parser=read_path, help="Folder for the pictures, instead of the page; with --out, both."
         ),
     ] = None,
     storage: Storage = None,

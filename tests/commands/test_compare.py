@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 from glora_automl.architecture import Architecture
-from glora_automl.commands import _compare, compare, random_study_name, resume
+from glora_automl.commands import _compare, compare, random_study_name, resume, search
 from glora_automl.errors import RecipeError, StudyError
 from glora_automl.pipeline import (
     Workspace,
@@ -285,6 +285,31 @@ def test_compare_only_one_row_adds_it_to_the_studys(finished, finished_workspace
     assert all(row.test is not None for row in compared.rows)
 
 
+@pytest.mark.parametrize("baselines", [True, False])
+def test_compare_only_one_row_trains_nothing_else_and_keeps_the_rows(tiny, tmp_path, baselines):
+    workspace = Workspace(runs=tmp_path)
+    recipe = tiny.replace(
+        budget=1, search={"n_trials": 2}, training={"epochs": 2}, selection={"baselines": baselines}
+    )
+    rows = search(recipe, workspace=workspace).rows
+    assert [row.name for row in rows if row.n_params is None] == (
+        ["LoRA", "BitFit"] if baselines else []
+    )
+    compared = compare("tiny", only=["searched, from scratch"], workspace=workspace)
+    added = {row.name for row in compared.rows} - {row.name for row in rows}
+    assert added == {"searched, from scratch"}
+    assert len(compared.rows) == len(rows) + 1
+
+
+def test_compare_number_of_architectures_with_only_raises(finished_workspace):
+    with pytest.raises(RecipeError, match="n_architectures must be left out with `only`, got 2"):
+        compare(
+            "tiny", n_architectures=2, only=["uniform truncation"], workspace=finished_workspace
+        )
+
+
 def test_compare_only_an_unknown_row_raises(finished_workspace):
-    with pytest.raises(RecipeError, match=r"only must name rows .*LoRA at equal cost.*got 'luck'"):
+    with pytest.raises(
+        RecipeError, match=r"only must be one of .*'LoRA at equal cost', got 'luck'"
+    ):
         compare("tiny", only=["luck"], workspace=finished_workspace)

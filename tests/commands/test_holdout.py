@@ -227,7 +227,7 @@ def test_later_commands_work_on_a_study_without_held_out_images(everything, work
     with pytest.raises(StudyError, match="for the rank correlation of 2 architectures"):
         compare("tiny", n_architectures=2, workspace=workspace)
     longer = "LoRA at equal cost"
-    rows = compare("tiny", n_architectures=2, only=[longer], workspace=workspace).rows
+    rows = compare("tiny", only=[longer], workspace=workspace).rows
     assert longer in [row.name for row in rows]
     compared = compare("tiny", workspace=workspace)
     assert compared.best_preset is None

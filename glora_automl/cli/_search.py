@@ -83,7 +83,9 @@ def search(
 
     sizes = given(n_workers=n_workers, cpus_per_worker=cpus_per_worker)
     if workers is None and sizes:
-        raise RecipeError(f"`{next(iter(sizes))}` must come with `workers`, got none. Set `workers`.")
+        raise RecipeError(
+            f"`{next(iter(sizes))}` must come with `workers`, got none. Set `workers`."
+        )
     seconds = read_timeout(timeout)
     wanted = override_recipe(
         recipe,

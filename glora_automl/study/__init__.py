@@ -7,6 +7,20 @@ from glora_automl.study._comparison import Comparison, RankCorrelation, spearman
 from glora_automl.study._costs import STAGES, Cost, stage_costs, stage_spent, trials_spent
 from glora_automl.study._data import Absent, DataSummary, Majority, Overlap, read_data
 from glora_automl.study._ladder import Ladder, Step, margin_note
+from glora_automl.study._load import (
+    FORMAT,
+    Attribute,
+    get_attribute,
+    get_setting,
+    is_glora_study,
+    kept_settings,
+    load_study,
+    read_recipe,
+    read_space,
+    refuse_foreign,
+    set_attribute,
+    study_key,
+)
 from glora_automl.study._outcomes import (
     AdapterOutcome,
     BackboneOutcome,
@@ -30,22 +44,7 @@ from glora_automl.study._ranking import (
 )
 from glora_automl.study._record import Record
 from glora_automl.study._result import SEARCHED, Row, Selection, best_row, is_better, quality
-from glora_automl.study._settings import (
-    FORMAT,
-    Attribute,
-    Settings,
-    create_study,
-    get_attribute,
-    get_setting,
-    is_glora_study,
-    kept_settings,
-    load_study,
-    read_recipe,
-    read_space,
-    refuse_foreign,
-    set_attribute,
-    study_key,
-)
+from glora_automl.study._settings import Settings, create_study
 from glora_automl.study._stages import Stage, StageName
 from glora_automl.study._summary import list_studies, summarize
 from glora_automl.study._target import attempt_counts, set_target

@@ -7,9 +7,9 @@ import optuna
 from glora_automl.architecture import Architecture
 from glora_automl.errors import StudyError
 from glora_automl.samplers import DONE
+from glora_automl.study._load import get_attribute, read_space
 from glora_automl.study._ranking import best_trials
 from glora_automl.study._result import Selection
-from glora_automl.study._settings import get_attribute, read_space
 
 __all__ = ["find_architecture", "parse_trial"]
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from glora_automl.study._load import get_setting, kept_settings, study_key
 from glora_automl.study._outcomes import Done, Spent
 from glora_automl.study._ranking import done_trials
-from glora_automl.study._settings import get_setting, kept_settings, study_key
 from glora_automl.study._stages import Stage, StageName
 from glora_automl.workers import stage_study_name
 

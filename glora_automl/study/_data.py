@@ -10,8 +10,8 @@ import optuna
 from pydantic import Field
 
 from glora_automl._messages import short
+from glora_automl.study._load import get_attribute
 from glora_automl.study._record import Count, Record
-from glora_automl.study._settings import get_attribute
 
 __all__ = ["Absent", "DataSummary", "Majority", "Overlap", "read_data"]
 

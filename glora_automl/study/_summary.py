@@ -16,14 +16,14 @@ from glora_automl.storages import full_location
 from glora_automl.study._backbones import read_ranking
 from glora_automl.study._costs import STAGES, attempts, find_stages, stage_costs
 from glora_automl.study._data import read_data
-from glora_automl.study._ranking import CONSTRAINT, best_trials, pareto_trials
-from glora_automl.study._settings import (
+from glora_automl.study._load import (
     FORMAT,
     check_study,
     get_attribute,
     get_setting,
     study_key,
 )
+from glora_automl.study._ranking import CONSTRAINT, best_trials, pareto_trials
 from glora_automl.study._stages import Stage, StageName
 from glora_automl.study._target import attempt_counts
 

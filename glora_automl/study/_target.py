@@ -5,7 +5,7 @@ from __future__ import annotations
 import optuna
 from optuna.trial import FrozenTrial
 
-from glora_automl.study._settings import kept_settings, set_attribute
+from glora_automl.study._load import kept_settings, set_attribute
 from glora_automl.study._stages import REOPENED, StageName
 
 __all__ = ["attempt_counts", "set_target"]

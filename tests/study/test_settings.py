@@ -6,10 +6,8 @@ import optuna
 import pytest
 
 from glora_automl.errors import RecipeError, StudyError
-from glora_automl.recipes import load_recipe
 from glora_automl.study import (
     FORMAT,
-    Settings,
     attempt_counts,
     create_study,
     get_attribute,
@@ -18,34 +16,10 @@ from glora_automl.study import (
     load_study,
     read_recipe,
     read_space,
-    refuse_foreign,
     set_attribute,
     set_target,
     study_key,
 )
-from tests.report.studies import made_space
-
-
-@pytest.fixture
-def settings():
-    space = made_space()
-    recipe = load_recipe("digits").replace(search={"n_trials": 20})
-    return Settings(
-        recipe=recipe,
-        budget=1000,
-        target=20,
-        digests={"data": "d" * 64, "search space": space.digest},
-        versions={"python": "3.12"},
-        heartbeat=10.0,
-        artifacts="runs/artifacts",
-        layers=space.shapes,
-        initial=("01",),
-    )
-
-
-@pytest.fixture
-def memory():
-    return optuna.storages.InMemoryStorage()
 
 
 def attempts(memory):
@@ -203,56 +177,3 @@ def test_create_study_of_other_directions_raises(settings, memory):
     both = changed(settings, search={"objectives": ["loss", "n_params"]})
     with pytest.raises(StudyError, match=r"\(minimize\), got minimize, minimize"):
         create_study(memory, "a", both)
-
-
-def test_refuse_foreign_raises_for_studies_of_other_programs_alone(settings, memory):
-    refuse_foreign(memory, "none")
-    create_study(memory, "ours", settings)
-    refuse_foreign(memory, "ours")
-    begun = optuna.create_study(study_name="begun", storage=memory)
-    begun.set_user_attr("glora:settings", {})  # its creation was interrupted
-    refuse_foreign(memory, "begun")
-    theirs = optuna.create_study(study_name="theirs", storage=memory)
-    theirs.set_user_attr("note", "mine")
-    full = optuna.create_study(study_name="full", storage=memory)
-    full.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
-    for name in ("theirs", "full"):
-        with pytest.raises(StudyError, match=f"glora_automl created, got '{name}'"):
-            refuse_foreign(memory, name)
-
-
-def test_load_study_unknown_name_raises_with_the_known_ones(settings, memory):
-    with pytest.raises(StudyError, match=r"\(none\), got 'a'"):
-        load_study(memory, "a")
-    create_study(memory, "b", settings)
-    optuna.create_study(study_name="b/stages", storage=memory)
-    with pytest.raises(StudyError, match=r"\(b\), got 'a'"):
-        load_study(memory, "a")
-
-
-def test_load_study_of_another_program_or_format_raises(memory):
-    study = optuna.create_study(study_name="a", storage=memory)
-    with pytest.raises(StudyError, match="glora_automl created, got 'a'"):
-        load_study(memory, "a")
-    set_attribute(study, "format", 99)
-    with pytest.raises(StudyError, match=f"must have format {FORMAT}, got 99"):
-        load_study(memory, "a")
-
-
-def test_set_attribute_writes_equal_values_once(memory, monkeypatch):
-    study = optuna.create_study(storage=memory)
-    set_attribute(study, "result", [1])
-    monkeypatch.setattr(
-        optuna.Study, "set_user_attr", lambda *_: pytest.fail("an equal value was written")
-    )
-    set_attribute(study, "result", [1])
-    assert get_attribute(study, "result") == [1]
-
-
-def test_settings_of_a_study_that_was_deleted_meanwhile_are_a_study_error(settings, memory):
-    create_study(memory, "a", settings)
-    optuna.delete_study(study_name="a", storage=memory)
-    begun = optuna.create_study(study_name="a", storage=memory)
-    for call in (settings.check, study_key, lambda s: get_setting(s, "target")):
-        with pytest.raises(StudyError, match="another process has deleted it or begun it again"):
-            call(begun)

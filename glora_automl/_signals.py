@@ -70,8 +70,8 @@ class StopOnSignal:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._handlers[number] = signal.signal(number, self._record)
-            for number in _early[:1]:
-                self._record(number, None)
+            if _early:
+                self._record(_early[0], None)
         return self
 
     def __exit__(

@@ -33,6 +33,7 @@ def test_end_on_signal_that_an_import_swallows_stops_the_work(monkeypatch, numbe
     monkeypatch.setattr(_signals, "_early", [])
     before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         end_on_signal()
         with pytest.raises(error):

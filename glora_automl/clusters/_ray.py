@@ -11,14 +11,13 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
-from sqlalchemy import URL, make_url
-
 from glora_automl._files import user_path
 from glora_automl._messages import hide, one_line, short
 from glora_automl.commands import SearchResult, search
 from glora_automl.errors import GLoRAError, Stopped, StorageError
 from glora_automl.pipeline import Workspace
 from glora_automl.recipes import Recipe, parse_recipe
+from glora_automl.storages import default_url
 
 __all__ = ["search_on_ray"]
 
@@ -142,27 +141,23 @@ def _named(workspace: Workspace) -> Workspace:
             "`storage` must be a URL or a path for workers of Ray, got "
             f"{type(location).__name__}. Set `storage`."
         )
+    # The processes of Ray have working folders of their own.
     runs = workspace.folder.absolute()
     if workspace.storage is None:
-        location = replace(workspace, runs=runs).storage_location
-    # The processes of Ray have working folders of their own.
-    artifacts, data = (_absolute(text) for text in (workspace.artifacts, workspace.data))
-    if "://" not in str(location):
-        location = _absolute(str(location))
-    elif (url := make_url(str(location))).database and _is_file(url) and "uri" not in url.query:
-        file = url.set(database=_absolute(url.database))
-        location = file.render_as_string(hide_password=False)
+        location = default_url(runs)
+    elif relative := re.fullmatch(r"(sqlite[\w+]*:///)([^/:?][^?]*)", location):
+        location = relative[1] + _absolute(relative[2])
+    artifacts, data = (
+        None if text is None else _absolute(text) for text in (workspace.artifacts, workspace.data)
+    )
+    location = _absolute(location)
     return replace(workspace, runs=runs, storage=location, artifacts=artifacts, data=data)
 
 
-def _absolute(text: str | None) -> str | None:
-    if text is None or "://" in text:
+def _absolute(text: str) -> str:
+    if "://" in text:
         return text
     return str(user_path(text, "path", StorageError).absolute())
-
-
-def _is_file(url: URL) -> bool:
-    return url.get_backend_name() == "sqlite"
 
 
 def _check_reach(ray: Any, workspace: Workspace) -> None:

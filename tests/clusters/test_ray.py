@@ -134,6 +134,9 @@ def test_named_workspace_has_absolute_paths(tmp_path, monkeypatch):
     for storage, expected in (
         ("a.log", f"{tmp_path}/a.log"),
         ("sqlite:///a.db", f"sqlite:///{tmp_path}/a.db"),
+        ("sqlite:////x/a.db", "sqlite:////x/a.db"),
+        ("sqlite://", "sqlite://"),
+        ("postgresql://localhost:port/a", "postgresql://localhost:port/a"),
         ("postgresql+psycopg://me:secret@db/a", "postgresql+psycopg://me:secret@db/a"),
     ):
         found = _named(Workspace(storage=storage, artifacts="files", data="images"))

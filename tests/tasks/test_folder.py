@@ -206,7 +206,7 @@ def test_load_folder_wrong_folder_or_settings_raise_one_line(tmp_path, flat):
     write_classes(extra / "train", CLASSES)
     write_classes(extra / "test", {"dog": 3})
     for folder, changes, words in (
-        (tmp_path / "nowhere", {}, ["nowhere", "must be a folder", "the recipe's folder"]),
+        (tmp_path / "nowhere", {}, ["nowhere", "must be a folder", "a recipe's file is relative"]),
         (empty, {}, ["one folder of images per class", "without folders"]),
         (one, {}, ["two classes", "'ant'"]),
         (hollow, {}, ["must hold images", "got 'dog' without images", ".png"]),

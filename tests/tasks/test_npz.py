@@ -193,7 +193,9 @@ def test_load_npz_truncated_file_raises(tmp_path):
 @pytest.mark.parametrize("name", ["nowhere.npz", ""])
 def test_load_npz_missing_file_raises_its_name(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(TaskError, match=r"must be a readable \.npz file.*the recipe's folder"):
+    with pytest.raises(
+        TaskError, match=r"must be a readable \.npz file.*a recipe's file is relative"
+    ):
         load_npz(NpzSettings(source="npz", path=name or "."), 0)
 
 

@@ -53,13 +53,13 @@ def check_pixels(preprocessing: Preprocessing) -> None:
     """
     if preprocessing.crop_mode != "squash" or preprocessing.interpolation not in _RESIZES:
         raise ExportError(
-            "`preprocess` must be False for a study whose images are not squashed by "
+            "`preprocess` must be left out for a study whose images are not squashed by "
             f"{' or '.join(_RESIZES)} interpolation, got {preprocessing.crop_mode} and "
             f"{preprocessing.interpolation}. Leave out `preprocess`."
         )
     if preprocessing.value_range is not None:
         raise ExportError(
-            "`preprocess` must be False for images of more than 8 bits, got a value_range. Leave "
+            "`preprocess` must be left out for images of more than 8 bits, got a value_range. Leave "
             "out `preprocess`."
         )
 

@@ -82,5 +82,5 @@ def test_export_model_with_preprocess_for_another_format_raises(runs, tmp_path):
 def test_check_pixels_of_what_a_graph_cannot_do_raises(exports, change):
     preprocessing = exports["timm"].record.preprocessing
     check_pixels(preprocessing)
-    with pytest.raises(ExportError, match="`preprocess` must come with"):
+    with pytest.raises(ExportError, match="`preprocess` must be left out for"):
         check_pixels(preprocessing.model_copy(update=change))

@@ -59,8 +59,8 @@ def check_pixels(preprocessing: Preprocessing) -> None:
         )
     if preprocessing.value_range is not None:
         raise ExportError(
-            "`preprocess` must be left out for images of more than 8 bits, got a value_range. Leave "
-            "out `preprocess`."
+            "`preprocess` must be left out for images of more than 8 bits, got a value_range. "
+            "Leave out `preprocess`."
         )
 
 

@@ -147,9 +147,8 @@ def _named(workspace: Workspace) -> Workspace:
         location = default_url(runs)
     elif relative := re.fullmatch(r"(sqlite[\w+]*:///)([^/:?][^?]*)", location):
         location = relative[1] + _absolute(relative[2])
-    artifacts, data = (
-        None if text is None else _absolute(text) for text in (workspace.artifacts, workspace.data)
-    )
+    artifacts = None if workspace.artifacts is None else _absolute(workspace.artifacts)
+    data = _absolute(workspace.data) if isinstance(workspace.data, str) else workspace.data
     location = _absolute(location)
     return replace(workspace, runs=runs, storage=location, artifacts=artifacts, data=data)
 

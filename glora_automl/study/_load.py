@@ -33,7 +33,7 @@ __all__ = [
     "study_key",
 ]
 
-FORMAT = 2
+FORMAT = 3
 """Version of what is written into a study: parameter names, values and attributes."""
 
 Attribute = Literal[

@@ -135,4 +135,4 @@ def test_list_studies_skips_foreign_ones_and_shows_other_formats(memory):
     set_attribute(newer, "format", 99)
     found = list_studies(memory)
     assert [summary["study"] for summary in found] == ["a", "b", "newer"]
-    assert found[2] == {"study": "newer", "stage": "of format 99, this version reads 2"}
+    assert found[2] == {"study": "newer", "stage": "of format 99, this version reads 3"}

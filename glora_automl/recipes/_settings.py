@@ -85,7 +85,8 @@ class SelectionSettings(Declaration):
             architecture, random paths, no refit, or no test images.
         n_candidates: Architectures that are trained on from inherited weights before one is
             selected: the truncation with the largest components, then the best trials. Without
-            held-out images the one with the lowest loss is trained on, with the steps of all.
+            held-out images the best of the trials with at least 0.9 times the largest size is
+            trained on, with the steps of all.
         epochs_ratio: Epochs of that training, as a multiple of ``training.epochs``; 0 keeps the
             inherited weights.
         refit: Whether the selected adapter is then trained on with training and validation images

@@ -42,7 +42,7 @@ def objective_name(study: optuna.Study) -> str:
 
 
 def best_trials(
-    study: optuna.Study, n_trials: int, *, within: int | None = None
+    study: optuna.Study, n_trials: int, *, within: int | None = None, fullness: float = 0.0
 ) -> list[FrozenTrial]:
     """Return the best feasible trials by the first objective, best first.
 
@@ -53,10 +53,14 @@ def best_trials(
         n_trials: Maximum number of trials.
         within: Maximum number of trainable parameters, if less than the budget. A trial whose
             number is unknown, such as one that a user added, is left out.
+        fullness: Smallest number of trainable parameters, as a fraction of the largest trial's.
     """
-    trials: Iterable[FrozenTrial] = filter(is_feasible, study.get_trials(deepcopy=False))
+    trials = list(filter(is_feasible, study.get_trials(deepcopy=False)))
     if within is not None:
-        trials = (t for t in trials if t.user_attrs.get(CONSTRAINT, math.inf) <= within)
+        trials = [t for t in trials if t.user_attrs.get(CONSTRAINT, math.inf) <= within]
+    if fullness:
+        least = fullness * max((t.user_attrs.get(CONSTRAINT, 0) for t in trials), default=0)
+        trials = [t for t in trials if t.user_attrs.get(CONSTRAINT, 0) >= least]
     return sort_trials(trials, study.directions[:1], n_trials)
 
 

@@ -119,6 +119,30 @@ def test_find_candidates_are_the_largest_truncation_then_the_best_trials(recipe,
         assert find_candidates(run, budget // 2)[0].trial is None
 
 
+def test_find_candidates_without_held_out_images_leaves_small_trials_out(recipe, workspace):
+    recipe = recipe.replace(selection={"holdout": False})
+    with open_run(recipe, workspace) as run:
+        run = load_backbone(run)
+        search_trials(run, load_supernet(run))
+        sizes = {t.number: t.user_attrs["trainable_params"] for t in run.study.trials}
+        best = min(run.study.trials, key=lambda t: t.value)
+        small = min(run.study.trials, key=lambda t: sizes[t.number])
+        assert sizes[small.number] < 0.9 * max(sizes.values())
+        # The smallest architecture has the lowest loss now.
+        run.study.add_trial(
+            create_trial(
+                params=small.params,
+                distributions=small.distributions,
+                value=best.value - 1,
+                user_attrs=small.user_attrs,
+                constraints=small.constraints,
+            )
+        )
+        (found,) = find_candidates(run, run.context.budget)
+        full = [t for t in run.study.trials if sizes.get(t.number, 0) >= 0.9 * max(sizes.values())]
+        assert found.trial == min(full, key=lambda t: t.value).number
+
+
 def test_selection_of_several_candidates_keeps_the_best_by_validation(recipe, workspace):
     single = search(
         recipe.replace(selection={"n_candidates": 1, "refit": False}),

@@ -87,3 +87,18 @@ def test_trials_without_number_of_parameters_are_left_out_where_it_counts():
     assert numbers(best_trials(study, 5, within=50)) == [0]
     assert numbers(pareto_trials(study.trials, MAXIMIZE)) == [0]
     assert numbers(best_trials(study, 5)) == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("within", "fullness", "expected"),
+    [(None, 0.9, [2, 1]), (None, 0.0, [0, 2, 1]), (17, 0.9, [0])],
+)
+def test_best_trials_of_full_size_leave_smaller_ones_out(within, fullness, expected):
+    study = optuna.create_study(direction="minimize")
+    for number, (value, n_params) in enumerate([(0.1, 10), (0.8, 20), (0.7, 18), (0.0, 101)]):
+        study.add_trial(trial(number, value, n_params))
+    assert numbers(best_trials(study, 5, within=within, fullness=fullness)) == expected
+
+
+def test_best_trials_of_full_size_without_any_trial_are_none():
+    assert best_trials(optuna.create_study(), 5, fullness=0.9) == []

@@ -66,7 +66,7 @@ def select(
     the adapter is selected, refit and tested.
 
     For a budget, candidates are the largest truncation of the supernet and the best trials within
-    it; without held-out images the best one of about full size is taken. For a margin, halves,
+    it; without held-out images the best one that is not small is taken. For a margin, halves,
     quarters and so on of the selected adapter are compared with it, and the smallest is taken that
     is shown to lose no more accuracy than the margin; see
     :func:`~glora_automl.pipeline.find_smallest`. The adapter is trained on and refit as at the end

@@ -68,10 +68,6 @@ def given_stage(architecture: Architecture) -> str:
     return str(StageName(Stage.SELECT, f"{GIVEN}{architecture.digest[:16]}"))
 
 
-FULLNESS = 0.9
-"""Size of a trial that is trained on without a comparison, as a fraction of the largest trial's."""
-
-
 class TargetRaised(Exception):
     """Raised where a selection begins before the study has all of its trials."""
 
@@ -94,7 +90,7 @@ def select_work(run: Run) -> dict[str, Work[AdapterOutcome]]:
 
 
 def _select(run: Run, claim: Claim) -> AdapterOutcome:
-    """Select the best full trial; with held-out images, the best of several that are trained on.
+    """Select the best trial; with held-out images, the best of several that are trained on.
 
     Raises:
         TargetRaised: If the study needs more trials first.
@@ -123,8 +119,8 @@ def find_candidates(run: Run, budget: int) -> list[Candidate]:
     and the best trials. On digits that truncation and the best trial are level after training on
     (docs/benchmarks/quality.md).
 
-    Without held-out images nothing can tell which trained candidate is better. Then the best of the
-    trials of about the largest size is the only one: an inherited loss does not tell what more
+    Without held-out images nothing can tell which trained candidate is better. Then the best trial
+    is the only one, of those that are not small: an inherited loss does not tell what more
     parameters will learn. The truncation competes by its loss where the search has not tried it,
     as within a smaller budget.
 
@@ -134,7 +130,7 @@ def find_candidates(run: Run, budget: int) -> list[Candidate]:
     """
     context = run.context
     n_candidates = candidate_count(context)
-    fullness = 0.0 if context.holds_out else FULLNESS
+    fullness = 0.0 if context.holds_out else context.recipe.search.min_budget_fraction
     found = [
         Candidate(context.space.architecture(trial.params), trial.number)
         for trial in best_trials(run.study, n_candidates, within=budget, fullness=fullness)

@@ -42,7 +42,8 @@ class SearchSettings(Declaration):
         initial_presets: Whether the first generation holds presets such as LoRA, as far as they
             fit, in at most half of its places.
         min_budget_fraction: Smallest size of a random architecture, as a fraction of the budget.
-            0 spreads them over all sizes, as several objectives do in any case.
+            0 spreads them over all sizes, as several objectives do in any case. Without held-out
+            images a trial that is smaller than this fraction of the largest one is not selected.
         compile: Whether ``torch.compile`` compiles the model that scores trials, on CUDA with CUDA
             graphs. It takes about a minute per worker, which pays for long searches.
     """
@@ -85,8 +86,8 @@ class SelectionSettings(Declaration):
             architecture, random paths, no refit, or no test images.
         n_candidates: Architectures that are trained on from inherited weights before one is
             selected: the truncation with the largest components, then the best trials. Without
-            held-out images the best of the trials with at least 0.9 times the largest size is
-            trained on, with the steps of all.
+            held-out images the best trial is trained on, with the steps of all; one that is
+            smaller than ``search.min_budget_fraction`` allows is left out.
         epochs_ratio: Epochs of that training, as a multiple of ``training.epochs``; 0 keeps the
             inherited weights.
         refit: Whether the selected adapter is then trained on with training and validation images

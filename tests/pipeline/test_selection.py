@@ -124,22 +124,21 @@ def test_find_candidates_without_held_out_images_leaves_small_trials_out(recipe,
     with open_run(recipe, workspace) as run:
         run = load_backbone(run)
         search_trials(run, load_supernet(run))
-        sizes = {t.number: t.user_attrs["trainable_params"] for t in run.study.trials}
+        space = run.context.space
         best = min(run.study.trials, key=lambda t: t.value)
-        small = min(run.study.trials, key=lambda t: sizes[t.number])
-        assert sizes[small.number] < 0.9 * max(sizes.values())
-        # The smallest architecture has the lowest loss now.
+        largest = max(t.user_attrs["trainable_params"] for t in run.study.trials)
+        small = dict.fromkeys(space.distributions(), "none")
+        assert space.count(small) < 0.5 * largest
         run.study.add_trial(
             create_trial(
-                params=small.params,
-                distributions=small.distributions,
+                params=small,
+                distributions=space.distributions(),
                 value=best.value - 1,
-                user_attrs=small.user_attrs,
-                constraints=small.constraints,
+                user_attrs={"trainable_params": space.count(small)},
             )
         )
         (found,) = find_candidates(run, run.context.budget)
-        full = [t for t in run.study.trials if sizes.get(t.number, 0) >= 0.9 * max(sizes.values())]
+        full = [t for t in run.study.trials if t.user_attrs["trainable_params"] >= 0.5 * largest]
         assert found.trial == min(full, key=lambda t: t.value).number
 
 

@@ -147,8 +147,8 @@ def open_run(
         settings = replace(settings, warm_start=warm_start, initial=packed, ranking=ranking)
         stages = Stages(name, storage, worker, context.folder, context.progress, "", context.device)
         store = _Store(artifacts, workspace)
-        study = _open_study(context, settings, stages, store, name, n_trials is not None)
-        artifacts = store.of(study)
+        is_chosen = n_trials is not None
+        study, artifacts = _open_study(context, settings, stages, store, name, is_chosen)
         set_attribute(study, "data", context.data.to_json())
         stages.key = study_key(study)
         stages.counts = partial(attempt_counts, study)
@@ -208,11 +208,11 @@ class _Store(NamedTuple):
         Raises:
             StorageError: If the opened store is neither the one that the study records nor a copy.
         """
-        place = full_location(get_setting(study, "artifacts"), study._storage)
+        place = full_location(get_setting(study, "artifacts"), self.workspace.opened_storage)
         found = self.artifacts
         if self.workspace.artifacts is None and place != found.location:
             found = self.workspace.open_artifacts(place)
-        if found.has_mark(get_setting(study, "store")):
+        if found.has_mark(study_key(study)):
             return found
         rule = f"`artifacts` must be the store of the study {study.study_name!r}"
         if place == found.location:  # of another machine or container
@@ -233,8 +233,8 @@ def _open_study(
     store: _Store,
     name: str,
     chosen: bool,
-) -> optuna.Study:
-    """Create the study, or check that it has the same settings.
+) -> tuple[optuna.Study, Artifacts]:
+    """Create the study, or check that it has the same settings; return its store, too.
 
     Args:
         context: The recipe on this machine.
@@ -246,19 +246,19 @@ def _open_study(
     """
     storage = store.workspace.opened_storage
 
-    def checked() -> optuna.Study:
+    def checked() -> tuple[optuna.Study, Artifacts]:
         study = load_study(storage, name)
         settings.check(study)
-        store.of(study)
+        artifacts = store.of(study)
         stages.key = study_key(study)
-        return study
+        return study, artifacts
 
-    def create_or_change() -> optuna.Study:
+    def create_or_change() -> tuple[optuna.Study, Artifacts]:
         """Called alone: another worker may have created the study, or may be about to change it."""
         if not is_glora_study(storage, name) or _is_blank(load_study(storage, name), stages):
-            store.artifacts.mark(settings.store)  # before any worker finds the study
-            return create_study(storage, name, settings)
-        study = checked()
+            study = create_study(storage, name, settings, store.artifacts.mark)
+            return study, store.artifacts
+        study, artifacts = checked()
         stages.counts = partial(attempt_counts, study)
         settings.change_target(
             study,
@@ -267,13 +267,17 @@ def _open_study(
             n_enqueued=_n_enqueued(study),
             chosen=chosen,
         )
-        return study
+        return study, artifacts
 
     if is_glora_study(storage, name):
         study = load_study(storage, name)
         has_target = not chosen or get_setting(study, "target") == settings.target
         if has_target and read_recipe(study) == context.recipe and not _n_enqueued(study):
-            return checked()
+            try:
+                return checked()
+            except StorageError:  # a wrong store, which a study without results leaves behind
+                if not _is_blank(study, stages):
+                    raise
     return stages.exclusively(Stage.SETTINGS, create_or_change)
 
 

@@ -54,7 +54,6 @@ class KeptSettings(_Kept):
     versions: dict[Text, Text]
     heartbeat: Annotated[Float, Field(ge=1, le=1e6)]
     artifacts: Text
-    store: Text
     layers: dict[Text, LayerShape]
     key: Text
     initial: list[Text] = []

@@ -58,7 +58,6 @@ Setting = Literal[
     "versions",
     "heartbeat",
     "artifacts",
-    "store",
     "initial",
     "layers",
     "key",

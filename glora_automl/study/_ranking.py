@@ -10,7 +10,7 @@ import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from glora_automl.recipes import Recipe
 from glora_automl.samplers import DONE, is_feasible, pareto_front, score_trial, sort_trials
@@ -55,7 +55,8 @@ def best_trials(
             number is unknown, such as one that a user added, is left out.
         fullness: Smallest number of trainable parameters, as a fraction of the largest trial's.
     """
-    trials = list(filter(is_feasible, study.get_trials(deepcopy=False)))
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    trials = list(filter(is_feasible, complete))
     if within is not None:
         trials = [t for t in trials if t.user_attrs.get(CONSTRAINT, math.inf) <= within]
     if fullness:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import optuna
 from optuna.storages import BaseStorage
@@ -53,7 +53,6 @@ class Settings:
         ranking: Key of the ranking that chose the backbone; None if the recipe names it.
         reopened: Attempts at stages until the finished study was last given more trials. Of those,
             no selection or test counts any more.
-        store: Name of a mark among its files, which tells a moved store from another one.
     """
 
     recipe: Recipe
@@ -68,7 +67,6 @@ class Settings:
     initial: tuple[str, ...] = ()
     ranking: str | None = None
     reopened: int = 0
-    store: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def new_key(self, study: optuna.Study) -> str:
         """Return the key of a study: a digest of what it must keep, then a random part.
@@ -76,16 +74,24 @@ class Settings:
         A study that was deleted and begun again has another key, so nothing of the first one
         counts. Without a change of what it must keep, a study without results keeps its key.
         """
-        text = json.dumps([self.recipe.identity(), self.digests], sort_keys=True, default=str)
+        kept = [self.recipe.identity(), self.digests, self.artifacts]
+        text = json.dumps(kept, sort_keys=True, default=str)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        kept = str((get_attribute(study, "settings") or {}).get("key", ""))
-        return kept if kept.startswith(digest) else digest + secrets.token_hex(4)
+        old = str((get_attribute(study, "settings") or {}).get("key", ""))
+        return old if old.startswith(digest) else digest + secrets.token_hex(4)
 
-    def write(self, study: optuna.Study) -> None:
+    def write(self, study: optuna.Study, mark: Callable[[str], object] | None = None) -> None:
         """Write the settings into a study, the format last.
 
         Settings are one attribute: a worker may be killed between two of them.
+
+        Args:
+            study: The study.
+            mark: Called with the study's key before others find the study.
         """
+        key = self.new_key(study)
+        if mark is not None:
+            mark(key)
         name_objectives(study, self.recipe)
         set_attribute(
             study,
@@ -94,7 +100,7 @@ class Settings:
                 **self.__dict__,
                 "recipe": self.recipe.model_dump(mode="json"),
                 "initial": list(self.initial),
-                "key": self.new_key(study),
+                "key": key,
                 "layers": {name: list(shape) for name, shape in self.layers.items()},
             },
         )
@@ -194,11 +200,22 @@ class Settings:
         )
 
 
-def create_study(storage: BaseStorage, name: str, settings: Settings) -> optuna.Study:
+def create_study(
+    storage: BaseStorage,
+    name: str,
+    settings: Settings,
+    mark: Callable[[str], object] | None = None,
+) -> optuna.Study:
     """Create the study of a recipe, or overwrite the settings of one without any results.
 
     A study has no results while its creation was interrupted, or its supernet is not trained:
     after a mistake, the corrected recipe starts over under the same name.
+
+    Args:
+        storage: The storage.
+        name: Name of the study.
+        settings: Its settings.
+        mark: Called with the study's key before others find the study.
 
     Raises:
         StudyError: If the study exists with other directions.
@@ -212,7 +229,7 @@ def create_study(storage: BaseStorage, name: str, settings: Settings) -> optuna.
             f"search.objectives must match the study {name!r} ({_text(study.directions)}), got "
             f"{_text(directions)}. Choose another `name`."
         )
-    settings.write(study)
+    settings.write(study, mark)
     return study
 
 

@@ -66,6 +66,19 @@ def test_search_artifacts_of_the_same_path_on_another_machine_raise(
         search(tiny, workspace=Workspace(runs=tmp_path / "runs"))
 
 
+def test_search_of_a_study_without_results_may_correct_its_artifacts(tiny, tmp_path, monkeypatch):
+    url = f"sqlite:///{tmp_path}/studies.db"
+    wrong, right = (
+        Workspace(runs=tmp_path / "runs", storage=url, artifacts=str(tmp_path / name))
+        for name in ("wrong", "right")
+    )
+    interrupt = partial(interrupt_training, stage="supernet")
+    run_interrupted(monkeypatch, interrupt, tiny.replace(**ALONE), workspace=wrong)
+    result = search(tiny.replace(**ALONE), workspace=right)
+    assert get_setting(result.study, "artifacts") == "right"
+    assert [file.name[:6] for file in (tmp_path / "wrong").iterdir()] == ["study-"]
+
+
 @pytest.mark.parametrize("own", [True, False])
 def test_search_whose_study_another_worker_begins_meanwhile_joins_its_artifacts(
     tiny, tmp_path, monkeypatch, own

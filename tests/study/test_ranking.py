@@ -97,6 +97,7 @@ def test_best_trials_of_full_size_leave_smaller_ones_out(within, fullness, expec
     study = optuna.create_study(direction="minimize")
     for number, (value, n_params) in enumerate([(0.1, 10), (0.8, 20), (0.7, 18), (0.0, 101)]):
         study.add_trial(trial(number, value, n_params))
+    study.add_trial(trial(4, None, 90, state=TrialState.FAIL))
     assert numbers(best_trials(study, 5, within=within, fullness=fullness)) == expected
 
 

@@ -49,14 +49,25 @@ def test_study_key_changes_with_what_a_study_must_keep(settings, memory):
     for same in (
         changed(settings, search={"n_trials": 21}),
         changed(settings, description="another one"),
-        replace(settings, heartbeat=5.0, versions={}, artifacts="elsewhere", target=3),
+        replace(settings, heartbeat=5.0, versions={}, target=3),
     ):
         assert study_key(create_study(memory, "a", same)) == key
     for other in (
         changed(settings, training={"lr": 0.5}),
         replace(settings, digests={**settings.digests, "data": "e" * 64}),
+        replace(settings, artifacts="elsewhere"),
     ):
         assert study_key(create_study(memory, "a", other)) != key
+
+
+def test_create_study_marks_the_key_before_others_find_the_study(settings, memory):
+    marks = []
+
+    def mark(key):
+        assert not is_glora_study(memory, "a")
+        marks.append(key)
+
+    assert study_key(create_study(memory, "a", settings, mark)) == marks[0]
 
 
 def test_study_key_of_a_study_begun_again_is_another(settings, memory):

@@ -149,7 +149,7 @@ class TestBudget:
         assert Declared(budget=declared.budget) == declared
 
     def test_pydantic_field_malformed_value_raises_the_budgets_message(self):
-        with pytest.raises(ValidationError, match="budget must be a count of parameters"):
+        with pytest.raises(ValidationError, match="must be a count of parameters"):
             Declared(budget="12q")
 
 

@@ -95,7 +95,7 @@ def measure_pair(job: Job) -> Pair:
     progress = LineProgress(write, interval=60)
     workspace = Workspace(runs=job.runs, device=job.device, progress=progress)
     found = search(recipe, workspace=workspace)
-    only = (LONGER,) if job.quick else None
+    only = (LONGER, PROBE) if job.quick else None
     comparison = compare(
         recipe.name, n_architectures=job.n_architectures, only=only, workspace=workspace
     )

@@ -87,8 +87,8 @@ def compare(
         n_architectures: Architectures for the rank correlation; 0 leaves it out. By default 10,
             and none in a study that holds no images out.
         only: Names of the only rows to add to those of the study. ``LoRA at equal cost`` is the
-            cheapest that tells whether the search was worth its cost. By default all, with presets
-            and rank correlation.
+            cheapest that tells whether the search was worth its cost. Presets such as ``linear
+            probe`` are rows, too. By default all, with the rank correlation.
         workspace: The environment.
 
     Raises:
@@ -104,12 +104,6 @@ def compare(
             f"n_architectures must be 0 or from 2 to 1000, got {n_architectures}. Correct "
             "`n_architectures`."
         )
-    for label in only or ():
-        if label not in ALTERNATIVES:
-            raise RecipeError(
-                f"only must be one of {', '.join(map(repr, ALTERNATIVES))}, got {short(label)}. "
-                "Correct `only`."
-            )
     if only is not None and n_architectures:
         raise RecipeError(
             f"n_architectures must be left out with `only`, got {n_architectures}. Remove one of "
@@ -136,8 +130,12 @@ def _compare(run: Run, n_architectures: int, only: Sequence[str] | None) -> Comp
     wanted = ALTERNATIVES if only is None else only
     result = {row.name: row for row in map(Row.from_json, get_attribute(run.study, "result"))}
     presets = uniform_architectures(run.context)
+    for label in wanted:
+        if label not in (*ALTERNATIVES, *presets):
+            known = ", ".join(map(repr, (*ALTERNATIVES, *presets)))
+            raise RecipeError(f"only must be one of {known}, got {short(label)}. Correct `only`.")
     if only is not None:
-        presets = {label: found for label, found in presets.items() if label in result}
+        presets = {k: found for k, found in presets.items() if k in result or k in only}
     works: dict[str, Work[Any]] = {}
     for label, architecture in presets.items():
         works |= baseline_work(run, label, architecture)

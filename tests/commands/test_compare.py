@@ -299,6 +299,8 @@ def test_compare_only_one_row_trains_nothing_else_and_keeps_the_rows(tiny, tmp_p
     added = {row.name for row in compared.rows} - {row.name for row in rows}
     assert added == {"searched, from scratch"}
     assert len(compared.rows) == len(rows) + 1
+    compared = compare("tiny", only=["linear probe"], workspace=workspace)
+    assert {row.name for row in compared.rows} == {row.name for row in rows} | {"linear probe"}
 
 
 def test_compare_number_of_architectures_with_only_raises(finished_workspace):
@@ -310,6 +312,7 @@ def test_compare_number_of_architectures_with_only_raises(finished_workspace):
 
 def test_compare_only_an_unknown_row_raises(finished_workspace):
     with pytest.raises(
-        RecipeError, match=r"only must be one of .*'LoRA at equal cost', got 'luck'"
+        RecipeError,
+        match=r"only must be one of .*'LoRA at equal cost', .*'linear probe'.*, got 'luck'",
     ):
         compare("tiny", only=["luck"], workspace=finished_workspace)

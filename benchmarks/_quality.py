@@ -96,9 +96,8 @@ def measure_pair(job: Job) -> Pair:
     workspace = Workspace(runs=job.runs, device=job.device, progress=progress)
     found = search(recipe, workspace=workspace)
     only = (LONGER, PROBE) if job.quick else None
-    comparison = compare(
-        recipe.name, n_architectures=job.n_architectures, only=only, workspace=workspace
-    )
+    number = 0 if job.quick else job.n_architectures
+    comparison = compare(recipe.name, n_architectures=number, only=only, workspace=workspace)
     costs, training = _costs(found, recipe, comparison)
     return {
         "study": recipe.name,

@@ -135,7 +135,8 @@ def _costs(
     training = 3 * recipe.training.epochs * found.data.n_images["train"]
     if comparison.best_preset is None:
         return costs, max(1, training)
-    presets = [row.name for row in comparison.rows if row.name not in OTHERS]
+    fitting = [row.name for row in comparison.rows if row.n_params is not None]
+    presets = [name for name in fitting if name not in OTHERS]
     baselines = [row.name for row in found.rows if row.name in presets]
     costs[BEST_PRESET] = training * (len(presets) - 1) + costs[comparison.best_preset]
     costs[SELECTED] = costs[SEARCHED] + training * len(baselines)
@@ -150,7 +151,7 @@ def methods(pair: Pair) -> dict[str, Measured]:
     The highest rank of LoRA that fits has one name on all tasks, whatever the rank.
     """
     comparison = Comparison.from_json(pair["comparison"])
-    rows = {row.name: row for row in comparison.rows}
+    rows = {row.name: row for row in comparison.rows if row.n_params is not None}
     ranks = {name: int(m[1]) for name in rows if (m := _RANKED.fullmatch(name))}
     names = {max(ranks, key=lambda name: ranks[name]): LORA} if ranks else {}
     names |= {name: "GLoRA" for name in rows if name.startswith("GLoRA r=")}

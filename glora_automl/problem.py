@@ -83,8 +83,9 @@ class AdapterProblem:
         seed: Seed of all randomness but the sampler's.
         settings: Changes to the recipe ``own``, such as ``{"training": {"epochs": 50}}``. With a
             timm name, ``backbone`` has its sources and keyword arguments.
-        head: Dotted name of the classifier of a module, whose output the module returns. None finds
-            it. It is always trained and has no adapter.
+        head: Dotted name of the classifier of a module, from which the logits follow without another
+            linear layer. It is always trained and has no adapter. None finds it where the module
+            returns its output.
         workspace: The environment: device, artifacts, display.
 
     Raises:

@@ -521,6 +521,27 @@ def first_value(runs, artifacts=None):
     print(repr(study.trials[0].value))
 
 
+class Functional(nn.Module):
+    """A classifier whose head is not called."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden = nn.Linear(16, 12)
+        self.fc = nn.Linear(12, 3)
+
+    def forward(self, x):
+        return nn.functional.linear(self.hidden(x.flatten(1)).relu(), self.fc.weight, self.fc.bias)
+
+
+def test_head_that_is_not_called_is_trained_and_not_adapted(runs):
+    model = Functional()
+    found = small_problem(runs, model=model, head="fc")
+    assert list(found.space.shapes) == ["hidden"]
+    plain = found.build(Architecture.uniform(found.space.shapes))
+    assert torch.equal(plain.hidden.weight, model.hidden.weight)
+    assert not torch.equal(plain.fc.weight, model.fc.weight)
+
+
 def test_supernet_is_trained_once_for_problems_processes_and_folders(tmp_path, trainings):
     runs, store = tmp_path / "runs", str(tmp_path / "store")
     places = Workspace(runs=runs, artifacts=store, device="cpu")

@@ -41,7 +41,8 @@ def frozen_features(
 
     Returns:
         Features ``(n, size)`` in float64 on the CPU; None if the model has no single linear
-        classifier, does not call it, or applies it at several positions.
+        classifier, does not call it, applies it at several positions, or returns another number of
+        logits.
 
     Raises:
         TrainingError: If memory does not hold a single image.
@@ -65,7 +66,8 @@ def frozen_features(
             slices = [slice(start, min(start + size, n_images)) for start in starts]
             kept.clear()
             for _, logits in batch_logits(model, images, slices):
-                if not kept:  # the classifier is not called
+                # It is not called, or the logits are not its outputs.
+                if not kept or logits.shape[1] != heads[0].out_features:
                     return None
                 # A pass that ran out of memory leaves features of its first images before these.
                 features.append(torch.cat(kept)[-len(logits) :].cpu().double())

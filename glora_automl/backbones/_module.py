@@ -101,8 +101,10 @@ def restore_module(model: nn.Module) -> nn.Module:
 def name_head(model: nn.Module, head: str | None, images: Tensor) -> None:
     """Give a module timm's ``get_classifier``, by which the rest of the package knows the head.
 
-    The head is the layer whose output the model returns, which forward passes check. A scale, a
-    constant per image and an average over heads or positions may follow.
+    A head that the caller names is refused if the logits do not depend on its parameters, or only
+    through another linear layer. Anything else may follow it: a scale, a choice of classes, a
+    functional call with its weight. An automatic head is stricter: each of its outputs is a logit,
+    up to a scale, a constant per image and an average over positions.
 
     Args:
         model: The module, which gets the method unless its own one names the head.
@@ -111,7 +113,7 @@ def name_head(model: nn.Module, head: str | None, images: Tensor) -> None:
         images: Images ``(n, channels, height, width)``, as the model takes them.
 
     Raises:
-        TaskError: If there is no such layer, or it has no parameters.
+        TaskError: If there is no such layer, it has no parameters, or ``get_classifier`` fails.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
@@ -121,82 +123,125 @@ def name_head(model: nn.Module, head: str | None, images: Tensor) -> None:
     """
     modules = {name: module for name, module in model.named_modules() if name}
     linear = {n: m for n, m in modules.items() if isinstance(m, nn.Linear | nn.Conv2d)}
-    if head is not None and not (head in modules and _has_parameters([modules[head]])):
+    if head is None:
+        given = _own_heads(model)
+    elif head in modules and _has_parameters(modules[head]):
+        given = [modules[head]]
+    else:
         raise TaskError(
             f"head must name a layer of the model that has parameters, got {head!r}. "
             f"{suggest(str(head), list(linear))}"
         )
-    own = classifiers(model)
-    if head is None and own and not _has_parameters(own):
-        raise TaskError(
-            f"model must have a classifier, got {type(own[0]).__name__} from its get_classifier. "
-            "Create it with num_classes, or name a layer by `head`."
-        )
     with evaluation_mode(model):
-        called, n_classes = _called(model, linear, images)
-        images = images[torch.arange(N_NOISY) % len(images)]
-        given = own if head is None else [modules[head]]
-        if given and _are_heads(model, given, images, n_classes):
+        if given and all(_may_be_head(model, layer, given, linear, images) for layer in given):
             found = head
         else:
-            found = next(
-                (n for n in called if _are_heads(model, [modules[n]], images, n_classes)), None
-            )
+            found = _find_head(model, linear, images)
             if found is None or given:
                 hint = (
                     f"Set `head` to {found!r}."
                     if found
-                    else "Return the output of an nn.Linear or nn.Conv2d, without softmax."
+                    else "Set `head`, or return the output of an nn.Linear or nn.Conv2d."
                 )
                 raise TaskError(
                     "head must name the layer whose output the model returns, got "
-                    f"{'its get_classifier' if head is None and own else repr(head)}. {hint}"
+                    f"{'its get_classifier' if head is None and given else repr(head)}. {hint}"
                 )
     if found is not None:
         # Not a closure: a copy of the model gets one of its own, and it can be pickled.
         model.get_classifier = partial(nn.Module.get_submodule, model, found)  # type: ignore[assignment]
 
 
-def _has_parameters(modules: Sequence[nn.Module]) -> bool:
-    return any(True for module in modules for _ in module.parameters())
+def _own_heads(model: nn.Module) -> list[nn.Module]:
+    """Return what the model's ``get_classifier`` returns; without the method, nothing.
+
+    Raises:
+        TaskError: If it fails, or returns anything but modules with parameters.
+    """
+    try:
+        found = classifiers(model)
+    except Exception as error:  # members of a module raise any exception
+        raise TaskError(
+            "model must have a get_classifier that returns its classifier, got "
+            f"{type(error).__name__}: {shorten(one_line(error), 100)}. Name a layer by `head`."
+        ) from error
+    for module in found:
+        if not isinstance(module, nn.Module) or not _has_parameters(module):
+            raise TaskError(
+                f"model must have a classifier, got {type(module).__name__} from its "
+                "get_classifier. Create it with num_classes, or name a layer by `head`."
+            )
+    return found
 
 
-def _called(
-    model: nn.Module, layers: Mapping[str, nn.Module], images: Tensor
-) -> tuple[list[str], int]:
-    """Return the names of layers by their last call, the last one first, and the classes."""
-    names: list[str] = []
+def _has_parameters(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters())
+
+
+def _may_be_head(
+    model: nn.Module,
+    layer: nn.Module,
+    heads: Sequence[nn.Module],
+    linear: Mapping[str, nn.Module],
+    images: Tensor,
+) -> bool:
+    """Return whether the logits depend on a layer, but through no linear layer outside the heads.
+
+    The graph of autograd shows it, whatever the weights: a new head may be zero.
+    """
+    inside = {id(module) for head in heads for module in head.modules()}
+    own = {id(parameter) for parameter in layer.parameters()}
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+
+    def cut(_layer: nn.Module, _args: object, output: object) -> Tensor | None:
+        return output.detach() if isinstance(output, Tensor) else None
+
     hooks = [
-        layer.register_forward_hook(lambda *_, name=name: names.append(name))
-        for name, layer in layers.items()
+        other.register_forward_hook(cut) for other in linear.values() if id(other) not in inside
     ]
     try:
-        logits = model(images)
+        for parameter, _ in flags:
+            parameter.requires_grad_(id(parameter) in own and parameter.is_floating_point())
+        with torch.enable_grad():
+            logits: Tensor = model(images)
+        return logits.requires_grad
     finally:
         for hook in hooks:
             hook.remove()
-    return list(dict.fromkeys(reversed(names))), logits.shape[1]
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
 
 
-def _are_heads(
-    model: nn.Module, layers: Sequence[nn.Module], images: Tensor, n_classes: int
-) -> bool:
-    """Return whether the logits follow the outputs of layers, class by class.
+def _find_head(model: nn.Module, linear: Mapping[str, nn.Module], images: Tensor) -> str | None:
+    """Return the name of the last called layer that is the head; None if none is."""
+    called: list[str] = []
+    hooks = [
+        layer.register_forward_hook(lambda *_, name=name: called.append(name))
+        for name, layer in linear.items()
+    ]
+    try:
+        n_classes = model(images).shape[1]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    images = images[torch.arange(N_NOISY) % len(images)]
+    names = dict.fromkeys(reversed(called))
+    return next((name for name in names if _is_head(model, linear[name], images, n_classes)), None)
 
-    Noise replaces the outputs. Where the logits change like the noise, nothing else is between:
-    the actual outputs would not tell it, as those of a new head may be zero.
+
+def _is_head(model: nn.Module, layer: nn.Module, images: Tensor, n_classes: int) -> bool:
+    """Return whether the logits follow the output of a linear layer, class by class.
+
+    Noise replaces the output. Where the logits change like the noise, nothing else is between:
+    the actual output would not tell it, as that of a new head may be zero.
     """
     generator = torch.Generator().manual_seed(0)
-    called: set[int] = set()
     noise = torch.zeros(len(images), n_classes)
 
-    def replace(layer: nn.Module, args: object, output: object) -> Tensor | None:
-        if not isinstance(output, Tensor) or output.ndim < 2 or len(output) != len(images):
+    def replace(_layer: nn.Module, _args: object, output: Tensor) -> Tensor | None:
+        axis = 1 if isinstance(layer, nn.Conv2d) else output.ndim - 1
+        if output.ndim < 2 or len(output) != len(images) or output.shape[axis] != n_classes:
             return None
-        axis = next((i for i in _class_axes(output) if output.shape[i] == n_classes), None)
-        if axis is None:
-            return None
-        called.add(id(layer))
         drawn = torch.randn(len(output), n_classes, generator=generator)
         noise.add_(drawn)
         shape = [len(output)] + [1] * (output.ndim - 1)
@@ -204,28 +249,20 @@ def _are_heads(
         return drawn.to(output).view(shape).expand_as(output).clone()
 
     changes = []
-    hooks = [layer.register_forward_hook(replace) for layer in layers]
+    hook = layer.register_forward_hook(replace)
     try:
         for _ in range(2):
             noise.zero_()
             logits = model(images)
-            if len(called) < len(layers):
-                return False
             changes.append((logits.double().cpu(), noise.double()))
     except Exception:  # of a model that the output of a layer steers
         return False
     finally:
-        for hook in hooks:
-            hook.remove()
+        hook.remove()
     (first, drawn), (second, others) = changes
     a, b = (x - x.mean(1, keepdim=True) for x in (first - second, drawn - others))
     cosine = (a * b).sum() / (a.norm() * b.norm())  # NaN without any change
     return bool(cosine > 1 - (1e-3 if logits.element_size() == 2 else 1e-6))
-
-
-def _class_axes(output: Tensor) -> tuple[int, ...]:
-    """Return the axes that may be the classes: of feature maps the first one, too."""
-    return (1, output.ndim - 1) if output.ndim == 4 else (output.ndim - 1,)
 
 
 @torch.no_grad()
@@ -325,5 +362,10 @@ def check_outputs(
         raise TaskError(
             f"model must return logits of shape (n, {n_classes}) or with more classes, got {got}. "
             "Correct the labels or the classifier of `model`."
+        )
+    if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-4).all()):
+        raise TaskError(
+            "model must return logits, got probabilities: each row is positive and its sum is 1. "
+            "Leave out the softmax of `model`."
         )
     return batch

@@ -41,6 +41,15 @@ def expected(images, labels):
     return probe.predict_proba(x)
 
 
+def test_fit_head_of_logits_that_are_not_its_outputs_leaves_it():
+    images, labels = data()
+    model = Features(5)
+    model.register_forward_hook(lambda model, args, logits: logits[:, 2:])
+    before = model.head.weight.clone()
+    assert not fit_head(model, images, labels)
+    assert torch.equal(model.head.weight, before)
+
+
 def probabilities(model, images):
     with torch.no_grad():
         return model.eval()(images).softmax(1).double().numpy()

@@ -3,6 +3,7 @@ import pytest
 import timm
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from glora_automl.adapters import classifiers
 from glora_automl.backbones import (
@@ -41,8 +42,9 @@ class Net(nn.Module):
 class Positions(nn.Module):
     """A classifier whose head is applied at each position."""
 
-    def __init__(self, head):
+    def __init__(self, head, last=False):
         super().__init__()
+        self.last = last
         self.stem = nn.Conv2d(1, 6, 1)
         self.fc = head
 
@@ -50,7 +52,23 @@ class Positions(nn.Module):
         maps = self.stem(x).relu()
         if isinstance(self.fc, nn.Conv2d):
             return self.fc(maps).mean((2, 3))
+        if self.last:
+            return self.fc(maps.movedim(1, -1)).mean((1, 2))
         return self.fc(maps.flatten(2).mT).mean(1)
+
+
+class Given(nn.Module):
+    """A classifier whose logits are a function of features and head."""
+
+    def __init__(self, logits, outputs=3):
+        super().__init__()
+        self.hidden = nn.Linear(16, 8)
+        self.fc = nn.Linear(8, outputs)
+        self.factor = nn.Parameter(torch.tensor([1.0, 2.0, 3.0]))
+        self.logits = logits
+
+    def forward(self, x):
+        return self.logits(self, self.hidden(x.flatten(1)).relu())
 
 
 def zeros(model):
@@ -71,7 +89,16 @@ HEADS = {
         "2",
     ),
     "at each position": (lambda: Positions(nn.Linear(6, 3)), "fc"),
+    "channels last": (lambda: Positions(nn.Linear(6, 3), last=True), "fc"),
+    "channels last, as many classes as rows": (
+        lambda: Positions(nn.Linear(6, 4), last=True),
+        "fc",
+    ),
     "1 x 1 convolution": (lambda: Positions(nn.Conv2d(6, 3, 1)), "fc"),
+    "1 x 1 convolution, as many classes as columns": (
+        lambda: Positions(nn.Conv2d(6, 4, 1)),
+        "fc",
+    ),
 }
 
 
@@ -93,8 +120,7 @@ def test_name_head_finds_the_layer_whose_output_the_model_returns(name):
         (Net(), "hidden", "got 'hidden'. Set `head` to 'fc'."),
         (Net(), "same", "got 'same'. Set `head` to 'fc'."),
         (Net(), "aux", "got 'aux'. Set `head` to 'fc'."),
-        (Net(lambda logits: logits.softmax(1)), "fc", "got 'fc'. Return the output of"),
-        (Net(lambda logits: logits.softmax(1)), None, "got None. Return the output of"),
+        (Net(lambda logits: logits.softmax(1)), None, "got None. Set `head`, or return the"),
         (nn.Flatten(), None, "got None"),
     ],
 )
@@ -104,6 +130,57 @@ def test_name_head_of_another_layer_raises_with_the_head(model, head, hint):
     assert str(caught.value).startswith("head must name the layer whose output the model returns")
     assert hint in str(caught.value)
     assert not hasattr(model, "get_classifier")
+
+
+FUNCTIONS = {
+    "factor per class": (lambda m, x: m.fc(x) * m.factor, 3),
+    "some of the classes": (lambda m, x: m.fc(x)[:, 1:4], 5),
+    "functional": (lambda m, x: F.linear(x, m.fc.weight, m.fc.bias), 3),
+    "cosine": (lambda m, x: 9 * F.normalize(x) @ F.normalize(m.fc.weight).T, 3),
+}
+
+
+@pytest.mark.parametrize("is_zero", [False, True])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_name_head_takes_a_given_head_whose_output_is_changed(name, is_zero):
+    model = Given(*FUNCTIONS[name])
+    model = zeros(model) if is_zero else model
+    model.hidden.requires_grad_(False)
+    flags = [parameter.requires_grad for parameter in model.parameters()]
+    with pytest.raises(TaskError, match=r"got None. Set `head`"):
+        name_head(model, None, X)
+    name_head(model, "fc", X)
+    assert model.get_classifier() is model.fc
+    assert [parameter.requires_grad for parameter in model.parameters()] == flags
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("name", ["factor per class", "some of the classes"])
+def test_name_head_of_a_layer_before_the_changed_head_raises(name):
+    with pytest.raises(TaskError, match=r"got 'hidden'. Set `head`, or return"):
+        name_head(Given(*FUNCTIONS[name]), "hidden", X)
+
+
+def refusing(self, which):
+    return self.fc
+
+
+OWN = {
+    "argument": (refusing, "got TypeError: .*'which'. Name a layer by `head`"),
+    "None": (lambda self: None, "got NoneType from its get_classifier"),
+    "text": (lambda self: "fc", "got str from its get_classifier"),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_name_head_with_a_wrong_get_classifier_needs_a_head(name):
+    method, words = OWN[name]
+    model = type("Own", (Net,), {"get_classifier": method})()
+    with pytest.raises(TaskError, match=words) as caught:
+        name_head(model, None, X)
+    assert "\n" not in str(caught.value)
+    name_head(model, "fc", X)
+    assert classifiers(model) == [model.fc]
 
 
 def test_name_head_takes_a_block_that_ends_in_the_logits():
@@ -224,3 +301,11 @@ def test_check_outputs_of_images_with_channels_last_names_the_axes():
     target = InputFormat((8, 8, 3), (0.0,) * 8, (1.0,) * 8)
     with pytest.raises(TaskError, match=r"validation must be .*\(n, channels, height, width\)"):
         check_outputs(model, images, "validation", target, 2)
+
+
+def test_check_outputs_of_probabilities_raises():
+    images = images_of((X, [0, 1]), "train")
+    target = module_format(Net(), BackboneSettings(model="test_vit"), images)
+    with pytest.raises(TaskError, match=r"model must return logits, got probabilities.*softmax"):
+        check_outputs(zeros(Net(lambda logits: logits.softmax(1))), images, "train", target, 3)
+    check_outputs(Net(lambda logits: logits.log_softmax(1)), images, "train", target, 3)

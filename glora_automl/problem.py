@@ -29,6 +29,7 @@ from glora_automl.pipeline import (
     Trained,
     TrainingJob,
     Workspace,
+    check_score,
     create_scorer,
     draw_region,
     first_proposals,
@@ -83,9 +84,9 @@ class AdapterProblem:
         seed: Seed of all randomness but the sampler's.
         settings: Changes to the recipe ``own``, such as ``{"training": {"epochs": 50}}``. With a
             timm name, ``backbone`` has its sources and keyword arguments.
-        head: Dotted name of the classifier of a module, from which the logits follow without another
-            linear layer. It is always trained and has no adapter. None finds it where the module
-            returns its output.
+        head: Dotted name of the classifier of a module: no linear layer is between it and the
+            logits. It is always trained and has no adapter. None finds it where the module returns
+            its output.
         workspace: The environment: device, artifacts, display.
 
     Raises:
@@ -152,6 +153,7 @@ class AdapterProblem:
     def _init(
         self, context: Context, score: ObjectiveName | ScoreFunction, workspace: Workspace
     ) -> None:
+        check_score(score, context.task)
         self._context = context = context.with_precision().holding_out()
         self._score = score
         self._workspace = workspace

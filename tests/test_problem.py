@@ -681,8 +681,15 @@ def test_classes_that_the_model_has_without_images_stay(tmp_path):
     assert model(blobs(2, 3)[0]).shape == (2, 3)
 
 
+ONE_CLASS = blobs(6, 2)[0], [1] * 6
+
 WRONG = {
     "score": ({"score": "acc"}, RecipeError, "score must be .*got 'acc'"),
+    "score of one class": (
+        {"score": "auroc", "validation": ONE_CLASS},
+        RecipeError,
+        "score must have a value on the validation images, got 'auroc' with images of one class",
+    ),
     "float labels": (
         {"train": (blobs(24, 1)[0], torch.rand(24))},
         TaskError,

@@ -9,6 +9,7 @@ from glora_automl.pipeline._baselines import (
     uniform_architectures,
 )
 from glora_automl.pipeline._context import Context, prepare, prepare_task
+from glora_automl.pipeline._data import check_score
 from glora_automl.pipeline._device import resolve_device
 from glora_automl.pipeline._final_test import final_test, keep_winner
 from glora_automl.pipeline._forecast import forecast
@@ -81,6 +82,7 @@ __all__ = [
     "best_adapter",
     "best_outcome",
     "candidate_count",
+    "check_score",
     "close_search",
     "context_objective",
     "create_sampler",

@@ -11,9 +11,9 @@ from glora_automl.errors import RecipeError
 from glora_automl.recipes import Recipe
 from glora_automl.study import Absent, DataSummary, Majority, Overlap
 from glora_automl.tasks import Task
-from glora_automl.training import metric_function
+from glora_automl.training import ObjectiveName, ScoreFunction, metric_function
 
-__all__ = ["check_class_weights", "check_metric", "summarize_data"]
+__all__ = ["check_class_weights", "check_metric", "check_score", "summarize_data"]
 
 
 def summarize_data(recipe: Recipe, task: Task) -> DataSummary:
@@ -66,21 +66,39 @@ def check_metric(recipe: Recipe, task: Task) -> None:
     Raises:
         RecipeError: If it has none.
     """
-    function = metric_function(recipe.metric)
-    if function is None:
-        return
-    # Perfect predictions for two images stand for all: of two classes, if there are two.
     split: Literal["test", "validation"] = "validation" if _holds_out(recipe, task) else "test"
-    drawn = task.splits()[split].labels
-    labels = np.array([int(drawn.min()), int(drawn.max())])
-    probabilities = np.zeros((2, len(task.classes)))
-    probabilities[[0, 1], labels] = 1
-    if math.isnan(function(labels, probabilities)):
+    if not _has_value(recipe.metric, task, split):
         raise RecipeError(
             f"recipe {recipe.name}: metric must have a value on the {split} images, got "
             f"{recipe.metric!r} with images of one class. Add {split} images of another class, or "
             "set another `metric`."
         )
+
+
+def check_score(score: ObjectiveName | ScoreFunction, task: Task) -> None:
+    """Check that the score of trials has a value on the validation images; a function may have.
+
+    Raises:
+        RecipeError: If it has none.
+    """
+    if not (callable(score) or _has_value(score, task, "validation")):
+        raise RecipeError(
+            f"score must have a value on the validation images, got {score!r} with images of one "
+            "class. Add validation images of another class, or set another `score`."
+        )
+
+
+def _has_value(name: ObjectiveName, task: Task, split: Literal["test", "validation"]) -> bool:
+    """Return whether a metric is defined on the images of a split."""
+    function = metric_function(name)
+    if function is None:
+        return True
+    # Perfect predictions for two images stand for all: of two classes, if there are two.
+    drawn = task.splits()[split].labels
+    labels = np.array([int(drawn.min()), int(drawn.max())])
+    probabilities = np.zeros((2, len(task.classes)))
+    probabilities[[0, 1], labels] = 1
+    return not math.isnan(function(labels, probabilities))
 
 
 def check_class_weights(recipe: Recipe, task: Task) -> None:

@@ -86,9 +86,9 @@ def images_of(data: Any, name: str) -> Images:
         data: A pair ``(images, labels)`` of arrays or tensors, or a map-style
             :class:`torch.utils.data.Dataset` of such items. uint8 images have shape
             ``(n, height, width)`` or ``(n, height, width, channels)`` as arrays, and
-            ``(n, channels, height, width)`` as tensors; the model's preprocessing is applied. Float
-            images ``(n, channels, height, width)`` are taken as they are. Labels are class indices
-            ``(n,)`` of any integer type.
+            ``(n, channels, height, width)`` as tensors or a list of tensors; the model's
+            preprocessing is applied. Float images ``(n, channels, height, width)`` are taken as
+            they are. Labels are class indices ``(n,)`` of any integer type.
         name: Name of the argument, for messages.
 
     Raises:
@@ -105,11 +105,12 @@ def images_of(data: Any, name: str) -> Images:
         data = _items(data, name)
     images, labels = data
     indices = _labels(labels, name)
+    try:
+        images = _stacked(images)
+    except (TypeError, ValueError, RuntimeError):  # numpy's message is on the shape of the list
+        raise _form(name, "images of different sizes or types") from None
     if not isinstance(images, Tensor):
-        try:
-            array = np.asarray(images)
-        except (TypeError, ValueError):  # numpy's message is on the shape of the list
-            raise _form(name, "images of different sizes or types") from None
+        array = images
         if array.dtype == np.uint8:
             array = array[..., None] if array.ndim == 3 else array
             if array.ndim == 4:
@@ -117,6 +118,8 @@ def images_of(data: Any, name: str) -> Images:
         elif array.dtype.kind != "f":
             raise _form(name, f"images of type {array.dtype}")
         images = torch.from_numpy(np.array(array, order="C"))
+    if images.layout != torch.strided:
+        raise _form(name, f"a tensor of layout {images.layout}")
     if images.ndim != 4 or len(images) != len(indices) or not len(images):
         raise _form(name, f"images of shape {tuple(images.shape)} and {len(indices)} labels")
     if images.dtype == torch.uint8:
@@ -132,10 +135,19 @@ def images_of(data: Any, name: str) -> Images:
     return TensorImages(images, indices)
 
 
+def _stacked(images: Any) -> Tensor | np.ndarray:
+    """Return images as one tensor, if they are tensors, or else as one array."""
+    if isinstance(images, Tensor):
+        return images
+    if isinstance(images, list | tuple) and images and isinstance(images[0], Tensor):
+        return torch.stack(list(images))
+    return np.asarray(images)
+
+
 def _labels(labels: Any, name: str) -> Tensor:
     try:
         found = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):
         raise _form(name, "labels that are no array") from None
     if found.dtype.kind == "f":
         check_targets(name, found)

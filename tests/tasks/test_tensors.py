@@ -94,6 +94,12 @@ def test_images_of_two_items_are_a_data_set_not_a_pair():
         assert found.labels.tolist() == [1, 0]
 
 
+@pytest.mark.parametrize("of", [list, tuple])
+def test_images_of_a_list_of_tensors_have_channels_first(of):
+    images = torch.from_numpy(pixels(4, 3, 6, 5))
+    assert torch.equal(images_of((of(images), [0, 1, 0, 1]), "train").images, images)
+
+
 def test_images_of_pil_images():
     image = pytest.importorskip("PIL.Image").fromarray(pixels(6, 5, 3))
     found = images_of(Items([(image, 0), (image, 1)]), "train")
@@ -102,8 +108,10 @@ def test_images_of_pil_images():
 
 def test_images_of_a_pair_are_a_copy_without_gradient():
     images = torch.rand(2, 1, 4, 4, requires_grad=True)
-    found = images_of((images, [0, 1]), "train")
-    assert not found.images.requires_grad
+    for given in (images, list(images)):
+        found = images_of((given, [0, 1]), "train")
+        assert not found.images.requires_grad
+        assert torch.equal(found.images, images)
     array = np.zeros((2, 4, 4), dtype=np.uint8)
     found = images_of((array, [0, 1]), "train")
     array[:] = 9
@@ -138,6 +146,19 @@ WRONG = {
     "label beyond int64": ((FLOATS, np.array([0, 2**64 - 1, 1, 0], np.uint64)), "to 184467"),
     "label beyond all types": ((FLOATS, [0, 2**70, 1, 0]), "type object"),
     "ragged images": (([pixels(4, 4), pixels(5, 4)], [0, 1]), "images of different sizes"),
+    "tensors of several sizes": (([FLOATS[0], FLOATS[0, :, :2]], [0, 1]), "images of different"),
+    "tensors and arrays": (([FLOATS[0], FLOATS[0].numpy()], [0, 1]), "images of different"),
+    "tensor with gradient after an array": (
+        ([FLOATS[0].numpy(), FLOATS[0].clone().requires_grad_()], [0, 1]),
+        "images of different sizes or types",
+    ),
+    "sparse images": ((FLOATS.to_sparse(), [0, 1, 0, 1]), "a tensor of layout torch.sparse_coo"),
+    "sparse items": (Items([(FLOATS[0].to_sparse(), 0)] * 2), "a tensor of layout torch.sparse"),
+    "sparse labels": ((FLOATS, torch.tensor([0, 1, 0, 1]).to_sparse()), "labels that are no array"),
+    "labels with gradient": (
+        (FLOATS, list(torch.ones(4, requires_grad=True))),
+        "labels that are no array",
+    ),
     "items are tables": (Items([{"image": FLOATS[0], "label": 0}]), "items of type dict"),
     "items are tensors": (Items([FLOATS[0]]), "items of type Tensor"),
     "NaN": ((torch.where(torch.arange(4) == 1, torch.nan, FLOATS), [0, 1, 0, 1]), "in image 0"),

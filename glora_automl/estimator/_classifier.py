@@ -72,7 +72,8 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     The search uses the recipe ``own`` on arrays in memory. Images are numbers of shape ``(n,
     height, width)``, ``(n, height, width, channels)`` or ``(n, features)``, or a list, column or
     frame of paths, Pillow images or arrays. Files and images of several sizes are resized to the
-    size of the model; arrays of several sizes must be uint8. A part of the fitted
+    size of the model; arrays of several sizes must be uint8. A prediction resizes them to the
+    fitted size. Arrays are resized only where pixels are from 0 to 255. A part of the fitted
     images is the validation set; none is a test image. The same ``random_state`` gives the same
     classifier on the same machine.
 

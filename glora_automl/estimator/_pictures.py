@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
-from glora_automl._messages import short
+from glora_automl._messages import one_line, short, shorten
 from glora_automl.backbones import AUTO, BackboneSettings, create_model, input_format
 from glora_automl.tasks import (
     InputFormat,
@@ -21,30 +22,41 @@ from glora_automl.tasks import (
     resizing,
 )
 
-__all__ = ["Shape", "as_array", "picture_shape"]
+__all__ = ["RAW", "Shape", "as_array", "picture_shape"]
 
 Shape = tuple[int, int, int]
+
+RAW = (0.0, 255.0)
+"""Values of black and white in files, Pillow images and uint8 arrays."""
+
+MAX_CHANNELS = 4
+"""Most channels of an image that Pillow knows."""
 
 SIDE = 224
 """Height and width of pictures for a model whose size is not known before the search."""
 
 
 def as_array(
-    X: Any, shape: Callable[[], Shape], fitted_range: tuple[float, float] | None = None
+    X: Any,
+    shape: Callable[[], Shape],
+    value_range: tuple[float, float] = RAW,
+    *,
+    is_fitted: bool = False,
 ) -> Any:
     """Return a list, column or frame of images as an array, and anything else as it is.
 
     Files, Pillow images and uint8 arrays of several sizes are resized. Arrays of one shape keep
-    it, unless a classifier was fitted to another.
+    it, unless a classifier was fitted to another: then uint8 arrays are resized, in a list or not.
+    Arrays keep their values, so they are resized only where black and white are 0 and 255.
 
     Args:
         X: Images in any form.
         shape: Returns height, width and channels of resized images.
-        fitted_range: Values of black and white in the fitted images, which files and Pillow images
-            get. None is in a fit.
+        value_range: Values of black and white, which files and Pillow images get.
+        is_fitted: Whether ``shape`` is that of the fitted images.
 
     Raises:
-        ValueError: If an image cannot be read.
+        ValueError: If an image cannot be read, is no image, or would be resized in another range.
         TaskError: If images that are resized would have other than 1 or 3 channels.
 
     Example:
@@ -53,6 +65,8 @@ def as_array(
         >>> as_array([Image.new("L", (9, 8))], lambda: (4, 4, 3)).shape
         (1, 4, 4, 3)
     """
+    is_raw = value_range == RAW
+    fitted = shape if is_fitted and is_raw else None
     images = X
     if hasattr(images, "columns"):  # a frame of pandas or polars
         if len(images.columns) != 1:
@@ -60,27 +74,50 @@ def as_array(
         images = images[images.columns[0]]
     if hasattr(images, "to_list"):
         images = images.to_list()
+    if isinstance(images, Tensor):
+        images = X = _converted(images)
     if isinstance(images, np.ndarray):
         if images.dtype.kind not in "OU":
-            return X
+            is_other = images.ndim in (3, 4) and _differs(images.shape[1:], images.dtype, fitted)
+            return read_pictures(list(images), shape()) if is_other else X
         column = images.ndim == 2 and images.shape[1] == 1
         images = (images[:, 0] if column else images).tolist()
     if not isinstance(images, list | tuple) or not images:
         return X
     if any(isinstance(item, str | os.PathLike | Image.Image) for item in images):
+        if not is_raw and any(_is_nested(item) for item in images):
+            raise _unscaled("arrays beside files", value_range)
         pictures = read_pictures(images, shape())
-        if fitted_range is None or fitted_range == (0, 255):
-            return pictures
-        low, high = fitted_range
-        return low * (1 - pictures / 255) + high * (pictures / 255)
-    arrays = [np.asarray(item) for item in images if _is_nested(item)]
-    shapes = {(*array.shape, 1)[:3] for array in arrays if array.ndim in (2, 3)}
-    if len(arrays) < len(images) or not shapes:
+        low, high = value_range
+        return pictures if is_raw else low * (1 - pictures / 255) + high * (pictures / 255)
+    if not any(_is_nested(item) for item in images):
         return X
-    is_other = fitted_range is not None and shapes != {shape()} and arrays[0].dtype == np.uint8
-    if len(shapes) > 1 or is_other:
+    arrays = [_converted(item, f" at {place}") for place, item in enumerate(images)]
+    shapes = {array.shape for array in arrays}
+    wrong = next((i for i, array in enumerate(arrays) if array.ndim not in (2, 3)), None)
+    if wrong is not None:
+        if len(shapes) == 1:
+            return X
+        raise ValueError(
+            "The X of GLoRAClassifier must have images (height, width) or (height, width, "
+            f"channels), got shape {arrays[wrong].shape} at {wrong}. Reshape it."
+        )
+    form, *others = {(*found, 1)[:3] for found in shapes}
+    if others and not is_raw:
+        raise _unscaled("arrays of several sizes", value_range)
+    if others or _differs(form, np.result_type(*arrays), fitted):
         return read_pictures(arrays, shape())
-    return np.stack([array.reshape(*shapes) for array in arrays])
+    return np.stack([array.reshape(form) for array in arrays])
+
+
+def _differs(
+    found: tuple[int, ...], dtype: np.dtype[Any], fitted: Callable[[], Shape] | None
+) -> bool:
+    """Return whether images of a shape are resized to the fitted one."""
+    height, width, channels = (*found, 1)[:3]
+    if fitted is None or dtype != np.uint8 or channels > MAX_CHANNELS or fitted()[2] not in (1, 3):
+        return False
+    return (height, width, channels) != fitted()
 
 
 def _is_nested(item: Any) -> bool:
@@ -88,6 +125,30 @@ def _is_nested(item: Any) -> bool:
     if isinstance(item, list | tuple):
         return bool(item) and isinstance(item[0], list | tuple | np.ndarray)
     return getattr(item, "ndim", 0) > 1 and hasattr(item, "__array__")
+
+
+def _converted(item: Any, place: str = "") -> np.ndarray:
+    """Return an item as an array.
+
+    Raises:
+        ValueError: If it is none, such as a ragged list or a tensor that requires gradients.
+    """
+    try:
+        return np.asarray(item)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            "The X of GLoRAClassifier must have images that numpy.asarray takes, got "
+            f"{type(item).__name__}{place}: {shorten(one_line(error), 150)}. Convert it to an "
+            "array."
+        ) from None
+
+
+def _unscaled(got: str, value_range: tuple[float, float]) -> ValueError:
+    low, high = value_range
+    return ValueError(
+        f"The X of GLoRAClassifier must have files or arrays of one size if pixels are from {low} "
+        f"to {high}, got {got}. Convert arrays of pixels from 0 to 255 by PIL.Image.fromarray."
+    )
 
 
 def picture_shape(settings: BackboneSettings) -> Shape:
@@ -148,8 +209,9 @@ def _encoded(picture: Any) -> bytes | Image.Image:
         return picture
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8:
-            raise ValueError(f"arrays of several sizes must be uint8, got {picture.dtype}")
-        return Image.fromarray(picture.squeeze())
+            raise ValueError(f"arrays that are resized must be uint8, got {picture.dtype}")
+        is_grey = picture.ndim == 3 and picture.shape[2] == 1
+        return Image.fromarray(picture[:, :, 0] if is_grey else picture)
     if isinstance(picture, str | os.PathLike):
         return read_image(os.fspath(picture))
     raise TypeError(f"it is of type {type(picture).__name__}")

@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
-from glora_automl.estimator._pictures import Shape, as_array
+from glora_automl.estimator._pictures import RAW, Shape, as_array
 
 __all__ = [
     "Pixels",
@@ -124,7 +124,9 @@ def checked_rows(
         ValueError: If ``X`` or ``y`` is malformed.
     """
     shape: Shape | None = None
-    X = as_array(X, resized, None if fitted is None else fitted[1:])
+    given = estimator.pixel_range if fitted is None else fitted[1:]
+    low, high = RAW if given is None else map(float, given)
+    X = as_array(X, resized, (low, high), is_fitted=fitted is not None)
     if getattr(X, "ndim", 0) > 2:
         X = check_array(X, allow_nd=True, input_name="X", estimator=estimator)
         if X.ndim > 4:

@@ -308,6 +308,24 @@ def test_predict_of_pictures_after_a_fit_on_other_numbers_takes_their_range(fitt
     assert np.allclose(fitted.predict_proba(pictures), fitted.predict_proba(X[TEST]), atol=1e-6)
 
 
+def test_predict_of_arrays_in_another_range_does_not_depend_on_their_neighbours(fitted):
+    numbers = np.rint(X[TEST] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
+    for images in ([numbers[0], numbers[1, :4]], [numbers[0], Image.fromarray(numbers[1])]):
+        with pytest.raises(ValueError, match=r"pixels are from 0\.0 to 16\.0, got arrays"):
+            fitted.predict(images)
+    for form in (numbers[:, :4], list(numbers[:, :4])):
+        with pytest.raises(ValueError, match=r"must have the shape \(8, 8, 1\) as in fit"):
+            fitted.predict(form)
+
+
+def test_fit_on_pictures_in_a_pixel_range_is_that_on_pictures():
+    pictures = [Image.fromarray(np.uint8(row.reshape(8, 8) * 15.9)) for row in X[:60]]
+    model = classifier(model_kwargs={**TINY, "in_chans": 1}, architecture="probe")
+    expected = model.fit(pictures, Y[:60]).predict_proba(pictures)
+    found = model.set_params(pixel_range=(-1, 1)).fit(pictures, Y[:60]).predict_proba(pictures)
+    assert np.allclose(found, expected, atol=1e-6)
+
+
 def test_predict_of_an_unreadable_picture_names_it(fitted, tmp_path):
     (tmp_path / "a.png").write_text("no image", encoding="utf-8")
     for path, reason in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -117,7 +118,9 @@ def _differs(
     height, width, channels = (*found, 1)[:3]
     if fitted is None or dtype != np.uint8 or channels > MAX_CHANNELS or fitted()[2] not in (1, 3):
         return False
-    return (height, width, channels) != fitted()
+    # The fitted images with their channels in another axis are reshaped by mistake.
+    is_reshaped = channels != fitted()[2] and height * width * channels == math.prod(fitted())
+    return (height, width, channels) != fitted() and not is_reshaped
 
 
 def _is_nested(item: Any) -> bool:

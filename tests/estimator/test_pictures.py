@@ -68,8 +68,9 @@ def test_as_array_of_bytes_of_another_shape_than_the_fitted_is_resized(name):
         (GREY, (4, 4, 3), (0.0, 1.0)),
         (GREY, (4, 4, 2), RAW),
         (COLOR.transpose(0, 3, 1, 2), (8, 6, 3), RAW),
+        (COLOR.reshape(3, 8, 18), (8, 6, 3), RAW),
     ],
-    ids=["floats", "another range", "two channels", "channels first"],
+    ids=["floats", "another range", "two channels", "channels first", "channels in the width"],
 )
 def test_as_array_of_other_images_than_the_fitted_keeps_their_shape(images, shape, value_range):
     for form in (images, list(images)):

@@ -154,7 +154,7 @@ def test_fit_on_color_images_uses_channels():
     with pytest.raises(ValueError, match=re.escape("(8, 8, 3) as in fit, got (8, 24, 1)")):
         model.predict(dark.reshape(60, 8, 24))
     with pytest.raises(ValueError, match="X has 64 features, but GLoRAClassifier is expecting 192"):
-        model.predict(dark[..., 0])
+        model.predict(dark[..., 0] * 1.0)
 
 
 def test_fit_with_timeout_ends_the_search_with_fewer_trials():
@@ -314,7 +314,7 @@ def test_predict_of_arrays_in_another_range_does_not_depend_on_their_neighbours(
         with pytest.raises(ValueError, match=r"pixels are from 0\.0 to 16\.0, got arrays"):
             fitted.predict(images)
     for form in (numbers[:, :4], list(numbers[:, :4])):
-        with pytest.raises(ValueError, match=r"must have the shape \(8, 8, 1\) as in fit"):
+        with pytest.raises(ValueError, match=r"X has 32 features"):
             fitted.predict(form)
 
 

@@ -42,11 +42,11 @@ def test_as_array_of_pictures_has_the_fitted_range():
 
 
 OTHER = {
-    "grey": (GREY, (4, 4, 3)),
-    "grey with an axis": (GREY[..., None], (4, 4, 3)),
+    "grey": (GREY, (4, 5, 3)),
+    "grey with an axis": (GREY[..., None], (4, 5, 3)),
     "color": (COLOR, (8, 6, 1)),
     "one row": (COLOR[:, :1], (4, 4, 3)),
-    "tensor": (torch.from_numpy(GREY), (4, 4, 3)),
+    "tensor": (torch.from_numpy(GREY), (4, 5, 3)),
 }
 
 

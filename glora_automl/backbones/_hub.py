@@ -38,7 +38,7 @@ def check_hub(settings: BackboneSettings) -> None:
     except Exception as error:  # versions of the client have other exceptions
         raise TaskError(
             f"The hub must answer to download {short(settings.model)}, got: {one_line(error)}. Set "
-            "`backbone.checkpoint` to a local file of the weights, or try again."
+            "`backbone.checkpoint = FILE` for local weights, or try again."
         ) from None
 
 

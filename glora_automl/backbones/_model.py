@@ -72,7 +72,9 @@ def timm_model(
         )
         hint = "Correct `backbone.kwargs` or the source of the weights."
         if pretrained and settings.checkpoint is None:
-            hint = "Set `backbone.checkpoint` to a local file, or correct `backbone.kwargs`."
+            hint = (
+                "Set `backbone.checkpoint = FILE` for local weights, or correct `backbone.kwargs`."
+            )
         if isinstance(error, TypeError) and "'img_size'" in str(error):
             hint = "Set pretrained_cfg_overlay.input_size in `backbone.kwargs` instead."
         raise TaskError(

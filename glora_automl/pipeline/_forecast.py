@@ -93,7 +93,7 @@ def _describe_probe(context: Context) -> Iterator[str]:
     if not (settings.pretrained or settings.checkpoint or settings.pretraining):
         yield (
             "Warning: the backbone has random weights. Adapters need a pretrained one: set "
-            "`backbone.pretrained` or `backbone.checkpoint`."
+            "`backbone.pretrained = true` or `backbone.checkpoint = FILE`."
         )
     model = copy.deepcopy(context.backbone())
     images, labels = _spread(context.validation)

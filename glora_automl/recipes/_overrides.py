@@ -49,7 +49,7 @@ def override_recipe(
             The study is named after it, too.
         effort: As for :func:`with_effort`.
         settings: Further changes, each as ``key=value``, such as ``search.n_trials=100``.
-        **changes: As for :meth:`Recipe.replace`, applied last.
+        **changes: As for :meth:`Recipe.replace`, applied last, so they win over ``settings``.
 
     Raises:
         GLoRAError: If the recipe does not exist, or a change does not fit it.
@@ -75,7 +75,7 @@ def override_recipe(
         recipe = recipe.replace(name=f"{recipe.name}-{stem}"[:100], architecture=text)
     if effort is not None:
         recipe = with_effort(recipe, effort)
-    return with_settings(recipe, settings).replace(**changes)
+    return with_settings(recipe, settings, **changes)
 
 
 def with_data(recipe: Recipe, path: str) -> Recipe:
@@ -144,12 +144,13 @@ def _names(text: str) -> list[str]:
     return [str(in_folder(name, path.parent)) for name in names if name]
 
 
-def with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+def with_settings(recipe: Recipe, settings: Sequence[str], **last: Any) -> Recipe:
     """Return the recipe with changed settings, applied in order and then checked together.
 
     Args:
         recipe: A recipe.
         settings: Each is ``key=value``: a dotted key, and a TOML value. Any other value is text.
+        **last: Further changes, as for :meth:`Recipe.replace`, applied last.
 
     Raises:
         RecipeError: If a setting is invalid.
@@ -160,7 +161,7 @@ def with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
         >>> changed.task.name, changed.search.n_trials
         ('dtd', 100)
     """
-    changes: list[dict[str, Any]] = []
+    tables: list[dict[str, Any]] = []
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not re.fullmatch(r"\w+(\.\w+)*", key.strip()):
@@ -170,8 +171,8 @@ def with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
             )
         if len(key) > 200:
             raise RecipeError(f"set must be key=value, got the key {short(key)}. Correct `set`.")
-        changes.append(nested({key.strip(): _value(text.strip())}))
-    return recipe.replace_all(changes)
+        tables.append(nested({key.strip(): _value(text.strip())}))
+    return recipe.replace_all([*tables, last])
 
 
 def _value(text: str) -> Any:

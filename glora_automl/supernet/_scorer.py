@@ -185,7 +185,7 @@ class Scorer:
             raise TrainingError(
                 "`training.precision` must be bf16 or fp32 for a backbone with activations beyond "
                 f"65,504, the largest number of float16, got fp16 and a loss of {score.loss}. Set "
-                "`training.precision` to fp32, and choose another `name`."
+                "`training.precision = fp32`, and choose another `name`."
             )
 
     @torch.inference_mode()

@@ -151,7 +151,7 @@ def _draw_shots(
         )
         lower = next(fits, None)
         name = str(smallest) if names is None else short(names[smallest], 40)
-        way = f"Lower `task.shots` to {lower}." if lower else "Add images of this class."
+        way = f"Set `task.shots = {lower}`." if lower else "Add images of this class."
         raise TaskError(
             f"task.shots must leave {shots + extra} images per class, {shots} train and {extra} "
             f"validation, got {fewest} of class {name}{more}. {way}"
@@ -173,7 +173,7 @@ def _draw_shots(
     if settings.validation_size > len(others):
         way = f"Lower `task.validation_size` to at most {len(others)}."
         if not len(others):
-            way = f"Lower `task.shots` to {shots - 1}." if shots > 1 else _add(2)
+            way = f"Set `task.shots = {shots - 1}`." if shots > 1 else _add(2)
         raise TaskError(
             f"task.validation_size must be at most {len(others)}, the images beyond the "
             f"shots{more}, got {settings.validation_size}. {way}"

@@ -142,7 +142,7 @@ def class_folders(folder: Path) -> list[str]:
     if not found:
         raise TaskError(
             f"task.path must hold one folder of images per class, got {short(str(folder), 80)} "
-            "without folders. Sort the images into class folders, or set `task.source` to 'csv' "
+            "without folders. Sort the images into class folders, or set `task.source = csv` "
             "for a table of labels."
         )
     check_names(found)

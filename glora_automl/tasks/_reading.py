@@ -118,7 +118,7 @@ class Reader:
             if self.settings.unreadable == "refuse":
                 raise TaskError(
                     f"The images must be readable, got {count} unreadable: {listed}. Replace them, "
-                    "or set `task.unreadable` to 'skip'."
+                    "or set `task.unreadable = skip`."
                 )
             self.progress.log(f"Skipped {count} images, which are unreadable: {listed}.")
         mask = np.array([why is None for why in reasons], dtype=bool)

@@ -58,12 +58,13 @@ def _reader(settings: TimmSettings, split: str) -> Any:
     if is_tar and not (str(settings.path).endswith(".tar") and os.path.isfile(str(settings.path))):
         raise TaskError(
             "task.path must be a .tar file where task.name is empty, got "
-            f"{short(settings.path, 100)}. For a folder, set `task.source` to 'folder'."
+            f"{short(settings.path, 100)}. For a folder, set `task.source = folder`."
         )
     if not is_tar and not settings.name.lower().startswith("hfds/"):
         raise TaskError(
             "task.name must begin with 'hfds/' or be empty for a .tar file, got "
-            f"{short(settings.name)}. For others, set `task.source` to 'folder' or 'torchvision'."
+            f"{short(settings.name)}. For others, set `task.source = folder` or "
+            "`task.source = torchvision`."
         )
     # timm caches the list of a large tar file as a pickle, and reads one that lies beside it.
     extra: dict[str, Any] = {"cache_tarinfo": False} if is_tar else {}

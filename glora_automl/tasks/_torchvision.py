@@ -56,7 +56,7 @@ def _class(name: str) -> type[VisionDataset]:
     if name not in known:
         raise TaskError(
             f"task.name must be a data set of torchvision, got {short(name)}. "
-            f"{suggest(name[:60], known)[:120]} For a folder, set `task.source` to 'folder'."
+            f"{suggest(name[:60], known)[:120]} For a folder, set `task.source = folder`."
         )
     return getattr(datasets, name)  # type: ignore[no-any-return]
 
@@ -86,7 +86,7 @@ def _splits(settings: TorchvisionSettings) -> dict[str, VisionDataset]:
     if "train" not in found:
         raise TaskError(
             f"task.name must be a data set with a split {' or '.join(SPLITS['train'])}, got "
-            f"{settings.name!r}. Choose another `task.name`, or set `task.source` to 'folder'."
+            f"{settings.name!r}. Choose another `task.name`, or set `task.source = folder`."
         )
     return found
 
@@ -123,7 +123,7 @@ def _examples(dataset: Any, name: str) -> Examples:
     except Exception as error:  # a data set reads its files in its own way
         raise TaskError(
             f"task.name must be a data set that torchvision can read, got {name!r}: "
-            f"{one_line(error)[:100]}. Restore its files, or set `task.download` to true."
+            f"{one_line(error)[:100]}. Restore its files, or set `task.download = true`."
         ) from None
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise TaskError(

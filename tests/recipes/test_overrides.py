@@ -97,6 +97,14 @@ def test_override_recipe_changes_come_after_settings():
     assert (recipe.search.n_trials, recipe.search.sampler) == (7, "tpe")
 
 
+def test_override_recipe_change_replaces_a_wrong_setting():
+    settings = ["search.n_trials=0"]
+    recipe = override_recipe("tiny.toml", settings=settings, search={"n_trials": 7})
+    assert recipe.search.n_trials == 7
+    with pytest.raises(RecipeError, match=r"search.n_trials must be"):
+        override_recipe("tiny.toml", settings=settings)
+
+
 def test_with_data_other_settings_of_such_a_source_stay(tmp_path):
     shots = override_recipe(data="a.npz", settings=["task.shots=2"])
     assert shots.name == "a"

@@ -173,7 +173,7 @@ def test_load_folder_unreadable_images_raise_their_names(damaged):
         load(damaged)
     message = str(caught.value)
     assert "\n" not in message
-    for word in ("5 of 60", "cat/000.png (", "truncated", ", ...", "`task.unreadable` to 'skip'"):
+    for word in ("5 of 60", "cat/000.png (", "truncated", ", ...", "`task.unreadable = skip`"):
         assert word in message
 
 

@@ -88,7 +88,7 @@ def test_load_timm_missing_package_is_named(monkeypatch, tmp_path):
     ("name", "path", "words"),
     [
         ("", "nowhere", ["nowhere", ".tar file"]),
-        ("", "zoo", ["zoo", "to 'folder'"]),
+        ("", "zoo", ["zoo", "`task.source = folder`"]),
         ("", "pipe.tar", ["pipe.tar", ".tar file"]),
         ("", "damaged.tar", ["damaged.tar", "timm can read"]),
         ("torch/cifar10", "nowhere", ["torch/cifar10", "'torchvision'"]),

@@ -99,11 +99,11 @@ def test_load_torchvision_decoded_images_are_used(pets):
     ("name", "changes", "words"),
     [
         ("Food102", {}, ["'Food102'", "Did you mean 'Food101'?"]),
-        ("Food101", {}, ["Food101", "not found", "`task.download` to true"]),
-        ("CIFAR10", {}, ["CIFAR10", "`task.download` to true"]),
+        ("Food101", {}, ["Food101", "not found", "`task.download = true`"]),
+        ("CIFAR10", {}, ["CIFAR10", "`task.download = true`"]),
         ("Food101", {"kwargs": {"colour": 1}}, ["colour"]),
         ("FakeData", {}, ["FakeData", "root"]),
-        ("ImageFolder", {}, ["ImageFolder", "to 'folder'"]),
+        ("ImageFolder", {}, ["ImageFolder", "`task.source = folder`"]),
         ("LSUN", {}, ["LSUN"]),
     ],
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from glora_automl._signals import end_on_signal
 
 __all__ = ["main"]
@@ -12,10 +10,8 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command line, which a signal ends also while its modules are imported."""
     end_on_signal()
-    try:
-        from glora_automl.cli import main as run
-    except KeyboardInterrupt:
-        sys.exit(130)
+    from glora_automl.cli import main as run
+
     run()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -10,16 +12,16 @@ from typing import Any, TypeVar
 
 from glora_automl.errors import Stopped
 
-__all__ = ["StopOnSignal", "call_stoppable", "end_on_signal"]
+__all__ = ["StopOnSignal", "call_stoppable", "end_on_signal", "raise_on_interrupt"]
 
 _Result = TypeVar("_Result")
 
-_early: list[int] = []
-"""Signals that arrived after :func:`end_on_signal` and before :class:`StopOnSignal`."""
+_SHOW_CURSOR = b"\x1b[?25h"
+"""Escape sequence; a live display hides the cursor of its terminal."""
 
 
 def end_on_signal() -> None:
-    """Let SIGINT and SIGTERM end the process until :class:`StopOnSignal` takes them over.
+    """Let SIGINT and SIGTERM end the process at once, until :class:`StopOnSignal` takes them over.
 
     The kernel drops SIGTERM for process 1 of a container that has no handler. A signal that this
     process was started to ignore stays ignored.
@@ -30,11 +32,17 @@ def end_on_signal() -> None:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    # A library may catch the exception where it is imported. StopOnSignal then finds the signal.
-    _early.append(number)
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise SystemExit(128 + number)
+    # A library that is being imported may catch any exception. Nothing is open that could be lost.
+    with contextlib.suppress(OSError):
+        if os.isatty(2):
+            os.write(2, _SHOW_CURSOR)
+    os._exit(128 + number)
+
+
+def raise_on_interrupt() -> None:
+    """Let SIGINT raise ``KeyboardInterrupt`` again, in work that cleans up."""
+    if signal.getsignal(signal.SIGINT) is _end:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class StopOnSignal:
@@ -70,8 +78,6 @@ class StopOnSignal:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._handlers[number] = signal.signal(number, self._record)
-            if _early:
-                self._record(_early[0], None)
         return self
 
     def __exit__(

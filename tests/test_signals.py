@@ -1,10 +1,12 @@
+import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
 
-from glora_automl import _signals
-from glora_automl._signals import StopOnSignal, call_stoppable, end_on_signal
+from glora_automl._signals import StopOnSignal, call_stoppable, end_on_signal, raise_on_interrupt
 from glora_automl.errors import Stopped
 
 
@@ -26,24 +28,39 @@ def test_second_sigint_interrupts_at_once():
         signal.raise_signal(signal.SIGINT)
 
 
-@pytest.mark.parametrize(
-    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
-)
-def test_end_on_signal_that_an_import_swallows_stops_the_work(monkeypatch, number, error):
-    monkeypatch.setattr(_signals, "_early", [])
-    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+SWALLOW = """
+import signal, sys
+from glora_automl._signals import end_on_signal
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+end_on_signal()
+try:
+    signal.raise_signal(int(sys.argv[1]))
+except BaseException:
+    print("swallowed")
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_end_on_signal_ends_also_code_that_swallows_exceptions(number):
+    command = [sys.executable, "-c", SWALLOW, str(int(number))]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (128 + number, "", "")
+
+
+def test_raise_on_interrupt_restores_the_exception_alone():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         end_on_signal()
-        with pytest.raises(error):
-            signal.raise_signal(number)
-        with StopOnSignal(lambda line: None) as stop:
-            assert stop()
-            assert stop.received == number
+        raise_on_interrupt()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise_on_interrupt()
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:
-        for known, handler in before.items():
-            signal.signal(known, handler)
+        signal.signal(signal.SIGINT, before)
 
 
 def test_end_on_signal_keeps_ignored_signals():

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from glora_automl._signals import raise_on_interrupt
 from glora_automl.cli._options import Runs, Storage, integer
 from glora_automl.cli._output import READ_PATIENCE, storage_url
 
@@ -55,6 +56,7 @@ def dashboard(
         if not server.is_local:
             may = "read and annotate" if write else "read"
             typer.echo(f"Every client that reaches this address can {may} the studies.", err=True)
+        raise_on_interrupt()
         try:
             server.serve_forever()
         except KeyboardInterrupt:

@@ -68,7 +68,7 @@ def flags_here() -> Flags:
 
 def _typed(flags: Mapping[str, str], words: Sequence[str]) -> dict[str, str]:
     values: dict[str, list[str]] = {}
-    for word, after in zip(words, [*words[1:], ""], strict=True):
+    for word, after in zip(words, [*words[1:], ""], strict=False):
         flag, equals, value = word.partition("=")
         values.setdefault(flag, []).append(value if equals else after)
     typed = {}

@@ -179,12 +179,23 @@ def test_main_unexpected_error_is_one_line_with_a_file(folder, glora, monkeypatc
     assert "gehe1m99" not in text + err
 
 
+SLOW = """
+import time
+print("importing", flush=True)
+for _ in range(60):
+    try:
+        time.sleep(1)
+    except BaseException as error:
+        raise ImportError("swallowed") from error
+"""
+"""A library that turns any exception into its own."""
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_main_signal_while_modules_are_imported_ends_it(tmp_path, number):
     """Process 1 of a container would not get SIGTERM without a handler."""
-    slow = "import time; print('importing', flush=True); time.sleep(60)"
-    (tmp_path / "typer.py").write_text(slow, encoding="utf-8")
+    (tmp_path / "typer.py").write_text(SLOW, encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}"}
     # A process inherits ignored signals, as a background process of a shell does.
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "

@@ -38,7 +38,7 @@ def test_draw_labelled_any_settings_give_disjoint_sets(labels, seed, validation,
 
 def take_way_out(message, labels, settings):
     """Return labels and settings as the message of an error says."""
-    if found := re.search(r"Lower `task\.(\w+)` to(?: at most)? (\d+)\.", message):
+    if found := re.search(r"(?:Set|Lower) `task\.(\w+)(?: = |` to at most )(\d+)", message):
         key, value = found[1], int(found[2])
         assert value < getattr(settings, key) or isinstance(getattr(settings, key), float)
         return labels, settings.model_copy(update={key: value})

@@ -91,7 +91,7 @@ def test_load_timm_missing_package_is_named(monkeypatch, tmp_path):
         ("", "zoo", ["zoo", "`task.source = folder`"]),
         ("", "pipe.tar", ["pipe.tar", ".tar file"]),
         ("", "damaged.tar", ["damaged.tar", "timm can read"]),
-        ("torch/cifar10", "nowhere", ["torch/cifar10", "'torchvision'"]),
+        ("torch/cifar10", "nowhere", ["torch/cifar10", "`task.source = torchvision`"]),
         ("wds/some", "nowhere", ["wds/some", "hfds/"]),
         ("x" * 10_000, "x" * 10_000, ["hfds/"]),
     ],

@@ -17,7 +17,7 @@ from glora_automl.commands import SearchResult, search
 from glora_automl.errors import GLoRAError, Stopped, StorageError
 from glora_automl.pipeline import Workspace
 from glora_automl.recipes import Recipe, parse_recipe
-from glora_automl.storages import default_url
+from glora_automl.storages import absolute_url, default_url
 
 __all__ = ["search_on_ray"]
 
@@ -145,11 +145,9 @@ def _named(workspace: Workspace) -> Workspace:
     runs = workspace.folder.absolute()
     if workspace.storage is None:
         location = default_url(runs)
-    elif relative := re.fullmatch(r"(sqlite[\w+]*:///)([^/:?][^?]*)", location):
-        location = relative[1] + _absolute(relative[2])
     artifacts = None if workspace.artifacts is None else _absolute(workspace.artifacts)
     data = _absolute(workspace.data) if isinstance(workspace.data, str) else workspace.data
-    location = _absolute(location)
+    location = absolute_url(_absolute(location))
     return replace(workspace, runs=runs, storage=location, artifacts=artifacts, data=data)
 
 
@@ -195,8 +193,9 @@ def _connect(ray: Any, address: str | None) -> None:
             f"{one_line(error)}. Start one by 'ray start', or correct `workers`."
         ) from None
     finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)  # Ray's own would end the process at once
+        # Ray's own would end the process at once. One that C has installed is None.
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _start(

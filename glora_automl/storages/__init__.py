@@ -6,7 +6,7 @@ from glora_automl.storages._artifacts import (
     default_artifacts,
     open_artifacts,
 )
-from glora_automl.storages._location import full_location, portable_location
+from glora_automl.storages._location import absolute_url, full_location, portable_location
 from glora_automl.storages._open import (
     GRACE,
     default_url,
@@ -29,6 +29,7 @@ __all__ = [
     "PatientStorage",
     "Projection",
     "StudyView",
+    "absolute_url",
     "default_artifacts",
     "default_url",
     "full_location",

@@ -1,14 +1,36 @@
-"""How a study records the place of its artifact store, so that both can be moved together."""
+"""Places of storages and artifact stores: recorded so that both can be moved together."""
 
 from __future__ import annotations
 
+import re
 import urllib.parse
 from pathlib import Path
 
+import sqlalchemy
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
+from sqlalchemy.util import asbool
 
-__all__ = ["full_location", "portable_location"]
+__all__ = ["absolute_url", "full_location", "portable_location"]
+
+
+def absolute_url(url: str) -> str:
+    """Return a URL that other working folders find, too: of SQLite with an absolute path.
+
+    Example:
+        >>> absolute_url("sqlite:////data/a.db?timeout=5"), absolute_url("postgresql://host/a")
+        ('sqlite:////data/a.db?timeout=5', 'postgresql://host/a')
+    """
+    if not re.match(r"sqlite[\w+]*:///", url):
+        return url
+    parsed = sqlalchemy.make_url(url)
+    name, scheme, folder = parsed.database or "", "", str(Path.cwd())
+    if asbool(parsed.query.get("uri", False)) and name.startswith("file:"):
+        name, scheme, folder = name.removeprefix("file:"), "file:", urllib.parse.quote(folder)
+    if name in ("", ":memory:") or Path(name).is_absolute():
+        return url
+    absolute = parsed.set(database=f"{scheme}{Path(folder, name)}")
+    return absolute.render_as_string(hide_password=False)
 
 
 def portable_location(location: str, storage: BaseStorage) -> str:

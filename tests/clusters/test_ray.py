@@ -134,6 +134,7 @@ def test_named_workspace_has_absolute_paths(tmp_path, monkeypatch):
     for storage, expected in (
         ("a.log", f"{tmp_path}/a.log"),
         ("sqlite:///a.db", f"sqlite:///{tmp_path}/a.db"),
+        ("sqlite:///a.db?timeout=5", f"sqlite:///{tmp_path}/a.db?timeout=5"),
         ("sqlite:////x/a.db", "sqlite:////x/a.db"),
         ("sqlite://", "sqlite://"),
         ("postgresql://localhost:port/a", "postgresql://localhost:port/a"),
@@ -198,6 +199,12 @@ def test_connect_keeps_the_handler_of_sigterm(monkeypatch):
     monkeypatch.setattr(ray, "init", lambda **_: signal.signal(signal.SIGTERM, signal.SIG_IGN))
     _connect(ray, None)
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_connect_leaves_a_handler_that_python_does_not_know(monkeypatch):
+    monkeypatch.setattr(ray, "init", lambda **_: None)
+    monkeypatch.setattr(signal, "getsignal", lambda number: None)  # one of C
+    _connect(ray, None)
 
 
 @pytest.mark.parametrize("address", ["", "no cluster", "http://a", "ray://"])

@@ -4,9 +4,10 @@ import shutil
 
 import optuna
 import pytest
+import sqlalchemy
 from optuna.storages import InMemoryStorage
 
-from glora_automl.storages import full_location, open_storage, portable_location
+from glora_automl.storages import absolute_url, full_location, open_storage, portable_location
 
 
 @pytest.mark.parametrize(
@@ -51,3 +52,37 @@ def test_location_without_a_file_stays_as_it_is(tmp_path):
     assert portable_location(str(tmp_path), optuna.storages.RDBStorage("sqlite://")) == str(
         tmp_path
     )
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("sqlite:///a.db", "sqlite:///{}/a.db"),
+        ("sqlite:///b/a.db?timeout=5", "sqlite:///{}/b/a.db?timeout=5"),
+        ("sqlite+pysqlite:///a.db", "sqlite+pysqlite:///{}/a.db"),
+        ("sqlite:///file:a.db?mode=rwc&uri=true", "sqlite:///file:{}/a.db?mode=rwc&uri=true"),
+        ("sqlite:///file:/x/a.db?uri=true", "sqlite:///file:/x/a.db?uri=true"),
+        ("sqlite:///file:///x/a.db?uri=true", "sqlite:///file:///x/a.db?uri=true"),
+        ("sqlite:////x/a.db", "sqlite:////x/a.db"),
+        ("sqlite:///:memory:", "sqlite:///:memory:"),
+        ("sqlite://", "sqlite://"),
+        ("postgresql://host:port/a", "postgresql://host:port/a"),
+    ],
+)
+def test_absolute_url_of_sqlite_has_an_absolute_path(tmp_path, monkeypatch, url, expected):
+    monkeypatch.chdir(tmp_path)
+    found, expected = absolute_url(url), expected.format(tmp_path)
+    # Versions of SQLAlchemy escape the colon of file: or not.
+    assert found == expected or sqlalchemy.make_url(found) == sqlalchemy.make_url(expected)
+
+
+@pytest.mark.parametrize("name", ["a.db", "file:a%20b.db?mode=rwc&uri=true"])
+def test_absolute_url_opens_the_same_file(tmp_path, monkeypatch, name):
+    folder = tmp_path / "a folder, 100%"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    open_storage(f"sqlite:///{name}")
+    url = absolute_url(f"sqlite:///{name}")
+    monkeypatch.chdir(tmp_path)
+    open_storage(url, create=False)
+    assert len(list(tmp_path.rglob("*.db"))) == 1

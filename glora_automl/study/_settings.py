@@ -124,8 +124,8 @@ class Settings:
         for key in sorted(set(old) | set(new)):
             if old.get(key) != new.get(key):
                 raise RecipeError(
-                    f"{key} must be {short(old.get(key))}, as in the study {name!r}, got "
-                    f"{short(new.get(key))}. Choose another `name`."
+                    f"{key} must be {_shown(old.get(key))}, as in the study {name!r}, got "
+                    f"{_shown(new.get(key))}. Choose another `name`."
                 )
         digests = get_setting(study, "digests")
         for key, digest in self.digests.items():
@@ -235,3 +235,10 @@ def create_study(
 
 def _text(directions: Sequence[StudyDirection]) -> str:
     return ", ".join(direction.name.lower() for direction in directions)
+
+
+def _shown(value: object) -> str:
+    """Return a value as in a recipe's file."""
+    if value is None:
+        return "unset"
+    return str(value).lower() if isinstance(value, bool) else short(value)

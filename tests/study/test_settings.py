@@ -83,6 +83,16 @@ def test_settings_check_other_recipe_raises_and_names_the_first_difference(setti
         changed(settings, training={"lr": lr / 2}).check(study)
 
 
+def test_settings_check_shows_values_as_in_a_recipe(settings, memory):
+    study = create_study(memory, "a", settings)
+    other = changed(settings, selection={"baselines": not settings.recipe.selection.baselines})
+    with pytest.raises(RecipeError, match=r"must be (true|false), as in .* got (true|false)\."):
+        other.check(study)
+    masked = changed(settings, architecture="lora-4", selection={"holdout": True})
+    with pytest.raises(RecipeError, match=r"architecture must be unset, as in"):
+        masked.check(study)
+
+
 @pytest.mark.parametrize("what", ["data", "search space"])
 def test_settings_check_other_digest_raises(settings, memory, what):
     study = create_study(memory, "a", settings)

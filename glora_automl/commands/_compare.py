@@ -132,8 +132,8 @@ def _compare(run: Run, n_architectures: int, only: Sequence[str] | None) -> Comp
     presets = uniform_architectures(run.context)
     for label in wanted:
         if label not in (*ALTERNATIVES, *presets):
-            known = ", ".join(map(repr, (*ALTERNATIVES, *presets)))
-            raise RecipeError(f"only must be one of {known}, got {short(label)}. Correct `only`.")
+            names = ", ".join(map(repr, (*ALTERNATIVES, *presets)))
+            raise RecipeError(f"only must be one of {names}, got {short(label)}. Correct `only`.")
     if only is not None:
         presets = {k: found for k, found in presets.items() if k in result or k in only}
     works: dict[str, Work[Any]] = {}

@@ -37,14 +37,15 @@ def _quality(document: Document) -> str:
 
 
 def _rivals(document: Document) -> str:
-    figures = document["figures"]
-    parts = [
-        f"{name} {100 * found['difference']:+.1f} ± {100 * found['interval']:.1f}"
-        for name, found in figures.items()
-        if not name.startswith("searched") and found["difference"] is not None
-    ]
-    n_tasks = max(found["n_pairs"] for found in figures.values())
-    return f"{n_tasks} tasks: search of the same cost minus {', '.join(parts)} points"
+    parts = []
+    for name, found in document["figures"].items():
+        if not name.startswith("searched") and found["difference"] is not None:
+            half = found["interval"]  # None of one pair
+            interval = "" if half is None else f" ± {100 * half:.1f}"
+            parts.append(f"{name} {100 * found['difference']:+.1f}{interval}")
+    tasks = list(dict.fromkeys(pair["task"] for pair in document["pairs"]))
+    where = tasks[0] if len(tasks) == 1 else f"{len(tasks)} tasks"
+    return f"{where}: search of the same cost minus {', '.join(parts)} points"
 
 
 def _mean(runs: list[Document], key: str) -> float:

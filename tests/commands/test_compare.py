@@ -42,7 +42,7 @@ STANDALONE = ["searched, from scratch", "LoRA at equal cost"]
 def copy_runs(runs, folder):
     """Return a workspace with a copy of the studies of a runs folder."""
     shutil.copytree(runs, folder / "runs")
-    return Workspace(runs=folder / "runs", artifacts=str(folder / "runs/artifacts"))
+    return Workspace(runs=folder / "runs")
 
 
 @pytest.fixture(scope="module")

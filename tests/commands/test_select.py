@@ -1,5 +1,6 @@
 """Several objectives, and adapters for budgets below that of the search."""
 
+import shutil
 from functools import partial
 
 import pytest
@@ -202,9 +203,7 @@ def test_select_interrupted_equals_uninterrupted(
     )
     again = select("tiny", 672, workspace=finished_workspace)
     other = Workspace(runs=tmp_path / "other")
-    other.folder.mkdir()
-    for path in finished_runs.glob("studies.db*"):
-        (other.folder / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(finished_runs, other.folder)
     expected = select("tiny", 672, workspace=other)
     assert again.selection == expected.selection
     (row,), (expected_row,) = again.rows, expected.rows
@@ -362,9 +361,7 @@ def test_select_margin_interrupted_equals_uninterrupted(
     run_interrupted(monkeypatch, interrupt, "tiny", workspace=finished_workspace, function=chosen)
     again = chosen("tiny", workspace=finished_workspace)
     other = Workspace(runs=tmp_path / "other")
-    other.folder.mkdir()
-    for path in finished_runs.glob("studies.db*"):
-        (other.folder / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(finished_runs, other.folder)
     expected = chosen("tiny", workspace=other)
     assert (again.selection, again.ladder) == (expected.selection, expected.ladder)
     (row,), (expected_row,) = again.rows, expected.rows

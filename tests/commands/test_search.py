@@ -427,6 +427,7 @@ def test_resume_study_of_a_version_with_fewer_settings_is_not_repeated(
     settings = get_attribute(study, "settings")
     del settings["recipe"]["selection"]["refit"]
     set_attribute(study, "settings", {**settings, "key": "0123456789abcdef"})
+    (finished_workspace.folder / "artifacts/study-0123456789abcdef").touch()
     stages = load(finished_workspace, "tiny/stages")
     for trial in stages.trials:  # such a version computed another key
         if trial.state == TrialState.COMPLETE and trial.user_attrs["stage"] != "settings":

@@ -227,7 +227,7 @@ def test_warm_start_that_does_not_fit_raises(tiny, tmp_path):
     search(other, name="other", workspace=workspace)
     with pytest.raises(RecipeError, match="of the same search space"):
         search(recipe, warm_start="other", workspace=workspace)
-    with pytest.raises(StudyError, match=r"name must be a study .*got 'nothing'"):
+    with pytest.raises(StudyError, match=r"warm_start must be a study .*got 'nothing'"):
         search(recipe, warm_start="nothing", workspace=workspace)
     with pytest.raises(RecipeError, match=r"search\.sampler must be 'evolution'"):
         search(

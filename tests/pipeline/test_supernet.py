@@ -143,8 +143,8 @@ def test_load_supernet_after_a_stop_goes_on(recipe, tmp_path, context, elsewhere
     assert len(trainings) == 2
     expected = train_supernet(context, None).supernet.state_dict()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
-    # Only backbone and supernet stay in the store; uploaded checkpoints are removed.
-    assert len(list((tmp_path / "store").iterdir())) == 2
+    # Only mark, backbone and supernet stay in the store; uploaded checkpoints are removed.
+    assert len(list((tmp_path / "store").iterdir())) == 3
 
 
 def test_search_with_uniform_paths_scores_all_choices(tiny, workspace):

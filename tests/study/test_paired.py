@@ -124,11 +124,11 @@ def test_beats_by_another_metric_rarely_tells_equal_models_apart(n_per_class, mo
     generator = np.random.default_rng(0)
     labels = np.repeat(np.arange(20), n_per_class)
     found = []
-    for _ in range(100):
+    for _ in range(40):
         wrong = generator.random((2, len(labels))) < 0.3
         shifted = (labels + generator.integers(1, 20, (2, len(labels)))) % 20
         found.append(beats(labels, *np.where(wrong, shifted, labels), "balanced_accuracy"))
-    assert np.mean(found) < 0.1
+    assert np.mean(found) < 0.15
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "auroc", "log_loss", "kappa"])

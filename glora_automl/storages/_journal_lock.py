@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from pathlib import Path
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from glora_automl._files import temporary_name
+try:
+    import fcntl
+except ImportError:  # Windows, whose journals have another lock
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["LinkLock"]
 
@@ -26,7 +29,9 @@ class LinkLock:
     Optuna's own lock has the same link, so processes with either exclude each other. A link that
     stays for ``grace`` seconds is removed, as its process was killed or suspended. Optuna decides
     this by the time of the journal: two processes that wait could take the lock from each other,
-    and a suspended process would remove the link of the next one. Here the link itself tells.
+    and a suspended process would remove the link of the next one. Here the link itself tells. A
+    lock of the kernel on the journal keeps one process from removing what another has just
+    created; a file system without such locks leaves a window of microseconds.
 
     Args:
         path: The journal.
@@ -80,10 +85,17 @@ class LinkLock:
         return _Identity(status.st_ino, status.st_mtime_ns)
 
     def _remove(self, expected: _Identity) -> None:
-        if self._identity() != expected:
-            return
-        # A rename succeeds for one of several processes.
-        removed = temporary_name(Path(self._link))
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(self._link, removed)
-            os.unlink(removed)
+        with self._kernel_lock():
+            if self._identity() == expected:
+                with contextlib.suppress(FileNotFoundError):  # by Optuna's lock
+                    os.unlink(self._link)
+
+    @contextlib.contextmanager
+    def _kernel_lock(self) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):
+                # NFS locks only what is open for writing.
+                file = stack.enter_context(open(self._target, "rb+"))
+                if fcntl is not None:
+                    fcntl.flock(file, fcntl.LOCK_EX)
+            yield

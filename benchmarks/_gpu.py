@@ -296,7 +296,6 @@ def run_compiled(job: Job) -> dict[str, Any]:
     """Measure scores and training steps under `torch.compile`."""
     figures: dict[str, Any] = {}
     name, (batch, rounds, count) = job.models[0], (4, 1, 6) if job.small else (64, 15, 200)
-    half = torch.bfloat16
     with compiler(job):
         images, labels = images_for(name, count, job.device)
         methods = evaluation.create_methods(name, images, labels, bfloat16=True, compiled=True)
@@ -307,15 +306,9 @@ def run_compiled(job: Job) -> dict[str, Any]:
         show("Compiled", "plain", figures)
         job.save(figures)
         x, y = images_for(name, batch, job.device)
-        frozen = training.with_head(create(name, job.device).requires_grad_(False))
-        wide, lean = supernet_of(create(name, job.device), x, "lean")
-        wide.activate(widest_architecture(lean))
-        steps = {}
-        for key, model in (("limit", frozen), ("supernet", wide.model)):
-            for suffix, stepped in (("", model), (", compiled", torch.compile(model))):
-                steps[key + suffix] = training.create_step(
-                    stepped, x, y, input_gradient=key == "limit", half=half
-                )
+        steps = training.create_methods(name, x, y, torch.bfloat16, compiled=True)
+        names = [key + suffix for key in ("limit", "supernet") for suffix in ("", ", compiled")]
+        steps = {key: steps[key] for key in names}
         memory = {method: peak_memory(f, job.device) for method, f in steps.items()}
         seconds = in_turn(steps, rounds, job.device)
     figures[f"{name}, steps"] = summarize(seconds, "limit", batch, memory)

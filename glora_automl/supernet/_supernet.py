@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from glora_automl.adapters import (
-    GLoRALinear,
-    MergedModel,
-    activate_layers,
-    attach,
-    classifiers,
-    linear_shapes,
-)
+from glora_automl.adapters import GLoRALinear, MergedModel, activate_layers, attach, classifiers
 from glora_automl.architecture import Architecture, Choice
-from glora_automl.errors import CheckpointError, LayerError
+from glora_automl.errors import CheckpointError
 
 __all__ = ["Supernet"]
 
@@ -35,8 +27,6 @@ class Supernet:
         choices: Choices of each support tensor of each adapted layer
             (:meth:`~glora_automl.search_space.SearchSpace.layer_choices`).
         seed: Seed of the adapters' initial values.
-        example: Images ``(batch, channels, height, width)`` for one forward pass, which checks that
-            the model uses the adapted layers. None skips the check.
 
     Attributes:
         model: The backbone with adapters.
@@ -44,7 +34,7 @@ class Supernet:
         lock: Held while a merged architecture is used, as all of them share one model.
 
     Raises:
-        LayerError: If a layer does not exist, or the model does not use it or its bias.
+        LayerError: If a layer does not exist.
         ArchitectureError: If a layer does not allow one of its choices.
     """
 
@@ -54,11 +44,8 @@ class Supernet:
         choices: Mapping[str, Mapping[str, Iterable[Choice]]],
         *,
         seed: int = 0,
-        example: Tensor | None = None,
     ) -> None:
         self.model = model
-        if example is not None:
-            _check_used(model, choices, example)
         model.requires_grad_(False)
         generator = torch.Generator().manual_seed(seed)
         self.layers: dict[str, GLoRALinear] = attach(model, choices, generator)
@@ -76,40 +63,11 @@ class Supernet:
             parameter.requires_grad_(True)
         self._stored = {**self._trainable, **statistics}
         self._merged: dict[torch.dtype | None, MergedModel] = {}
-        self._is_merged = False
         self.lock = threading.RLock()
 
     def activate(self, architecture: Architecture) -> None:
         """Activate an architecture."""
         activate_layers(self.layers, architecture)
-
-    @contextmanager
-    def merged(self, architecture: Architecture) -> Iterator[nn.Module]:
-        """Merge an architecture into a plain model for a ``with`` block.
-
-        Each call returns the same model with new weights, so use it only inside the block.
-
-        Args:
-            architecture: The architecture; it becomes the active one.
-
-        Example:
-            >>> import timm
-            >>> from glora_automl.adapters import linear_shapes
-            >>> model = timm.create_model("test_vit", num_classes=3)
-            >>> shapes = linear_shapes(model)
-            >>> supernet = Supernet(model, {n: {"B": [Choice.parse("lora-2")]} for n in shapes})
-            >>> with supernet.merged(Architecture.uniform(shapes, B="lora-2")) as plain:
-            ...     plain(torch.randn(1, 3, 160, 160)).shape
-            torch.Size([1, 3])
-        """
-        with self.lock:
-            assert not self._is_merged, "one merged architecture at a time"
-            self.activate(architecture)
-            self._is_merged = True
-            try:
-                yield self.merged_model().write()
-            finally:
-                self._is_merged = False
 
     def merged_model(self, dtype: torch.dtype | None = None) -> MergedModel:
         """Return the plain model into which one architecture at a time is merged.
@@ -178,25 +136,3 @@ def _statistics(model: nn.Module) -> dict[str, Tensor]:
         if id(module) in norms
         for key, buffer in module.named_buffers(recurse=False)
     }
-
-
-def _check_used(
-    model: nn.Module, choices: Mapping[str, Mapping[str, Iterable[Choice]]], example: Tensor
-) -> None:
-    """Raise a LayerError for choices whose parameters would have no effect."""
-    used = linear_shapes(model, example=example)
-    existing = linear_shapes(model)
-    for name, layer_choices in choices.items():
-        if name not in existing:
-            continue  # attach() raises for it and lists the names
-        if name not in used:
-            raise LayerError(
-                f"The model must use each adapted layer, got unused layer {name!r}. Add it to "
-                "`search_space.exclude`."
-            )
-        for tensor, options in layer_choices.items():
-            if not used[name].has(tensor) and any(choice.kind != "none" for choice in options):
-                raise LayerError(
-                    f"The model must call a layer with choices for {tensor}, got {name!r}, of "
-                    "which it reads only the weight. Add it to `search_space.exclude`."
-                )

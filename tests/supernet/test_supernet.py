@@ -3,7 +3,6 @@ import pytest
 import timm
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from glora_automl.adapters import GLoRALinear, linear_shapes
 from glora_automl.architecture import Architecture, Choice
@@ -263,65 +262,18 @@ def test_supernet_takes_initial_values_from_the_seed_alone(space):
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_merged_gives_a_plain_model_inside_the_block(supernet, space, images):
-    randomise(supernet)
-    names = list(supernet.model.state_dict())
-    first, second = random_architectures(space, 2)
-    for architecture in (first, second, first):
-        with supernet.merged(architecture) as plain:
-            assert not any(isinstance(m, GLoRALinear) for m in plain.modules())
-            with torch.no_grad():
-                merged = plain(images)
-        with torch.no_grad():
-            torch.testing.assert_close(supernet.model(images), merged, rtol=1e-4, atol=1e-5)
-    assert list(supernet.model.state_dict()) == names
-
-
-def test_merged_keeps_trainable_tensors_and_requires_grad(supernet, space):
+def test_merged_model_keeps_trainable_tensors_and_requires_grad(supernet, space):
     randomise(supernet)
     before = tensor_digest(supernet.state_dict())
     trainable = set(supernet.trainable())
-    with supernet.merged(random_architectures(space, 1)[0]):
-        pass
+    supernet.activate(random_architectures(space, 1)[0])
+    supernet.merged_model().write()
     assert tensor_digest(supernet.state_dict()) == before
     assert {n for n, p in supernet.model.named_parameters() if p.requires_grad} == trainable
 
 
-class Reader(nn.Module):
-    """A model that reads the weight of ``fc`` without a call, like torch's attention."""
-
-    def __init__(self):
-        super().__init__()
-        self.before = nn.Linear(4, 4)
-        self.fc = nn.Linear(4, 4)
-        self.unused = nn.Linear(4, 4)
-        self.other_bias = nn.Parameter(torch.zeros(4))
-
-    def forward(self, x):
-        return F.linear(self.before(x), self.fc.weight, self.other_bias)
-
-
 def choices_of(*names):
     return {name: {"E": [Choice.parse("vector")]} for name in names}
-
-
-def test_supernet_with_choices_without_effect_raises():
-    with pytest.raises(LayerError, match=r"for E, got 'fc'.*only the weight.*space\.exclude"):
-        Supernet(Reader(), choices_of("before", "fc"), example=torch.zeros(1, 4))
-    with pytest.raises(LayerError, match=r"got unused layer 'unused'.*space\.exclude"):
-        Supernet(Reader(), choices_of("before", "unused"), example=torch.zeros(1, 4))
-    of_weight = {"fc": {"B": [Choice.parse("lora-2")]}}
-    assert set(Supernet(Reader(), of_weight, example=torch.zeros(1, 4)).layers) == {"fc"}
-
-
-def test_supernet_with_an_example_leaves_mode_and_hooks_unchanged(images):
-    supernet = Supernet(Reader(), choices_of("before"), example=torch.zeros(1, 4))
-    assert set(supernet.layers) == {"before"}
-    for training in (True, False):
-        model = vit().train(training)
-        supernet = Supernet(model, space_of(model).layer_choices(), example=images)
-        assert model.training == training
-        assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_supernet_with_unknown_layers_or_choices_raises(model):

@@ -180,17 +180,14 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def check_output(
-    path: Path, argument: str, error: type[GLoRAError], mark: bytes, n_bytes: int = 4096
-) -> None:
+def check_output(path: Path, argument: str, error: type[GLoRAError], mark: bytes) -> None:
     """Refuse to write where something is that this package did not write.
 
     Args:
         path: The file to write.
         argument: Name of the argument that chooses it, for messages.
         error: Class of the exception.
-        mark: Bytes that a file of this package has near its beginning.
-        n_bytes: Where they are.
+        mark: Bytes that a file of this package has among its first 4,096.
 
     Raises:
         GLoRAError: As ``error``, if the path is taken.
@@ -200,7 +197,7 @@ def check_output(
             return
         if stat.S_ISREG(path.lstat().st_mode):
             with path.open("rb") as file:
-                if mark in file.read(n_bytes):
+                if mark in file.read(4096):
                     return
         fault = "is not one of glora_automl"
     except (OSError, ValueError) as reason:

@@ -1,6 +1,6 @@
 """Adapted layers: attach, activate, merge, detach. It needs torch only."""
 
-from glora_automl.adapters._adaptable import classifiers, is_adaptable, linear_shapes, unadaptable
+from glora_automl.adapters._adaptable import classifiers, linear_shapes, unadaptable
 from glora_automl.adapters._attach import activate, activate_layers, adapted_layers, attach, detach
 from glora_automl.adapters._layer import GLoRALinear, is_scaling
 from glora_automl.adapters._merge import MergeHandle, merge
@@ -18,7 +18,6 @@ __all__ = [
     "classifiers",
     "detach",
     "evaluation_mode",
-    "is_adaptable",
     "is_scaling",
     "linear_shapes",
     "merge",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -15,12 +14,10 @@ from glora_automl.adapters._modes import evaluation_mode
 from glora_automl.architecture import LayerShape
 from glora_automl.errors import LayerError
 
-__all__ = ["classifiers", "is_adaptable", "linear_shapes", "unadaptable"]
+__all__ = ["classifiers", "linear_shapes", "unadaptable"]
 
 _WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd, nn.MultiheadAttention, nn.RNNBase, nn.Bilinear)
 """Layers with a weight matrix."""
-
-Predicate = Callable[[str, nn.Module], bool]
 
 
 def classifiers(model: nn.Module) -> list[nn.Module]:
@@ -35,36 +32,24 @@ def classifiers(model: nn.Module) -> list[nn.Module]:
     return list(found) if isinstance(found, tuple | list | nn.ModuleList) else [found]
 
 
-def is_adaptable(model: nn.Module) -> Predicate:
-    """Return the predicate of adaptable layers: the linear layers outside the classifier.
-
-    A linear layer is an ``nn.Linear``, or an ``nn.Conv2d`` with kernel 1, stride 1 and one group,
-    which is linear at each pixel.
-    """
-    heads = _heads(model)
-    return lambda name, module: (
-        refusal(module) is None and module is not model and id(module) not in heads
-    )
-
-
 def _heads(model: nn.Module) -> set[int]:
     return {id(module) for head in classifiers(model) for module in head.modules()}
 
 
-def linear_shapes(
-    model: nn.Module, predicate: Predicate | None = None, *, example: Tensor | None = None
-) -> dict[str, LayerShape]:
+def linear_shapes(model: nn.Module, *, example: Tensor | None = None) -> dict[str, LayerShape]:
     """Return the shapes of the adaptable layers by dotted name, in the model's order.
+
+    These are the linear layers outside the classifier: ``nn.Linear``, or ``nn.Conv2d`` with kernel
+    1, stride 1 and one group, which is linear at each pixel.
 
     Args:
         model: A module without adapted layers.
-        predicate: Selects layers by name and module; by default :func:`is_adaptable`.
         example: Images ``(batch, channels, height, width)`` for a forward pass that finds unused
             layers, which are left out. ``takes_bias`` is false where the model reads a weight
             without calling the layer. None skips the pass.
 
     Raises:
-        LayerError: If no layer is adaptable, or the predicate selects a layer that is not linear.
+        LayerError: If no layer is adaptable.
 
     Example:
         >>> linear_shapes(nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2, bias=False)))
@@ -72,14 +57,12 @@ def linear_shapes(
         {'0': LayerShape(out_features=4, in_features=8, bias=True, takes_bias=True),
          '2': LayerShape(out_features=2, in_features=4, bias=False, takes_bias=True)}
     """
-    selects = predicate or is_adaptable(model)
+    heads = _heads(model)
     usage = None if example is None else _observe(model, example)
     shapes = {}
     for name, module in model.named_modules():
-        if not selects(name, module):
+        if refusal(module) is not None or module is model or id(module) in heads:
             continue
-        if reason := refusal(module):
-            raise LayerError(f"An adapted layer must be linear, got {name!r} ({reason}).")
         assert isinstance(module, nn.Linear | nn.Conv2d)
         if usage is None:
             shapes[name] = GLoRALinear.shape_of(module)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import socket
@@ -53,10 +52,6 @@ class RayWorker:
     def stop(self) -> None:
         """Stop at the next safe point."""
         self._stop.set()
-
-    def pid(self) -> int:
-        """Return the id of the process."""
-        return os.getpid()
 
 
 def _publish(study: Any) -> None:

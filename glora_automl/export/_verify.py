@@ -28,7 +28,6 @@ class Verification(NamedTuple):
     Attributes:
         n_images: Validation images.
         difference: Largest absolute difference of a logit.
-        largest: Largest absolute logit of the subnet.
         tolerance: Largest allowed difference.
         n_same_predictions: Images with the subnet's prediction. The two most likely classes of
             other images are closer than twice the tolerance.
@@ -36,7 +35,6 @@ class Verification(NamedTuple):
 
     n_images: int
     difference: float
-    largest: float
     tolerance: float
     n_same_predictions: int
 
@@ -68,8 +66,7 @@ def verify(forms: Mapping[str, Logits], expected: Tensor, images: Tensor) -> Ver
         Traceback (most recent call last):
         glora_automl.errors.ExportError: Logits of the other must differ by at most 0.0001 from ...
     """
-    largest = float(expected.abs().max())
-    tolerance = TOLERANCE * largest
+    tolerance = TOLERANCE * float(expected.abs().max())
     difference, same = 0.0, torch.ones(len(images), dtype=torch.bool)
     for name, logits in forms.items():
         found = batched(logits, images)
@@ -82,4 +79,4 @@ def verify(forms: Mapping[str, Logits], expected: Tensor, images: Tensor) -> Ver
             )
         difference = max(difference, apart)
         same &= found.argmax(1) == expected.argmax(1)
-    return Verification(len(images), difference, largest, tolerance, int(same.sum()))
+    return Verification(len(images), difference, tolerance, int(same.sum()))

@@ -122,26 +122,23 @@ class Workspace:
         """The storage, with the default filled in."""
         return default_url(self.folder) if self.storage is None else self.storage
 
-    def with_open_storage(self, *, create: bool = True, write: bool = True) -> Workspace:
+    def with_open_storage(self, *, create: bool = True) -> Workspace:
         """Return the workspace with its storage opened.
 
         Args:
             create: Whether a database that does not exist is created.
-            write: Whether the storage is written.
 
         Raises:
             StorageError: If the storage cannot be opened.
         """
-        if write and self.folder.is_dir():
+        if self.folder.is_dir():
             for folder in (self.folder, *self.folder.iterdir()):
                 sweep(folder)
         storage = self.storage_location
         if not isinstance(storage, BaseStorage):
             if create and self.storage is None:
                 make_folder(self.folder)
-            storage = open_storage(
-                storage, create=create, write=write, patience=self.patience, stop=self.stop
-            )
+            storage = open_storage(storage, create=create, patience=self.patience, stop=self.stop)
         if isinstance(storage, PatientStorage):
             storage.stop = self.stop
         return replace(self, storage=storage)

@@ -34,8 +34,8 @@ class LogProgress(LineProgress):
         >>> LogProgress().log("Nobody reads this line.")
     """
 
-    def __init__(self, interval: float = 10.0) -> None:
-        super().__init__(_logger.info, interval)
+    def __init__(self) -> None:
+        super().__init__(_logger.info)
 
 
 class _File(logging.FileHandler):

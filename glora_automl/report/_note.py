@@ -54,11 +54,11 @@ def facts(snapshot: Snapshot) -> list[tuple[str, str]]:
     return lines
 
 
-def front_table(snapshot: Snapshot, max_lines: int = 12) -> TextTable:
-    """Return the Pareto front of trainable parameters and the first objective, best first."""
+def front_table(snapshot: Snapshot) -> TextTable:
+    """Return the Pareto front of trainable parameters and the first objective, the best 12."""
     lines: list[tuple[str, ...]] = [
         (str(t.number), f"{t.user_attrs[CONSTRAINT]:,}", snapshot.value_text(t.values[0]))
-        for t in snapshot.front[::-1][:max_lines]
+        for t in snapshot.front[::-1][:12]
     ]
     return TextTable(("trial", "parameters", snapshot.value_title), lines)
 

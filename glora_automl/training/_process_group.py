@@ -137,11 +137,6 @@ class ProcessGroup:
                 result = function()
         return self.broadcast(result)  # type: ignore[return-value]
 
-    def barrier(self) -> None:
-        """Wait for all processes."""
-        with self.propagate_errors():
-            pass
-
     def close(self) -> None:
         """Close the connection of a successful program; after an error torchrun closes it."""
 

@@ -49,6 +49,10 @@ def test_search_on_ray_runs_one_worker_per_cpus(cluster, tiny, tmp_path):
     assert (tmp_path / "tiny/winner.json").is_file()
 
 
+def process_of(actor):
+    return ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))
+
+
 @pytest.mark.slow
 def test_ray_worker_that_is_killed_is_started_again(cluster, tiny, tmp_path):
     recipe = tiny.replace(
@@ -59,12 +63,12 @@ def test_ray_worker_that_is_killed_is_started_again(cluster, tiny, tmp_path):
         max_concurrency=3, max_restarts=-1, max_task_retries=-1, num_cpus=1
     )
     worker = actor.remote(recipe.model_dump(mode="json"), None, fields)
-    first, running = ray.get(worker.pid.remote()), worker.run.remote()
+    first, running = process_of(worker), worker.run.remote()
     while not (tmp_path / "tiny").is_dir():
         time.sleep(0.05)
     os.kill(first, signal.SIGKILL)
     assert ray.get(running, timeout=120) == "tiny"
-    assert ray.get(worker.pid.remote()) != first
+    assert process_of(worker) != first
     result = resume("tiny", workspace=Workspace(runs=tmp_path))
     assert summarize(result.study)["trials"]["complete"] == 4
     ray.kill(worker)

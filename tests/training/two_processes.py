@@ -69,7 +69,6 @@ def run_checks(process_group, folder):
     """Write the results of all methods and trainings in one of two processes as JSON."""
     own = folder / f"process{process_group.index}"  # machines have no common folder
     results = method_results(process_group)
-    process_group.barrier()
     results |= training_results(process_group, folder, own)
     results["errors"] = raised_errors(process_group, own)
     (folder / f"results-{process_group.index}.json").write_text(json.dumps(results))

@@ -100,31 +100,9 @@ class TrainingJob:
         """Images of all its steps."""
         return self.settings.epochs * len(self.images[1])
 
-    def run(
-        self,
-        supernet: Supernet,
-        *,
-        before_step: Callable[[np.random.Generator], object] | None = None,
-        on_checkpoint: Callable[[Path], object] | None = None,
-        process_group: ProcessGroup | None = None,
-        on_epoch: Callable[[int], object] | None = None,
-    ) -> Spent:
-        """Train a supernet in place, or continue from the checkpoint.
-
-        Args:
-            supernet: Its active path is trained.
-            before_step: Called before each step with the generator of paths.
-            on_checkpoint: Called with the file after each checkpoint.
-            process_group: Processes that train together.
-            on_epoch: Called after each epoch with the number of epochs.
-
-        Returns:
-            The work.
-
-        Raises:
-            DivergenceError: If no attempt ends with finite loss and weights.
-        """
-        return self.train(supernet, before_step, on_checkpoint, process_group, on_epoch)[1]
+    def run(self, supernet: Supernet, *, on_epoch: Callable[[int], object] | None = None) -> Spent:
+        """Train as :meth:`train` does; return the work alone."""
+        return self.train(supernet, on_epoch=on_epoch)[1]
 
     def train(
         self,
@@ -134,10 +112,23 @@ class TrainingJob:
         process_group: ProcessGroup | None = None,
         on_epoch: Callable[[int], object] | None = None,
     ) -> tuple[list[float], Spent]:
-        """Like :meth:`run`; return the losses and the work.
+        """Train a supernet in place, or continue from the checkpoint.
 
         A training that diverges or collapses starts again from its initial weights, at a third of
         the rate. The last attempt only has to stay finite.
+
+        Args:
+            supernet: Its active path is trained.
+            before_step: Called before each step with the generator of paths.
+            on_checkpoint: Called with the file after each checkpoint.
+            process_group: Processes that train together.
+            on_epoch: Called after each epoch with the number of epochs.
+
+        Returns:
+            The loss of each epoch, and the work.
+
+        Raises:
+            DivergenceError: If no attempt ends with finite loss and weights.
         """
         begin = supernet.state_dict()
         settings, checkpoint = self.settings, self.checkpoint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -22,6 +23,7 @@ from glora_automl.errors import GLoRAError, Stopped, StorageError
 __all__ = [
     "Timeout",
     "check_output",
+    "file_digest",
     "file_lock",
     "make_folder",
     "open_file",
@@ -178,6 +180,16 @@ def read_file(path: str | Path, max_bytes: int = MAX_BYTES) -> bytes:
 
 def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def file_digest(path: Path) -> str:
+    """Return the sha256 of a file, without reading it as a whole.
+
+    Raises:
+        OSError: If the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_output(path: Path, argument: str, error: type[GLoRAError], mark: bytes) -> None:

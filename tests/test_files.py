@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import multiprocessing
 import os
 import tempfile
@@ -9,6 +10,7 @@ import pytest
 from glora_automl._files import (
     Timeout,
     check_output,
+    file_digest,
     file_lock,
     make_folder,
     read_file,
@@ -169,6 +171,12 @@ def test_check_output_foreign_file_raises(tmp_path, content):
     with pytest.raises(ReportError, match=r"`out` must be a new file.*another `out`"):
         check_output(path, "out", ReportError, b"mark")
     assert path.read_bytes() == content
+
+
+def test_file_digest_is_the_sha256_of_the_content(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc" * 100_000)
+    expected = hashlib.sha256(b"abc" * 100_000).hexdigest()
+    assert file_digest(tmp_path / "a") == expected
 
 
 def test_check_output_new_or_own_file_passes(tmp_path):

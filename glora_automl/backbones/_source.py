@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Annotated, Self
@@ -10,6 +9,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from glora_automl._declarations import Bool, Declaration, Float, Sha256
+from glora_automl._files import file_digest
 from glora_automl.backbones._kwargs import ModelKwargs
 from glora_automl.backbones._names import PREFIX
 from glora_automl.errors import TaskError
@@ -114,8 +114,7 @@ def file_sha256(path: Path) -> str:
         TaskError: If the file cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_digest(path)
     except OSError as error:
         raise TaskError(
             f"backbone.checkpoint must be a readable file, got {str(path)!r}: {error.strerror}. "

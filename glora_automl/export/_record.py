@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 from collections.abc import Iterable
@@ -22,7 +21,7 @@ from glora_automl._declarations import (
     Sha256,
     validate,
 )
-from glora_automl._files import read_file, write_atomic
+from glora_automl._files import file_digest, read_file, write_atomic
 from glora_automl._messages import short
 from glora_automl.adapters import adapted_layers, classifiers
 from glora_automl.architecture import Architecture
@@ -239,12 +238,6 @@ def backbone_digest(model: nn.Module) -> str:
             continue
         state[f"{frozen}.{leaf}" if frozen in layers else name] = tensor
     return tensor_digest(state)
-
-
-def file_digest(path: Path) -> str:
-    """Return the sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_record(folder: Path, record: Record, files: Iterable[str]) -> Record:

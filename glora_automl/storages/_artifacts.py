@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
 import re
@@ -19,7 +18,14 @@ from optuna.artifacts import Backoff, upload_artifact
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import BaseStorage
 
-from glora_automl._files import file_lock, make_folder, remove_torn, user_path, write_atomic
+from glora_automl._files import (
+    file_digest,
+    file_lock,
+    make_folder,
+    remove_torn,
+    user_path,
+    write_atomic,
+)
 from glora_automl.errors import CheckpointError, StorageError
 from glora_automl.storages._stores import FolderStore, Store, open_s3, reason_of
 
@@ -133,7 +139,7 @@ class Artifacts:
                 storage=cast(BaseStorage, deferred),
             )
         study._storage.set_study_system_attr(study._study_id, deferred.key, deferred.value)
-        return ArtifactReference(artifact_id, _digest(path), path.stat().st_size)
+        return ArtifactReference(artifact_id, file_digest(path), path.stat().st_size)
 
     def store(self, path: Path) -> ArtifactReference:
         """Upload a temporary file without listing it.
@@ -145,7 +151,7 @@ class Artifacts:
         deferred.key = f"{_DeferredStorage.prefix}{uuid.uuid4()}"
         with self._writing(deferred), path.open("rb") as file:
             self._store.write(deferred.artifact_id, file)
-        return ArtifactReference(deferred.artifact_id, _digest(path), path.stat().st_size)
+        return ArtifactReference(deferred.artifact_id, file_digest(path), path.stat().st_size)
 
     def publish(self, name: str, path: Path) -> None:
         """Put a file into the store under a name that any process can look up.
@@ -238,7 +244,7 @@ class Artifacts:
         # The workers of a machine share the cache: one downloads, the others wait.
         lock = path.with_suffix(".lock")
         with file_lock(lock, stop=self._stop, log=self._log, holder="which downloads an artifact"):
-            if path.exists() and _digest(path) == reference.sha256:
+            if path.exists() and file_digest(path) == reference.sha256:
                 return path
             remove_torn(self._cache, path.name)
             write_atomic(path, lambda file: self._download(reference, file))
@@ -261,7 +267,7 @@ class Artifacts:
 
     def _verify(self, reference: ArtifactReference, file: Path) -> None:
         with self._errors("readable"):
-            found = _digest(file)
+            found = file_digest(file)
         if found != reference.sha256:
             raise CheckpointError(
                 f"The artifact {reference.id!r} in {self.location!r} must have sha256 "
@@ -294,11 +300,6 @@ class Artifacts:
 
 _SUFFIX = ".artifact"
 _MARK = "study-"
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def open_artifacts(

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from glora_automl import load_adapter, load_adapters, read_adapter, save_adapter
+from glora_automl._files import file_digest
 from glora_automl.adapters import adapted_layers, detach
 from glora_automl.architecture import Architecture
 from glora_automl.errors import ExportError, StorageError
@@ -118,8 +119,6 @@ def test_load_adapter_with_altered_file_raises(saved):
 
 
 def test_read_adapter_with_pickle_raises(saved, tmp_path):
-    from glora_automl.export._record import file_digest
-
     path, _ = saved
     torch.save({"head.weight": torch.zeros(3, 32)}, path / "adapter.safetensors")
     record = json.loads((path / "glora.json").read_text(encoding="utf-8"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -15,7 +15,14 @@ from torch.nn import functional as F
 from glora_automl.errors import TaskError
 from glora_automl.training import ImageBatches, Weighted
 
-__all__ = ["ImageSet", "Images", "InputFormat", "Normalization", "NormalizedImages"]
+__all__ = [
+    "ImageSet",
+    "Images",
+    "InputFormat",
+    "Normalization",
+    "NormalizedImages",
+    "StackedImages",
+]
 
 MAX_NORMALIZED_BYTES = 1 << 28
 """Largest image set that is normalised once; larger sets are normalised per batch."""
@@ -84,7 +91,34 @@ class Images(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class ImageSet(Images):
+class StackedImages(Images):
+    """Images of one size in memory, as one tensor ``(n, channels, height, width)``."""
+
+    images: Tensor
+    labels: Tensor
+
+    def subset(self, indices: Tensor) -> Self:
+        """Return the images at ``indices`` ``(m,)``."""
+        parts = {name: tensor[indices] for name, tensor in self._tensors().items()}
+        return replace(self, **parts)
+
+    def digest(self) -> str:
+        """Return the sha256 of the images' shape and of all tensors."""
+        value = hashlib.sha256(repr(tuple(self.images.shape)).encode())
+        for tensor in self._tensors().values():
+            value.update(tensor.numpy().tobytes())
+        return value.hexdigest()
+
+    def image_digests(self) -> list[bytes]:
+        """Return the sha256 of each image's values."""
+        return [hashlib.sha256(image.tobytes()).digest() for image in self.images.numpy()]
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: tensor for name, tensor in vars(self).items() if tensor is not None}
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet(StackedImages):
     """Images of one size in memory, with labels.
 
     Attributes:
@@ -93,14 +127,7 @@ class ImageSet(Images):
         weights: Weight of each image in the losses of trainings, ``(n,)``; None if all are equal.
     """
 
-    images: Tensor
-    labels: Tensor
     weights: Tensor | None = None
-
-    def subset(self, indices: Tensor) -> ImageSet:
-        """Return the images at ``indices`` ``(m,)``."""
-        weights = None if self.weights is None else self.weights[indices]
-        return ImageSet(self.images[indices], self.labels[indices], weights)
 
     def prepare(self, target: InputFormat, device: torch.device) -> tuple[ImageBatches, Tensor]:
         """Return normalised images in the format ``target`` and labels, on ``device``.
@@ -133,19 +160,6 @@ class ImageSet(Images):
         if self.weights is not None:
             images = Weighted(images, self.weights.to(device))
         return images, self.labels.to(device)
-
-    def digest(self) -> str:
-        """Return the sha256 of shape, pixels, labels and weights."""
-        value = hashlib.sha256(repr(tuple(self.images.shape)).encode())
-        value.update(self.images.contiguous().numpy().tobytes())
-        value.update(self.labels.numpy().tobytes())
-        if self.weights is not None:
-            value.update(self.weights.numpy().tobytes())
-        return value.hexdigest()
-
-    def image_digests(self) -> list[bytes]:
-        """Return the sha256 of each image's pixels."""
-        return [hashlib.sha256(image.tobytes()).digest() for image in self.images.numpy()]
 
     def peaks(self) -> np.ndarray:
         """Return the largest value of each image's pixels."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from torch.utils.data import Dataset
 
 from glora_automl._messages import one_line
 from glora_automl.errors import TaskError
-from glora_automl.tasks._images import Images, ImageSet, InputFormat
+from glora_automl.tasks._images import Images, ImageSet, InputFormat, StackedImages
 from glora_automl.tasks._targets import check_targets
 from glora_automl.training import ImageBatches
 
@@ -25,7 +24,7 @@ MAX_CLASSES = 100_000
 
 
 @dataclass(frozen=True, eq=False)
-class TensorImages(Images):
+class TensorImages(StackedImages):
     """Preprocessed images in memory, with labels.
 
     Attributes:
@@ -33,27 +32,9 @@ class TensorImages(Images):
         labels: int64, ``(n,)``.
     """
 
-    images: Tensor
-    labels: Tensor
-
-    def subset(self, indices: Tensor) -> TensorImages:
-        """Return the images at ``indices`` ``(m,)``."""
-        return TensorImages(self.images[indices], self.labels[indices])
-
     def prepare(self, target: InputFormat, device: torch.device) -> tuple[ImageBatches, Tensor]:
         """Return images and labels on ``device``; the format of the images stays."""
         return self.images.to(device), self.labels.to(device)
-
-    def digest(self) -> str:
-        """Return the sha256 of shape, values and labels."""
-        value = hashlib.sha256(repr(tuple(self.images.shape)).encode())
-        value.update(self.images.contiguous().numpy().tobytes())
-        value.update(self.labels.numpy().tobytes())
-        return value.hexdigest()
-
-    def image_digests(self) -> list[bytes]:
-        """Return the sha256 of each image's values."""
-        return [hashlib.sha256(image.tobytes()).digest() for image in self.images.numpy()]
 
 
 def splits_of(train: Any, validation: Any) -> tuple[Images, Images]:

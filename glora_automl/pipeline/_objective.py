@@ -14,8 +14,8 @@ from optuna.study import StudyDirection
 from glora_automl.architecture import Architecture
 from glora_automl.errors import StudyError
 from glora_automl.search_space import SearchSpace
-from glora_automl.study import CONSTRAINT
-from glora_automl.training import Score, is_minimized
+from glora_automl.study import CONSTRAINT, direction_text, directions_of
+from glora_automl.training import Score
 from glora_automl.workers import Evaluation, Meter
 
 __all__ = ["Objective", "ScoresArchitectures", "trial_values"]
@@ -99,8 +99,8 @@ class Objective:
         study = getattr(trial, "study", None)  # Optuna's FixedTrial has none
         if study is not None and study.directions != self.directions:
             raise StudyError(
-                f"The study must have the directions {_words(self.directions)}, got "
-                f"{_words(study.directions)}. Set `direction` of optuna.create_study."
+                f"The study must have the directions {direction_text(self.directions)}, got "
+                f"{direction_text(study.directions)}. Set `direction` of optuna.create_study."
             )
         values, attributes, _pruned = self.propose(trial)()
         for key, attribute in attributes.items():
@@ -145,9 +145,4 @@ class Objective:
     @property
     def directions(self) -> list[StudyDirection]:
         """Directions of the values."""
-        first = StudyDirection.MINIMIZE if is_minimized(self._name) else StudyDirection.MAXIMIZE
-        return [first, StudyDirection.MINIMIZE] if self._multi_objective else [first]
-
-
-def _words(directions: Sequence[StudyDirection]) -> str:
-    return ", ".join(direction.name.lower() for direction in directions)
+        return directions_of(self._name, self._multi_objective)

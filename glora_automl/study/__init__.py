@@ -36,6 +36,7 @@ from glora_automl.study._paired import beats
 from glora_automl.study._ranking import (
     CONSTRAINT,
     best_trials,
+    direction_text,
     directions_of,
     done_trials,
     name_objectives,
@@ -89,6 +90,7 @@ __all__ = [
     "best_row",
     "best_trials",
     "create_study",
+    "direction_text",
     "directions_of",
     "done_trials",
     "find_architecture",

@@ -19,6 +19,7 @@ from glora_automl.training import is_minimized
 __all__ = [
     "CONSTRAINT",
     "best_trials",
+    "direction_text",
     "directions_of",
     "done_trials",
     "name_objectives",
@@ -86,11 +87,21 @@ def pareto_trials(trials: Iterable[FrozenTrial], direction: StudyDirection) -> l
     return [front[key] for key in sorted(front)]
 
 
-def directions_of(recipe: Recipe) -> list[StudyDirection]:
-    """Return the direction of each objective."""
+def directions_of(objective: str, is_multi_objective: bool) -> list[StudyDirection]:
+    """Return the direction of each objective, of which a second one is the parameters."""
     minimize, maximize = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
-    first = minimize if is_minimized(recipe.objective) else maximize
-    return [first, minimize] if recipe.search.is_multi_objective else [first]
+    first = minimize if is_minimized(objective) else maximize
+    return [first, minimize] if is_multi_objective else [first]
+
+
+def direction_text(directions: Iterable[StudyDirection]) -> str:
+    """Return directions as messages name them.
+
+    Example:
+        >>> direction_text(directions_of("accuracy", True))
+        'maximize, minimize'
+    """
+    return ", ".join(direction.name.lower() for direction in directions)
 
 
 def name_objectives(study: optuna.Study, recipe: Recipe) -> None:

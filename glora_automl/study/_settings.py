@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import optuna
 from optuna.storages import BaseStorage
-from optuna.study import StudyDirection
 
 from glora_automl._messages import short
 from glora_automl.architecture import LayerShape
@@ -25,7 +24,7 @@ from glora_automl.study._load import (
     read_recipe,
     set_attribute,
 )
-from glora_automl.study._ranking import directions_of, done_trials, name_objectives
+from glora_automl.study._ranking import direction_text, directions_of, done_trials, name_objectives
 
 __all__ = ["Settings", "create_study"]
 
@@ -220,21 +219,18 @@ def create_study(
     Raises:
         StudyError: If the study exists with other directions.
     """
-    directions = directions_of(settings.recipe)
+    recipe = settings.recipe
+    directions = directions_of(recipe.objective, recipe.search.is_multi_objective)
     study = optuna.create_study(
         study_name=name, storage=storage, directions=directions, load_if_exists=True
     )
     if study.directions != directions:
         raise StudyError(
-            f"search.objectives must match the study {name!r} ({_text(study.directions)}), got "
-            f"{_text(directions)}. Choose another `name`."
+            f"search.objectives must match the study {name!r} ({direction_text(study.directions)}),"
+            f" got {direction_text(directions)}. Choose another `name`."
         )
     settings.write(study, mark)
     return study
-
-
-def _text(directions: Sequence[StudyDirection]) -> str:
-    return ", ".join(direction.name.lower() for direction in directions)
 
 
 def _shown(value: object) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from glora_automl._extras import require
 from glora_automl._messages import one_line, short
 from glora_automl.backbones._names import PREFIX
 from glora_automl.errors import TaskError
@@ -63,13 +64,8 @@ def transformers_model(name: str, n_classes: int, seed: int, pretrained: bool) -
         TaskError: If transformers is not installed or cannot create the model.
     """
     place = name.removeprefix(PREFIX)
-    try:
-        library: Any = import_module("transformers")
-    except ImportError:
-        raise TaskError(
-            f"transformers must be installed for backbone.model = {short(name)}. Run pip install "
-            '"glora-automl[transformers]".'
-        ) from None
+    purpose = f"backbone.model = {short(name)}"
+    library = require("transformers", "transformers", TaskError, purpose)
     try:
         with seeded(seed), quiet_transformers():
             config = library.AutoConfig.from_pretrained(

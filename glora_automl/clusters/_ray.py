@@ -10,6 +10,7 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
+from glora_automl._extras import require
 from glora_automl._files import user_path
 from glora_automl._messages import hide, one_line, short
 from glora_automl.commands import SearchResult, search
@@ -90,7 +91,7 @@ def search_on_ray(
         GLoRAError: If the input is invalid, Ray is missing or cannot be reached.
         Stopped: If the workspace asked to stop. Finished work is kept.
     """
-    ray, place = _require_ray(), _named(workspace or Workspace())
+    ray, place = require("ray", "ray", GLoRAError), _named(workspace or Workspace())
     for argument, value in (
         ("cpus_per_worker", cpus_per_worker),
         ("n_workers", 1 if n_workers is None else n_workers),
@@ -113,15 +114,6 @@ def search_on_ray(
     # not have the device of the workers.
     device = "auto" if place.device.startswith("cuda") else place.device
     return search(recipe, name=name, workspace=replace(place, device=device))
-
-
-def _require_ray() -> Any:
-    try:
-        return import_module("ray")
-    except ImportError as error:
-        raise GLoRAError(
-            f'ray must be installed, got: {one_line(error)}. Run pip install "glora-automl[ray]".'
-        ) from None
 
 
 def _named(workspace: Workspace) -> Workspace:

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from glora_automl._extras import require
 from glora_automl._messages import one_line
 from glora_automl.errors import ExportError
-from glora_automl.export._extras import require
 from glora_automl.export._graph import graph_input, logits_of
 from glora_automl.export._record import Record
 
@@ -32,7 +32,7 @@ def check_onnx() -> None:
         ExportError: If one is missing.
     """
     for module in ("onnx", "onnxscript", "onnxruntime"):
-        require(module, "onnx")
+        require(module, "onnx", ExportError)
 
 
 def write_onnx(folder: Path, model: nn.Module, record: Record) -> list[str]:
@@ -52,7 +52,7 @@ def write_onnx(folder: Path, model: nn.Module, record: Record) -> list[str]:
     Raises:
         ExportError: If torch cannot export the model.
     """
-    onnx = require("onnx", "onnx")
+    onnx = require("onnx", "onnx", ExportError)
     path = folder / GRAPH
     given = graph_input(model, record)
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
@@ -103,7 +103,7 @@ def load_onnx(folder: Path, record: Record) -> Callable[[Tensor], Tensor]:
     Raises:
         ExportError: If ONNX Runtime is not installed or cannot load it.
     """
-    runtime = require("onnxruntime", "onnx")
+    runtime = require("onnxruntime", "onnx", ExportError)
     try:
         session: Any = runtime.InferenceSession(
             str(folder / GRAPH), providers=["CPUExecutionProvider"]

@@ -15,12 +15,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from glora_automl._extras import require
 from glora_automl._messages import one_line
 from glora_automl.adapters import classifiers, linear_shapes
 from glora_automl.architecture import TENSORS, Architecture, LayerChoices
 from glora_automl.errors import ExportError
 from glora_automl.export._adapter import Adapter
-from glora_automl.export._extras import require
 from glora_automl.export._record import FILES
 
 __all__ = ["check_peft", "load_peft", "peft_choices", "require_peft", "write_peft"]
@@ -34,7 +34,7 @@ def require_peft() -> Any:
     Raises:
         ExportError: If it is not installed or has no GLoRA.
     """
-    peft = require("peft", "peft")
+    peft = require("peft", "peft", ExportError)
     if not hasattr(peft, "GloraConfig"):
         raise ExportError(
             f"PEFT must be 0.20 or later, which has GLoRA, got {peft.__version__}. Run pip install "

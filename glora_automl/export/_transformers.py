@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from glora_automl._extras import require
 from glora_automl._messages import one_line
 from glora_automl.backbones import (
     as_transformers,
@@ -16,7 +17,6 @@ from glora_automl.backbones import (
     transformers_config,
 )
 from glora_automl.errors import ExportError
-from glora_automl.export._extras import require
 from glora_automl.export._record import FILES, Record
 
 __all__ = ["check_processor", "load_transformers", "write_transformers"]
@@ -67,7 +67,7 @@ def load_transformers(folder: Path) -> nn.Module:
     Raises:
         ExportError: If transformers is not installed or cannot load it.
     """
-    transformers = require("transformers", "transformers")
+    transformers = require("transformers", "transformers", ExportError)
     try:
         with quiet_transformers():
             model = transformers.AutoModelForImageClassification.from_pretrained(

@@ -6,6 +6,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from glora_automl._extras import require
 from glora_automl._files import check_output, make_folder, write_atomic
 from glora_automl.errors import ReportError
 from glora_automl.report._picture import COLORS, Band, Bars, Grid, Line, Mark, Picture, text_sides
@@ -25,13 +26,9 @@ def to_matplotlib(picture: Picture) -> Any:
     Raises:
         ReportError: If matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure  # not pyplot, which keeps state
-    except ImportError:
-        raise ReportError(
-            "PNG pictures need matplotlib. Install it: pip install 'glora-automl[png]'"
-        ) from None
-    figure = Figure(figsize=(800 / _DPI, picture.height / _DPI), dpi=_DPI, layout="constrained")
+    module = require("matplotlib.figure", "png", ReportError, "PNG pictures")
+    size = (800 / _DPI, picture.height / _DPI)
+    figure = module.Figure(figsize=size, dpi=_DPI, layout="constrained")  # pyplot keeps state
     axes = figure.add_subplot()
     axes.set_axisbelow(True)
     rows = 0

@@ -9,6 +9,7 @@ from typing import BinaryIO, Protocol
 
 from optuna.artifacts import Boto3ArtifactStore, FileSystemArtifactStore
 
+from glora_automl._extras import require
 from glora_automl._files import write_atomic
 from glora_automl.errors import StorageError
 
@@ -75,14 +76,9 @@ def open_s3(location: str) -> Store:
     """
     bucket, _, prefix = location.removeprefix("s3://").partition("/")
     prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-    try:
-        import boto3
-        from botocore.exceptions import BotoCoreError, ClientError
-    except ImportError:
-        raise StorageError(
-            f"`artifacts` must be a folder if boto3 is missing, got {location!r}. Install it with: "
-            "pip install 'glora-automl[s3]'"
-        ) from None
+    boto3 = require("boto3", "s3", StorageError, f"`artifacts` = {location!r}")
+    from botocore.exceptions import BotoCoreError, ClientError
+
     try:
         client = boto3.client("s3")
         client.head_bucket(Bucket=bucket)  # fails here, not after ten attempts at the first file

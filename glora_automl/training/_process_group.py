@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from glora_automl import errors
+from glora_automl._extras import require
 from glora_automl.errors import TrainingError
 
 __all__ = ["ProcessGroup"]
@@ -153,14 +154,9 @@ class _Connected(ProcessGroup):
     """
 
     def __init__(self, device: torch.device) -> None:
-        try:
-            from accelerate import PartialState
-        except ImportError:
-            raise TrainingError(
-                "Training in several processes must have accelerate installed, got no such "
-                'package. Run pip install "glora-automl[distributed]".'
-            ) from None
-        self._state = PartialState(cpu=device.type == "cpu", timeout=TIMEOUT)
+        purpose = "training in several processes"
+        accelerate = require("accelerate", "distributed", TrainingError, purpose)
+        self._state = accelerate.PartialState(cpu=device.type == "cpu", timeout=TIMEOUT)
         # accelerate names it cpu:1, torch names it cpu.
         super().__init__(device if device.type == "cpu" else self._state.device)
         self.index = self._state.process_index

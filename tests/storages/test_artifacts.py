@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import sys
 
 import optuna
 import pytest
@@ -64,6 +65,13 @@ def test_upload_lists_and_fetch_returns_file(artifacts, study, file):
     assert artifacts.fetch(reference).read_bytes() == file.read_bytes()
     (meta,) = get_all_artifact_meta(study)
     assert (meta.artifact_id, meta.filename) == (reference.id, file.name)
+
+
+def test_open_artifacts_in_s3_without_boto3_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    expected = r"boto3 must be installed for `artifacts` = 's3://b', got: .*automl\[s3\]"
+    with pytest.raises(StorageError, match=expected):
+        open_artifacts("s3://b", cache=tmp_path)
 
 
 def test_store_does_not_list_file(artifacts, study, file):

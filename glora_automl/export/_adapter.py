@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import safetensors
-import safetensors.torch
 from torch import Tensor, nn
 
 from glora_automl._files import user_path
@@ -28,7 +26,7 @@ from glora_automl.export._record import (
     write_record,
 )
 from glora_automl.supernet import Supernet
-from glora_automl.training import save_tensors
+from glora_automl.training import load_tensors, save_tensors
 
 __all__ = [
     "Adapter",
@@ -151,13 +149,7 @@ def read_adapter(path: str | Path) -> Adapter:
     """
     folder = user_path(path, "path", ExportError)
     record = read_record(folder, "adapter")
-    try:
-        tensors = safetensors.torch.load_file(folder / WEIGHTS)
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError, MemoryError) as error:
-        raise ExportError(
-            f"The file {str(folder / WEIGHTS)!r} must be safetensors, got: {error}. Export again."
-        ) from None
-    return Adapter(record, tensors)
+    return Adapter(record, load_tensors(folder / WEIGHTS, ExportError, "Export again."))
 
 
 def load_adapter(model: Model, path: str | Path, *, merge: bool = False) -> Model:

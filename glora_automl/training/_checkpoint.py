@@ -14,7 +14,7 @@ import safetensors.torch
 from torch import Tensor
 
 from glora_automl._files import write_atomic
-from glora_automl.errors import CheckpointError
+from glora_automl.errors import CheckpointError, GLoRAError
 
 __all__ = [
     "CheckpointFiles",
@@ -66,18 +66,24 @@ def save_tensors(
     return hashlib.sha256(data).hexdigest()
 
 
-def load_tensors(path: Path) -> dict[str, Tensor]:
+def load_tensors(
+    path: Path, error: type[GLoRAError] = CheckpointError, hint: str = "Replace the file."
+) -> dict[str, Tensor]:
     """Read a safetensors file without a check of its digest.
 
+    Args:
+        path: The file.
+        error: Class of the exception.
+        hint: End of its message.
+
     Raises:
-        CheckpointError: If the file is not safetensors.
+        GLoRAError: As ``error``, if the file is not safetensors.
     """
     try:
         return safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"The file {str(path)!r} must be safetensors, got: {error}. Replace the file."
-        ) from None
+    # Python's own are those of a damaged header.
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError, MemoryError) as fault:
+        raise error(f"The file {str(path)!r} must be safetensors, got: {fault}. {hint}") from None
 
 
 class CheckpointFiles(NamedTuple):

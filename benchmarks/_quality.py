@@ -16,11 +16,10 @@ from _document import interval
 
 from glora_automl.commands import SearchResult, compare, search
 from glora_automl.commands._compare import LONGER, ONE_RANDOM, RANDOM, SCRATCH, UNIFORM
-from glora_automl.commands._search import search_stages
 from glora_automl.pipeline import Workspace
 from glora_automl.progress import LineProgress
 from glora_automl.recipes import Recipe
-from glora_automl.study import SEARCHED, Comparison, Row, Stage, StageName, stage_costs
+from glora_automl.study import SEARCHED, Comparison, Row, Spent, Stage, stage_costs
 
 SELECTED = "selected by validation"
 BEST_PRESET = "best preset by validation"
@@ -121,15 +120,11 @@ def _costs(
     images were held out.
     """
     by_stage: dict[Stage, int] = {}
-    n_scored = 0
     for cost in stage_costs(found.study):
         by_stage[cost.stage] = by_stage.get(cost.stage, 0) + cost.forward_images
-        n_scored += cost.n_evaluated if cost.stage is Stage.SEARCH else 0
-    costs = {row.name: 3 * row.n_images for row in comparison.rows}
-    stages = {StageName.parse(stage).stage for stage in search_stages(recipe)}
-    costs[SEARCHED] = sum(by_stage.get(stage, 0) for stage in stages)
-    if RANDOM in costs:  # as many random truncations as the search has trials
-        costs[RANDOM] += n_scored
+    costs = {
+        row.name: Spent(row.n_images, row.n_evaluated).forward_images for row in comparison.rows
+    }
     if SCRATCH in costs:  # the search has found it
         costs[SCRATCH] += by_stage[Stage.SUPERNET] + by_stage[Stage.SEARCH]
     training = 3 * recipe.training.epochs * found.data.n_images["train"]

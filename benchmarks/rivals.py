@@ -44,7 +44,6 @@ from rich.console import Console
 from rich.table import Table
 
 from glora_automl.commands import search
-from glora_automl.commands._search import search_stages
 from glora_automl.pipeline import (
     Context,
     TrainingJob,
@@ -64,7 +63,7 @@ from glora_automl.recipes import (
     suite_recipes,
     with_effort,
 )
-from glora_automl.study import SEARCHED, StageName, stage_costs
+from glora_automl.study import SEARCHED, Spent
 from glora_automl.training import evaluate
 
 EFFORTS = {1: "low", 3: "medium", 8: "high"}
@@ -254,8 +253,7 @@ def searched(context: Context, ratio: int, runs: Path) -> Measured:
     recipe = recipe.replace(name=f"{recipe.name}-{EFFORTS[ratio]}")
     found = search(recipe, workspace=Workspace(runs=runs))
     (row,) = (row for row in found.rows if row.name == SEARCHED)
-    stages = {StageName.parse(stage).stage for stage in search_stages(recipe)}
-    images = sum(c.forward_images for c in stage_costs(found.study) if c.stage in stages)
+    images = Spent(row.n_images, row.n_evaluated).forward_images
     assert row.test is not None
     assert row.n_params is not None
     return Measured(row.test.accuracy, images / training(context), row.n_params)

@@ -14,7 +14,6 @@ from optuna.trial import FrozenTrial
 from glora_automl._messages import short
 from glora_automl.architecture import Architecture
 from glora_automl.budget import FeasibleRegion
-from glora_automl.commands._search import search_stages
 from glora_automl.errors import RecipeError, SearchSpaceError, StudyError
 from glora_automl.pipeline import (
     Candidate,
@@ -54,7 +53,6 @@ from glora_automl.study import (
     done_trials,
     get_attribute,
     spearman,
-    stage_spent,
     trials_spent,
 )
 from glora_automl.workers import Claim, Work
@@ -148,7 +146,7 @@ def _compare(run: Run, n_architectures: int, only: Sequence[str] | None) -> Comp
     if SCRATCH in wanted:
         works[_stage(SCRATCH)] = Work(AdapterOutcome, partial(_from_scratch, run))
     if LONGER in wanted:
-        works[_stage(LONGER)] = Work(AdapterOutcome, partial(_longer, run))
+        works[_stage(LONGER)] = Work(AdapterOutcome, partial(_longer, run, result[SEARCHED]))
     for number, architecture in enumerate(_mixed_sizes(run, n_architectures), 1):
         work = Work(PairOutcome, partial(_train_pair, run, number, n_architectures, architecture))
         works[_stage(f"pair-{number}")] = work
@@ -260,16 +258,14 @@ def _from_scratch(run: Run, claim: Claim) -> AdapterOutcome:
     return train_adapter(run, _stage(SCRATCH), SCRATCH, architecture, title="Train from scratch")
 
 
-def _longer(run: Run, claim: Claim) -> AdapterOutcome:
-    """Train LoRA of the highest rank that fits for as many images as the whole search."""
+def _longer(run: Run, searched: Row, claim: Claim) -> AdapterOutcome:
+    """Train LoRA of the highest rank that fits for as many images as the searched adapter."""
     context = run.context
     fitting = fitting_loras(context.space.shapes, context.budget)
     if not fitting:
         return AdapterOutcome(Row(LONGER))
-    # As the row of the searched adapter: a selection that more trials replaced does not count.
-    spent = stage_spent(run.study, run.stages.study)
-    cost = sum(spent.get(stage, Spent()).forward_images for stage in search_stages(context.recipe))
-    one = 3 * context.recipe.training.epochs * len(context.task.train)
+    cost = Spent(searched.n_images, searched.n_evaluated).forward_images
+    one = Spent(context.recipe.training.epochs * len(context.task.train)).forward_images
     return train_adapter(
         run,
         _stage(LONGER),

@@ -56,15 +56,18 @@ from glora_automl.study import (
 from glora_automl.workers import Callback, Work
 
 __all__ = [
+    "SEARCH_STAGES",
     "SearchResult",
     "check_timeout",
     "finish",
     "resume",
     "search",
-    "search_stages",
     "selection_works",
     "train",
 ]
+
+SEARCH_STAGES = (str(Stage.TUNE), str(Stage.SUPERNET), str(Stage.SEARCH))
+"""Stages that every searched adapter of a study shares."""
 
 MAX_TIMEOUT = 100_000_000
 """Longest time limit in seconds, of three years."""
@@ -286,18 +289,6 @@ def _log_forecast(run: Run) -> None:
             context.progress.log(line)
 
 
-def search_stages(recipe: Recipe) -> tuple[str, ...]:
-    """Return the stages of the searched adapter, whose costs are its own."""
-    found = [Stage.SUPERNET, Stage.SEARCH, Stage.SELECTION]
-    if recipe.tuning_space():
-        found.insert(0, Stage.TUNE)
-    if recipe.selection.margin is not None:
-        found.append(Stage.LADDER)
-    if recipe.selection.refit:
-        found.append(Stage.REFIT)
-    return tuple(map(str, found))
-
-
 @dataclass(frozen=True)
 class _Found:
     """A study before its test.
@@ -346,7 +337,7 @@ def _search(run: Run, publisher: Publisher) -> _Found:
             outcomes = run.stages.run(works)
     recipe = run.context.recipe
     selection, ladder = best_outcome(run, outcomes), None
-    adapter, parts = outcomes[str(Stage.SELECTION)], [*search_stages(recipe)]
+    adapter, parts = outcomes[str(Stage.SELECTION)], [*SEARCH_STAGES, str(Stage.SELECTION)]
     if recipe.selection.margin is not None:
         best = best_adapter(run, outcomes)[1]
         smallest = find_smallest(run, best, recipe.selection.margin)

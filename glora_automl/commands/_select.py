@@ -8,7 +8,7 @@ from functools import partial
 
 from glora_automl._messages import short
 from glora_automl.budget import Budget
-from glora_automl.commands._search import SearchResult, finish, search_stages, selection_works
+from glora_automl.commands._search import SEARCH_STAGES, SearchResult, finish, selection_works
 from glora_automl.errors import BudgetError, StudyError
 from glora_automl.pipeline import (
     GIVEN,
@@ -213,9 +213,7 @@ def _finish(
     else:
         if selection.refit:
             outcome = run.stages.run(refit_work(run, kept, SEARCHED, outcome))[kept]
-        before = (Stage.TUNE, Stage.SUPERNET, Stage.SEARCH)
-        found = [stage for stage in search_stages(run.context.recipe) if stage in before]
-        parts = [*found, *dict.fromkeys([*stages, kept])]
+        parts = [*SEARCH_STAGES, *dict.fromkeys([*stages, kept])]
         work = Work(SelectOutcome, partial(_test, run, budget, outcome, parts))
         tested = run.stages.run_one(f"{selection.stage}-test", work)
         row, classes = tested.row, tested.classes

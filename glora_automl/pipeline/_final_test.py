@@ -51,7 +51,12 @@ def final_test(
             total = Spent()
             for part in parts[stage]:
                 total = total.plus(spent.get(part, Spent()))
-            row = replace(row, n_images=total.n_trained, seconds=round(total.seconds or 0.0, 2))
+            row = replace(
+                row,
+                n_images=total.n_trained,
+                n_evaluated=total.n_evaluated,
+                seconds=round(total.seconds or 0.0, 2),
+            )
         if model is not None:
             score = None
             if images is not None and labels is not None:

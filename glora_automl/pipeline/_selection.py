@@ -211,7 +211,13 @@ def train_candidates(
         inherited=best.inherited,
     )
     n_params = selection.n_params
-    row = Row(name, n_params=n_params, validation=best.trained, n_images=spent.n_trained)
+    row = Row(
+        name,
+        n_params=n_params,
+        validation=best.trained,
+        n_images=spent.n_trained,
+        n_evaluated=spent.n_evaluated,
+    )
     architecture = best.candidate.architecture
     return adapter_outcome(
         run, stage, row, best.subnet, architecture, spent, selection, best.predictions

@@ -166,6 +166,7 @@ def train_adapter(
         n_params=architecture.count(context.space.shapes),
         validation=score,
         n_images=spent.n_trained,
+        n_evaluated=spent.n_evaluated,
         seconds=spent.seconds or 0.0,
     )
     return adapter_outcome(run, stage, row, subnet, architecture, spent, predictions=predictions)

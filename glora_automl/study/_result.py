@@ -28,8 +28,9 @@ class Row(Record):
         test: Score on the test images, if there are any.
         n_images: Images of all training steps, counted once per step that uses them.
         seconds: Wall time of all stages of the row: for the searched architecture those of
-            supernet, search, selection and refit.
+            tuning, supernet, search, selection, ladder and refit.
         domains: Scores on the test sets of other domains, by name.
+        n_evaluated: Images of all evaluations before the test.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Row(Record):
     n_images: Count = 0
     seconds: Seconds = 0.0
     domains: Mapping[str, Score] = field(default_factory=dict)
+    n_evaluated: Count = 0
 
     @property
     def domain_mean(self) -> float | None:

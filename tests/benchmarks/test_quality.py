@@ -49,9 +49,9 @@ def test_small_mode_compares_all_methods_and_continues(benchmark_script, tmp_pat
     assert methods["searched"]["cost"] == pytest.approx(search / pair["training"])
     # At equal cost, in whole epochs of 250 images.
     assert pair["costs"]["LoRA at equal cost"] == pytest.approx(search, abs=3 * 250 / 2)
-    # A preset is trained on 100 images and again on all of them.
-    assert pair["costs"]["linear probe"] == 3 * (4 * 100 + 2 * 250)
-    truncation = 3 * (4 * 100 + 2 * 100 + 2 * 250)
+    # A preset is trained on 100 images, validated, and trained again on all of them.
+    assert pair["costs"]["linear probe"] == 3 * (4 * 100 + 2 * 250) + 150
+    truncation = 3 * (4 * 100 + 2 * 100 + 2 * 250) + 2 * 150
     assert pair["costs"]["uniform truncation"] == truncation
     assert pair["costs"]["random truncations"] == truncation + 6 * 150
 

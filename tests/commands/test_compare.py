@@ -120,6 +120,19 @@ def test_compare_lora_at_equal_cost_trains_as_much_as_the_search(rows, compared_
     assert row.n_params == rows[lora].n_params
 
 
+def test_compare_lora_at_equal_cost_counts_the_ladder(tiny, workspace):
+    recipe = tiny.replace(selection={"margin": 60, "baselines": False})
+    search(recipe, workspace=workspace)
+    compared = compare("tiny", only=["LoRA at equal cost"], workspace=workspace)
+    searched, lora = compared.rows
+    costs = stage_costs(load(workspace))
+    assert sum(c.stage is Stage.LADDER for c in costs) > 0
+    own = (Stage.SUPERNET, Stage.SEARCH, Stage.SELECTION, Stage.LADDER)
+    cost = sum(c.forward_images for c in costs if c.stage in own)
+    assert 3 * searched.n_images + searched.n_evaluated == cost
+    assert abs(3 * lora.n_images - cost) <= 3 * N_LABELLED
+
+
 def test_compare_from_scratch_trains_the_searched_architecture(rows, compared_workspace):
     scratch, searched = rows["searched, from scratch"], rows[SEARCHED]
     assert scratch.n_params == searched.n_params

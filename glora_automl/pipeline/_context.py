@@ -29,6 +29,7 @@ from glora_automl.budget import FeasibleRegion
 from glora_automl.errors import ArchitectureError, BudgetError, RecipeError
 from glora_automl.pipeline._data import check_class_weights, check_metric, summarize_data
 from glora_automl.pipeline._device import resolve_device
+from glora_automl.pipeline._images import Images, PreparedImages, at_indices
 from glora_automl.pipeline._workspace import CACHE, Workspace
 from glora_automl.presets import resolve_architecture
 from glora_automl.progress import Progress
@@ -37,11 +38,8 @@ from glora_automl.search_space import SearchSpace
 from glora_automl.study import DataSummary
 from glora_automl.tasks import InputFormat, Task, load_task
 from glora_automl.training import (
-    ImageBatches,
-    Joined,
     Precision,
     ProcessGroup,
-    Reordered,
     half_dtype,
     resolve_precision,
     tensor_digest,
@@ -65,6 +63,7 @@ class Context:
     Attributes:
         recipe: The recipe.
         task: Its images.
+        images: Those of training and validation, prepared once for all contexts of a study.
         data: What the study keeps about them.
         device: Device of models and images.
         format: Input format of the backbone.
@@ -81,6 +80,7 @@ class Context:
 
     recipe: Recipe
     task: Task
+    images: PreparedImages
     data: DataSummary
     device: torch.device
     format: InputFormat
@@ -132,7 +132,7 @@ class Context:
     def with_recipe(self, recipe: Recipe) -> Context:
         """Return the context with other settings of training and head."""
         found = replace(self, recipe=recipe)
-        kept = ["train", "validation", "labelled", "identity"]
+        kept = ["identity"]
         if _head_settings(recipe) == _head_settings(self.recipe):
             kept.append("_initial_model")
         found.__dict__.update({key: self.__dict__[key] for key in kept if key in self.__dict__})
@@ -145,12 +145,8 @@ class Context:
             train: Indices of the training images in :attr:`labelled`.
             validation: Indices of the validation images there.
         """
-        images, labels = self.labelled
-        found = replace(self.holding_out())
-        for name, indices in (("train", train), ("validation", validation)):
-            where = torch.from_numpy(indices).to(self.device)
-            found.__dict__[name] = Reordered(images, where), labels[where]
-        return found
+        parts = (partial(at_indices, self.labelled, indices) for indices in (train, validation))
+        return replace(self.holding_out(), images=PreparedImages(*parts))
 
     def holding_out(self) -> Context:
         """Return the context with held-out validation images, whatever the recipe says."""
@@ -172,21 +168,20 @@ class Context:
         """Return a copy of the backbone with the initial head, from which trainings start."""
         return copy.deepcopy(self._initial_model)
 
-    @functools.cached_property
-    def train(self) -> tuple[ImageBatches, Tensor]:
+    @property
+    def train(self) -> Images:
         """Training images and their labels, on the device."""
-        return self.task.train.prepare(self.format, self.device)
+        return self.images.train
 
-    @functools.cached_property
-    def validation(self) -> tuple[ImageBatches, Tensor]:
+    @property
+    def validation(self) -> Images:
         """Validation images and their labels, on the device."""
-        return self.task.validation.prepare(self.format, self.device)
+        return self.images.validation
 
-    @functools.cached_property
-    def labelled(self) -> tuple[ImageBatches, Tensor]:
+    @property
+    def labelled(self) -> Images:
         """Training images, then validation images, and their labels, on the device."""
-        (images, labels), (more, others) = self.train, self.validation
-        return Joined(images, more), torch.cat([labels, others])
+        return self.images.labelled
 
     @property
     def holds_out(self) -> bool:
@@ -194,7 +189,7 @@ class Context:
         return self.data.holds_out
 
     @property
-    def seen(self) -> tuple[ImageBatches, Tensor]:
+    def seen(self) -> Images:
         """Images and labels of the supernet's training: all but the held-out ones."""
         return self.train if self.holds_out else self.labelled
 
@@ -222,11 +217,11 @@ class Context:
             self.progress.log(f"Precision {precision}, as in the study; this device suits {own}.")
         return self.with_recipe(self.recipe.replace(training={"precision": precision}))
 
-    def test(self) -> tuple[ImageBatches, Tensor]:
+    def test(self) -> Images:
         """Return test images and labels. Only the end of a study calls this."""
         return self.task.test.prepare(self.format, self.device)
 
-    def domains(self) -> Iterator[tuple[str, tuple[ImageBatches, Tensor], Tensor | None]]:
+    def domains(self) -> Iterator[tuple[str, Images, Tensor | None]]:
         """Yield the test sets of other domains: name, images and labels, classes to decide among.
 
         Only the end of a study calls this.
@@ -317,11 +312,16 @@ def prepare_task(
     data = summarize_data(recipe, task)
     for note in data.notes():
         workspace.progress.log(note)
+    device = process_group.device
     return Context(
         recipe=recipe,
         task=task,
+        images=PreparedImages(
+            partial(task.train.prepare, target, device),
+            partial(task.validation.prepare, target, device),
+        ),
         data=data,
-        device=process_group.device,
+        device=device,
         format=target,
         space=fit.space,
         region=fit.region,

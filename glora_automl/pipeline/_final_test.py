@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from glora_automl._files import file_lock, make_folder, remove_torn
 from glora_automl.pipeline._context import Context
+from glora_automl.pipeline._images import Images
 from glora_automl.pipeline._run import Run
 from glora_automl.pipeline._standalone import load_adapted, score_model
-from glora_automl.pipeline._training import Images
 from glora_automl.study import AdapterOutcome, ClassReport, Row, Spent, TestOutcome, stage_spent
 from glora_automl.training import Score, save_checkpoint
 from glora_automl.workers import Claim

@@ -11,10 +11,11 @@ from glora_automl.backbones import fit_head
 from glora_automl.pipeline._baselines import baseline_architectures
 from glora_automl.pipeline._context import Context
 from glora_automl.pipeline._device import explain_device
+from glora_automl.pipeline._images import Images
 from glora_automl.pipeline._ladder import MAX_STEPS
 from glora_automl.pipeline._search import proposes_largest
 from glora_automl.pipeline._selection import refit_ratio
-from glora_automl.pipeline._training import Images, TrainingJob, new_supernet, train_paths
+from glora_automl.pipeline._training import TrainingJob, new_supernet, train_paths
 from glora_automl.pipeline._tuning import fold_contexts, fold_of, pruning_epoch
 from glora_automl.presets import loras
 from glora_automl.progress import duration

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import optuna
 
@@ -219,7 +218,7 @@ def random_study(run: Run, trained: Trained, n_trials: int, name: str) -> optuna
             "objectives": search.objectives[:1],
         }
     )
-    context = replace(context, recipe=recipe)
+    context = context.with_recipe(recipe)
     study = optuna.create_study(
         study_name=name,
         storage=run.worker.storage,

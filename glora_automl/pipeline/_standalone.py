@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from glora_automl.adapters import merge
 from glora_automl.architecture import Architecture
 from glora_automl.pipeline._context import Context
+from glora_automl.pipeline._images import Images
 from glora_automl.pipeline._run import Run
-from glora_automl.pipeline._training import Images, TrainingJob, standalone
+from glora_automl.pipeline._training import TrainingJob, standalone
 from glora_automl.study import AdapterOutcome, Row, Selection, Spent
 from glora_automl.supernet import Supernet
 from glora_automl.training import Score, evaluate, metric_function, takes_probabilities

@@ -10,24 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from glora_automl.architecture import TENSORS, Architecture
 from glora_automl.errors import DivergenceError
 from glora_automl.pipeline._context import Context
+from glora_automl.pipeline._images import Images
 from glora_automl.study import Spent
 from glora_automl.supernet import Supernet, widest_architecture
 from glora_automl.training import (
-    ImageBatches,
     ProcessGroup,
     TrainingSettings,
     train,
 )
 
-__all__ = ["Images", "TrainingJob", "new_supernet", "standalone", "subnet_of", "train_paths"]
-
-Images = tuple[ImageBatches, Tensor]
-"""Normalized images and their labels."""
+__all__ = ["TrainingJob", "new_supernet", "standalone", "subnet_of", "train_paths"]
 
 EpochCallback = Callable[[int, float], object]
 """Called after each epoch with the number of epochs and the loss."""

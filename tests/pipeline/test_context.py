@@ -169,6 +169,18 @@ def test_labelled_images_are_training_then_validation_images(loaded):
     assert torch.equal(both[index], expected)
 
 
+def test_every_context_of_a_study_prepares_its_images_once(loaded, tiny):
+    others = [
+        replace(loaded, progress=Progress()),
+        loaded.with_recipe(tiny.replace(training={"lr": 1e-3})),
+        loaded.with_backbone(loaded.backbone()),
+        replace(loaded, data=replace(loaded.data, holds_out=False)).holding_out(),
+    ]
+    for other in others:
+        for name in ("train", "validation", "labelled"):
+            assert getattr(other, name) is getattr(loaded, name)
+
+
 def test_identity_depends_on_images_space_backbone_and_budget(tiny, workspace, loaded):
     def identity(**changes):
         context = prepare(tiny.replace(**changes), workspace, "tiny")

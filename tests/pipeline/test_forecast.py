@@ -100,7 +100,7 @@ def test_forecast_leaves_the_backbone_and_the_random_numbers_of_trainings_alone(
 def test_forecast_of_a_perfect_probe_on_few_images_has_no_warning(context, monkeypatch):
     images, labels = context.validation
     few = torch.cat([torch.nonzero(labels == label)[:2, 0] for label in (0, 1)])
-    monkeypatch.setitem(context.__dict__, "validation", (images[few], labels[few]))
+    monkeypatch.setitem(context.images.__dict__, "validation", (images[few], labels[few]))
     perfect = Score(1.0, 0.1, len(few))
     monkeypatch.setattr(_forecast, "evaluate", lambda *args: perfect)
     text = "\n".join(forecast(context))
@@ -114,7 +114,7 @@ def test_forecast_warns_of_a_random_backbone_and_of_labels_at_chance(context, mo
     for name in ("train", "validation"):
         images, labels = getattr(context, name)
         shuffled = labels[torch.randperm(len(labels), generator=generator)]
-        monkeypatch.setitem(context.__dict__, name, (images, shuffled))
+        monkeypatch.setitem(context.images.__dict__, name, (images, shuffled))
     monkeypatch.setitem(context.__dict__, "recipe", recipe)
     warnings = [line for line in forecast(context) if line.startswith("Warning")]
     assert len(warnings) == 2

@@ -13,6 +13,7 @@ from glora_automl.pipeline import _training as trainings
 from glora_automl.pipeline import _tuning as tuning
 from glora_automl.pipeline._forecast import stage_work
 from glora_automl.study import Stage, read_recipe, stage_costs
+from glora_automl.tasks import ImageSet
 from glora_automl.training import evaluate
 
 RATES = {"training.lr": [1e-4, 3e-3]}
@@ -73,6 +74,23 @@ def test_tune_begins_with_the_recipe_and_trains_with_the_best_settings(recipe, w
     assert tuned.context.recipe.training.lr == best.params["training.lr"]
     rest = {"training": {"lr": recipe.training.lr, "precision": "auto"}}
     assert tuned.context.recipe.replace(**rest) == recipe
+
+
+def test_tune_and_the_trainings_after_it_prepare_each_image_set_once(
+    recipe, workspace, monkeypatch
+):
+    original, prepared = ImageSet.prepare, []
+
+    def prepare(self, *arguments):
+        prepared.append(self)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(ImageSet, "prepare", prepare)
+    with open_run(recipe, workspace) as run:
+        tuned = tune(load_backbone(run)).context
+        assert len(tuned.labelled[1]) == 84
+    for images in (tuned.task.train, tuned.task.validation):
+        assert prepared.count(images) == 1
 
 
 def test_value_is_the_loss_on_the_fold_minus_that_of_a_linear_probe(recipe, workspace):

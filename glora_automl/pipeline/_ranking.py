@@ -33,8 +33,8 @@ from glora_automl.study import (
     Spent,
     Stage,
     get_attribute,
+    get_setting,
     is_glora_study,
-    kept_settings,
     load_study,
     read_recipe,
 )
@@ -122,7 +122,7 @@ def _refuse_other(storage: BaseStorage, name: str, key: str) -> None:
     if not is_glora_study(storage, name):
         return
     study = load_study(storage, name)
-    if kept_settings(study).get("ranking") == key:
+    if get_setting(study, "ranking") == key:
         return
     # A study without results starts over with the corrected recipe.
     results = get_attribute(study, "supernet"), get_attribute(study, "selection")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from importlib.util import find_spec, module_from_spec
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -19,12 +20,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from glora_automl._messages import short
 from glora_automl.commands import random_study_name
-from glora_automl.errors import GLoRAError, ReportError, StorageError
+from glora_automl.errors import GLoRAError, ReportError, StorageError, StudyError
 from glora_automl.report._guard import guard_requests
 from glora_automl.report._projection import Grouping, project_study
 from glora_automl.samplers import is_feasible, pareto_front, score_trial
 from glora_automl.storages import Artifacts, StudyView, full_location
-from glora_automl.study import get_attribute, get_setting, is_glora_study
+from glora_automl.study import check_settings, get_attribute, is_glora_study
 from glora_automl.workers import stage_study_name
 
 __all__ = ["DashboardServer", "dashboard_app", "open_server"]
@@ -97,7 +98,10 @@ def _is_bookkeeping(study: FrozenStudy, by_name: Mapping[str, FrozenStudy]) -> b
     owner = by_name.get(study.study_name.rpartition("/")[0])
     if owner is None or get_attribute(owner, "format") is None:
         return False
-    key = get_attribute(owner, "settings").get("key", "")
+    try:
+        key = check_settings(owner).key
+    except StudyError:
+        key = ""
     name = owner.study_name
     return study.study_name in (stage_study_name(name), random_study_name(name, key))
 
@@ -140,7 +144,10 @@ class _StudyArtifacts:
             for name in names
             if is_glora_study(self._storage, name)
         ]
-        recorded = [str(get_setting(study, "artifacts")) for study in studies]
+        recorded = []
+        for study in studies:
+            with suppress(StudyError):  # an altered one
+                recorded.append(check_settings(study).artifacts)
         for location in dict.fromkeys(full_location(r, self._storage) for r in recorded):
             try:
                 yield self._store(location).backend

@@ -10,10 +10,10 @@ import optuna
 from optuna.distributions import IntDistribution
 
 from glora_automl.architecture import Choice
-from glora_automl.errors import RecipeError, ReportError
+from glora_automl.errors import GLoRAError, ReportError
 from glora_automl.report._tables import accuracy_text
 from glora_automl.search_space import Dimension, SearchSpace, group
-from glora_automl.study import FORMAT, Row, Selection, get_attribute, read_space
+from glora_automl.study import FORMAT, Row, Selection, check_settings, get_attribute, read_space
 
 __all__ = ["GROUPINGS", "Counts", "Grouping", "check_grouping", "group_of", "project_study"]
 
@@ -180,8 +180,9 @@ def project_study(by: Grouping) -> Callable[[optuna.Study], Counts | None]:
         if study.study_name in cache and cache[study.study_name][0] == settings:
             return cache[study.study_name][1]
         try:
+            check_settings(study)
             counts = Counts(read_space(study), by)
-        except RecipeError:  # a later version may have more settings
+        except GLoRAError:  # altered, or of a later version with more settings
             return None
         cache[study.study_name] = settings, counts
         return counts

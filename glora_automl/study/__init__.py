@@ -1,6 +1,7 @@
 """The records of a study, which are read without images."""
 
 from glora_automl.study._architectures import find_architecture, parse_trial
+from glora_automl.study._attributes import check_settings
 from glora_automl.study._backbones import RankedBackbone, RankingOutcome, read_ranking
 from glora_automl.study._classes import ClassFigures, ClassReport, Confusion
 from glora_automl.study._comparison import Comparison, RankCorrelation, spearman
@@ -89,6 +90,7 @@ __all__ = [
     "beats",
     "best_row",
     "best_trials",
+    "check_settings",
     "create_study",
     "direction_text",
     "directions_of",

@@ -29,6 +29,7 @@ __all__ = [
     "KeptSettings",
     "TrialAttributes",
     "check_attributes",
+    "check_settings",
     "check_stage_trials",
 ]
 
@@ -56,9 +57,10 @@ class KeptSettings(_Kept):
     artifacts: Text
     layers: dict[Text, LayerShape]
     key: Text
-    initial: list[Text] = []
-    warm_start: Text | None = None
-    reopened: Count = 0
+    initial: list[Text]
+    warm_start: Text | None
+    ranking: Text | None
+    reopened: Count
 
 
 class _Usage(_Kept):
@@ -131,6 +133,17 @@ class _StageTrial(_Kept):
     outcome: dict[str, Any] | None = None
 
 
+def check_settings(study: optuna.Study | FrozenStudy) -> KeptSettings:
+    """Check the settings that a study was created with.
+
+    Raises:
+        StudyError: If one is missing or altered; the message names it.
+    """
+    where = f"The study {short(study.study_name)}: settings"
+    found = study.user_attrs.get("glora:settings")
+    return validate(KeptSettings, found, where, StudyError, hint=ALTERED)
+
+
 def check_attributes(study: optuna.Study | FrozenStudy, trials: Sequence[FrozenTrial]) -> None:
     """Check the attributes of a study and its trials that this package reads.
 
@@ -143,9 +156,7 @@ def check_attributes(study: optuna.Study | FrozenStudy, trials: Sequence[FrozenT
     """
     where = f"The study {short(study.study_name)}"
     found = {k.removeprefix("glora:"): v for k, v in study.user_attrs.items()}
-    settings = validate(
-        KeptSettings, found.get("settings"), f"{where}: settings", StudyError, hint=ALTERED
-    )
+    settings = check_settings(study)
     for key, kind in RECORDS.items():
         if (value := found.get(key)) is not None:
             kind.from_json(value)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from glora_automl.study._load import get_setting, kept_settings, study_key
+from glora_automl.study._load import get_setting, study_key
 from glora_automl.study._outcomes import Done, Spent
 from glora_automl.study._ranking import done_trials
 from glora_automl.study._stages import Stage, StageName
@@ -89,7 +89,8 @@ def stage_costs(study: optuna.Study) -> list[Cost]:
 
     Example:
         >>> study = optuna.create_study()
-        >>> study.set_user_attr("glora:settings", {"recipe": {}, "key": "0123456789abcdef"})
+        >>> kept = {"recipe": {}, "key": "0123456789abcdef", "ranking": None}
+        >>> study.set_user_attr("glora:settings", kept)
         >>> stage_costs(study)
         []
     """
@@ -120,7 +121,7 @@ def attempts(study: optuna.Study, stages: optuna.Study | None) -> list[FrozenTri
     """
     if stages is None:
         return []
-    keys = {study_key(study), kept_settings(study).get("ranking")} - {None}
+    keys = {study_key(study), get_setting(study, "ranking")} - {None}
     done = stages.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return [trial for trial in done if trial.user_attrs.get("key") in keys]
 

@@ -61,6 +61,7 @@ Setting = Literal[
     "initial",
     "layers",
     "key",
+    "warm_start",
     "ranking",
     "reopened",
 ]

@@ -113,7 +113,7 @@ class Settings:
             StudyError: If its images or its search space differ.
         """
         name = study.study_name
-        began = kept_settings(study).get("warm_start")
+        began = get_setting(study, "warm_start")
         if self.warm_start not in (None, began):
             raise RecipeError(
                 f"warm_start must be {began!r}, as in the study {name!r}, got "
@@ -162,7 +162,7 @@ class Settings:
                 not chosen.
         """
         kept = kept_settings(study)
-        before, now = kept["recipe"]["search"]["n_trials"], self.recipe.search.n_trials
+        before, now = read_recipe(study).search.n_trials, self.recipe.search.n_trials
         target = self.target if chosen or before != now else kept["target"]
         n_reached = max(kept["target"], len(done_trials(study)))  # the target may be a lowered one
         if n_enqueued:

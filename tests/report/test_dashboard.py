@@ -167,6 +167,18 @@ def test_study_list_hides_stages_and_random_search_only(storage):
     assert not any(key.startswith("glora:") for key in attributes)
 
 
+@pytest.mark.parametrize("value", [None, [], {}, {"key": 3}])
+def test_study_list_with_an_altered_study_shows_the_others(storage, value):
+    made_study(storage)
+    altered = begin_study(storage, "altered")
+    add_stage(altered, "supernet", 3.0)
+    altered.set_user_attr("glora:settings", value)
+    status, found = request(dashboard_app(storage), "/api/studies")
+    assert status == "200"
+    names = [summary["study_name"] for summary in found["study_summaries"]]
+    assert names == ["made", "altered"]
+
+
 def test_foreign_study_is_shown_as_in_optuna_dashboard(storage):
     import optuna_dashboard
 

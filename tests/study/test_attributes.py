@@ -1,6 +1,7 @@
 """Studies whose attributes were altered in the storage."""
 
 import contextlib
+import dataclasses
 import json
 import sqlite3
 
@@ -12,7 +13,8 @@ from glora_automl.cli._output import print_summary
 from glora_automl.errors import StorageError, StudyError
 from glora_automl.report import save_report
 from glora_automl.storages import open_storage, storage_errors
-from glora_automl.study import find_architecture, list_studies, load_study, summarize
+from glora_automl.study import Settings, find_architecture, list_studies, load_study, summarize
+from glora_automl.study._attributes import KeptSettings
 from tests.refusals import altered, refusal
 
 
@@ -97,6 +99,28 @@ def test_load_study_attribute_that_is_no_json_raises_one_line(database, text):
             database.set(table, row, text)
     with pytest.raises(StorageError, match="what Optuna wrote"):
         read(database.workspace, "show")
+
+
+def test_kept_settings_has_every_setting_that_is_written():
+    written = {field.name for field in dataclasses.fields(Settings)}
+    assert set(KeptSettings.model_fields) == written | {"key"}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("key", KeptSettings.model_fields)
+def test_load_study_setting_of_another_type_or_missing_raises_one_line(database, key, reader):
+    ((table, row, _, value),) = [row for row in database.rows if row[2] == "glora:settings"]
+    rest = {name: kept for name, kept in value.items() if name != key}
+    for changed in ({**value, key: [[]]}, rest):
+        database.set(table, row, json.dumps(changed))
+        if reader == "status":
+            with opened(database.workspace) as storage:
+                (summary,) = list_studies(storage)
+            message = summary["stage"]
+        else:
+            message = refusal(read, database.workspace, reader)
+        assert message is not None
+        assert key in message
 
 
 def test_list_studies_altered_study_is_named_and_others_are_read(database):

@@ -65,8 +65,8 @@ UPPER = [
 ]
 """These may import from every floor below them."""
 BELOW = FLOORS | {part: {*FLOORS, *UPPER[:place]} for place, part in enumerate(UPPER)}
-FREE = {"errors", "_declarations", "_extras", "_files", "_lazy", "_messages", "_rules"}
-FREE |= {"_signals", "_version"}
+FREE = {"errors", "_declarations", "_extras", "_files", "_lazy", "_markdown", "_messages"}
+FREE |= {"_rules", "_signals", "_version"}
 """Modules that know nothing of the rest."""
 
 NO_TORCH = ("errors", "progress", "samplers", "storages", "diagnosis", "trackers")

@@ -8,6 +8,7 @@ from typing import Any
 import optuna
 from huggingface_hub import EvalResult, ModelCardData
 
+from glora_automl._markdown import markdown_table
 from glora_automl._version import __version__
 from glora_automl.backbones import PREFIX
 from glora_automl.export._loading import loading_code
@@ -21,7 +22,6 @@ from glora_automl.report import (
     classes_title,
     confusion_table,
     markdown_study,
-    markdown_table,
     matrix_table,
     metric_title,
 )
@@ -253,19 +253,17 @@ def _licence(record: Record) -> str:
 def _figures(record: Record, snapshot: Snapshot) -> str:
     metric = snapshot.recipe.metric
     title = metric_title(metric) + (" in %" if metric.endswith("accuracy") else "")
-    rows = [
-        ("images", "accuracy in % (95% interval)", title),
-        ("---", *["---:"] * 2),
-    ]
+    lines = []
     for split in ("validation", "test"):
         if record.about[split] is not None:
             score = Score(**record.about[split])
             value = metric_value(metric, score.custom)
-            rows.append((f"{score.n_images:,} {split}", accuracy_text(score), value))
-    if len(rows) == 2:
+            lines.append((f"{score.n_images:,} {split}", accuracy_text(score), value))
+    if not lines:
         return "No accuracy on images that its weights have not learnt from is known."
     shown = 2 if metric == "accuracy" else 3
-    return "\n".join(f"| {' | '.join(row[:shown])} |" for row in rows)
+    columns = ("images", "accuracy in % (95% interval)", title)
+    return markdown_table(columns[:shown], [line[:shown] for line in lines])
 
 
 def _classes(report: ClassReport) -> list[str]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from glora_automl.report._importance import importance_picture
     from glora_automl.report._ladder import ladder_lines, ladder_table
     from glora_automl.report._matplotlib import to_matplotlib
-    from glora_automl.report._note import front_table, markdown_note, markdown_study, markdown_table
+    from glora_automl.report._note import front_table, markdown_note, markdown_study
     from glora_automl.report._picture import Picture
     from glora_automl.report._plotly import to_figure
     from glora_automl.report._projection import (
@@ -68,7 +68,6 @@ __all__ = [
     "ladder_table",
     "markdown_note",
     "markdown_study",
-    "markdown_table",
     "matrix_table",
     "metric_title",
     "open_server",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
+from glora_automl._markdown import markdown_table
 from glora_automl.report._backbones import ranking_table
 from glora_automl.report._cost import cost_table
 from glora_automl.report._ladder import LADDER_NOTE, ladder_lines
@@ -19,7 +18,7 @@ from glora_automl.study import (
     stage_costs,
 )
 
-__all__ = ["facts", "front_table", "markdown_note", "markdown_study", "markdown_table"]
+__all__ = ["facts", "front_table", "markdown_note", "markdown_study"]
 
 _STATES = {"FAIL": "failed"}
 """Words for trial states; other states are named as in Optuna."""
@@ -118,10 +117,3 @@ def markdown_note(snapshot: Snapshot) -> str:
         f"`{name}/winner.json` in the runs folder of each worker, and among the artifacts.",
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def markdown_table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """Return a table in Markdown; all columns but the first are right-aligned."""
-    rule = ["---", *["---:"] * (len(columns) - 1)]
-    texts = [[cell.replace("|", "\\|") for cell in line] for line in (columns, *lines)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (texts[0], rule, *texts[1:]))

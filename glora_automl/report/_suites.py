@@ -14,6 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from glora_automl._files import write_atomic
+from glora_automl._markdown import markdown_table
+from glora_automl._messages import printable
 
 if TYPE_CHECKING:
     from glora_automl.commands import SuiteResult
@@ -47,11 +49,11 @@ def save_suite(result: SuiteResult, stem: Path) -> list[Path]:
         StorageError: If a file cannot be written.
     """
     methods = result.methods()
-    rows = [["task", *methods], ["---", *["---:"] * len(methods)]]
-    rows += [[name.strip(), *cells] for name, cells, _ in _lines(result, methods)]
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    remarks = [f"- {line}" for line in _remarks(result)]
-    text = "\n".join([f"{_title(result)}.", "", *lines, *([""] if remarks else []), *remarks, ""])
+    lines = [[name.strip(), *cells] for name, cells, _ in _lines(result, methods)]
+    parts = [f"{_title(result)}.", markdown_table(["task", *methods], lines)]
+    if remarks := _remarks(result):
+        parts.append("\n".join(f"- {line}" for line in remarks))
+    text = "\n\n".join(parts) + "\n"
     document = json.dumps(result.to_json(), indent=1, ensure_ascii=False)
     paths = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".md", ".json")]
     for path, content in zip(paths, (text, document), strict=True):
@@ -89,7 +91,7 @@ def _lines(result: SuiteResult, methods: Sequence[str]) -> Iterator[tuple[str, l
             domains = result.domains(task)
             for domain in domains:
                 cells = [_cell(result.accuracies(task, method, domain)) for method in methods]
-                yield f"  {task} on {domain}", cells, False
+                yield f"  {task} on {printable(domain)}", cells, False
             yield task, [_cell(result.accuracies(task, method)) for method in methods], False
         if group and len(groups) > 1:
             yield (

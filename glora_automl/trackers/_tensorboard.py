@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from glora_automl._markdown import markdown_table
+
 __all__ = ["TensorBoardTracker"]
 
 
@@ -21,8 +23,8 @@ class TensorBoardTracker:
     def start(self, study: str, settings: Mapping[str, Any], folder: Path) -> None:
         """See :meth:`Tracker.start`."""
         self._writer = self._create(str(folder / "tensorboard"))
-        lines = [f"| {key} | {value} |" for key, value in settings.items()]
-        self._writer.add_text("recipe", "\n".join(["| setting | value |", "| --- | --- |", *lines]))
+        lines = [(key, str(value)) for key, value in settings.items()]
+        self._writer.add_text("recipe", markdown_table(("setting", "value"), lines))
 
     def log(self, group: str, values: Mapping[str, float], step: int) -> None:
         """See :meth:`Tracker.log`."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -242,6 +243,19 @@ def test_suite_result_has_published_results_as_methods(tmp_path):
     assert "GLoRA, published: arXiv 2306.07967" in table.caption
     text, _ = save_suite(result, tmp_path / "suite")
     assert "- GLoRA, published: arXiv 2306.07967" in text.read_text(encoding="utf-8")
+
+
+def test_suite_tables_have_one_cell_for_any_name_of_a_domain(place, tmp_path):
+    suite = load_suite(str(place / "pair.toml"))
+    found = row("searched", 0.5)
+    found = replace(found, domains={"day|night": found.test, "sea\nside\x1b[31m": found.test})
+    result = SuiteResult(suite, 1, {"low": ((found,),)})
+    text, _ = save_suite(result, tmp_path / "suite")
+    lines = text.read_text(encoding="utf-8").splitlines()
+    assert r"| low on day\|night | 50.0 |" in lines
+    assert r"| low on sea side\x1b[31m | 50.0 |" in lines
+    names = [cell.strip() for cell in suite_table(result).columns[0].cells]
+    assert names[:2] == ["low on day|night", r"low on sea side\x1b[31m"]
 
 
 @pytest.mark.parametrize(

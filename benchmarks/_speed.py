@@ -101,20 +101,20 @@ def in_turn(
 
     On a CPU the time is processor time, which other programs of the machine affect less.
     """
-    cuda = device.type == "cuda"
-    clock = time.perf_counter if cuda else time.process_time
+    on_cpu = device.type == "cpu"
+    clock = time.process_time if on_cpu else time.perf_counter
     for method in methods.values():  # warms up allocators, caches and compilers
         method()
     seconds: Timings = {name: [] for name in methods}
     names = list(methods)
     for index in range(rounds):
         for name in names[index % len(names) :] + names[: index % len(names)]:
-            if cuda:
-                torch.cuda.synchronize(device)
+            if not on_cpu:
+                torch.accelerator.synchronize(device)
             begin = clock()
             methods[name]()
-            if cuda:
-                torch.cuda.synchronize(device)
+            if not on_cpu:
+                torch.accelerator.synchronize(device)
             seconds[name].append(clock() - begin)
     return seconds
 

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from glora_automl.backbones import forward_latency, leave_one_out_accuracy
-from glora_automl.backbones._ridge import PENALTIES
+from glora_automl.backbones._ridge import N_REPEATS, PENALTIES
 
 
 def one_by_one(features, labels):
@@ -37,6 +39,20 @@ def test_leave_one_out_accuracy_equals_one_training_per_image(n_classes, size):
 
 def test_leave_one_out_accuracy_of_one_class_is_1():
     assert leave_one_out_accuracy(torch.randn(3, 2), torch.ones(3).long()) == 1
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda", "mps", "xpu"])
+def test_forward_latency_waits_for_any_accelerator_before_and_after_each_pass(monkeypatch, name):
+    device, calls = torch.device(name), []
+    monkeypatch.setattr(torch.accelerator, "synchronize", calls.append)
+
+    class Model(nn.Module):
+        def forward(self, image):
+            calls.append("pass")
+
+    forward_latency(Model(), SimpleNamespace(device=device))
+    each = ["pass"] if name == "cpu" else [device, "pass", device]
+    assert calls == each * (2 + N_REPEATS)
 
 
 def test_forward_latency_keeps_modes():

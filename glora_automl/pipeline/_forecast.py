@@ -70,11 +70,11 @@ def _describe_budget(context: Context) -> str:
 
 
 def _describe_lora(context: Context) -> Iterator[str]:
-    """Say where LoRA is about as good (docs/explanation/limits.md)."""
+    """Say where LoRA is as good (docs/explanation/limits.md)."""
     if fitting := loras(context.space.shapes, context.budget):
         yield (
             f"Note: LoRA of rank {len(fitting)} fits in every layer. There, LoRA that trains as "
-            "long as a search is about as good. A search may pay under a tighter budget."
+            "long as a search is as good. A search may pay under a tighter budget."
         )
 
 

@@ -29,8 +29,8 @@ def tiny_toml():
     return TINY
 
 
-@pytest.fixture
-def tiny(tmp_path) -> Recipe:
+@pytest.fixture(scope="session")
+def tiny() -> Recipe:
     """A recipe that runs in seconds."""
     import tomllib
 

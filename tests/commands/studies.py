@@ -1,9 +1,11 @@
 """Studies in a workspace, and their artifacts in a folder."""
 
+import shutil
 from pathlib import Path
 
 import optuna
 
+from glora_automl.pipeline import Workspace
 from glora_automl.storages import full_location
 from glora_automl.study import get_attribute, get_setting
 
@@ -40,6 +42,12 @@ def baseline_images(recipe):
 def load(workspace, name="tiny"):
     """Return an Optuna study of a workspace with the default storage."""
     return optuna.load_study(study_name=name, storage=f"sqlite:///{workspace.runs}/studies.db")
+
+
+def copy_runs(runs, folder):
+    """Return a workspace with a copy of the studies of a runs folder."""
+    shutil.copytree(runs, folder / "runs")
+    return Workspace(runs=folder / "runs")
 
 
 def artifact_path(study, what):

@@ -1,7 +1,6 @@
 """Comparison of the searched adapter with its alternatives."""
 
 import json
-import shutil
 from dataclasses import replace
 from functools import partial
 
@@ -33,16 +32,17 @@ from glora_automl.study import (
 from glora_automl.study._costs import find_stages
 from glora_automl.supernet import Scorer
 from tests.commands.interrupts import interrupt_after, interrupt_training, run_interrupted
-from tests.commands.studies import N_LABELLED, N_VALIDATION, baseline_images, load, subnet_images
+from tests.commands.studies import (
+    N_LABELLED,
+    N_VALIDATION,
+    baseline_images,
+    copy_runs,
+    load,
+    subnet_images,
+)
 
 TRUNCATIONS = ["random truncations", "one random truncation", "uniform truncation"]
 STANDALONE = ["searched, from scratch", "LoRA at equal cost"]
-
-
-def copy_runs(runs, folder):
-    """Return a workspace with a copy of the studies of a runs folder."""
-    shutil.copytree(runs, folder / "runs")
-    return Workspace(runs=folder / "runs")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Searches in which all labelled images train from the start."""
 
 import json
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,6 +11,7 @@ from glora_automl.commands import _search, compare, resume, search, select, trai
 from glora_automl.errors import RecipeError, StudyError
 from glora_automl.export import export_model
 from glora_automl.pipeline import (
+    Workspace,
     _baselines,
     _selection,
     fetch_supernet,
@@ -33,51 +33,66 @@ from glora_automl.study import (
     summarize,
 )
 from tests.commands.interrupts import figures, interrupt_after, interrupt_training, run_interrupted
-from tests.commands.studies import N_LABELLED, load, trained_images
+from tests.commands.studies import N_LABELLED, N_TRAIN, copy_runs, load, trained_images
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def everything(tiny):
     """The tiny recipe without held-out images, and with a training of several checkpoints."""
     return tiny.replace(training={"epochs": 24}, selection={"holdout": None})
 
 
-def test_search_all_labelled_images_train_from_the_start(everything, workspace):
-    result = search(everything, workspace=workspace)
-    searched, *baselines = result.rows
-    assert all(row.validation is None for row in result.rows)
-    assert all(row.test is not None for row in result.rows)
+@pytest.fixture(scope="module")
+def done_workspace(tmp_path_factory):
+    """The workspace of an uninterrupted run of that recipe."""
+    return Workspace(runs=tmp_path_factory.mktemp("everything"))
+
+
+@pytest.fixture(scope="module")
+def done(everything, done_workspace):
+    """The result of that run."""
+    return search(everything, workspace=done_workspace)
+
+
+@pytest.fixture
+def copied(done, done_workspace, tmp_path):
+    """A copy of that workspace, which may be changed."""
+    return copy_runs(done_workspace.runs, tmp_path)
+
+
+def test_search_all_labelled_images_train_from_the_start(everything, done):
+    searched, *baselines = done.rows
+    assert done.data.holds_out is False
+    assert all(row.validation is None for row in done.rows)
+    assert all(row.test is not None for row in done.rows)
     supernet = trained_images(everything, 1.0, N_LABELLED)
     # The steps of both candidates and of the refit.
     last = trained_images(everything, 2 * 0.25 + 1.25, N_LABELLED)
     assert searched.n_images == supernet + last
     assert {row.n_images for row in baselines} == {supernet}
-    spent = {cost.stage: cost for cost in stage_costs(result.study)}
+    spent = {cost.stage: cost for cost in stage_costs(done.study)}
     assert spent[Stage.SELECTION].forward_images == 0
     assert spent[Stage.BASELINE].n_evaluated == 0
 
 
-def test_forecast_equals_the_costs_of_the_finished_study(everything, workspace):
-    result = search(everything, workspace=workspace)
-    costs = {c.stage: (c.n_trained, c.n_evaluated) for c in stage_costs(result.study)}
-    context = prepare(everything, workspace, "tiny")
+def test_forecast_equals_the_costs_of_the_finished_study(everything, done, done_workspace):
+    costs = {c.stage: (c.n_trained, c.n_evaluated) for c in stage_costs(done.study)}
+    context = prepare(everything, done_workspace, "tiny")
     expected = {s: (spent.n_trained, spent.n_evaluated) for s, spent in stage_work(context).items()}
     assert {stage: costs[stage] for stage in expected} == expected
 
 
-def test_search_best_trial_is_selected_without_scores(everything, workspace):
-    result = search(everything, workspace=workspace)
-    selection = result.selection
-    assert selection.trial == result.study.best_trial.number
+def test_search_best_trial_is_selected_without_scores(done):
+    selection = done.selection
+    assert selection.trial == done.study.best_trial.number
     assert selection.candidates == (selection.trial,)
     assert selection.trained is None
     assert selection.inherited is None
     assert Selection.from_json(json.loads(json.dumps(selection.to_json()))) == selection
 
 
-def test_search_says_that_no_images_are_held_out(everything, workspace):
-    summary = summarize(search(everything, workspace=workspace).study)
-    assert "The validation images were trained on, too" in str(summary["data"])
+def test_search_says_that_no_images_are_held_out(done):
+    assert "The validation images were trained on, too" in str(summarize(done.study)["data"])
 
 
 INTERRUPTS = {
@@ -96,19 +111,16 @@ INTERRUPTS = {
 
 
 def test_search_interrupted_everywhere_equals_uninterrupted(
-    everything, workspace, tmp_path, monkeypatch
+    everything, done, workspace, monkeypatch
 ):
-    other = replace(workspace, runs=tmp_path / "other")
-    expected = figures(search(everything, workspace=other))
     for interrupt in INTERRUPTS.values():
         run_interrupted(monkeypatch, interrupt, everything, workspace=workspace)
-    assert figures(search(everything, workspace=workspace)) == expected
+    assert figures(search(everything, workspace=workspace)) == figures(done)
 
 
 @pytest.mark.parametrize(
     ("changes", "held"),
     [
-        ({}, False),
         ({"selection": {"holdout": True}}, True),
         ({"selection": {"margin": 50.0}}, True),
         ({"selection": {"refit": False}}, True),
@@ -118,19 +130,26 @@ def test_search_interrupted_everywhere_equals_uninterrupted(
         ({"supernet": {"paths": "uniform"}}, True),
     ],
 )
-def test_search_images_are_held_out_where_something_needs_them(
-    changes, held, everything, workspace
-):
-    result = search(everything.replace(**changes), workspace=workspace)
-    assert result.data.holds_out is held
-    assert (result.rows[0].validation is not None) is held
+def test_prepare_holds_images_out_where_something_needs_them(changes, held, everything, workspace):
+    context = prepare(everything.replace(**changes), workspace, "tiny")
+    assert context.data.holds_out is held
+    assert len(context.seen[1]) == (N_TRAIN if held else N_LABELLED)
+
+
+def test_search_without_refit_validates_on_held_out_images(everything, workspace):
+    recipe = everything.replace(training={"epochs": 4}, selection={"refit": False})
+    result = search(recipe, workspace=workspace)
+    assert result.data.holds_out
+    assert all(row.validation is not None for row in result.rows)
 
 
 def test_search_task_without_test_images_holds_images_out(everything, workspace):
     images = np.random.default_rng(0).integers(0, 255, (60, 8, 8), dtype=np.uint8)
     labels = np.arange(60) % 3
     task = {"source": "arrays", "validation_size": 30}
-    recipe = everything.replace(task=task, backbone={"pretraining": None})
+    recipe = everything.replace(
+        task=task, backbone={"pretraining": None}, training={"epochs": 4}, search={"n_trials": 2}
+    )
     result = search(recipe, arrays=(images, labels), workspace=workspace)
     assert result.data.holds_out
     assert result.rows[0].validation is not None
@@ -185,14 +204,14 @@ def selected_loss(recipe, workspace, selection):
         return scorer.score(Architecture.parse(selection.architecture)).loss
 
 
-@pytest.mark.parametrize("budget", [200, 400, 600])
-def test_select_is_never_worse_by_loss_than_the_largest_truncation(budget, everything, workspace):
+def test_select_is_never_worse_by_loss_than_the_largest_truncation(everything, workspace):
     recipe = everything.replace(search={"sampler": "random"})
     search(recipe, workspace=workspace)
-    found = select("tiny", budget=budget, workspace=workspace).selection
-    largest = largest_loss(recipe, workspace, budget)
-    assert selected_loss(recipe, workspace, found) <= largest + 1e-6
-    assert found.n_params <= budget
+    for budget in (200, 400, 600):
+        found = select("tiny", budget=budget, workspace=workspace).selection
+        largest = largest_loss(recipe, workspace, budget)
+        assert selected_loss(recipe, workspace, found) <= largest + 1e-6
+        assert found.n_params <= budget
 
 
 def test_random_search_is_never_worse_by_loss_than_the_largest_truncation(everything, workspace):
@@ -207,40 +226,38 @@ def test_random_search_is_never_worse_by_loss_than_the_largest_truncation(everyt
     assert costs[Stage.SELECTION] == (spent.n_trained, spent.n_evaluated)
 
 
-def test_texts_of_a_study_say_that_no_images_are_held_out(everything, workspace):
-    study = search(everything, workspace=workspace).study
-    (sentence,) = read_data(study).holdout_notes()
-    snapshot = Snapshot.of(study)
+def test_texts_of_a_study_say_that_no_images_are_held_out(done):
+    (sentence,) = read_data(done.study).holdout_notes()
+    snapshot = Snapshot.of(done.study)
     pictures = [front_picture(snapshot), history_picture(snapshot)]
     texts = [markdown_note(snapshot), *(picture.caption for picture in pictures)]
     assert all(sentence in text for text in texts)
 
 
-def test_later_commands_work_on_a_study_without_held_out_images(everything, workspace, tmp_path):
-    search(everything, workspace=workspace)
-    (row,) = select("tiny", budget=600, workspace=workspace).rows
+def test_later_commands_work_on_a_study_without_held_out_images(copied, tmp_path):
+    (row,) = select("tiny", budget=600, workspace=copied).rows
     assert row.n_params <= 600
     assert row.validation is None
     assert row.test is not None
     with pytest.raises(StudyError, match="must hold validation images out to compare sizes"):
-        select("tiny", margin=50, workspace=workspace)
+        select("tiny", margin=50, workspace=copied)
     with pytest.raises(StudyError, match="for the rank correlation of 2 architectures"):
-        compare("tiny", n_architectures=2, workspace=workspace)
+        compare("tiny", n_architectures=2, workspace=copied)
     longer = "LoRA at equal cost"
-    rows = compare("tiny", only=[longer], workspace=workspace).rows
+    rows = compare("tiny", only=[longer], workspace=copied).rows
     assert longer in [row.name for row in rows]
-    compared = compare("tiny", workspace=workspace)
+    compared = compare("tiny", workspace=copied)
     assert compared.best_preset is None
     assert compared.inherited is None
     assert {row.name: row.validation for row in compared.rows}.keys() >= {"random truncations"}
     assert all(row.validation is None for row in compared.rows)
-    more = resume("tiny", n_trials=14, workspace=workspace)
+    more = resume("tiny", n_trials=14, workspace=copied)
     assert len(more.study.trials) == 14
-    study = load(workspace)
+    study = load(copied)
     number = next(t.number for t in study.trials if t.number != more.selection.trial)
     for trial in (number, "best"):
         folder = tmp_path / f"export-{trial}"
-        export_model("tiny", "timm", folder, trial=trial, workspace=workspace)
+        export_model("tiny", "timm", folder, trial=trial, workspace=copied)
         card = (folder / "README.md").read_text()
         assert " validation |" not in card
         assert "biased upwards" not in card

@@ -37,7 +37,7 @@ from glora_automl.tasks import load_task
 ROOT = Path(__file__).parents[2]
 X, Y = load_digits(n_class=3, return_X_y=True)
 NAMES = np.array(["zero", "one", "two"])
-TRAIN, TEST = slice(0, 300), slice(300, None)
+TRAIN, TEST = slice(0, 150), slice(300, None)
 TINY = {"img_size": 8, "patch_size": 4, "embed_dim": 64, "depth": 1, "num_heads": 2}
 
 
@@ -75,7 +75,7 @@ def test_fit_sets_attributes_and_scores(fitted):
     assert Architecture.parse(selection["architecture"]) == fitted.best_architecture_
     (row,) = map(Row.from_json, study.user_attrs["glora:result"])
     assert row.test is None
-    assert row.validation.n_images == 60
+    assert row.validation.n_images == 30
     assert fitted._adapter.record.about["validation"] == row.validation._asdict()
 
 
@@ -228,6 +228,7 @@ def test_fit_with_sample_weight_favours_the_heavy_images():
     right = model.fit(x, y, sample_weight=heavy).score(X[90:200], Y[90:200])
     wrong = model.fit(x, y, sample_weight=heavy[::-1].copy()).score(X[90:200], Y[90:200])
     assert right > 0.6 > 0.3 > wrong
+    model.set_params(epochs=2)
     left_out = clone(model).fit(x, y, sample_weight=np.repeat([1.0, 0.0], 90))
     alone = clone(model).fit(X[:90], Y[:90], sample_weight=1.0)
     assert np.array_equal(left_out.predict_proba(X), alone.predict_proba(X))
@@ -343,13 +344,13 @@ def test_fit_of_channels_first_says_so():
 
 def test_fit_with_storage_resumes_its_study(tmp_path, capsys):
     place = {"storage": f"sqlite:///{tmp_path}/studies.db", "memory": tmp_path}
-    first = classifier(**place, verbose=True).fit(X[TRAIN], Y[TRAIN])
+    first = classifier(**place, verbose=True).fit(X[:60], Y[:60])
     assert "Search: 3/3 trials" in capsys.readouterr().out
-    again = classifier(**place, verbose=True).fit(X[TRAIN], Y[TRAIN])
+    again = classifier(**place, verbose=True).fit(X[:60], Y[:60])
     assert "Search" not in capsys.readouterr().out
     assert again.study_.study_name == first.study_.study_name
     assert np.array_equal(again.predict_proba(X[:9]), first.predict_proba(X[:9]))
-    other = classifier(**place).fit(X[TRAIN], Y[TRAIN][::-1])
+    other = classifier(**place).fit(X[:60], Y[:60][::-1])
     assert other.study_.study_name != first.study_.study_name
     name = first.study_.study_name
     copied = pickle.loads(pickle.dumps(first))

@@ -4,7 +4,7 @@ import pytest
 
 from glora_automl.commands import search, select
 from glora_automl.pipeline import Workspace, _ladder, _standalone, ladder_budgets
-from glora_automl.study import Row, get_attribute
+from glora_automl.study import Row, _paired, get_attribute
 
 WIDE = 60.0
 """A margin within which every step is."""
@@ -74,6 +74,7 @@ def test_find_smallest_begins_with_a_baseline_that_is_shown_to_validate_better(
         return score, found
 
     monkeypatch.setattr(_standalone, "validate_predictions", validate)
+    monkeypatch.setattr(_paired, "N_RESAMPLES", 99)
     recipe = tiny.replace(training={"epochs": 2}, search={"n_trials": 3}, metric=metric)
     result = search(recipe.replace(selection={"margin": WIDE}), workspace=workspace)
     (bitfit,) = (row for row in result.rows if row.name == "BitFit")

@@ -29,6 +29,7 @@ from glora_automl.study import (
     Row,
     Selection,
     Stage,
+    _paired,
     best_trials,
     quality,
 )
@@ -278,7 +279,10 @@ def outcome(name, n_wrong=None, scaled_loss=0.9, selection=None, custom=None):
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "auroc", "log_loss"])
-def test_best_outcome_keeps_the_searched_adapter_beside_baselines_within_chance(metric):
+def test_best_outcome_keeps_the_searched_adapter_beside_baselines_within_chance(
+    metric, monkeypatch
+):
+    monkeypatch.setattr(_paired, "N_RESAMPLES", 99)
     found = {
         "selection": outcome("searched", 10, selection=TRIAL),
         "a": outcome("probe", 10, scaled_loss=0.1),
@@ -289,7 +293,8 @@ def test_best_outcome_keeps_the_searched_adapter_beside_baselines_within_chance(
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "auroc", "log_loss"])
-def test_best_outcome_is_a_baseline_that_is_shown_to_validate_better(metric):
+def test_best_outcome_is_a_baseline_that_is_shown_to_validate_better(metric, monkeypatch):
+    monkeypatch.setattr(_paired, "N_RESAMPLES", 99)
     found = {
         "selection": outcome("searched", 20, selection=TRIAL, custom=0.5),
         "none": outcome("LoRA"),

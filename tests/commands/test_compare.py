@@ -251,11 +251,10 @@ def test_compare_unknown_study_raises(finished_workspace):
         compare("other", workspace=finished_workspace)
 
 
-def test_compare_two_workers_do_each_stage_once(compared, finished_workspace, tmp_path):
+def test_compare_two_workers_do_each_stage_once(compared, copied, tmp_path):
     """The second one has its own folder, and finds everything done."""
-    compare("tiny", n_architectures=3, workspace=finished_workspace)
-    storage = f"sqlite:///{finished_workspace.runs}/studies.db"
-    other = replace(finished_workspace, runs=tmp_path / "other", storage=storage)
+    storage = f"sqlite:///{copied.runs}/studies.db"
+    other = replace(copied, runs=tmp_path / "other", storage=storage)
     assert figures(compare("tiny", n_architectures=3, workspace=other)) == figures(compared)
     stages = optuna.load_study(study_name="tiny/stages", storage=storage)
     done = [t.user_attrs["stage"] for t in stages.trials if t.state.name == "COMPLETE"]

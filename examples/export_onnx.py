@@ -16,10 +16,16 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 from sample import arguments
 
 from glora_automl import Workspace, export_model, load_recipe, search
+
+
+def picture(body: bytes) -> Image.Image:
+    """Return the image of a file upright and opaque, as in training."""
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(body))).convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def server(folder: Path, port: int) -> HTTPServer:
@@ -33,7 +39,7 @@ def server(folder: Path, port: int) -> HTTPServer:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            image = Image.open(io.BytesIO(body)).convert("RGB").resize((width, height))
+            image = picture(body).resize((width, height))
             pixels = ((np.asarray(image, np.float32) / 255 - mean) / std).transpose(2, 0, 1)
             (logits,) = graph.run(None, {graph.get_inputs()[0].name: pixels[None]})
             answer = json.dumps({"class": record["classes"][int(logits[0].argmax())]}).encode()

@@ -1,11 +1,13 @@
 """The examples run in small mode."""
 
+import io
 import json
 import runpy
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.storages.servers import postgresql
 
@@ -39,6 +41,18 @@ def run(tmp_path, monkeypatch, capfd):
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_example_runs(run, name):
     assert EXPECTED[name] in run(name)
+
+
+def test_served_picture_is_upright_and_opaque(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    picture = runpy.run_path(str(EXAMPLES / "export_onnx.py"))["picture"]
+    image, file, exif = Image.new("LA", (1, 2), (0, 0)), io.BytesIO(), Image.Exif()
+    image.putpixel((0, 1), (0, 255))
+    exif[0x0112] = 6
+    image.save(file, "png", exif=exif)
+    served = picture(file.getvalue())
+    assert served.size == (2, 1)
+    assert [served.getpixel((x, 0)) for x in range(2)] == [(0, 0, 0), (255, 255, 255)]
 
 
 def test_every_example_is_run_and_listed():

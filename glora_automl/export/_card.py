@@ -199,14 +199,13 @@ def _also(record: Record, path: str, repository: str | None) -> str:
 
 def _preprocessing(record: Record) -> str:
     preprocessing = record.preprocessing
-    deep = ""
-    if preprocessing.value_range is not None:
-        low, high = preprocessing.value_range
-        deep = f", values from {low:g} to {high:g} in images of more than 8 bits"
+    low, high = preprocessing.value_range or (0, 65_535)
     return (
-        f"Preprocessing: {' x '.join(map(str, preprocessing.size))} ({preprocessing.crop_mode}, "
+        "Preprocessing: EXIF orientation, transparency on white, "
+        f"{' x '.join(map(str, preprocessing.size))} ({preprocessing.crop_mode}, "
         f"{preprocessing.interpolation}), mean {_numbers(preprocessing.mean)}, standard deviation "
-        f"{_numbers(preprocessing.std)}{deep}."
+        f"{_numbers(preprocessing.std)}. First, values from {low:g} to {high:g} in images of "
+        "more than 8 bits are scaled to 0 to 255. Pillow's `convert` clips them instead."
     )
 
 

@@ -7,25 +7,28 @@ from glora_automl.export._record import BACKBONE, Kind, Record
 
 __all__ = ["loading_code"]
 
-_PREDICT = """\
-image = transform(Image.open("image.png").convert("{mode}"))
-with torch.inference_mode():
-    probabilities = model(image[None]).softmax(1)"""
+_OPEN = """\
+image = ImageOps.exif_transpose(Image.open("image.png")).convert("RGBA")
+image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("{mode}")"""
 
 _PIPELINE = """\
+from PIL import Image, ImageOps
 from transformers import pipeline
 
 classify = pipeline("image-classification", model="{place}")
-print(classify("image.png"))"""
+{open}
+print(classify(image))"""
 
 _TIMM = """\
 import timm
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 model = timm.create_model("{scheme}{place}", pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
-{predict}"""
+{open}
+with torch.inference_mode():
+    probabilities = model(transform(image)[None]).softmax(1)"""
 
 _LOAD: dict[Kind, str] = {
     "timm": _TIMM,
@@ -92,7 +95,7 @@ def loading_code(record: Record, path: str, repository: str | None) -> str:
         dtype="uint8" if is_pixels else "float32",
         images="of any size" if is_pixels else "preprocessed as below",
         output="probabilities" if is_pixels else "logits",
-        predict=_PREDICT.format(mode="L" if preprocessing.size[0] == 1 else "RGB"),
+        open=_OPEN.format(mode="L" if preprocessing.size[0] == 1 else "RGB"),
     )
 
 

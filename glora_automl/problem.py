@@ -284,7 +284,8 @@ class AdapterProblem:
 
         Its parameters require gradients as those of the given model. A layer without bias gets one
         where ``C`` or ``E`` of the architecture is not ``none``. A plain model then does not load
-        the weights, unless the search space leaves both out.
+        the weights, unless the search space leaves both out. The ``pretrained_cfg`` of a timm model
+        has the preprocessing of the training.
 
         Args:
             architecture: An architecture of the search space.

@@ -13,6 +13,7 @@ import torch
 from optuna.samplers import NSGAIISampler, RandomSampler, TPESampler
 from optuna.study import MaxTrialsCallback, StudyDirection
 from optuna.trial import TrialState
+from PIL import Image
 from sklearn.metrics import balanced_accuracy_score
 from torch import nn
 from torch.utils.data import TensorDataset
@@ -188,6 +189,13 @@ def test_problem_with_a_timm_module_scores_as_its_plain_model(tmp_path):
     assert plain.state_dict().keys() == model.state_dict().keys()
     score = evaluate(plain, *found._context.validation)
     assert score.loss == pytest.approx(study.best_value, abs=1e-4)
+    # The usual lines of timm prepare images as the problem does.
+    config = timm.data.resolve_model_data_config(plain)
+    transform = timm.data.create_transform(**config)
+    prepared = torch.stack([transform(Image.fromarray(image)) for image in images])
+    torch.testing.assert_close(prepared, found._context.validation[0][:].cpu())
+    assert (plain.pretrained_cfg["num_classes"], config["crop_mode"]) == (3, "squash")
+    assert model.pretrained_cfg == timm.create_model("test_vit").pretrained_cfg
 
 
 def test_problem_with_a_timm_name_creates_the_model(tmp_path):
@@ -204,6 +212,13 @@ def test_problem_with_a_timm_name_creates_the_model(tmp_path):
     model = found.build(Architecture.uniform(found.space.shapes), train=False)
     assert type(model) is type(timm.create_model("test_vit"))
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
+    config = timm.data.resolve_model_data_config(model)
+    assert (config["input_size"], config["crop_mode"], config["crop_pct"]) == (
+        (3, 32, 32),
+        "squash",
+        1.0,
+    )
+    assert model.pretrained_cfg["label_names"] == ["0", "1"]
 
 
 def test_optimize_with_callback_and_timeout_stops(small):

@@ -10,7 +10,13 @@ if TYPE_CHECKING:
     from glora_automl.backbones._head import fit_head, frozen_features
     from glora_automl.backbones._kwargs import ModelKwargs, check_kwargs
     from glora_automl.backbones._layers import LayerGroup, list_layers
-    from glora_automl.backbones._model import check_backbone, check_name, create_model, input_format
+    from glora_automl.backbones._model import (
+        check_backbone,
+        check_name,
+        create_model,
+        input_format,
+        set_pretrained_cfg,
+    )
     from glora_automl.backbones._module import (
         check_outputs,
         copy_module,
@@ -67,6 +73,7 @@ __all__ = [
     "prepare_module",
     "quiet_transformers",
     "restore_module",
+    "set_pretrained_cfg",
     "transformers_config",
 ]
 

@@ -44,7 +44,7 @@ def check_hub(settings: BackboneSettings) -> None:
 
 def _repository(settings: BackboneSettings) -> str | None:
     """Return the repository of a model's weights on the hub, if it has one."""
-    if not settings.pretrained or settings.is_local:
+    if not settings.is_remote:
         return None
     if settings.model.startswith(PREFIX):
         return settings.model.removeprefix(PREFIX)

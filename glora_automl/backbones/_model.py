@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
@@ -20,10 +21,26 @@ from glora_automl.backbones._transformers import (
     transformers_model,
 )
 from glora_automl.errors import TaskError
-from glora_automl.tasks import InputFormat
+from glora_automl.tasks import CropMode, InputFormat
 from glora_automl.training import seeded
 
-__all__ = ["check_backbone", "check_name", "create_model", "input_format", "timm_model"]
+__all__ = [
+    "check_backbone",
+    "check_name",
+    "create_model",
+    "input_format",
+    "set_pretrained_cfg",
+    "timm_model",
+]
+
+_DROPPED = (
+    *("test_input_size", "test_crop_pct"),
+    *("label_offset", "label_names", "label_descriptions", "state_dict"),
+)
+"""Keys of ``pretrained_cfg`` on the backbone's own classes and test sizes."""
+
+_SOURCE = ("url", "file", "hf_hub_id", "hf_hub_filename", "tag", "license", "origin_url")
+"""Keys on the weights that timm downloads, wrong for other weights of the same model."""
 
 
 def create_model(settings: BackboneSettings, n_classes: int, seed: int) -> nn.Module:
@@ -115,6 +132,54 @@ def input_format(model: nn.Module, settings: BackboneSettings) -> InputFormat:
     mean, std = settings.mean or mean, settings.std or std
     size = (channels, height, width)
     return InputFormat(size, mean, std, config["interpolation"], config["crop_pct"])
+
+
+def set_pretrained_cfg(
+    model: nn.Module,
+    target: InputFormat,
+    crop_mode: CropMode,
+    classes: Sequence[str],
+    *,
+    is_remote: bool,
+) -> None:
+    """Write classes and preprocessing of a study into a timm model's ``pretrained_cfg``.
+
+    ``timm.data.resolve_model_data_config`` then gives the preprocessing of the training. A model
+    without the attribute stays as it is.
+
+    Args:
+        model: The model, which gets a new ``pretrained_cfg``.
+        target: Its input format.
+        crop_mode: How images get its size.
+        classes: Class names, in the order of the logits.
+        is_remote: Whether its backbone has the weights that timm downloads. Without, the keys on
+            their source are left out.
+
+    Example:
+        >>> model = timm.create_model("test_vit", num_classes=2)
+        >>> target = InputFormat((3, 160, 160), (0.5,) * 3, (0.5,) * 3)
+        >>> set_pretrained_cfg(model, target, "squash", ("cat", "dog"), is_remote=False)
+        >>> config = resolve_model_data_config(model)
+        >>> config["crop_mode"], config["crop_pct"], model.pretrained_cfg["label_names"]
+        ('squash', 1.0, ['cat', 'dog'])
+    """
+    original: Any = getattr(model, "pretrained_cfg", None)
+    if not isinstance(original, Mapping):
+        return
+    dropped = _DROPPED if is_remote else (*_DROPPED, *_SOURCE)
+    config: Any = {key: value for key, value in original.items() if key not in dropped}
+    config |= {
+        "num_classes": len(classes),
+        "label_names": list(classes),
+        "input_size": target.size,
+        "interpolation": target.interpolation,
+        "crop_pct": target.crop_pct if crop_mode == "center" else 1.0,
+        "crop_mode": crop_mode,
+        "mean": target.mean,
+        "std": target.std,
+        "custom_load": False,  # the weights are in timm's own format
+    }
+    model.pretrained_cfg = model.default_cfg = config  # timm's old name of the same
 
 
 def check_backbone(

@@ -114,6 +114,11 @@ class BackboneSettings(BackboneSource):
             self.model.startswith("local-dir:") or transformers_folder(self.model) is not None
         )
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether timm or transformers downloads the weights from their hub."""
+        return self.pretrained and not self.is_local
+
     def pinned(self) -> Self:
         """Return a copy with the digests of all checkpoint files.
 

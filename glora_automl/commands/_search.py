@@ -83,7 +83,8 @@ class SearchResult:
         rows: The searched adapter and the baselines, with test scores, and with validation scores
             if images are held out.
         budget: The most trainable parameters.
-        model: The selected adapter as a plain timm model: merged, at the backbone's speed.
+        model: The selected adapter as a plain timm model: merged, at the backbone's speed. Its
+            ``pretrained_cfg`` has the preprocessing of the training and ``label_names``.
         data: The study's images: copies between splits, classes without images, majority class.
         ladder: Smaller adapters beside it; None without a margin.
         classes: The selected adapter by class, if it was tested.

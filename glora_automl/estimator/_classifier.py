@@ -119,7 +119,8 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         n_features_in_: Numbers per image.
         image_shape_: Height, width and channels.
         best_architecture_: The selected architecture.
-        model_: The timm model with the adapter merged, at the model's own speed.
+        model_: The timm model with the adapter merged, at the model's own speed, and its classes
+            and preprocessing in ``pretrained_cfg``.
         study_: The Optuna study; a loaded classifier has none.
 
     Example:
@@ -261,6 +262,7 @@ class GLoRAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             n_params=result.selection.n_params,
             about={"validation": validation._asdict()},
         )
+        record.configure(result.model)
         self._set_fitted(classes, pixels, Adapter(record, winner[0]), result.model)
         self.study_ = result.study
         return self

@@ -155,7 +155,8 @@ def read_adapter(path: str | Path) -> Adapter:
 def load_adapter(model: Model, path: str | Path, *, merge: bool = False) -> Model:
     """Load an adapter and its classifier head onto their backbone.
 
-    A head for another number of classes is replaced. For several adapters on one backbone see
+    A head for another number of classes is replaced. The ``pretrained_cfg`` of a timm model gets
+    the adapter's classes and preprocessing. For several adapters on one backbone see
     :func:`load_adapters`.
 
     Args:
@@ -241,6 +242,7 @@ def attach_adapter(model: nn.Module, adapter: Adapter, *, name: str = "") -> Sup
         raise ExportError(
             f"Tensors of the adapter {name!r} must match its record, got: {error}"
         ) from None
+    adapter.record.configure(model)
     model.eval()
     return supernet
 

@@ -25,7 +25,14 @@ from glora_automl._files import file_digest, read_file, write_atomic
 from glora_automl._messages import short
 from glora_automl.adapters import adapted_layers, classifiers
 from glora_automl.architecture import Architecture
-from glora_automl.backbones import PREFIX, BackboneSettings, Deviation, Mean, ModelKwargs
+from glora_automl.backbones import (
+    PREFIX,
+    BackboneSettings,
+    Deviation,
+    Mean,
+    ModelKwargs,
+    set_pretrained_cfg,
+)
 from glora_automl.errors import ArchitectureError, ExportError
 from glora_automl.tasks import InputFormat, ValueRange, check_value_range
 from glora_automl.training import tensor_digest
@@ -162,7 +169,7 @@ class Backbone(Declaration):
     def of(cls, settings: BackboneSettings, model: nn.Module) -> Backbone:
         """Describe a backbone, which may be adapted but not merged."""
         config: Any = getattr(model, "pretrained_cfg", {})
-        is_remote = settings.pretrained and not settings.is_local
+        is_remote = settings.is_remote
         name = settings.model.removeprefix(PREFIX)
         hub = name if name != settings.model else config.get("hf_hub_id")
         return cls(
@@ -203,6 +210,16 @@ class Record(Declaration):
     files: dict[str, Sha256] = Field(default_factory=dict, max_length=100)
     about: dict[str, Any] = Field(default_factory=dict)
     format: Int = FORMAT
+
+    def configure(self, model: nn.Module) -> None:
+        """Give a model this record's classes and preprocessing; see :func:`set_pretrained_cfg`."""
+        set_pretrained_cfg(
+            model,
+            self.preprocessing.format,
+            self.preprocessing.crop_mode,
+            self.classes,
+            is_remote=self.backbone.pretrained,
+        )
 
     @field_validator("architecture")
     @classmethod

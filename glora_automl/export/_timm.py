@@ -25,12 +25,6 @@ __all__ = ["check_timm", "load_timm", "write_timm"]
 _RUNTIME = ("pretrained_cfg_overlay", "drop_rate", "drop_path_rate", "drop_block_rate")
 """Arguments of ``timm.create_model`` that do not change the weights."""
 
-_DROPPED = ("test_input_size", "test_crop_pct", "label_offset", "label_names", "state_dict")
-"""Keys of a backbone's configuration on its own classes and test sizes."""
-
-_SOURCE = ("url", "file", "hf_hub_id", "hf_hub_filename", "tag", "license", "origin_url")
-"""Keys on the weights that timm downloads, wrong for other weights of the same model."""
-
 
 def check_timm(backbone: nn.Module, architecture: Architecture) -> None:
     """Refuse an architecture that adds a bias to a layer of the backbone without one.
@@ -71,21 +65,7 @@ def write_timm(folder: Path, model: nn.Module, record: Record) -> list[str]:
     Returns:
         Names of the files.
     """
-    preprocessing = record.preprocessing
-    original: Any = model.pretrained_cfg
-    dropped = _DROPPED if record.backbone.pretrained else (*_DROPPED, *_SOURCE)
-    config: Any = {key: value for key, value in original.items() if key not in dropped}
-    config |= {
-        "num_classes": len(record.classes),
-        "input_size": preprocessing.size,
-        "interpolation": preprocessing.interpolation,
-        "crop_pct": preprocessing.crop_pct,
-        "crop_mode": preprocessing.crop_mode,
-        "mean": preprocessing.mean,
-        "std": preprocessing.std,
-        "custom_load": False,  # save_for_hf writes timm's own weight format
-    }
-    model.pretrained_cfg = config
+    record.configure(model)
     kwargs = {k: v for k, v in record.backbone.kwargs.items() if k not in _RUNTIME}
     names = dict(enumerate(record.classes))
     labels = {
@@ -97,7 +77,8 @@ def write_timm(folder: Path, model: nn.Module, record: Record) -> list[str]:
     weights, path = (folder / name for name in FILES["timm"])
     # transformers reads safetensors of this format alone.
     safetensors.torch.save_file(model.state_dict(), weights, metadata={"format": "pt"})
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    config["pretrained_cfg"].pop("label_names", None)  # they are beside it
     # transformers passes both the arguments and the number of labels to timm.
     config.get("model_args", {}).pop("num_classes", None)
     path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

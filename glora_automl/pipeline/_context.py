@@ -24,6 +24,7 @@ from glora_automl.backbones import (
     create_model,
     fit_head,
     input_format,
+    set_pretrained_cfg,
 )
 from glora_automl.budget import FeasibleRegion
 from glora_automl.errors import ArchitectureError, BudgetError, RecipeError
@@ -36,7 +37,7 @@ from glora_automl.progress import Progress
 from glora_automl.recipes import Recipe
 from glora_automl.search_space import SearchSpace
 from glora_automl.study import DataSummary
-from glora_automl.tasks import InputFormat, Task, load_task
+from glora_automl.tasks import CropMode, InputFormat, Task, load_task
 from glora_automl.training import (
     Precision,
     ProcessGroup,
@@ -126,14 +127,19 @@ class Context:
         return _bare(self.recipe, self.task).to(self.device)
 
     def with_backbone(self, model: nn.Module) -> Context:
-        """Return the context with the study's backbone, which stays unchanged."""
+        """Return the context with the study's backbone, which gets its ``pretrained_cfg``."""
+        # Images of arrays are squashed.
+        crop_mode: CropMode = getattr(self.recipe.task, "crop_mode", "squash")
+        remote = self.recipe.backbone.is_remote
+        set_pretrained_cfg(model, self.format, crop_mode, self.task.classes, is_remote=remote)
         return replace(self, loaded=model)
 
     def with_recipe(self, recipe: Recipe) -> Context:
         """Return the context with other settings of training and head."""
         found = replace(self, recipe=recipe)
         kept = ["identity"]
-        if _head_settings(recipe) == _head_settings(self.recipe):
+        head, own = ((r.backbone.head_init, r.training.class_weight) for r in (recipe, self.recipe))
+        if head == own:
             kept.append("_initial_model")
         found.__dict__.update({key: self.__dict__[key] for key in kept if key in self.__dict__})
         return found
@@ -391,8 +397,3 @@ def bare_backbone(recipe: Recipe, task: Task) -> tuple[nn.Module, InputFormat]:
 def _bare(recipe: Recipe, task: Task) -> nn.Module:
     bare = recipe.backbone.model_copy(update={"pretrained": False})
     return create_model(bare, len(task.classes), recipe.seed)
-
-
-def _head_settings(recipe: Recipe) -> tuple[object, ...]:
-    """Return the settings that the initial head depends on."""
-    return recipe.backbone.head_init, recipe.training.class_weight

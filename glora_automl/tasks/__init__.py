@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from glora_automl.tasks._reading import Reader
     from glora_automl.tasks._settings import (
         ArraysSettings,
+        CropMode,
         CsvSettings,
         DigitsSettings,
         DomainsSettings,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 __all__ = [
     "VTAB",
     "ArraysSettings",
+    "CropMode",
     "CsvSettings",
     "DigitsSettings",
     "Domain",

@@ -1,6 +1,8 @@
 import pytest
 import timm
 import torch
+from timm.data import resolve_model_data_config
+from torch import nn
 
 from glora_automl.backbones import (
     BackboneSettings,
@@ -8,6 +10,7 @@ from glora_automl.backbones import (
     check_backbone,
     create_model,
     input_format,
+    set_pretrained_cfg,
 )
 from glora_automl.errors import TaskError
 from glora_automl.tasks import InputFormat
@@ -97,6 +100,35 @@ def test_input_format_mean_and_std_replace_the_models():
         input_format(model, settings)
     with pytest.raises(ValueError, match=r"greater than 0\.000001"):
         backbone_settings(std=(0.0,))
+
+
+@pytest.mark.parametrize("is_remote", [True, False])
+def test_set_pretrained_cfg_describes_the_study_alone(is_remote):
+    model = create_model(BackboneSettings(model="deit_tiny_patch16_224", kwargs=SMALL), 2, seed=0)
+    labels = {"label_names": ["a"], "label_descriptions": {"a": "b"}, "test_crop_pct": 0.9}
+    model.pretrained_cfg |= {**labels, "license": "mit"}
+    given = dict(model.pretrained_cfg)
+    given_object = model.pretrained_cfg
+    target = InputFormat((1, 8, 8), (0.1,), (0.2,), "bilinear", 0.8)
+    for crop_mode, crop_pct in (("squash", 1.0), ("center", 0.8), ("border", 1.0)):
+        set_pretrained_cfg(model, target, crop_mode, ("x", "y"), is_remote=is_remote)
+        assert resolve_model_data_config(model) == {
+            **{"input_size": (1, 8, 8), "mean": (0.1,), "std": (0.2,)},
+            **{"interpolation": "bilinear", "crop_mode": crop_mode, "crop_pct": crop_pct},
+        }
+    found = model.pretrained_cfg
+    assert model.default_cfg is found
+    assert (found["num_classes"], found["label_names"]) == (2, ["x", "y"])
+    assert not {"label_descriptions", "test_crop_pct"} & set(found)
+    assert ("license" in found) == ("url" in found or "hf_hub_id" in found) == is_remote
+    assert given_object == given
+
+
+def test_set_pretrained_cfg_of_another_model_sets_nothing():
+    model = nn.Linear(2, 2)
+    before = set(vars(model))
+    set_pretrained_cfg(model, InputFormat((1, 8, 8), (0,), (1,)), "squash", "ab", is_remote=False)
+    assert set(vars(model)) == before
 
 
 class TestCheckBackbone:

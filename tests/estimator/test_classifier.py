@@ -22,6 +22,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from timm.data import resolve_model_data_config
 
 from glora_automl import GLoRAClassifier
 from glora_automl.architecture import Architecture
@@ -125,6 +126,16 @@ def test_fit_with_architecture_skips_search():
     assert {str(choices) for choices in lora.best_architecture_.values()} == {"B=lora-2"}
     again = classifier(architecture=lora.best_architecture_).fit(X[TRAIN], Y[TRAIN])
     assert np.array_equal(again.predict_proba(X[:9]), lora.predict_proba(X[:9]))
+
+
+def test_model_has_the_preprocessing_of_the_fit_and_the_labels_of_y(fitted, tmp_path):
+    fitted.save(tmp_path / "saved")
+    for found in (fitted, GLoRAClassifier.load(tmp_path / "saved")):
+        config = resolve_model_data_config(found.model_)
+        expected = found._adapter.record.preprocessing
+        assert (config["crop_mode"], config["crop_pct"]) == ("squash", 1.0)
+        assert (config["input_size"], config["mean"]) == (expected.size, expected.mean)
+        assert found.model_.pretrained_cfg["label_names"] == ["one", "two", "zero"]
 
 
 def test_fit_with_candidates_keeps_the_chosen_backbone(tmp_path):

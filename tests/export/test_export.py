@@ -79,6 +79,28 @@ def test_export_model_without_package_returns_winner_logits(logits_without_packa
     assert abs(logits_without_package["backbone"] - expected).max() > 0.01
 
 
+def test_models_in_python_have_the_pretrained_cfg_of_the_export(exports, runs, winner):
+    loaded = timm.create_model(f"local-dir:{exports['timm'].path}", pretrained=True)
+    written = {k: v for k, v in loaded.pretrained_cfg.items() if k not in ("source", "file")}
+    assert (written["crop_mode"], written["crop_pct"]) == ("squash", 1.0)
+    assert (written["num_classes"], written["label_names"]) == (3, ["5", "6", "7"])
+    backbone = timm.create_model(f"local-dir:{exports['backbone'].path}", pretrained=True)
+    backbone.pretrained_cfg |= {"crop_mode": "center", "crop_pct": 0.9, "label_names": ["a"]}
+    given = dict(backbone.pretrained_cfg)
+    paths = {"digits": exports["adapter"].path}
+    several = glora_automl.load_adapters(backbone, paths, merge=True)["digits"]
+    assert backbone.pretrained_cfg == given
+    single = glora_automl.load_adapter(backbone, exports["adapter"].path)
+    for model in (winner, several, single):
+        found = json.loads(json.dumps(model.pretrained_cfg))
+        assert {k: found.get(k) for k in written} == json.loads(json.dumps(written))
+        configs = map(timm.data.resolve_model_data_config, (model, loaded))
+        assert len({json.dumps(config) for config in configs}) == 1
+    config = json.loads((exports["timm"].path / "config.json").read_text(encoding="utf-8"))
+    assert "label_names" in config
+    assert "label_names" not in config["pretrained_cfg"]
+
+
 def test_export_model_records_scores_and_verification(exports, runs, study):
     row = Row.from_json(get_attribute(study, "result")[0])
     workspace, recipe = find_study("tiny", Workspace(runs=runs))

@@ -23,6 +23,7 @@ from glora_automl.pipeline import (
     Workspace,
     baseline_work,
     candidate_count,
+    check_searched,
     fetch_supernet,
     final_test,
     find_study,
@@ -108,8 +109,8 @@ def compare(
             "them."
         )
     workspace, recipe = find_study(name, workspace)
+    check_searched(name, recipe)
     with open_run(recipe, workspace, name=name) as run:
-        run.check_searched()
         run.check_finished()
         run = tune(load_backbone(run))
         holds_out = run.context.holds_out

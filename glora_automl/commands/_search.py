@@ -24,6 +24,7 @@ from glora_automl.pipeline import (
     baseline_work,
     best_adapter,
     best_outcome,
+    check_searched,
     final_test,
     find_smallest,
     find_study,
@@ -170,7 +171,8 @@ def resume(
     Args:
         name: Name of the study.
         n_trials: Complete trials to reach, if not the study's. With as many or more trials, the
-            search counts as finished; the best of all its trials is selected.
+            search counts as finished; the best of all its trials is selected. A study without a
+            search takes none.
         sampler: As for :func:`search`.
         callbacks: As for :func:`search`.
         timeout: As for :func:`search`.
@@ -181,6 +183,8 @@ def resume(
         Stopped: If the workspace asked to stop. Finished work is kept.
     """
     workspace, recipe = find_study(name, workspace)
+    if n_trials is not None:
+        check_searched(name, recipe)
     deadline = _deadline(recipe, timeout)
     with (
         open_run(recipe, workspace, name=name, n_trials=n_trials, deadline=deadline) as opened,

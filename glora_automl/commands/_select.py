@@ -18,6 +18,7 @@ from glora_automl.pipeline import (
     Workspace,
     best_adapter,
     best_outcome,
+    check_searched,
     close_search,
     final_test,
     find_candidates,
@@ -111,6 +112,7 @@ def select(
     wanted = None if budget is None else Budget.parse(budget)
     text = None if architecture is None else read_architecture(architecture)
     workspace, recipe = find_study(name, workspace)
+    check_searched(name, recipe)
     with open_run(recipe, workspace, name=name) as run:
         resolved = None if wanted is None else wanted.resolve(run.context.n_backbone_params)
         if resolved is not None and resolved > run.context.budget:
@@ -118,7 +120,6 @@ def select(
                 f"budget must be at most {run.context.budget}, that of the study {name!r}, got "
                 f"{resolved}. Search again for more."
             )
-        run.check_searched()
         if all(value is None for value in given.values()):
             close_search(run)
             return finish(run)

@@ -22,7 +22,7 @@ from glora_automl.pipeline._initial import (
 from glora_automl.pipeline._ladder import MAX_STEPS, Smallest, find_smallest, ladder_budgets
 from glora_automl.pipeline._monitor import Monitor
 from glora_automl.pipeline._objective import Objective, trial_values
-from glora_automl.pipeline._open import find_study, open_run
+from glora_automl.pipeline._open import check_searched, find_study, open_run
 from glora_automl.pipeline._publishing import Publisher
 from glora_automl.pipeline._recording import record_result, recorded
 from glora_automl.pipeline._run import Run
@@ -83,6 +83,7 @@ __all__ = [
     "best_outcome",
     "candidate_count",
     "check_score",
+    "check_searched",
     "close_search",
     "context_objective",
     "create_sampler",

@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 
 from glora_automl._messages import short
 from glora_automl._version import __version__
-from glora_automl.errors import RecipeError, StorageError
+from glora_automl.errors import RecipeError, StorageError, StudyError
 from glora_automl.pipeline._context import Context, load_images, prepare_model
 from glora_automl.pipeline._initial import (
     initial_presets,
@@ -55,7 +55,7 @@ from glora_automl.study import (
 )
 from glora_automl.workers import Positions, Stages, Worker
 
-__all__ = ["find_study", "open_run"]
+__all__ = ["check_searched", "find_study", "open_run"]
 
 
 def find_study(name: str, workspace: Workspace | None = None) -> tuple[Workspace, Recipe]:
@@ -75,6 +75,23 @@ def find_study(name: str, workspace: Workspace | None = None) -> tuple[Workspace
     if isinstance(workspace.data, str):
         recipe = with_data(recipe, workspace.data)
     return workspace, recipe
+
+
+def check_searched(name: str, recipe: Recipe) -> None:
+    """Check that a study has a search, and so trials and a supernet.
+
+    Args:
+        name: Name of the study.
+        recipe: Its recipe.
+
+    Raises:
+        StudyError: If the recipe gives an architecture.
+    """
+    if recipe.architecture is not None:
+        raise StudyError(
+            f"The study {name!r} must have a search, but its recipe gives an architecture. Choose "
+            "another `name`."
+        )
 
 
 @contextmanager

@@ -118,18 +118,6 @@ class Run:
                 f"'glora select {name}' to end its search with the trials that are done."
             )
 
-    def check_searched(self) -> None:
-        """Check that the study has a search, and so a supernet.
-
-        Raises:
-            StudyError: If its recipe gives an architecture.
-        """
-        if self.context.recipe.architecture is not None:
-            raise StudyError(
-                f"The study {self.name!r} must have a search, but its recipe gives an "
-                "architecture. Choose another `name`."
-            )
-
     def checkpoint(self, stage: str, detail: str = "") -> Path:
         """Return the checkpoint file of a stage; other settings have another file."""
         return self.context.folder / f"{stage}.{self.stages.key}{detail}.json"

@@ -36,10 +36,11 @@ def test_search_lora_preset_has_the_baselines_figures(tiny, finished, tmp_path):
         assert export.record.about["weights"] == "refit"
     card = (tmp_path / "best/README.md").read_text(encoding="utf-8")
     assert "sets the architecture (LoRA" in card
-    # A study without a search has no supernet.
+    # A study without a search has no supernet, and takes no trials.
     for work in (
         lambda: select("standalone", 10, workspace=workspace),
         lambda: compare("standalone", workspace=workspace),
+        lambda: resume("standalone", n_trials=9, workspace=workspace),
     ):
         with pytest.raises(StudyError, match="'standalone' must have a search"):
             work()

@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 PRESETS = ("lora", "lora-r", "bitfit", "ssf", "probe")
-"""Names of presets. ``lora-r`` is LoRA of rank r, ``lora`` that of the highest rank that fits."""
+"""Names of presets. ``lora-r`` is LoRA of rank r, ``lora`` the last of :func:`fitting_loras`."""
 
 
 class Preset(NamedTuple):
@@ -128,8 +128,9 @@ def resolve_architecture(
         fc2: B=lora-2
     """
     if text == "lora":
-        fitting = loras(selected, budget)
-        architecture = fitting[-1] if fitting else lora(selected, 1)
+        fitting = fitting_loras(selected, budget)
+        smallest = lora(attention(selected) or selected, 1)
+        architecture = fitting[-1].architecture if fitting else smallest
     elif text.startswith("lora-") and is_preset(text):
         architecture = lora(selected, Choice.parse(text).rank)
     elif is_preset(text):
@@ -278,4 +279,6 @@ def preset_label(architecture: Architecture, shapes: Mapping[str, LayerShape]) -
     }
     if rank:
         known[f"LoRA r={rank}"] = lora(shapes, rank)
+        attended = lora(attention(shapes), rank)
+        known[f"LoRA r={rank} in attention"] = Architecture({**known["linear probe"], **attended})
     return next((label for label, preset in known.items() if preset == architecture), "custom")

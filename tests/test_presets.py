@@ -55,6 +55,16 @@ def test_resolve_lora_without_rank_takes_the_highest_that_fits(budget):
     assert larger == found or larger.count(SHAPES) > budget
 
 
+def test_resolve_lora_below_rank_one_of_all_layers_is_the_baseline_in_attention():
+    shapes = {"blocks.0.attn.qkv": LayerShape(4, 4), "blocks.0.mlp.fc1": LayerShape(8, 4)}
+    found = resolve_architecture("lora", shapes, shapes, 16)
+    baseline = fitting_loras(shapes, 16)[-1]
+    assert found == baseline.architecture
+    assert preset_label(found, shapes) == baseline.label == "LoRA r=2 in attention"
+    with pytest.raises(BudgetError, match="'lora' must have at most 7 .*, got 8"):
+        resolve_architecture("lora", shapes, shapes, 7)
+
+
 def test_preset_label_names_presets_and_custom():
     names = ("probe", "bitfit", "ssf", "lora-2")
     found = [

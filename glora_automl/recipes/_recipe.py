@@ -62,8 +62,8 @@ class Recipe(Declaration):
         search_space: Layers and choices.
         architecture: A preset or a printed architecture that is trained without a search and
             without baselines. Presets adapt the layers of the search space: ``lora-r``, ``lora``
-            with the highest rank that fits the budget, ``bitfit``, ``ssf`` and ``probe``, which
-            trains only the head.
+            with the highest rank that fits the budget (in attention alone where rank 1 in all
+            layers does not), ``bitfit``, ``ssf`` and ``probe``, which trains only the head.
         training: How every adapter is trained: supernet, winner and baselines.
         tune: Which of these settings short trainings choose.
         supernet: How weights are shared.

@@ -61,7 +61,7 @@ def test_resolve_lora_below_rank_one_of_all_layers_is_the_baseline_in_attention(
     baseline = fitting_loras(shapes, 16)[-1]
     assert found == baseline.architecture
     assert preset_label(found, shapes) == baseline.label == "LoRA r=2 in attention"
-    with pytest.raises(BudgetError, match="'lora' must have at most 7 .*, got 8"):
+    with pytest.raises(BudgetError, match=r"'lora' must have at most 7 .*, got 8"):
         resolve_architecture("lora", shapes, shapes, 7)
 
 

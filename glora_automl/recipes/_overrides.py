@@ -19,7 +19,7 @@ from glora_automl.recipes._effort import with_effort
 from glora_automl.recipes._recipe import Recipe, list_recipes, load_recipe, parse_recipe
 from glora_automl.recipes._tuning import nested
 
-__all__ = ["OWN", "override_recipe", "with_data", "with_settings"]
+__all__ = ["OWN", "name_of", "override_recipe", "with_data", "with_settings"]
 
 OWN = "own"
 """Recipe for images of the user."""
@@ -183,14 +183,14 @@ def _value(text: str) -> Any:
     return parsed["value"] if len(parsed) == 1 else text
 
 
-def name_of(data: str) -> str:
-    """Return a study's name for a file or folder: its name in ASCII, without accents and spaces.
+def name_of(data: str | Path) -> str:
+    """Return the name of a study or task for a file or folder: in ASCII, without spaces.
 
     Example:
         >>> name_of("photos/my zoo.npz"), name_of("Bäume"), name_of("木")
         ('my-zoo', 'Baume', 'own')
     """
-    place = Path(data).resolve()
+    place = Path(os.path.abspath(data))  # a link has a name of its own
     letters = unicodedata.normalize("NFKD", place.name if place.is_dir() else place.stem)
     plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
     return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip(".-_")[:60] or "own"

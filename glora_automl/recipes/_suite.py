@@ -13,7 +13,7 @@ from glora_automl._declarations import Declaration, Float, suggest
 from glora_automl._files import user_path
 from glora_automl._messages import short
 from glora_automl.errors import GLoRAError, RecipeError
-from glora_automl.recipes._overrides import OWN, override_recipe, with_settings
+from glora_automl.recipes._overrides import OWN, name_of, override_recipe, with_settings
 from glora_automl.recipes._recipe import Name, Recipe
 from glora_automl.tasks import is_hidden
 
@@ -104,19 +104,21 @@ def load_suite(name: str | Path, *, data: str | None = None) -> Suite:
     """Read a shipped suite by name or a ``.toml`` file by its path, or build one from a folder.
 
     The tasks of a folder are its ``.npz`` files and its folders of images. Their recipe is the one
-    for images of the user.
+    for images of the user, and they are named as its studies are: ``my trees`` is ``my-trees``.
 
     Args:
         name: Name, file or folder.
         data: Folder that the tasks' paths are relative to; by default that of the file.
 
     Raises:
-        RecipeError: If the suite is not found or invalid, or the folder has no tasks.
+        RecipeError: If the suite is not found or invalid, or the folder has no tasks, or two of
+            them get the same name.
     """
     place = user_path(name, "suite", RecipeError)
     if place.is_dir():
-        table: dict[str, Any] = {"name": place.resolve().name, "recipe": OWN}
-        table["tasks"] = [{"name": path.stem, "path": str(path)} for path in _tasks_in(place)]
+        table: dict[str, Any] = {"name": name_of(place), "recipe": OWN}
+        found = _tasks_in(place)
+        table["tasks"] = [{"name": name, "path": str(path)} for name, path in found.items()]
         return _declarations.validate(Suite, table, f"suite {name}", RecipeError)
     stem, table = _declarations.read("suites", name, RecipeError)
     with _declarations.of_file():
@@ -132,7 +134,8 @@ def load_suite(name: str | Path, *, data: str | None = None) -> Suite:
     return suite.model_copy(update={"tasks": tuple(tasks), "recipe": recipe})
 
 
-def _tasks_in(folder: Path) -> list[Path]:
+def _tasks_in(folder: Path) -> dict[str, Path]:
+    """Return the images of a folder's tasks by name."""
     entries = sorted(path for path in folder.iterdir() if not is_hidden(path.name))
     found = [path for path in entries if path.is_dir() or path.suffix.lower() == ".npz"]
     if not found:
@@ -140,7 +143,15 @@ def _tasks_in(folder: Path) -> list[Path]:
             "suite must be a folder with .npz files or folders of images, one per task, got "
             f"{str(folder)!r} without any. Add them, or name another folder."
         )
-    return found
+    tasks: dict[str, Path] = {}
+    for path in found:
+        name = name_of(path)
+        if (first := tasks.setdefault(name, path)) is not path:
+            raise RecipeError(
+                f"suite must be a folder whose tasks have different names, got {short(first.name)} "
+                f"and {short(path.name)}, which both get the name {name!r}. Rename one of them."
+            )
+    return tasks
 
 
 def suite_recipes(

@@ -12,7 +12,13 @@ from sklearn.datasets import load_digits
 from glora_automl.commands import SuiteResult, _suite, run_suite, suite_result
 from glora_automl.errors import RecipeError, TaskError
 from glora_automl.pipeline import Workspace
-from glora_automl.recipes import list_suites, load_recipe, load_suite, suite_recipes
+from glora_automl.recipes import (
+    list_suites,
+    load_recipe,
+    load_suite,
+    override_recipe,
+    suite_recipes,
+)
 from glora_automl.report import save_suite, suite_table
 from glora_automl.storages import open_storage
 from glora_automl.study import Row
@@ -194,6 +200,21 @@ def test_load_suite_folder_has_a_task_per_data_set(place):
     assert {recipe.task.source for _, recipe in recipes} == {"npz"}
     assert {recipe.backbone.model for _, recipe in recipes} == {"test_vit"}
     assert recipes[0][1].training == load_recipe("own").training
+
+
+def test_load_suite_folder_names_tasks_as_a_search_names_its_study(tmp_path):
+    tasks = tmp_path / "my tasks"
+    for name in ("a b", "ü", "v1.5"):
+        (tasks / name).mkdir(parents=True)
+    (tasks / "link").symlink_to(tasks / "ü")
+    suite = load_suite(str(tasks))
+    assert suite.name == "my-tasks"
+    paths = {task.name: Path(task.path).name for task in suite.tasks}
+    assert paths == {"a-b": "a b", "link": "link", "u": "ü", "v1.5": "v1.5"}
+    assert override_recipe(data=str(tasks / "a b")).name == "a-b"
+    (tasks / "u.npz").touch()
+    with pytest.raises(RecipeError, match=r"got 'u\.npz' and 'ü', which both get the name 'u'"):
+        load_suite(str(tasks))
 
 
 def row(name, accuracy, domains=()):

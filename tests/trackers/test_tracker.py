@@ -1,5 +1,7 @@
 """MLflow, Weights & Biases and TensorBoard, each with its own package and without a server."""
 
+import time
+
 import pytest
 
 from glora_automl import Workspace, search
@@ -119,9 +121,11 @@ def test_wandb_tracker_records_a_run_offline(tmp_path, monkeypatch):
     tracker = WandbTracker()
     record(tracker, folder)
     (written,) = (folder / "wandb").glob("offline-run-*/run-*.wandb")
-    records = written.read_bytes()
-    for key in ("trials/value", "Baseline: LoRA r=2/loss", "metric", "winner.json"):
-        assert key.encode() in records
+    keys = {b"trials/value", b"Baseline: LoRA r=2/loss", b"metric", b"winner.json"}
+    end = time.monotonic() + 60
+    while missing := {key for key in keys if key not in written.read_bytes()}:
+        assert time.monotonic() < end, missing
+        time.sleep(0.1)  # wandb's own process writes the file
 
 
 def test_tensorboard_tracker_writes_events(tmp_path):

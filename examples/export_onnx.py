@@ -34,12 +34,13 @@ def server(folder: Path, port: int) -> HTTPServer:
     record = json.loads((folder / "glora.json").read_text(encoding="utf-8"))
     prepare = record["preprocessing"]
     _, height, width = prepare["size"]
+    resampling = Image.Resampling[prepare["interpolation"].upper()]
     mean, std = (np.array(prepare[key], np.float32) for key in ("mean", "std"))
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            image = picture(body).resize((width, height))
+            image = picture(body).resize((width, height), resampling)  # crop_mode = squash
             pixels = ((np.asarray(image, np.float32) / 255 - mean) / std).transpose(2, 0, 1)
             (logits,) = graph.run(None, {graph.get_inputs()[0].name: pixels[None]})
             answer = json.dumps({"class": record["classes"][int(logits[0].argmax())]}).encode()

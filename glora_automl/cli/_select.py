@@ -55,5 +55,5 @@ def select(
     out_console().print(result_table(result.rows, result.budget, lines, metric))
     if result.ladder is not None:
         out_console().print(ladder_table(result.ladder))
-    winner = f"{commands.winner_name(result)}.json"
+    winner = f"{result.file}.json"
     typer.echo(f"Winner: {workspace.folder / name / winner}")

@@ -2,7 +2,7 @@
 
 from glora_automl.commands._compare import compare, random_study_name
 from glora_automl.commands._search import SearchResult, resume, search, train
-from glora_automl.commands._select import select, winner_name
+from glora_automl.commands._select import select
 from glora_automl.commands._suite import SuiteResult, run_suite, suite_result
 
 __all__ = [
@@ -16,5 +16,4 @@ __all__ = [
     "select",
     "suite_result",
     "train",
-    "winner_name",
 ]

@@ -89,6 +89,7 @@ class SearchResult:
         data: The study's images: copies between splits, classes without images, majority class.
         ladder: Smaller adapters beside it; None without a margin.
         classes: The selected adapter by class, if it was tested.
+        file: Name of the adapter's file in the study's folder, without suffix.
     """
 
     study: optuna.Study
@@ -99,6 +100,7 @@ class SearchResult:
     data: DataSummary
     ladder: Ladder | None = None
     classes: ClassReport | None = None
+    file: str = "winner"
 
 
 def search(

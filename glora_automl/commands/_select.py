@@ -7,29 +7,33 @@ from dataclasses import replace
 from functools import partial
 
 from glora_automl._messages import short
+from glora_automl.architecture import Architecture
 from glora_automl.budget import Budget
 from glora_automl.commands._search import SEARCH_STAGES, SearchResult, finish, selection_works
 from glora_automl.errors import BudgetError, StudyError
 from glora_automl.pipeline import (
-    GIVEN,
     Candidate,
     Publisher,
     Run,
     Workspace,
     best_adapter,
+    best_inherited,
     best_outcome,
     check_searched,
     close_search,
+    fetch_supernet,
     final_test,
     find_candidates,
     find_smallest,
     find_study,
-    given_stage,
     keep_winner,
     load_backbone,
     open_run,
     refit_work,
+    selection_of,
+    subnet_stage,
     train_candidates,
+    trained_stage,
     tune,
 )
 from glora_automl.presets import read_architecture, resolve_architecture
@@ -37,20 +41,21 @@ from glora_automl.study import (
     CONSTRAINT,
     SEARCHED,
     AdapterOutcome,
-    ClassReport,
-    Row,
+    CandidatesOutcome,
     Selection,
     SelectOutcome,
+    Spent,
     Stage,
     StageName,
     TestOutcome,
     done_trials,
     get_attribute,
+    is_better,
     pareto_trials,
 )
 from glora_automl.workers import Claim, Work
 
-__all__ = ["select", "winner_name"]
+__all__ = ["select"]
 
 
 def select(
@@ -71,7 +76,8 @@ def select(
     quarters and so on of the selected adapter are compared with it, and the smallest is taken that
     is shown to lose no more accuracy than the margin; see
     :func:`~glora_automl.pipeline.find_smallest`. The adapter is trained on and refit as at the end
-    of a search, and tested once per study and size. Later calls return the kept result. A study
+    of a search, and tested. This is done once per study and architecture: a call that selects an
+    adapter of the study itself, or of an earlier call, returns that one with its test. A study
     with ``search.objectives = ["accuracy", "n_params"]`` has good trials for every budget.
 
     Args:
@@ -132,13 +138,63 @@ def select(
 
 def _within_budget(run: Run, budget: int) -> SearchResult:
     stage = str(StageName(Stage.SELECT, str(budget)))
+    work = Work(CandidatesOutcome, partial(_choose, run, budget))
+    candidates = run.stages.run_one(stage, work).candidates
+    selection, stages = _train(run, candidates)
+    return _finish(run, budget, selection, [stage, *stages], kept=stage)
 
-    def train(claim: Claim) -> AdapterOutcome:
-        return train_candidates(run, stage, SEARCHED, _candidates(run, budget))
 
-    outcome = run.stages.run_one(stage, Work(AdapterOutcome, train))
-    assert outcome.selection is not None
-    return _finish(run, budget, outcome.selection, outcome, [stage])
+def _choose(run: Run, budget: int, claim: Claim) -> CandidatesOutcome:
+    """Choose the architectures to train on; without held-out images the one of lowest loss."""
+    found = find_candidates(run, budget)
+    if not found:
+        front = pareto_trials(run.study.get_trials(deepcopy=False), run.study.directions[0])
+        smallest = min(
+            [trial.user_attrs[CONSTRAINT] for trial in front], default=run.context.space.minimum
+        )
+        raise StudyError(
+            f"budget must be at least {smallest}, the smallest trial of the study "
+            f"{run.study.study_name!r}, got {budget}. Raise `budget`."
+        )
+    chosen, spent = found, Spent()
+    if not run.context.holds_out:
+        best, spent = best_inherited(run, fetch_supernet(run), found)
+        chosen = [best]
+    selections = (selection_of(run, subnet_stage(c.architecture), c, found) for c in chosen)
+    return CandidatesOutcome(tuple(selections), spent)
+
+
+def _train(run: Run, candidates: Sequence[Selection]) -> tuple[Selection, list[str]]:
+    """Train candidates on, unless it is done; return the best by validation, and the stages."""
+    works: dict[str, Work[AdapterOutcome]] = {}
+    stages: list[str] = []
+    for number, selection in enumerate(candidates, 1):
+        candidate = Candidate(Architecture.parse(selection.architecture), selection.trial)
+        stage, title = trained_stage(run, candidate.architecture), "Train the best subnet"
+        if len(candidates) > 1:
+            title = f"Train subnet {number} of {len(candidates)}"
+
+        def train(
+            claim: Claim, stage: str = stage, candidate: Candidate = candidate, title: str = title
+        ) -> AdapterOutcome:
+            return train_candidates(run, stage, SEARCHED, [candidate], title)
+
+        works[stage] = Work(AdapterOutcome, train)
+        stages.append(stage)
+    outcomes = run.stages.run(works)
+    found: list[Selection] = []
+    for chosen, stage in zip(candidates, stages, strict=True):
+        scored = outcomes[stage].selection
+        found.append(
+            replace(chosen, stage=stage, trained=scored.trained, inherited=scored.inherited)
+        )
+    best = found[0]
+    for other in found[1:]:
+        assert best.trained is not None
+        assert other.trained is not None
+        if is_better(other.trained, best.trained, run.context.recipe.metric):
+            best = other
+    return best, stages
 
 
 def _given(run: Run, text: str) -> SearchResult:
@@ -150,25 +206,10 @@ def _given(run: Run, text: str) -> SearchResult:
     params = context.space.params(architecture)
     trials = done_trials(run.study)
     number = next((trial.number for trial in trials if trial.params == params), None)
-    stage = given_stage(architecture)
-
-    def train(claim: Claim) -> AdapterOutcome:
-        return train_candidates(run, stage, SEARCHED, [Candidate(architecture, number)])
-
-    outcome = run.stages.run_one(stage, Work(AdapterOutcome, train))
-    assert outcome.selection is not None
-    n_params = architecture.count(context.space.shapes)
-    return _finish(run, n_params, outcome.selection, outcome, [stage])
-
-
-def winner_name(result: SearchResult) -> str:
-    """Return the name of the file, without suffix, that has the adapter of :func:`select`."""
-    return _winner_name(result.selection, result.budget)
-
-
-def _winner_name(selection: Selection, budget: int) -> str:
-    _, is_given, digest = selection.stage.partition(GIVEN)
-    return f"winner-{digest if is_given else budget}"
+    kept, candidate = subnet_stage(architecture), Candidate(architecture, number)
+    selection, stages = _train(run, [selection_of(run, kept, candidate, [candidate])])
+    file = f"winner-{architecture.digest[:16]}"
+    return _finish(run, selection.n_params, selection, stages, kept=kept, file=file)
 
 
 def _within_margin(run: Run, margin: float | None) -> SearchResult:
@@ -180,83 +221,76 @@ def _within_margin(run: Run, margin: float | None) -> SearchResult:
         )
     outcomes = run.stages.run(selection_works(run))
     smallest = find_smallest(run, best_adapter(run, outcomes)[1], margin)
-    chosen = smallest.ladder.chosen
-    budget = run.context.budget if chosen is None else chosen.budget
-    selection = best_outcome(run, outcomes)
-    if chosen is not None:
+    chosen, stages = smallest.ladder.chosen, [str(Stage.SELECTION), *smallest.stages]
+    if chosen is None:
+        budget, kept, selection = run.context.budget, None, best_outcome(run, outcomes)
+    else:
         assert smallest.outcome.selection is not None
-        selection = smallest.outcome.selection
-    stages = [str(Stage.SELECTION), *smallest.stages]
-    result = _finish(run, budget, selection, smallest.outcome, stages)
+        budget, kept = chosen.budget, str(StageName(Stage.LADDER, str(chosen.budget)))
+        stage = trained_stage(run, Architecture.parse(smallest.outcome.selection.architecture))
+        selection = replace(smallest.outcome.selection, stage=stage)
+    result = _finish(run, budget, selection, stages, kept=kept)
     run.record("ladder", smallest.ladder.to_json())
     Publisher(run).publish()
     return replace(result, ladder=smallest.ladder)
 
 
 def _finish(
-    run: Run, budget: int, selection: Selection, outcome: AdapterOutcome, stages: Sequence[str]
+    run: Run,
+    budget: int,
+    selection: Selection,
+    stages: Sequence[str],
+    *,
+    kept: str | None,
+    file: str | None = None,
 ) -> SearchResult:
-    """Refit and test an adapter, unless the study itself has done so.
+    """Refit and test an adapter, unless the study has done so before.
 
     Args:
         run: The study.
         budget: The most trainable parameters.
         selection: The selected architecture.
-        outcome: The adapter.
         stages: Its stages after the search.
+        kept: Stage that the result is named after; None keeps no result.
+        file: Name of the adapter's file, without suffix; by default it has the budget.
     """
-    kept, own = selection.weights_stage, _own_test(run, selection)
-    if own is not None:
-        row, classes = own
-        trained = run.stages.outcome(kept, AdapterOutcome)
-        assert trained is not None
-        outcome = trained
-    else:
-        if selection.refit:
-            outcome = run.stages.run(refit_work(run, kept, SEARCHED, outcome))[kept]
-        parts = [*SEARCH_STAGES, *dict.fromkeys([*stages, kept])]
-        work = Work(SelectOutcome, partial(_test, run, budget, outcome, parts))
-        tested = run.stages.run_one(f"{selection.stage}-test", work)
-        row, classes = tested.row, tested.classes
+    adapter, weights = run.stages.outcome(selection.stage, AdapterOutcome), selection.weights_stage
+    assert adapter is not None, "it is trained"
+    if weights != selection.stage:
+        adapter = run.stages.run(refit_work(run, weights, SEARCHED, adapter))[weights]
+    tested = _own_test(run, selection)
+    if tested is None:
+        parts = [*SEARCH_STAGES, *dict.fromkeys([*stages, weights])]
+        test = partial(final_test, run, {weights: adapter}, {weights: parts}, selected=weights)
+        tested = run.stages.run_one(f"{selection.stage}-test", Work(TestOutcome, test))
+    found = SelectOutcome(budget, selection, tested.rows[0], classes=tested.classes)
+    if kept is not None:
+        found = run.stages.run_one(f"{kept}-result", Work(SelectOutcome, lambda claim: found))
+    file = file or f"winner-{budget}"
     return SearchResult(
         run.study,
-        selection,
-        (row,),
+        found.selection,
+        (found.row,),
         budget,
-        keep_winner(run, _winner_name(selection, budget), outcome),
+        keep_winner(run, file, adapter),
         run.context.data,
-        classes=classes,
+        classes=found.classes,
+        file=file,
     )
 
 
-def _own_test(run: Run, selection: Selection) -> tuple[Row, ClassReport | None] | None:
+def _own_test(run: Run, selection: Selection) -> TestOutcome | None:
     """Return the test of an adapter of the study itself; its classes if the study selected it."""
     tested = run.stages.outcome(Stage.TEST, TestOutcome)
     assert tested is not None, "the study is finished"
-    is_own = Selection.from_json(get_attribute(run.study, "selection")) == selection
-    classes = tested.classes if is_own else None
+    own = Selection.from_json(get_attribute(run.study, "selection"))
+    # The searched adapter is tested first, also beside a baseline that was selected.
+    searched = str(Stage.SELECTION) if own.preset is not None else own.stage
     if selection.preset is not None:
-        return next(row for row in tested.rows if row.name == selection.preset), classes
-    return (tested.rows[0], classes) if is_own else None
-
-
-def _test(
-    run: Run, budget: int, outcome: AdapterOutcome, parts: list[str], claim: Claim
-) -> SelectOutcome:
-    tested = final_test(run, {"select": outcome}, {"select": parts}, claim, "select")
-    assert outcome.selection is not None
-    return SelectOutcome(budget, outcome.selection, tested.rows[0], tested.spent, tested.classes)
-
-
-def _candidates(run: Run, budget: int) -> list[Candidate]:
-    found = find_candidates(run, budget)
-    if not found:
-        front = pareto_trials(run.study.get_trials(deepcopy=False), run.study.directions[0])
-        smallest = min(
-            [trial.user_attrs[CONSTRAINT] for trial in front], default=run.context.space.minimum
-        )
-        raise StudyError(
-            f"budget must be at least {smallest}, the smallest trial of the study "
-            f"{run.study.study_name!r}, got {budget}. Raise `budget`."
-        )
-    return found
+        row = next(row for row in tested.rows if row.name == selection.preset)
+    elif selection.stage == searched:
+        row = tested.rows[0]
+    else:
+        return None
+    is_selected = (selection.stage, selection.preset) == (own.stage, own.preset)
+    return TestOutcome((row,), classes=tested.classes if is_selected else None)

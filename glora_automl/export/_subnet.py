@@ -16,9 +16,9 @@ from glora_automl.pipeline import (
     Run,
     baseline_stage,
     fetch_supernet,
-    given_stage,
     standalone,
     subnet_of,
+    subnet_stage,
 )
 from glora_automl.presets import preset_label, read_architecture, resolve_architecture
 from glora_automl.storages import ArtifactReference
@@ -143,7 +143,7 @@ def _find_given(run: Run, text: str) -> Subnet:
     """Return the subnet of an architecture that ``glora select`` has trained on."""
     shapes = run.context.space.shapes
     architecture = resolve_architecture(read_architecture(text), shapes, shapes, run.context.budget)
-    tested = run.stages.outcome(f"{given_stage(architecture)}-test", SelectOutcome)
+    tested = run.stages.outcome(f"{subnet_stage(architecture)}-result", SelectOutcome)
     if tested is None:
         name = run.study.study_name
         raise StudyError(
@@ -156,7 +156,7 @@ def _find_given(run: Run, text: str) -> Subnet:
 
 def _find_selected(run: Run, budget: int) -> Subnet:
     """Return the subnet that was selected for a smaller budget."""
-    stages = [StageName(kind, f"{budget}-test") for kind in (Stage.SELECT, Stage.LADDER)]
+    stages = [StageName(kind, f"{budget}-result") for kind in (Stage.SELECT, Stage.LADDER)]
     found = (run.stages.outcome(str(stage), SelectOutcome) for stage in stages)
     tested = next((outcome for outcome in found if outcome is not None), None)
     if tested is None:

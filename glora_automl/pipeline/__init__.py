@@ -37,17 +37,19 @@ from glora_automl.pipeline._search import (
     supernet_choices,
 )
 from glora_automl.pipeline._selection import (
-    GIVEN,
     Candidate,
     TargetRaised,
     best_adapter,
+    best_inherited,
     best_outcome,
     candidate_count,
     find_candidates,
-    given_stage,
     refit_work,
     select_work,
+    selection_of,
+    subnet_stage,
     train_candidates,
+    trained_stage,
 )
 from glora_automl.pipeline._standalone import load_adapted, train_adapter, validate
 from glora_automl.pipeline._supernet import (
@@ -62,7 +64,6 @@ from glora_automl.pipeline._tuning import fold_contexts, tune
 from glora_automl.pipeline._workspace import Publish, Workspace
 
 __all__ = [
-    "GIVEN",
     "MAX_STEPS",
     "Candidate",
     "Context",
@@ -80,6 +81,7 @@ __all__ = [
     "baseline_stage",
     "baseline_work",
     "best_adapter",
+    "best_inherited",
     "best_outcome",
     "candidate_count",
     "check_score",
@@ -97,7 +99,6 @@ __all__ = [
     "first_proposals",
     "fold_contexts",
     "forecast",
-    "given_stage",
     "initial_presets",
     "keep_winner",
     "ladder_budgets",
@@ -120,13 +121,16 @@ __all__ = [
     "sampler_of",
     "search_trials",
     "select_work",
+    "selection_of",
     "standalone",
     "subnet_of",
+    "subnet_stage",
     "supernet_choices",
     "train_adapter",
     "train_candidates",
     "train_given",
     "train_supernet",
+    "trained_stage",
     "trial_values",
     "tune",
     "uniform_architectures",

@@ -17,7 +17,7 @@ from glora_automl.pipeline._context import Context
 from glora_automl.pipeline._run import Run
 from glora_automl.pipeline._search import create_scorer, largest_truncation
 from glora_automl.pipeline._standalone import adapter_outcome, validate, validate_predictions
-from glora_automl.pipeline._supernet import fetch_supernet
+from glora_automl.pipeline._supernet import Trained, fetch_supernet
 from glora_automl.pipeline._training import TrainingJob, standalone, subnet_of
 from glora_automl.study import (
     SEARCHED,
@@ -39,33 +39,49 @@ from glora_automl.training import Score
 from glora_automl.workers import Claim, Work
 
 __all__ = [
-    "GIVEN",
     "Candidate",
     "TargetRaised",
     "best_adapter",
+    "best_inherited",
     "best_outcome",
     "candidate_count",
     "find_candidates",
-    "given_stage",
     "refit_ratio",
     "refit_work",
     "select_work",
+    "selection_of",
+    "subnet_stage",
     "train_candidates",
+    "trained_stage",
 ]
 
 
-GIVEN = "architecture-"
-"""Begin of the detail of a stage that trains a given architecture on."""
-
-
-def given_stage(architecture: Architecture) -> str:
-    """Return the stage that trains an architecture of ``glora select`` on.
+def subnet_stage(architecture: Architecture) -> str:
+    """Return the stage of ``glora select`` that trains an architecture on from the supernet.
 
     Example:
-        >>> given_stage(Architecture({}))
+        >>> subnet_stage(Architecture({}))
         'select-architecture-e3b0c44298fc1c14'
     """
-    return str(StageName(Stage.SELECT, f"{GIVEN}{architecture.digest[:16]}"))
+    return str(StageName(Stage.SELECT, f"architecture-{architecture.digest[:16]}"))
+
+
+def trained_stage(run: Run, architecture: Architecture) -> str:
+    """Return the stage that trains an architecture on from the supernet, which may be done.
+
+    All such stages train it alike, so that of the study's own selection, of a ladder or of an
+    earlier ``glora select`` has the adapter already.
+    """
+    own = subnet_stage(architecture)
+    attempts = run.stages.study.get_trials(deepcopy=False)
+    names = (StageName.parse(attempt.user_attrs["stage"]) for attempt in attempts)
+    steps = {str(n): None for n in names if n.stage == Stage.LADDER and n.detail.isdigit()}
+    for stage in (str(Stage.SELECTION), own, *steps):
+        found = run.stages.outcome(stage, AdapterOutcome)
+        text = None if found is None else found.architecture
+        if text is not None and Architecture.parse(text).digest == architecture.digest:
+            return stage
+    return own
 
 
 class TargetRaised(Exception):
@@ -168,6 +184,7 @@ def train_candidates(
 ) -> AdapterOutcome:
     """Train subnets on from inherited weights; return the best one by validation.
 
+    Random numbers depend on the architecture, not on the stage: it is the same adapter in each.
     Without held-out images the one with the lowest loss keeps its inherited weights: the refit has
     all steps.
 
@@ -193,7 +210,7 @@ def train_candidates(
         detail = f"-{candidate.architecture.digest[:16]}"
         job = TrainingJob(
             context,
-            f"{stage}{detail}",
+            f"{Stage.SELECTION}{detail}",
             title,
             context.train,
             context.recipe.selection.epochs_ratio,
@@ -206,7 +223,7 @@ def train_candidates(
             best = _Trained(candidate, inherited, trained, predictions, subnet)
     assert best is not None, "there is at least one candidate"
     selection = replace(
-        _selection_of(run, stage, best.candidate, candidates),
+        selection_of(run, stage, best.candidate, candidates),
         trained=best.trained,
         inherited=best.inherited,
     )
@@ -226,23 +243,41 @@ def train_candidates(
 
 def _inherit(run: Run, stage: str, name: str, candidates: Sequence[Candidate]) -> AdapterOutcome:
     """Return the subnet with the lowest loss, with its inherited weights."""
-    trained, best, spent = fetch_supernet(run), candidates[0], Spent()
-    if len(candidates) > 1:
-        scorer = create_scorer(run.context, trained)
-        scores = [scorer.score(candidate.architecture) for candidate in candidates]
-        # The loss of a trial is finite, that of another architecture may be none.
-        best = candidates[int(np.nanargmin([score.loss for score in scores]))]
-        spent = Spent(n_evaluated=sum(score.n_images for score in scores))
+    trained = fetch_supernet(run)
+    best, spent = best_inherited(run, trained, candidates)
     subnet = subnet_of(run.context, trained.supernet, best.architecture)
-    selection = _selection_of(run, stage, best, candidates)
+    selection = selection_of(run, stage, best, candidates)
     row = Row(name, n_params=selection.n_params)
     return adapter_outcome(run, stage, row, subnet, best.architecture, spent, selection)
 
 
-def _selection_of(
+def best_inherited(
+    run: Run, trained: Trained, candidates: Sequence[Candidate]
+) -> tuple[Candidate, Spent]:
+    """Return the candidate with the lowest loss of inherited weights, and the cost of the losses.
+
+    A single candidate needs none.
+    """
+    if len(candidates) == 1:
+        return candidates[0], Spent()
+    scorer = create_scorer(run.context, trained)
+    scores = [scorer.score(candidate.architecture) for candidate in candidates]
+    # The loss of a trial is finite, that of another architecture may be none.
+    best = candidates[int(np.nanargmin([score.loss for score in scores]))]
+    return best, Spent(n_evaluated=sum(score.n_images for score in scores))
+
+
+def selection_of(
     run: Run, stage: str, candidate: Candidate, candidates: Sequence[Candidate]
 ) -> Selection:
-    """Return the selection of one of several candidates, without scores."""
+    """Return the selection of one of several candidates, without scores.
+
+    Args:
+        run: The study.
+        stage: The stage that trains it.
+        candidate: The candidate.
+        candidates: All of them.
+    """
     return Selection(
         architecture=str(candidate.architecture),
         n_params=candidate.architecture.count(run.context.space.shapes),
@@ -272,7 +307,7 @@ def _refit(
     subnet.load_state_dict(run.download(outcome.artifact))
     spent = TrainingJob(
         context,
-        stage,
+        str(Stage.REFIT),  # random numbers do not depend on the stage
         "Train on all labelled images",
         context.labelled,
         refit_ratio(context),

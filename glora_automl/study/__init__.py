@@ -25,6 +25,7 @@ from glora_automl.study._load import (
 from glora_automl.study._outcomes import (
     AdapterOutcome,
     BackboneOutcome,
+    CandidatesOutcome,
     Done,
     PairOutcome,
     SelectOutcome,
@@ -60,6 +61,7 @@ __all__ = [
     "AdapterOutcome",
     "Attribute",
     "BackboneOutcome",
+    "CandidatesOutcome",
     "ClassFigures",
     "ClassReport",
     "Comparison",

@@ -14,6 +14,7 @@ from glora_automl.study._result import Row, Selection
 __all__ = [
     "AdapterOutcome",
     "BackboneOutcome",
+    "CandidatesOutcome",
     "Done",
     "PairOutcome",
     "SelectOutcome",
@@ -164,8 +165,21 @@ class TestOutcome(Record):
 
 
 @dataclass(frozen=True)
+class CandidatesOutcome(Record):
+    """Architectures that may be selected for a smaller budget.
+
+    Attributes:
+        candidates: Their selections, without scores.
+        spent: Work of the stage.
+    """
+
+    candidates: tuple[Selection, ...]
+    spent: Spent = NOTHING
+
+
+@dataclass(frozen=True)
 class SelectOutcome(Record):
-    """An adapter that was selected for a smaller budget, tested.
+    """An adapter that was selected for a smaller budget, tested there or before.
 
     Attributes:
         budget: That budget.

@@ -1,6 +1,7 @@
 """Interrupted runs, and the figures that must not depend on them."""
 
 import contextlib
+import re
 
 from optuna.trial import TrialState
 
@@ -49,13 +50,13 @@ def interrupt_after(monkeypatch, owner, name, calls=1):
 
 
 def interrupt_training(monkeypatch, stage, checkpoints=1):
-    """Let the training of a stage raise after its n-th checkpoint."""
+    """Let the training of a stage, a regular expression, raise after its n-th checkpoint."""
     original, left = _position.save_checkpoint, checkpoints
 
     def wrapped(path, *args):
         nonlocal left
         digest = original(path, *args)
-        if path.name.startswith(stage):
+        if re.match(stage, path.name):
             left -= 1
             if left == 0:
                 raise Interrupt

@@ -13,7 +13,9 @@ from glora_automl.export import export_model
 from glora_automl.pipeline import (
     Workspace,
     _baselines,
+    _final_test,
     _selection,
+    _training,
     fetch_supernet,
     load_backbone,
     open_run,
@@ -232,6 +234,17 @@ def test_texts_of_a_study_say_that_no_images_are_held_out(done):
     pictures = [front_picture(snapshot), history_picture(snapshot)]
     texts = [markdown_note(snapshot), *(picture.caption for picture in pictures)]
     assert all(sentence in text for text in texts)
+
+
+def test_select_other_budgets_of_the_winner_are_the_studys_own(done, copied, monkeypatch):
+    monkeypatch.setattr(_training, "train", lambda *_, **__: pytest.fail("it is done"))
+    monkeypatch.setattr(_final_test, "score_model", lambda *_, **__: pytest.fail("it is done"))
+    for budget in (done.budget, done.budget - 1, done.selection.n_params):
+        found = select("tiny", budget=budget, workspace=copied)
+        assert found.selection.architecture == done.selection.architecture
+        assert found.rows == done.rows[:1]
+    export = export_model("tiny", "timm", copied.runs / "out", budget=done.budget, workspace=copied)
+    assert export.record.about["test"] == done.rows[0].test._asdict()
 
 
 def test_later_commands_work_on_a_study_without_held_out_images(copied, tmp_path):

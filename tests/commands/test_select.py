@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 
 from glora_automl.adapters import classifiers, linear_shapes
 from glora_automl.architecture import Architecture
-from glora_automl.commands import _search, _select, search, select, winner_name
+from glora_automl.commands import _search, _select, search, select
 from glora_automl.errors import BudgetError, StudyError
 from glora_automl.export import export_model
 from glora_automl.export._subnet import find_subnet
@@ -18,6 +18,7 @@ from glora_automl.pipeline import (
     _final_test,
     _ladder,
     _selection,
+    _training,
     find_study,
     open_run,
     prepare,
@@ -189,8 +190,8 @@ def test_select_second_call_does_nothing(finished, finished_workspace, monkeypat
 @pytest.mark.parametrize(
     "interrupt",
     [
-        partial(interrupt_training, stage="select-672.", checkpoints=2),
-        partial(interrupt_training, stage="select-672-refit"),
+        partial(interrupt_training, stage=r"select-architecture-\w+\.", checkpoints=2),
+        partial(interrupt_training, stage=r"select-architecture-\w+-refit"),
         partial(interrupt_after, owner=_final_test, name="score_model"),
     ],
     ids=["training", "refit", "test"],
@@ -208,6 +209,99 @@ def test_select_interrupted_equals_uninterrupted(
     assert again.selection == expected.selection
     (row,), (expected_row,) = again.rows, expected.rows
     assert row.to_json() | {"seconds": 0} == expected_row.to_json() | {"seconds": 0}
+
+
+def refuse_work(monkeypatch):
+    """Let each training and each test fail."""
+    for owner, name in ((_training, "train"), (_final_test, "score_model")):
+        monkeypatch.setattr(owner, name, lambda *_, **__: pytest.fail("it is done"))
+
+
+def test_select_an_adapter_of_the_study_is_neither_trained_nor_tested_again(
+    finished, finished_workspace, monkeypatch
+):
+    refuse_work(monkeypatch)
+    found = select(
+        "tiny", architecture=finished.selection.architecture, workspace=finished_workspace
+    )
+    assert found.rows == finished.rows[:1]
+    assert found.classes == finished.classes
+    assert state(found) == state(finished)
+    # The result is kept under the architecture, too.
+    assert [s["row"] for s in summarize(found.study)["selects"]] == [finished.rows[0].to_json()]
+
+
+def test_select_budget_of_the_study_trains_the_candidate_that_lost_alone(
+    finished, finished_workspace, monkeypatch
+):
+    monkeypatch.setattr(_final_test, "score_model", lambda *_, **__: pytest.fail("it is done"))
+    trained, original = [], _training.train
+
+    def train(*arguments, **keywords):
+        trained.append(keywords["stage"])
+        return original(*arguments, **keywords)
+
+    monkeypatch.setattr(_training, "train", train)
+    found = select("tiny", finished.budget, workspace=finished_workspace)
+    assert found.selection == finished.selection
+    assert found.rows == finished.rows[:1]
+    assert len(trained) == len(finished.selection.candidates) - 1
+
+
+def test_select_other_budgets_of_one_adapter_reuse_it(
+    finished, finished_workspace, finished_runs, tmp_path, monkeypatch
+):
+    first = select("tiny", 1, workspace=finished_workspace)
+    with monkeypatch.context() as patch:
+        refuse_work(patch)
+        again = select("tiny", 0, workspace=finished_workspace)
+        given = select("tiny", architecture="probe", workspace=finished_workspace)
+    assert first.selection.n_params == 0
+    assert first.rows == again.rows == given.rows
+    assert state(first) == state(again) == state(given)
+    assert [s["budget"] for s in summarize(first.study)["selects"]] == [0, 0, 1]
+    assert len({found.file for found in (first, again, given)}) == 3
+    # Without the first call, the second one gives the same weights.
+    other = Workspace(runs=tmp_path / "other")
+    shutil.copytree(finished_runs, other.folder)
+    assert state(select("tiny", 0, workspace=other)) == state(first)
+
+
+def test_select_margin_and_architecture_share_an_adapter(
+    finished, finished_workspace, finished_runs, tmp_path, monkeypatch
+):
+    margin = select("tiny", margin=20, workspace=finished_workspace)
+    text = margin.selection.architecture
+    with monkeypatch.context() as patch:
+        refuse_work(patch)
+        given = select("tiny", architecture=text, workspace=finished_workspace)
+    assert (given.rows, state(given)) == (margin.rows, state(margin))
+    other = Workspace(runs=tmp_path / "other")
+    shutil.copytree(finished_runs, other.folder)
+    given = select("tiny", architecture=text, workspace=other)
+    monkeypatch.setattr(_final_test, "score_model", lambda *_, **__: pytest.fail("it is done"))
+    later = select("tiny", margin=20, workspace=other)
+    assert (later.rows, state(later)) == (given.rows, state(margin))
+
+
+def test_select_searched_adapter_beside_a_selected_baseline_is_not_tested_again(
+    tiny, workspace, monkeypatch
+):
+    monkeypatch.setattr(_selection, "_beats", lambda *_: True)
+    recipe = tiny.replace(search={"n_trials": 2}, selection={"n_candidates": 1})
+    result = search(recipe, workspace=workspace)
+    assert result.selection.preset is not None
+    (trial, _) = result.study.trials
+    text = str(read_space(result.study).architecture(trial.params))
+    refuse_work(monkeypatch)
+    found = select("tiny", architecture=text, workspace=workspace)
+    assert found.rows == result.rows[:1]
+    assert found.classes is None  # those that the study keeps are of the baseline
+
+
+def state(result):
+    """Return the weights of a result's model, comparable."""
+    return {name: tensor.tolist() for name, tensor in result.model.state_dict().items()}
 
 
 def test_select_without_fitting_trials_takes_a_truncation(
@@ -429,7 +523,7 @@ def test_select_architecture_trains_tests_and_exports_it(finished, finished_work
     assert result.budget == result.rows[0].n_params == architecture.count(space.shapes)
     assert result.rows[0].test.n_images == N_TEST
     assert given().rows == result.rows
-    assert (finished_workspace.folder / "tiny" / f"{winner_name(result)}.json").is_file()
+    assert (finished_workspace.folder / "tiny" / f"{result.file}.json").is_file()
     export = export_model(
         "tiny",
         "timm",

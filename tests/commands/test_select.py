@@ -367,12 +367,12 @@ def test_select_margin_is_the_smallest_that_is_shown_not_to_be_worse(
     ladder = result.ladder
     assert ladder.n_params == finished.selection.n_params
     assert ladder.validation == finished.selection.trained
-    assert [s.budget for s in ladder.steps] == [696, 348, 174]
-    assert [s.is_within(20) for s in ladder.steps] == [True, True, False]
-    chosen = ladder.steps[1]
-    assert (chosen, result.budget) == (ladder.chosen, 348)
+    assert [s.budget for s in ladder.steps] == [696, 348]
+    assert [s.is_within(20) for s in ladder.steps] == [True, False]
+    chosen = ladder.steps[0]
+    assert (chosen, result.budget) == (ladder.chosen, 696)
     (row,) = result.rows
-    assert row.n_params == result.selection.n_params == chosen.n_params <= 348
+    assert row.n_params == result.selection.n_params == chosen.n_params <= 696
     assert chosen.n_bytes == 4 * chosen.n_params
     assert row.validation == chosen.validation
     for step in ladder.steps:
@@ -385,12 +385,12 @@ def test_select_margin_is_the_smallest_that_is_shown_not_to_be_worse(
     one = trained_images(tiny, tiny.selection.epochs_ratio)
     refit = trained_images(tiny, tiny.selection.refit_epochs_ratio, N_LABELLED)
     costs = {cost.stage: cost for cost in stage_costs(result.study)}
-    assert costs[Stage.LADDER].n_trained == 3 * one + refit
+    assert costs[Stage.LADDER].n_trained == 2 * one + refit
     own = [Stage.SUPERNET, Stage.SELECTION, Stage.LADDER]
     assert row.n_images == sum(costs[stage].n_trained for stage in own)
     summary = summarize(result.study)
     assert Ladder.from_json(summary["ladder"]) == ladder
-    assert [select["budget"] for select in summary["selects"]] == [348]
+    assert [select["budget"] for select in summary["selects"]] == [696]
     assert Selection.from_json(summary["selection"]) == finished.selection
 
 
@@ -442,7 +442,7 @@ def test_select_margin_that_the_images_cannot_show_trains_nothing(
     "interrupt",
     [
         partial(interrupt_training, stage="ladder-348."),
-        partial(interrupt_training, stage="ladder-348-refit"),
+        partial(interrupt_training, stage="ladder-696-refit"),
         partial(interrupt_after, owner=_final_test, name="score_model"),
         partial(interrupt_after, owner=_select, name="keep_winner"),
     ],

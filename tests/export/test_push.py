@@ -50,7 +50,7 @@ def test_pushed_exports_load_from_the_hub_by_their_cards(hub, push, tmp_path):
         codes[0],
         "expected = probabilities",
         codes[1],
-        "assert (model(image[None]).softmax(1) - expected).abs().max() < 1e-5",
+        "assert (model(transform(image)[None]).softmax(1) - expected).abs().max() < 1e-5",
         "from transformers import pipeline",
         "(first, *_) = pipeline('image-classification', 'me/timm')('image.png')",
         "assert abs(first['score'] - float(expected.max())) < 1e-5",

@@ -128,6 +128,16 @@ def test_worker_commands_search_with_their_environment(
     assert "work/tiny/winner.json" in out
 
 
+def test_workers_have_as_many_threads_as_cores():
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["worker"]
+    assert compose["environment"]["OMP_NUM_THREADS"] == "${OMP_NUM_THREADS:-1}"
+    (container,) = pods()["Job", "glora-digits"]["spec"]["containers"]
+    (threads,) = (e["valueFrom"] for e in container["env"] if e["name"] == "OMP_NUM_THREADS")
+    assert threads == {"resourceFieldRef": {"resource": "requests.cpu"}}
+    assert "cpu" in container["resources"]["requests"]
+    assert 'OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"' in (DEPLOY / "slurm.sh").read_text()
+
+
 @pytest.fixture
 def scheduler(tmp_path):
     """Function that starts a task of the job array as SLURM does; commands are in ``bin``."""
